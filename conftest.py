@@ -1,0 +1,73 @@
+"""What every test and doctest runs under: 8 fake CPU devices, strict JAX, a device mesh; no silent skips."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import pytest
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parent
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+# With CI set in the environment a test may be skipped for these reasons only; any other skip is a failure.
+NO_REAL_DATA = "no real data: set JAXMLM_DATA to a folder with it (the project ships none)"
+LISTED_REASONS = (NO_REAL_DATA,)
+
+
+@pytest.fixture(autouse=True)
+def mesh(request: pytest.FixtureRequest) -> Iterator[jax.sharding.Mesh]:
+    """Run each test on an explicit mesh: one device, or what `@pytest.mark.mesh(data=4, tensor=2)` says."""
+    marker = request.node.get_closest_marker("mesh")
+    sizes = {"data": 1, "fsdp": 1, "tensor": 1} | (marker.kwargs if marker else {})
+    explicit = (jax.sharding.AxisType.Explicit,) * len(sizes)
+    with jax.set_mesh(jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=explicit)):
+        yield jax.sharding.get_mesh()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets: $JAXMLM_DATA, or the folder shared/data beside the clone."""
+    folder = Path(os.environ.get("JAXMLM_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(NO_REAL_DATA)
+    return folder
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave tests/parity alone, whose imports need the extra `parity`, unless its tests were asked for."""
+    return True if collection_path == ROOT / "tests" / "parity" and _without_parity(config) else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Let no test be skipped in silence."""
+    report = yield
+    return _unlisted_skip_fails(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    """Let no test file be skipped in silence."""
+    report = yield
+    return _unlisted_skip_fails(report)
+
+
+def _without_parity(config: pytest.Config) -> bool:
+    return config.getoption("-m") == "not parity"
+
+
+def _unlisted_skip_fails(report):
+    if report.outcome == "skipped" and not hasattr(report, "wasxfail") and os.environ.get("CI"):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if reason not in LISTED_REASONS:
+            report.outcome = "failed"
+            report.longrepr = f"skipped without a listed reason (LISTED_REASONS in conftest.py): {reason}"
+    return report

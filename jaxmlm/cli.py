@@ -1,0 +1,214 @@
+"""The command line: a table of verbs, each a thin wrapper over the function that does the work."""
+
+import importlib
+import json
+import math
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxmlm import __version__
+from jaxmlm.errors import InputError
+
+DONE, FAILED, WRONG_INPUT, INTERRUPTED, PREEMPTED = 0, 1, 2, 130, 75
+
+
+class Verb(NamedTuple):
+    """What a verb takes, what it does, and the function behind it (imported when it is called)."""
+
+    takes: str
+    does: str
+    run: Callable[["Call"], dict]
+
+
+class Call(NamedTuple):
+    """One call of a verb: its first argument and the flags after it."""
+
+    verb: str
+    target: str
+    flags: list[str]
+    dry_run: bool
+
+    @property
+    def prog(self) -> str:
+        """The command as the user typed it, without flags."""
+        return f"jaxmlm {self.verb}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong input, 75 preempted (run it again).
+
+    >>> main(["--version"])
+    jaxmlm 0.1.0
+    0
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in words
+    try:
+        result = _dispatch([word for word in words if word != "--json"])
+        if as_json and result is not None:
+            print(json.dumps(_plain(result), allow_nan=False), flush=True)
+        return PREEMPTED if result is not None and result.get("preempted") else DONE
+    except SystemExit as exit:  # a --help printed on the way
+        return exit.code if isinstance(exit.code, int) else DONE
+    except InputError as error:
+        return _complain(str(error), WRONG_INPUT)
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has gone, as in `jaxmlm --help | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        return _complain(f"{type(error).__name__}: {error}", FAILED, "JAXMLM_DEBUG=1 shows where")
+
+
+def _dispatch(words: list[str]) -> dict | None:
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return None
+    if words[0] == "--version":
+        print(f"jaxmlm {__version__}")
+        return None
+    name, rest = words[0], words[1:]
+    if name not in VERBS:
+        from jaxmlm.paths import hint
+
+        raise InputError(f"unknown verb {name!r}{hint(name, VERBS) or '; `jaxmlm --help` lists the verbs'}")
+    verb = VERBS[name]
+    dry_run = "--dry-run" in rest and "--dry-run" in verb.takes
+    flags = [word for word in rest if not (dry_run and word == "--dry-run")]
+    if flags and flags[0] in ("-h", "--help"):
+        print(_usage_of(name, verb))
+        return None
+    target = verb.takes.split()[0]
+    if not flags or flags[0].startswith("-"):
+        got = f"got {flags[0]!r} first" if flags else "got nothing"
+        raise InputError(f"`jaxmlm {name}` needs a {target}, {got}; write: jaxmlm {name} {verb.takes}")
+    return verb.run(Call(name, flags[0], flags[1:], dry_run))
+
+
+def _study(call: Call) -> dict:
+    config = _config(call, "Study")
+    return _function("jaxmlm.studies.study:run_study")(config, dry_run=call.dry_run)
+
+
+def _prepare(call: Call) -> dict:
+    config = _config(call, "Run", "Study")
+    run = config.run if type(config).__name__ == "Study" else config
+    return _function("jaxmlm.tools.prepare:prepare")(run)
+
+
+def _pretrain(call: Call) -> dict:
+    run = _config(call, "Run")
+    return _function("jaxmlm.tasks.run:pretrain")(run)
+
+
+def _finetune(call: Call) -> dict:
+    return _on_checkpoint(call, "jaxmlm.studies.finetune:finetune", "jaxmlm.studies.finetune:Finetune")
+
+
+def _evaluate(call: Call) -> dict:
+    return _on_checkpoint(call, "jaxmlm.studies.finetune:evaluate", "jaxmlm.studies.finetune:Evaluate")
+
+
+def _report(call: Call) -> dict:
+    if call.flags:
+        raise InputError(f"`jaxmlm report` takes a WORKDIR only, got {call.flags[0]!r} too")
+    return _function("jaxmlm.studies.study:report")(call.target)
+
+
+VERBS = {
+    "study": Verb("CONFIG [--dry-run]", "the main job: a grid of maskings, one report", _study),
+    "prepare": Verb("CONFIG", "text to tokenizer to token shards", _prepare),
+    "pretrain": Verb("CONFIG", "one pre-training run; running it again resumes it", _pretrain),
+    "finetune": Verb(
+        "CHECKPOINT --task NAME --data FOLDER", "fine-tune it on a GLUE task or SQuAD", _finetune
+    ),
+    "evaluate": Verb("CHECKPOINT [--blimp FOLDER]", "score a checkpoint: held-out loss, BLiMP", _evaluate),
+    "report": Verb("WORKDIR", "draw a study's report again", _report),
+}
+
+
+def _config(call: Call, *kinds: str) -> Any:
+    from jaxmlm.config import load
+
+    config = load(call.target, call.flags, prog=call.prog)
+    kind = type(config).__name__
+    if kind not in kinds:
+        other = {"Study": "; `jaxmlm study` takes it", "Run": "; `jaxmlm pretrain` takes it"}.get(kind, "")
+        raise InputError(
+            f"`{call.prog}` takes a {' or a '.join(kinds)}, but {call.target} is a {kind}{other}"
+        )
+    return config
+
+
+def _on_checkpoint(call: Call, function: str, options: str) -> dict:
+    from jaxmlm.config import from_flags
+
+    chosen = from_flags(_function(options), call.flags, prog=f"{call.prog} {call.target}")
+    return _function(function)(call.target, chosen)
+
+
+def _function(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _usage() -> str:
+    verbs = "\n".join(f"  {name + ' ' + verb.takes:46} {verb.does}" for name, verb in VERBS.items())
+    return f"""\
+usage: jaxmlm VERB ...
+
+A masked-language-model laboratory: which masking rate is best for your text?
+
+{verbs}
+
+  {"jaxmlm VERB --help":46} what a verb takes
+  {"jaxmlm --version":46} the version
+  {"--json":46} print the result as one JSON object on the last line
+  {"JAXMLM_DEBUG=1":46} show the traceback of an error
+
+Exit codes: 0 done, 1 failed, 2 wrong input, 75 preempted (run it again)."""
+
+
+def _usage_of(name: str, verb: Verb) -> str:
+    target = verb.takes.split()[0]
+    about = {
+        "CONFIG": "CONFIG is a Python file whose config() returns a Run or a Study (configs/quickstart.py).\n"
+        f"Every value in it is an option: `jaxmlm {name} CONFIG --help` lists them with what they are now.",
+        "CHECKPOINT": f"CHECKPOINT is the folder of a run (its newest step) or of one step.\n"
+        f"`jaxmlm {name} CHECKPOINT --help` lists the options.",
+        "WORKDIR": "WORKDIR is the folder of a study.",
+    }[target]
+    dry = (
+        "\n\n  --dry-run   list the cells with tokens and estimated time, and stop"
+        if "--dry-run" in verb.takes
+        else ""
+    )
+    options = " [--OPTION VALUE ...]" if target != "WORKDIR" else ""
+    return f"usage: jaxmlm {name} {verb.takes}{options} [--json]\n\n{verb.does}\n\n{about}{dry}"
+
+
+def _complain(message: str, code: int, advice: str = "") -> int:
+    if os.environ.get("JAXMLM_DEBUG", "0") not in ("", "0"):
+        traceback.print_exc()
+        advice = ""
+    line = " ".join(message.split())
+    print(f"jaxmlm: {line}" + (f" ({advice})" if advice else ""), file=sys.stderr, flush=True)
+    return code
+
+
+def _plain(result: Any) -> Any:
+    """Return `result` in JSON's terms, which know neither NaN nor infinity."""
+    from jaxmlm.paths import describe
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: finite(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [finite(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return finite(describe(result))

@@ -1,0 +1,73 @@
+"""`batch_at(step)`: which rows a step reads is arithmetic, so a resume needs no iterator state.
+
+epoch, k = divmod(step, rows // batch); the rows are permutation(seed, epoch)[k * batch : (k + 1) * batch], each in
+O(1). The last rows % batch rows of an epoch's order are left out; every epoch has another order.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from grain.experimental import index_shuffle
+
+from jaxmlm.data.store import Store
+from jaxmlm.errors import InputError
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The rows of a split in the `packed` format: <cls> and length - 1 consecutive tokens of the stream.
+
+    Row i, for ever the same tokens, is the example with id i. Of each global batch this host reads the rows
+    [host * B / hosts, (host + 1) * B / hosts).
+    """
+
+    tokens: np.ndarray
+    cls_id: int
+    length: int
+    batch: int
+    seed: int = 0
+    host: int = 0
+    hosts: int = 1
+
+    def __post_init__(self) -> None:
+        if self.rows < self.batch:
+            raise InputError(
+                f"a batch of {self.batch} rows of {self.length} tokens is more than the {self.rows} rows of the text: "
+                "set loop.batch or data.length lower, or give more text"
+            )
+        if self.batch % self.hosts:
+            raise InputError(
+                f"loop.batch {self.batch} does not divide over {self.hosts} hosts: take a multiple"
+            )
+
+    @classmethod
+    def of(
+        cls, store: Store, split: str, length: int, batch: int, seed: int = 0, host: int = 0, hosts: int = 1
+    ):
+        """The batches of a store's split."""
+        return cls(store.tokens(split), store.tokenizer.cls_id, length, batch, seed, host, hosts)
+
+    @property
+    def rows(self) -> int:
+        """How many rows the split has; the tokens after the last whole row belong to none."""
+        return len(self.tokens) // (self.length - 1)
+
+    def at(self, step: int) -> dict[str, np.ndarray]:
+        """The batch of a step: {"ids": int32 [B, L], "example": int32 [B]}."""
+        epoch, k = divmod(step, self.rows // self.batch)
+        share = self.batch // self.hosts
+        first = k * self.batch + self.host * share
+        seed = (self.seed * 1_000_003 + epoch) % 2**32
+        index = [
+            index_shuffle(i, max_index=self.rows - 1, seed=seed, rounds=4)
+            for i in range(first, first + share)
+        ]
+        return self.take(np.array(index))
+
+    def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """The rows with these ids."""
+        width = self.length - 1
+        ids = np.empty((len(index), self.length), np.int32)
+        ids[:, 0] = self.cls_id
+        ids[:, 1:] = self.tokens[index[:, None] * width + np.arange(width)]
+        return {"ids": ids, "example": index.astype(np.int32)}

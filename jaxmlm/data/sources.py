@@ -1,0 +1,89 @@
+"""Documents out of text files."""
+
+import glob
+import gzip
+import hashlib
+import io
+import lzma
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from jaxmlm.errors import InputError
+
+Layout = Literal["blank-line", "line", "file"]
+
+
+def files(text: str) -> list[Path]:
+    """The files that a path or glob names (several patterns are separated by commas), sorted within a pattern."""
+    found: list[Path] = []
+    for pattern in text.split(","):
+        names = sorted(glob.glob(str(Path(pattern.strip()).expanduser()), recursive=True))
+        paths = [Path(name) for name in names if Path(name).is_file()]
+        if not paths:
+            raise InputError(
+                f"no text file at {pattern!r}: give the path or glob of a plain, .gz, .xz or .zst file"
+            )
+        if empty := [path for path in paths if path.stat().st_size == 0]:
+            raise InputError(f"{empty[0]} is empty: give a file with text in it")
+        found += paths
+    return found
+
+
+def fingerprint(paths: list[Path]) -> list[dict]:
+    """Name, size and SHA-256 of each file, for the manifest of a store."""
+    return [{"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths]
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def documents(paths: list[Path], layout: Layout = "blank-line") -> Iterator[str]:
+    """The documents of these files, in order.
+
+    `blank-line`: documents are separated by blank lines; `line`: each line is one; `file`: each file is one.
+    A byte-order mark and carriage returns are dropped; bytes that are not UTF-8 are an error that names the line.
+    """
+    for path in paths:
+        pending: list[str] = []
+        for line in _lines(path):
+            if layout == "line":
+                if line:
+                    yield line
+            elif line or layout == "file":
+                pending.append(line)
+            elif pending:
+                yield "\n".join(pending)
+                pending = []
+        if any(pending):
+            yield "\n".join(pending)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    number = 0
+    try:
+        with _open(path) as f:
+            for number, raw in enumerate(f, 1):
+                yield raw.decode("utf-8").lstrip("\ufeff").strip()
+    except UnicodeDecodeError as e:
+        raise InputError(
+            f"{path}, line {number}: not UTF-8 text ({e.reason} at byte {e.start} of the line): convert it, for "
+            "example with iconv -t UTF-8"
+        ) from e
+    except (OSError, EOFError, lzma.LZMAError) as e:
+        raise InputError(f"{path}, after line {number}: cannot be read ({e}): is the file whole?") from e
+
+
+def _open(path: Path) -> io.BufferedIOBase:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    if path.suffix == ".xz":
+        return lzma.open(path, "rb")  # type: ignore[return-value]
+    if path.suffix == ".zst":
+        import zstandard
+
+        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(open(path, "rb")))
+    return open(path, "rb")

@@ -1,0 +1,209 @@
+"""A token store: uint16 or uint32 shards and a manifest that says what is in them and proves it.
+
+    DIR/manifest.json  tokenizer.model  train-00000.bin ...  valid-00000.bin ...
+
+A split is one stream of tokens, each document followed by a separator. It is memory-mapped, so a corpus larger
+than memory costs nothing.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxmlm.data.sources import Layout, sha256
+from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.errors import InputError
+
+SHARD = 1 << 28  # tokens
+
+
+@dataclass(frozen=True)
+class Data:
+    """The text to learn from, and how it is cut into tokens and rows."""
+
+    text: str = "sample:20000"
+    """Text file or glob (plain, .gz, .xz, .zst), several separated by commas; sample:N is N generated documents."""
+    layout: Layout = "blank-line"
+    """What ends a document: a blank line, each line, or the end of the file."""
+    store: str | None = None
+    """Folder of the token store; by default WORKDIR/store. Made when it is not there."""
+    vocab: int = 4096
+    """Pieces of the SentencePiece vocabulary."""
+    lowercase: bool = True
+    """Lower-case the text."""
+    tokenizer_words: int = 2_000_000
+    """The tokenizer is trained on the first this many words."""
+    valid: float = 0.01
+    """Share of the documents held out, chosen by a hash of their text."""
+    length: int = 128
+    """Tokens in a row, the first of which is <cls>."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.valid < 1:
+            raise InputError(f"data.valid must lie between 0 and 1; got {self.valid:g}: try 0.01")
+        if self.length < 8:
+            raise InputError(f"data.length must be at least 8 tokens; got {self.length}: try 128")
+        if self.vocab < 16:
+            raise InputError(f"data.vocab must be at least 16 pieces; got {self.vocab}: try 4096")
+
+    def content(self) -> dict:
+        """What decides the bytes of the store (the length of a row does not, nor where the store lies)."""
+        return {key: value for key, value in asdict(self).items() if key not in ("store", "length")}
+
+
+def build(
+    folder: Path,
+    data: Data,
+    documents: Callable[[], Iterator[str]],
+    source: list[dict],
+    progress: Callable[[str, int, int], None] = lambda stage, documents, tokens: None,
+) -> "Store":
+    """Train the tokenizer and write the store; it appears whole under its name, or not at all.
+
+    `documents` is called twice, `source` describes the text in the manifest, `progress` is told (stage, documents
+    done, tokens done).
+    """
+    progress("tokenizer", 0, 0)
+    tokenizer = Tokenizer.train(_first_words(documents(), data.tokenizer_words), data.vocab, data.lowercase)
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    (part / "tokenizer.model").write_bytes(tokenizer.model)
+    dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
+    splits = {name: _Writer(part, name, dtype) for name in ("train", "valid")}
+    for chunk in _batched(documents(), 500):
+        for text, ids in zip(chunk, tokenizer.encode_batch(list(chunk)), strict=True):
+            held_out = (
+                int.from_bytes(hashlib.sha1(text.encode("utf-8", "replace")).digest()[:8])
+                < data.valid * 2**64
+            )
+            splits["valid" if held_out else "train"].add([*ids, tokenizer.sep_id])
+        progress(
+            "tokens", *(sum(getattr(w, what) for w in splits.values()) for what in ("documents", "tokens"))
+        )
+    manifest = {
+        "format": 1,
+        "dtype": dtype.name,
+        "vocab": tokenizer.size,
+        "tokenizer_sha256": sha256(part / "tokenizer.model"),
+        "data": data.content(),
+        "source": source,
+        **{name: writer.close() for name, writer in splits.items()},
+    }
+    least = 4 * data.length
+    if manifest["train"]["tokens"] + manifest["valid"]["tokens"] < least:
+        got = manifest["train"]["tokens"]
+        shutil.rmtree(part)
+        raise InputError(
+            f"the text {data.text!r} gives {got} tokens, less than a few rows of {data.length}: give more text or "
+            "a smaller data.length"
+        )
+    if manifest["valid"]["tokens"] < data.length or manifest["train"]["tokens"] < data.length:
+        _split_stream(part, manifest, dtype, data)
+    (part / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    os.replace(part, folder)
+    return Store(folder)
+
+
+class Store:
+    """A token store opened for reading: `tokenizer`, `manifest`, `tokens(split)`."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        path = self.folder / "manifest.json"
+        if not path.is_file():
+            raise InputError(
+                f"{self.folder} holds no token store (no manifest.json): make one with jaxmlm prepare"
+            )
+        self.manifest = json.loads(path.read_text())
+        self.tokenizer = Tokenizer.load(self.folder / "tokenizer.model")
+        if sha256(self.folder / "tokenizer.model") != self.manifest["tokenizer_sha256"]:
+            raise InputError(
+                f"{self.folder}: tokenizer.model is not the one that wrote this store: prepare it again"
+            )
+
+    def check(self, data: Data) -> None:
+        """Refuse a store that was made from another text or with other settings."""
+        have, want = self.manifest["data"], data.content()
+        if differing := [key for key in want if have.get(key) != want[key]]:
+            key = differing[0]
+            raise InputError(
+                f"the token store {self.folder} was made with data.{key} {have.get(key)!r}, this run wants "
+                f"{want[key]!r}: name another --data.store or --workdir"
+            )
+
+    def tokens(self, split: str) -> np.ndarray:
+        """The stream of a split, memory-mapped; several shards are joined."""
+        dtype = np.dtype(self.manifest["dtype"])
+        parts = []
+        for shard in self.manifest[split]["shards"]:
+            path = self.folder / shard["file"]
+            if not path.is_file() or path.stat().st_size != shard["tokens"] * dtype.itemsize:
+                raise InputError(f"{path} is missing or not whole: delete the store and prepare it again")
+            parts.append(np.memmap(path, dtype, mode="r"))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class _Writer:
+    def __init__(self, folder: Path, split: str, dtype: np.dtype):
+        self.folder, self.split, self.dtype = folder, split, dtype
+        self.documents = self.tokens = 0
+        self.shards: list[dict] = []
+        self._file = None
+
+    def add(self, ids: list[int]) -> None:
+        if self._file is None or self.shards[-1]["tokens"] + len(ids) > SHARD:
+            self._next()
+        array = np.asarray(ids, self.dtype)
+        self._file.write(array.tobytes())
+        self.shards[-1]["tokens"] += len(array)
+        self.documents += 1
+        self.tokens += len(array)
+
+    def _next(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        name = f"{self.split}-{len(self.shards):05d}.bin"
+        self._file = open(self.folder / name, "wb")
+        self.shards.append({"file": name, "tokens": 0})
+
+    def close(self) -> dict:
+        if self._file is None:
+            self._next()
+        self._file.close()
+        for shard in self.shards:
+            shard["sha256"] = sha256(self.folder / shard["file"])
+        return {"documents": self.documents, "tokens": self.tokens, "shards": self.shards}
+
+
+def _split_stream(folder: Path, manifest: dict, dtype: np.dtype, data: Data) -> None:
+    """A text of few documents: one split got nothing, so the end of the stream is held out instead."""
+    whole = np.concatenate(
+        [np.fromfile(folder / manifest[name]["shards"][0]["file"], dtype) for name in ("train", "valid")]
+    )
+    cut = len(whole) - max(data.length, int(data.valid * len(whole)))
+    for name, part in (("train", whole[:cut]), ("valid", whole[cut:])):
+        path = folder / f"{name}-00000.bin"
+        part.tofile(path)
+        shard = {"file": path.name, "tokens": len(part), "sha256": sha256(path)}
+        manifest[name] = {"documents": manifest[name]["documents"], "tokens": len(part), "shards": [shard]}
+
+
+def _first_words(texts: Iterable[str], words: int) -> Iterator[str]:
+    for text in texts:
+        yield text
+        words -= text.count(" ") + 1
+        if words <= 0:
+            return
+
+
+def _batched(items: Iterator[str], size: int) -> Iterator[tuple[str, ...]]:
+    while chunk := tuple(itertools.islice(items, size)):
+        yield chunk

@@ -1,0 +1,10 @@
+"""Encoders and their heads. The only room that knows Flax; `Model` is the type of everything trained here."""
+
+from flax import nnx
+
+from jaxmlm.models.encoder import Encoder, EncoderConfig
+from jaxmlm.models.heads import Classifier, MaskedLM, SpanPredictor
+
+Model = nnx.Module
+
+__all__ = ["Classifier", "Encoder", "EncoderConfig", "MaskedLM", "Model", "SpanPredictor"]

@@ -1,0 +1,48 @@
+"""The device mesh: `data` x `fsdp` x `tensor`, all explicit."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding
+
+from jaxmlm.errors import InputError
+from jaxmlm.parallel.rules import spec
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """How many devices each mesh axis takes."""
+
+    data: int = -1
+    """Copies of the model, each with its part of the batch; -1: all devices that the other axes leave."""
+    fsdp: int = 1
+    """Parts into which each copy's parameters and optimizer state are cut."""
+    tensor: int = 1
+    """Parts into which heads, mlp and vocabulary of a layer are cut."""
+
+
+def make_mesh(config: Mesh = Mesh(), devices: list | None = None) -> jax.sharding.Mesh:  # noqa: B008
+    """The mesh of this configuration over all devices, or over those given."""
+    devices = list(jax.devices() if devices is None else devices)
+    rest = config.fsdp * config.tensor
+    data = len(devices) // rest if config.data == -1 else config.data
+    if min(data, config.fsdp, config.tensor) < 1 or data * rest != len(devices):
+        raise InputError(
+            f"the mesh data={config.data} fsdp={config.fsdp} tensor={config.tensor} does not use exactly the "
+            f"{len(devices)} devices there are: choose sizes whose product is {len(devices)} (data=-1 takes the rest)"
+        )
+    shape = (data, config.fsdp, config.tensor)
+    return jax.make_mesh(
+        shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Explicit,) * 3, devices=devices
+    )
+
+
+def place(batch: Any, mesh: jax.sharding.Mesh) -> Any:
+    """This host's rows of a batch (leading axis B) as arrays over the whole mesh."""
+
+    def put(x: Any) -> jax.Array:
+        sharding = NamedSharding(mesh, spec("batch", *(None,) * (x.ndim - 1)))
+        return jax.make_array_from_process_local_data(sharding, x)
+
+    return jax.tree.map(put, batch)

@@ -1,0 +1,33 @@
+"""One table from logical axes to mesh axes.
+
+Data parallelism, FSDP and tensor parallelism are one program: the sizes of the mesh axes choose between
+them, this table says what each axis carries.
+"""
+
+import jax
+from jax.sharding import PartitionSpec
+
+RULES: dict[str, str | tuple[str, ...]] = {
+    "batch": ("data", "fsdp"),
+    "embed": "fsdp",  # of a stored parameter; gathered again where the parameter is used
+    "heads": "tensor",
+    "mlp": "tensor",
+    "vocab": "tensor",
+}
+
+
+def spec(*logical: str | None) -> PartitionSpec:
+    """The partition of an array whose axes have these logical names (None: not partitioned).
+
+    >>> spec("batch", None, "heads")
+    PartitionSpec(('data', 'fsdp'), None, 'tensor')
+    """
+    return PartitionSpec(*(None if name is None else RULES[name] for name in logical))
+
+
+def gathered(parameter: jax.Array, *logical: str | None) -> jax.Array:
+    """A stored parameter as it is used: its `embed` axis whole on every device, the others as stored.
+
+    This is FSDP's all-gather, written where it happens; its transpose is the reduce-scatter of the gradient.
+    """
+    return jax.sharding.reshard(parameter, spec(*(None if name == "embed" else name for name in logical)))

@@ -1,0 +1,162 @@
+"""Dotted paths into nested frozen dataclasses: list them, replace what stands there, make plain values."""
+
+import dataclasses
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import SequenceMatcher
+from enum import Enum
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from jaxmlm.errors import InputError
+
+Config = TypeVar("Config")
+
+
+def leaves(config: Any) -> Iterator[str]:
+    """Yield the dotted path of every value in a nested dataclass (an instance, or a class for its defaults).
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Loop:
+    ...     steps: int = 100
+    >>> @dataclass(frozen=True)
+    ... class Run:
+    ...     loop: Loop = Loop()
+    ...     name: str = "a"
+    >>> list(leaves(Run()))
+    ['loop.steps', 'name']
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name, None)
+        if dataclasses.is_dataclass(value):
+            yield from (f"{field.name}.{path}" for path in leaves(value))
+        else:
+            yield field.name
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of `names` that `name` was most likely meant to be, or None if none is like it.
+
+    >>> nearest("maskin.rate", ["masking.rate", "loop.steps"])
+    'masking.rate'
+    >>> nearest("rate", ["masking.rate", "loop.steps"])
+    'masking.rate'
+    """
+
+    def likeness(candidate: str) -> float:
+        whole = SequenceMatcher(None, name, candidate).ratio()
+        last = SequenceMatcher(None, name, candidate.rpartition(".")[2]).ratio() if "." not in name else 0.0
+        return max(whole, last)
+
+    best = max(names, key=likeness, default=None)
+    return best if best is not None and likeness(best) >= 0.6 else None
+
+
+def hint(name: str, names: Iterable[str]) -> str:
+    """Return "; did you mean X?" or, if nothing is like `name`, an empty string."""
+    meant = nearest(name, names)
+    return f"; did you mean {meant}?" if meant else ""
+
+
+def replace_path(config: Config, path: str, value: Any) -> Config:
+    """Return a copy of a nested frozen dataclass with the value at a dotted path replaced.
+
+    The value is checked against the field's type: an int serves as a float, a list as a tuple.
+    InputError if there is no such field (it names the nearest one) or the type does not allow the value.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Masking:
+    ...     rate: float = 0.4
+    >>> replace_path(Masking(), "rate", 1)
+    Masking(rate=1.0)
+    """
+    return _replace(config, path.split("."), value, config, path)
+
+
+def describe(value: Any) -> Any:
+    """Return plain JSON values: dicts (a dataclass also tells its "class"), lists, strings, numbers.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Span:
+    ...     lengths: tuple[int, ...] = (1, 2)
+    >>> describe(Span())
+    {'class': 'Span', 'lengths': [1, 2]}
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"class": type(value).__name__, **fields}
+    if isinstance(value, Enum):
+        return value.name
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [describe(item) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    array = getattr(value, "tolist", None)  # NumPy's and JAX's numbers and arrays have it
+    if array is not None:
+        return array()
+    raise TypeError(f"a config holds plain values and dataclasses, not {value!r} ({type(value).__name__})")
+
+
+def _replace(config: Any, steps: list[str], value: Any, root: Any, path: str) -> Any:
+    done = path.split(".")[: path.count(".") + 1 - len(steps)]
+    name = steps[0]
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise InputError(f"no field {path!r}: {'.'.join(done)} is {config!r} and has no fields")
+    names = [field.name for field in dataclasses.fields(config)]
+    if name not in names:
+        here = [".".join([*done, other]) for other in names]
+        advice = hint(path, [*here, *leaves(root)]) or f"; {type(config).__name__} has {', '.join(names)}"
+        raise InputError(f"no field {path!r}{advice}")
+    if len(steps) > 1:
+        new = _replace(getattr(config, name), steps[1:], value, root, path)
+    else:
+        kind = get_type_hints(type(config), include_extras=True)[name]
+        try:
+            new = _fit(value, kind)
+        except TypeError:
+            wanted = getattr(kind, "__name__", None) if get_origin(kind) is None else None
+            got = f"{value!r} ({type(value).__name__})"
+            raise InputError(
+                f"{path} takes {wanted or str(kind).replace('typing.', '')}, got {got}"
+            ) from None
+    return dataclasses.replace(config, **{name: new})
+
+
+def _fit(value: Any, kind: Any) -> Any:
+    """Return `value` as the type `kind` wants it; TypeError if it allows no such value."""
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin is Annotated:
+        return _fit(value, args[0])
+    if origin is Union or origin is types.UnionType:
+        exact = [arm for arm in args if arm is type(value)]
+        for arm in (*exact, *args):
+            try:
+                return _fit(value, arm)
+            except TypeError:
+                continue
+    elif origin is Literal:
+        if any(value == choice and type(value) is type(choice) for choice in args):
+            return value
+    elif origin is tuple and isinstance(value, tuple | list):
+        arms = [args[0]] * len(value) if args[1:] == (...,) else args
+        if len(arms) == len(value):
+            return tuple(_fit(item, arm) for item, arm in zip(value, arms, strict=True))
+    elif kind is float and type(value) is int:
+        return float(value)
+    elif kind is None or kind is types.NoneType:
+        if value is None:
+            return None
+    elif isinstance(value, bool) and kind is not bool:
+        pass
+    elif isinstance(value, origin or kind):
+        return value
+    raise TypeError

@@ -1,0 +1,349 @@
+"""A small world of people, places, animals, plants and things, and a grammar that tells about it in plain English.
+
+The world is fixed; a seed only decides what is told of it. What the text says again and again (a heron is a bird, Velden
+lies in the north, a baker bakes bread, which names are women's) is what the tasks of `samples.tasks` ask for.
+"""
+
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """A class of things: its names, members, deeds (base forms), what people do to it (past), looks and mark."""
+
+    name: str
+    plural: str
+    alive: bool
+    deeds: list[str]
+    handled: list[str]
+    looks: list[str]
+    mark: str
+    members: list[str]
+
+
+class Noun(NamedTuple):
+    """A countable noun and the kind that it belongs to."""
+
+    word: str
+    plural: str
+    kind: Kind
+
+
+class Place(NamedTuple):
+    """A place with a generated name, in one of four regions."""
+
+    name: str
+    sort: str
+    region: str
+    weather: str
+
+
+class Person(NamedTuple):
+    """A person with a generated name, whose sex cannot be told from it, and with a job and a home."""
+
+    first: str
+    last: str
+    woman: bool
+    job: str
+    home: Place
+
+    @property
+    def full(self) -> str:
+        """First and last name."""
+        return f"{self.first} {self.last}"
+
+    @property
+    def he(self) -> str:
+        """The pronoun as a subject."""
+        return "she" if self.woman else "he"
+
+    @property
+    def his(self) -> str:
+        """The possessive pronoun."""
+        return "her" if self.woman else "his"
+
+    @property
+    def himself(self) -> str:
+        """The reflexive pronoun."""
+        return "herself" if self.woman else "himself"
+
+
+# name, plural, alive | deeds | what people did to it | looks | mark | members
+KINDS_TABLE = """
+bird birds 1 | fly sing nest flutter | watched fed heard | feathered hungry | feathers
+  | heron robin sparrow falcon owl raven crane swan finch wren goose gull
+fish fish 1 | swim dive splash leap | caught netted fried | slippery silver | fins
+  | eel shark minnow sardine anchovy marlin grouper stingray guppy goldfish piranha barracuda
+insect insects 1 | buzz crawl sting swarm | swatted crushed noticed | tiny busy | six legs
+  | beetle moth wasp ant bee cricket hornet gnat locust mayfly flea ladybird
+mammal mammals 1 | run dig graze breed | tamed hunted stroked | furry shy | warm fur
+  | mouse wolf fox calf badger otter rabbit squirrel hedgehog goat donkey ox
+tool tools 0 | rust jam corrode splinter | sharpened swung oiled | sharp blunt | a handle
+  | hammer saw chisel spade rake axe drill sickle wrench trowel shovel knife
+garment garments 0 | fade fray shrink crease | wore sewed ironed | woollen tight | seams
+  | coat hat scarf glove shirt cloak jacket sock apron skirt vest shawl
+instrument instruments 0 | ring hum resound echo | played tuned practised | loud musical | a clear tone
+  | violin flute drum harp trumpet guitar cello organ banjo fiddle lute piano
+fruit fruits 0 | ripen rot ferment shrivel | ate peeled tasted | ripe juicy | sweet juice
+  | apple plum pear cherry peach lemon fig grape melon berry apricot quince
+flower flowers 0 | bloom wither wilt unfold | picked watered smelled | fragrant pink | petals
+  | rose tulip daisy lily poppy violet daffodil orchid iris pansy lilac marigold
+tree trees 0 | sway creak sprout blossom | climbed felled planted | tall leafy | deep roots
+  | oak elm birch beech maple willow pine larch ash poplar cedar alder
+vehicle vehicles 0 | roll rattle skid brake | drove parked steered | fast heavy | wheels
+  | cart wagon carriage bicycle tractor lorry coach bus tram van truck scooter
+vessel vessels 0 | leak crack clatter overflow | filled emptied rinsed | full empty | a round rim
+  | cup bowl jug mug kettle bottle barrel bucket jar vase basin goblet
+"""
+IRREGULAR = {"goose": "geese", "mouse": "mice", "wolf": "wolves", "calf": "calves", "ox": "oxen", "knife": "knives"}
+REGIONS = {
+    "north": "the winters are long and snowy",
+    "south": "the hills are green with vines",
+    "east": "the plains are dry and dusty",
+    "west": "the coast is wet and stormy",
+}
+JOBS = {
+    "baker": "bakes bread", "smith": "forges iron", "weaver": "makes cloth", "potter": "shapes clay",
+    "teacher": "runs the school", "doctor": "heals the sick", "miller": "grinds corn", "tailor": "cuts suits",
+    "carpenter": "builds roofs", "mason": "lays bricks", "shepherd": "minds sheep", "brewer": "sells beer",
+    "painter": "colours walls", "sailor": "crosses the sea", "lawyer": "writes contracts", "barber": "trims beards",
+}  # fmt: skip
+# Verbs of living beings alone, verbs with an object (both: base and past), and verbs with their preposition (past).
+LIVING = [v.split("/") for v in "sleep/slept yawn/yawned sneeze/sneezed listen/listened rest/rested wander/wandered "
+          "tremble/trembled blink/blinked shiver/shivered limp/limped kneel/knelt doze/dozed".split()]  # fmt: skip
+TRANSITIVE = [v.split("/") for v in "find/found buy/bought carry/carried hold/held keep/kept mend/mended paint/painted "
+              "lift/lifted lose/lost bring/brought borrow/borrowed clean/cleaned admire/admired sell/sold "
+              "hang/hung wrap/wrapped".split()]  # fmt: skip
+PARTICIPLES = [v.split("/") for v in "took/taken saw/seen stole/stolen chose/chosen drew/drawn forgot/forgotten "
+               "hid/hidden shook/shaken".split()]  # fmt: skip
+REFLEXIVE = "hurt blamed praised taught washed dressed introduced amused defended helped".split()
+PREPOSITIONS = {
+    "for": ["waited", "cared", "searched", "hoped"],
+    "at": ["looked", "laughed", "pointed", "shouted"],
+    "on": ["relied", "insisted", "depended", "remarked"],
+    "with": ["quarrelled", "agreed", "played", "parted"],
+    "about": ["complained", "worried", "joked", "boasted"],
+    "of": ["approved", "dreamt", "tired", "disposed"],
+}
+PHRASES = """by the way|as a matter of fact|on the other hand|once in a while|in the long run|to tell the truth
+all of a sudden|sooner or later|for the time being|at the end of the day|as far as we know|in other words
+believe it or not|from time to time|more or less by chance|to make a long story short""".replace("\n", "|").split("|")
+WHERE = """in the garden|by the river|at the market|behind the barn|near the bridge|under the wall|in the yard
+beside the mill|on the hill|at the gate|near the church|along the road""".replace("\n", "|").split("|")
+WHEN = """yesterday|last week|in the morning|in the evening|at noon|on Monday|on Friday|last summer|after dinner
+before breakfast|two days ago|one night""".replace("\n", "|").split("|")
+
+
+def plural(word: str) -> str:
+    """The plural of a noun of this world.
+
+    >>> [plural(word) for word in ("heron", "berry", "finch", "mouse")]
+    ['herons', 'berries', 'finches', 'mice']
+    """
+    if word in IRREGULAR:
+        return IRREGULAR[word]
+    if word.endswith("y") and word[-2] not in "aeiou":
+        return word[:-1] + "ies"
+    return word + ("es" if word.endswith(("s", "x", "ch", "sh")) else "s")
+
+
+def third(verb: str) -> str:
+    """The third person singular: `fly` gives `flies`, formed as plurals are."""
+    return plural(verb)
+
+
+def a(word: str) -> str:
+    """The word behind its indefinite article."""
+    return ("an " if word[0] in "aeiou" else "a ") + word
+
+
+def listed(words: list[str]) -> str:
+    """The words as a list in a sentence: `x, y and z`."""
+    return ", ".join(words[:-1]) + " and " + words[-1]
+
+
+def sentence(text: str) -> str:
+    """The text with a capital letter and a full stop."""
+    return text[0].upper() + text[1:] + "."
+
+
+def _kinds() -> list[Kind]:
+    kinds = []
+    for row in KINDS_TABLE.replace("\n  |", " |").strip().splitlines():
+        head, *lists, mark, members = (cell.strip() for cell in row.split("|"))
+        name, many, alive = head.split()
+        deeds, handled, looks = (cell.split() for cell in lists)
+        kinds.append(Kind(name, many, alive == "1", deeds, handled, looks, mark, members.split()))
+    return kinds
+
+
+def _names(rng: random.Random, count: int, syllables: int, taken: set[str]) -> list[str]:
+    names: list[str] = []
+    while len(names) < count:
+        parts = [rng.choice("b d f g h k l m n p r s t v".split()) + rng.choice("aeiou") for _ in range(syllables)]
+        name = ("".join(parts) + rng.choice("l n r s th".split())).capitalize()
+        if name not in taken:
+            taken.add(name)
+            names.append(name)
+    return names
+
+
+def _peopled() -> tuple[list[Place], list[Person]]:
+    rng, taken = random.Random("the world"), set()
+    sorts, regions = "village town city port".split(), list(REGIONS)
+    places = [Place(name, rng.choice(sorts), regions[i % 4], REGIONS[regions[i % 4]])
+              for i, name in enumerate(_names(rng, 40, 2, taken))]  # fmt: skip
+    firsts, lasts, jobs = _names(rng, 48, 2, taken), _names(rng, 48, 3, taken), list(JOBS)
+    people = [Person(firsts[i], lasts[i], i // 2 % 2 == 0, jobs[i // 4 % len(jobs)], rng.choice(places))
+              for i in range(48)]  # fmt: skip
+    return places, people
+
+
+KINDS = _kinds()
+NOUNS = [Noun(word, plural(word), kind) for kind in KINDS for word in kind.members]
+PLACES, PEOPLE = _peopled()
+
+
+class Cast(NamedTuple):
+    """Who and what one paragraph is about."""
+
+    hero: Person
+    friend: Person
+    place: Place
+    nouns: list[Noun]
+
+
+def _met(rng: random.Random, cast: Cast) -> str:
+    things, hero = cast.nouns, cast.hero
+    verb, past = rng.choice([("see", "saw"), ("find", "found"), ("draw", "drew"), ("buy", "bought")])
+    first = (f"{hero.first} {past} {listed([a(noun.word) for noun in things])} {rng.choice(WHERE)}")
+    asked = rng.choice(things)
+    then = rng.choice([
+        f"which {asked.kind.name} did {hero.first} {verb}? {hero.he.capitalize()} {past} the {asked.word}",
+        f"the {asked.kind.name} that {hero.he} {past} was the {asked.word}",
+        f"so {hero.he} {past} {a(asked.kind.name)}, and it was {rng.choice(asked.kind.looks)}",
+    ])  # fmt: skip
+    return f"{first}. {then[0].upper()}{then[1:]}"
+
+
+def _kind(rng: random.Random, cast: Cast) -> str:
+    noun = rng.choice(cast.nouns)
+    kind, other = noun.kind, rng.choice([n for n in NOUNS if n.kind == noun.kind and n != noun])
+    return rng.choice([
+        f"{a(noun.word)} is {a(kind.name)}",
+        f"{noun.plural} are {kind.plural}, and so are {other.plural}",
+        f"like every {kind.name}, {a(noun.word)} has {kind.mark}",
+        f"{noun.plural} and {other.plural} have {kind.mark}, as all {kind.plural} have",
+        f"which {kind.name} is this? It is {a(noun.word)}",
+    ])  # fmt: skip
+
+
+def _deed(rng: random.Random, cast: Cast) -> str:
+    noun = rng.choice(cast.nouns)
+    deed, where, near = rng.choice(noun.kind.deeds), rng.choice(WHERE), rng.choice(NOUNS)
+    look = rng.choice(noun.kind.looks)
+    return rng.choice([
+        f"{rng.choice(['the', 'this', 'that'])} {noun.word} {third(deed)} {where}",
+        f"{rng.choice(['the', 'these', 'those'])} {noun.plural} {deed} {where}",
+        f"the {noun.word} near the {rng.choice([near.word, near.plural])} {third(deed)}",
+        f"the {noun.plural} near the {rng.choice([near.word, near.plural])} {deed}",
+        f"{rng.choice(['this', 'that'])} {noun.word} is {look}",
+        f"{rng.choice(['these', 'those'])} {noun.plural} are {look}",
+    ])  # fmt: skip
+
+
+def _handled(rng: random.Random, cast: Cast) -> str:
+    noun = rng.choice(cast.nouns)
+    done = rng.choice(noun.kind.handled)
+    return f"{cast.hero.first} {done} the {noun.word}, for the {noun.kind.name} was {rng.choice(noun.kind.looks)}"
+
+
+def _object(rng: random.Random, cast: Cast) -> str:
+    base, past = rng.choice(TRANSITIVE)
+    things = [noun for noun in cast.nouns if not noun.kind.alive]
+    if not things:
+        return _living(rng, cast)
+    thing, he = rng.choice(things).word, rng.choice([cast.hero.first, cast.hero.he])
+    return rng.choice([
+        f"{he} {past} the {thing} {rng.choice(WHEN)}", f"{he} wanted to {base} the {thing}",
+        f"the {thing} was {past} by {cast.friend.first}" if past != "held" else f"{he} {past} the {thing}",
+    ])  # fmt: skip
+
+
+def _living(rng: random.Random, cast: Cast) -> str:
+    base, past = rng.choice(LIVING)
+    beings = [f"the {noun.word}" for noun in cast.nouns if noun.kind.alive] or [cast.friend.first]
+    being = rng.choice([*beings, *beings, cast.hero.first])
+    return rng.choice([f"{being} {past} {rng.choice(WHERE)}", f"{being} {past}", f"{being} wanted to {base}"])
+
+
+def _prepositional(rng: random.Random, cast: Cast) -> str:
+    word = rng.choice(list(PREPOSITIONS))
+    about = rng.choice([cast.friend.first, f"the {rng.choice(cast.nouns).word}"])
+    who = rng.choice([cast.hero.first, cast.hero.he])
+    return f"{who} {rng.choice(PREPOSITIONS[word])} {word} {about} {rng.choice(WHEN)}"
+
+
+def _self(rng: random.Random, cast: Cast) -> str:
+    hero, friend, done = cast.hero, cast.friend, rng.choice(REFLEXIVE)
+    return rng.choice([
+        f"{hero.first} {done} {hero.himself}", f"{hero.first} {done} {hero.himself} {rng.choice(WHEN)}",
+        f"{hero.first} and {friend.first} {done} themselves",
+        f"{hero.first} lost {hero.his} hat, but {hero.he} found it {rng.choice(WHERE)}",
+    ])  # fmt: skip
+
+
+def _perfect(rng: random.Random, cast: Cast) -> str:
+    past, done = rng.choice(PARTICIPLES)
+    thing, who = rng.choice(cast.nouns).word, cast.hero.first
+    return rng.choice([
+        f"{who} has {done} the {thing}", f"{who} {past} the {thing} {rng.choice(WHEN)}",
+        f"{who} has not ever {done} {a(thing)}", f"{who} has really {done} the {thing}",
+    ])  # fmt: skip
+
+
+def _place(rng: random.Random, cast: Cast) -> str:
+    place = cast.place
+    return rng.choice([
+        f"{place.name} lies in the {place.region}", f"{place.name} is a {place.sort} in the {place.region}",
+        f"in {place.name}, as in all the {place.region}, {place.weather}",
+        f"{cast.hero.first} went to the {place.region} and stayed in {place.name}",
+        f"which place lies in the {place.region}? {place.name} does",
+    ])  # fmt: skip
+
+
+def _job(rng: random.Random, cast: Cast) -> str:
+    hero, work = cast.hero, JOBS[cast.hero.job]
+    return rng.choice([
+        f"{hero.first} is {a(hero.job)}, so {hero.he} {work}", f"who {work}? The {hero.job} {hero.full} does",
+        f"every {hero.job} {work}", f"{hero.full} {work}, as {a(hero.job)} does",
+    ])  # fmt: skip
+
+
+TELLINGS = [_met, _met, _kind, _kind, _deed, _deed, _handled, _object, _living, _prepositional, _self, _perfect,
+            _place, _place, _job]  # fmt: skip
+
+
+def document(rng: random.Random) -> str:
+    """One paragraph of six to nine sentences about a few people and things."""
+    hero, friend = rng.sample(PEOPLE, 2)
+    nouns = [rng.choice([n for n in NOUNS if n.kind is kind]) for kind in rng.sample(KINDS, 3)]
+    cast = Cast(hero, friend, rng.choice([hero.home, rng.choice(PLACES)]), nouns)
+    told = [f"{hero.full} is {a(hero.job)} from {hero.home.name} in the {hero.home.region}."]
+    for telling in rng.sample(TELLINGS, rng.randint(5, 8)):
+        text = telling(rng, cast)
+        if rng.random() < 0.15:
+            text = f"{rng.choice(PHRASES)}, {text}"
+        told.append(sentence(text))
+    return " ".join(told)
+
+
+def documents(seed: int, count: int) -> Iterator[str]:
+    """Yields `count` paragraphs, one at a time; paragraph i is a function of (seed, i) only.
+
+    >>> next(documents(0, 1)) == list(documents(0, 3))[0]
+    True
+    """
+    for index in range(count):
+        yield document(random.Random(f"{seed}/{index}"))

@@ -1,0 +1,76 @@
+"""What a cell of a study will cost, before it is started. An estimate: no program is compiled."""
+
+import time
+from dataclasses import dataclass
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+
+from jaxmlm.studies.finetune import Evaluate, Finetune
+from jaxmlm.tasks.run import Run
+
+_EFFICIENCY = 0.35  # of the matrix-product peak; measured with 2 x 128 and 4 x 256 encoders on two CPU cores
+_COMPILE = 12.0  # seconds for each program
+_SET, _PAIR_TOKENS, _SENTENCE_TOKENS = (
+    67,
+    2 * 12 * 16,
+    32,
+)  # BLiMP's sets, a pair's masked copies, a GLUE input
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """A machine to estimate for: its name and the FLOP/s that training gets out of it."""
+
+    name: str
+    flops_per_second: float
+
+
+def flops_per_token(run: Run, length: int | None = None, head: float | None = None) -> float:
+    """FLOPs of a training step for each token: forward and backward, attention counted, the head at its share.
+
+    Args:
+        run: the run.
+        length: of a row; that of pre-training if not given.
+        head: share of the tokens that are predicted; the masking rate if not given.
+
+    """
+    m, length = run.model, length or run.data.length
+    mlp = m.mlp or 4 * m.width
+    block = 2 * (4 * m.width * m.width + 2 * m.width * mlp) + 4 * length * m.width
+    output = 2 * (m.width * m.width + m.width * run.data.vocab)
+    return 3 * (m.layers * block + (run.masking.rate if head is None else head) * output)
+
+
+def seconds_of(
+    run: Run, evaluate: Evaluate | None, finetune: tuple[Finetune, ...], assume: Assumed | None = None
+) -> float:
+    """Seconds for a cell: pre-training, minimal pairs, fine-tuning."""
+    speed = assume.flops_per_second if assume else _EFFICIENCY * _peak()
+    tokens = run.loop.steps * run.loop.batch * run.data.length
+    seconds = 2 * _COMPILE + tokens * flops_per_token(run) / speed
+    if evaluate is not None:
+        copies = _SET * (evaluate.pairs or 1000) * _PAIR_TOKENS
+        seconds += _COMPILE + copies * flops_per_token(run, 16, 1 / 16) / 3 / speed
+    for config in finetune:
+        squad = config.task == "squad"
+        rows, dev = (87_599, 10_570) if squad else (config.limit or 8_000, 1_000)
+        tokens = (config.length if squad else min(config.length, _SENTENCE_TOKENS)) * (
+            config.epochs * min(rows, config.limit or rows) + dev / 3
+        )
+        each = tokens * flops_per_token(run, config.length, 0.0) / speed
+        seconds += _COMPILE + len(config.seeds) * each
+    return seconds
+
+
+@cache
+def _peak() -> float:
+    """FLOP/s of a large float32 matrix product on this machine."""
+    x = jnp.ones((1024, 1024))
+    product = jax.jit(lambda x: x @ x)
+    product(x).block_until_ready()
+    started = time.perf_counter()
+    for _ in range(8):
+        product(x).block_until_ready()
+    return 8 * 2 * 1024**3 / (time.perf_counter() - started)

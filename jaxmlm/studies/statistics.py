@@ -1,0 +1,321 @@
+"""What the rows of a study say: replicates, spreads, comparisons. The replicate is the pre-training seed."""
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+CONTROL = "not pre-trained"
+LEVEL = 0.05
+
+Row = dict[str, Any]
+Series = dict[str, dict[int, float]]
+
+
+class Spread(NamedTuple):
+    """Mean and sample standard deviation (None for one value) over n pre-training seeds."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+class Pair(NamedTuple):
+    """`a` minus `b`: the mean difference, its 95 % t interval, p, and p after Holm (nan: no error bar)."""
+
+    a: str
+    b: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    adjusted: float
+    seeds: int
+    paired: bool
+
+    @property
+    def sure(self) -> bool:
+        """Beyond noise: p after Holm's correction is below 5 %."""
+        return self.adjusted < LEVEL
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number that every finished cell has: series[label][seed], tuning seeds already averaged."""
+
+    name: str
+    metric: str
+    series: Series
+    higher: bool = True
+
+    def spread(self, label: str) -> Spread | None:
+        """Mean, sd and n of one value of the varied axis; None where no cell of it has this number."""
+        return spread(self.series.get(label, {}).values())
+
+    def best(self, labels: Iterable[str]) -> str | None:
+        """The label with the best mean, whether or not it is beyond noise."""
+        means = {label: found.mean for label in labels if (found := self.spread(label))}
+        return (max if self.higher else min)(means, key=means.__getitem__) if means else None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The rows of a study, ordered; made by `collect`. `values`: label -> its point on the varied axes.
+
+    groups: labels that differ in the first path only, by the values of the others ("" when one path varies).
+    """
+
+    rows: list[Row]
+    paths: tuple[str, ...]
+    values: dict[str, dict[str, Any]]
+    groups: dict[str, list[str]]
+    tasks: tuple[str, ...]
+    measures: dict[str, Measure]
+    missing: list[str]
+
+    @property
+    def labels(self) -> list[str]:
+        """Every value of the varied axes, in order, without the control."""
+        return list(self.values)
+
+    @property
+    def control(self) -> bool:
+        """Whether an encoder that was not pre-trained stands beside them."""
+        return any(row["control"] for row in self.rows)
+
+    def short(self, label: str) -> str:
+        """The value on the first path: what tells a label from the others of its group."""
+        return text(self.values[label][self.paths[0]]) if self.values.get(label) else label
+
+    def losses(self) -> dict[float, Measure]:
+        """Held-out loss by the rate at which it was measured."""
+        prefix = "heldout/loss@"
+        found = {k.removeprefix(prefix): m for k, m in self.measures.items() if k.startswith(prefix)}
+        return {float(rate): found[rate] for rate in sorted(found, key=float)}
+
+    def fields(self) -> dict[str, Measure]:
+        """BLiMP accuracy by linguistic field."""
+        prefix = "blimp/field/"
+        return {k.removeprefix(prefix): m for k, m in self.measures.items() if k.startswith(prefix)}
+
+
+def text(value: object) -> str:
+    """A value of a varied path as it is written everywhere.
+
+    >>> text(0.4), text(0.125), text(23000), text("word")
+    ('0.40', '0.125', '23000', 'word')
+    """
+    if isinstance(value, float):
+        return f"{value:.2f}" if 0 < value < 1 and round(value, 2) == value else f"{value:g}"
+    return str(value)
+
+
+def label(values: Mapping[str, Any]) -> str:
+    """The name of one point on the varied axes: the key of `Report.sentences` and of the summary.
+
+    >>> label({"masking.rate": 0.4}), label({"masking.rate": 0.4, "model.layers": 2})
+    ('0.40', 'rate=0.40,layers=2')
+    """
+    if not values:
+        return "base"
+    if len(values) == 1:
+        return text(next(iter(values.values())))
+    leaves = [path.rsplit(".", 1)[-1] for path in values]
+    names = leaves if len(set(leaves)) == len(leaves) else list(values)
+    return ",".join(f"{name}={text(value)}" for name, value in zip(names, values.values(), strict=True))
+
+
+def row_label(row: Row) -> str:
+    """The label of a row's cell; every control is one label."""
+    return CONTROL if row["control"] else label(row["values"])
+
+
+def numeric(values: Iterable[object]) -> bool:
+    """Whether values lie on a line of numbers."""
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def collect(rows: Sequence[Row]) -> Results:
+    """Rows of results.jsonl -> results. A row written twice counts once, the last.
+
+    Numbers that are not finite are left out, and named in `missing` as unfinished cells are.
+    """
+    last = {(row["cell"], row["stage"], row["task"], row.get("tuning_seed")): row for row in rows}
+    kept = list(last.values())
+    points = {row_label(row): row["values"] for row in kept if not row["control"]}
+    paths = tuple(dict.fromkeys(path for point in points.values() for path in point))
+    values = dict(sorted(points.items(), key=lambda item: _ranks(item[1], paths, list(points.values()))))
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name, point in values.items():
+        rest = {path: point.get(path) for path in paths[1:]}
+        groups[", ".join(f"{path.rsplit('.', 1)[-1]} {text(v)}" for path, v in rest.items())].append(name)
+    tasks = tuple(dict.fromkeys(row["task"] for row in kept if row["stage"] == "finetune"))
+    measures = _measures(kept, tasks)
+    return Results(kept, paths, values, dict(groups), tasks, measures, _missing(kept))
+
+
+def _ranks(point: Mapping[str, Any], paths: Sequence[str], points: list[dict[str, Any]]) -> list[float]:
+    ranks = []
+    for path in paths:
+        seen = [other.get(path) for other in points]
+        ranks.append(point.get(path) if numeric(seen) else seen.index(point.get(path)))
+    return ranks
+
+
+def _series(rows: Iterable[Row], score: Callable[[Row], float | None]) -> Series:
+    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        value = score(row)
+        if value is not None and math.isfinite(value):
+            found[row_label(row)][row["seed"]].append(float(value))
+    return {name: {seed: float(np.mean(v)) for seed, v in sorted(by.items())} for name, by in found.items()}
+
+
+def _measures(rows: list[Row], tasks: tuple[str, ...]) -> dict[str, Measure]:
+    found = {}
+
+    def add(name: str, metric: str, series: Series, higher: bool = True) -> None:
+        if series:
+            found[name] = Measure(name, metric, series, higher)
+
+    for stage in ("heldout", "blimp"):
+        mine = [row for row in rows if row["stage"] == stage]
+        for key in dict.fromkeys(key for row in mine for key in row["scores"]):
+            if not key.startswith("set/"):
+                name = "blimp" if (stage, key) == ("blimp", "accuracy") else f"{stage}/{key}"
+                higher = stage == "blimp" or key.startswith("accuracy")
+                add(name, key, _series(mine, lambda row, key=key: row["scores"].get(key)), higher)
+    tuned = [row for row in rows if row["stage"] == "finetune"]
+    for task in tasks:
+        mine = [row for row in tuned if row["task"] == task]
+        add(task, str(mine[0]["main"]), _series(mine, lambda row: row["scores"].get(row["main"])))
+    if tasks and all(task in found for task in tasks):
+        every = [found[task].series for task in tasks]
+        mean: Series = {}
+        for name in dict.fromkeys(name for series in every for name in series):
+            seeds = set.intersection(*(set(series.get(name, {})) for series in every))
+            if seeds:
+                mean[name] = {s: float(np.mean([series[name][s] for series in every])) for s in sorted(seeds)}
+        add("finetune", "mean of the main scores", mean)
+    return found
+
+
+def _missing(rows: list[Row]) -> list[str]:
+    cells = {row["cell"]: row for row in rows}
+    have = defaultdict(set)
+    for row in rows:
+        have[row["cell"]].add((row["stage"], row["task"]))
+    every = dict.fromkeys((row["stage"], row["task"]) for row in rows)
+    lines = []
+    for cell, row in cells.items():
+        needed = [step for step in every if not (row["control"] and step[0] in ("pretrain", "heldout"))]
+        lacking = [
+            stage if stage != "finetune" else f"finetune {task}"
+            for stage, task in needed
+            if (stage, task) not in have[cell]
+        ]
+        if lacking:
+            lines.append(f"{cell} has no result yet for: {', '.join(lacking)}")
+    for row in rows:
+        bad = [key for key, value in row["scores"].items() if value is None or not math.isfinite(value)]
+        if bad:
+            lines.append(f"{row['cell']}, {row['task']}: not a finite number, left out: {', '.join(bad)}")
+    return lines
+
+
+def spread(values: Iterable[float]) -> Spread | None:
+    """Mean, sample standard deviation and count.
+
+    >>> spread([1.0, 2.0, 3.0])
+    Spread(mean=2.0, sd=1.0, n=3)
+    """
+    found = np.asarray(list(values), np.float64)
+    if found.size == 0:
+        return None
+    return Spread(float(found.mean()), float(found.std(ddof=1)) if found.size > 1 else None, int(found.size))
+
+
+def compare(a: str, b: str, series: Series) -> Pair:
+    """`a` minus `b` by paired differences over the seeds both have; Welch's t where they share under two."""
+    x, y = series[a], series[b]
+    shared = sorted(x.keys() & y.keys())
+    paired = len(shared) >= 2
+    if paired:
+        differences = np.array([x[seed] - y[seed] for seed in shared])
+        n, mean = len(shared), float(differences.mean())
+        error, freedom = float(differences.std(ddof=1)) / math.sqrt(n), n - 1.0
+    else:
+        left, right = np.array(list(x.values())), np.array(list(y.values()))
+        n, mean = min(left.size, right.size), float(left.mean() - right.mean())
+        if n < 2:
+            return Pair(a, b, mean, math.nan, math.nan, math.nan, math.nan, n, False)
+        u, v = left.var(ddof=1) / left.size, right.var(ddof=1) / right.size
+        error = math.sqrt(u + v)
+        freedom = (u + v) ** 2 / (u**2 / (left.size - 1) + v**2 / (right.size - 1)) if error else 1.0
+    # Equal differences in every seed are rounding (a classifier stuck at one class), not certainty.
+    if error <= 1e-9 * max(1.0, abs(mean)):
+        p = 1.0 if abs(mean) <= 1e-9 else math.nan
+        edge = 0.0 if p == 1.0 else math.nan
+        return Pair(a, b, mean, edge, edge, p, p, n, paired)
+    half = float(stats.t.ppf(1 - LEVEL / 2, freedom)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, freedom))
+    return Pair(a, b, mean, mean - half, mean + half, p, p, n, paired)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction for looking at several pairs; nan stays nan and is not counted.
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    order = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    adjusted, top = list(p_values), 0.0
+    for rank, (p, i) in enumerate(order):
+        top = max(top, min(1.0, p * (len(order) - rank)))
+        adjusted[i] = top
+    return adjusted
+
+
+def _corrected(pairs: list[Pair]) -> list[Pair]:
+    corrected = holm([pair.p for pair in pairs])
+    return [pair._replace(adjusted=p) for pair, p in zip(pairs, corrected, strict=True)]
+
+
+def pairs(results: Results, measure: Measure) -> list[Pair]:
+    """Every pair within a group, the better first, Holm over all of them."""
+    found = []
+    for labels in results.groups.values():
+        for a, b in itertools.combinations([name for name in labels if name in measure.series], 2):
+            pair = compare(a, b, measure.series)
+            swap = (pair.difference < 0) == measure.higher and pair.difference != 0
+            found.append(compare(b, a, measure.series) if swap else pair)
+    return _corrected(found)
+
+
+def against_control(results: Results, measure: Measure) -> list[Pair]:
+    """Every value minus the encoder that was not pre-trained, Holm over the values."""
+    if CONTROL not in measure.series:
+        return []
+    return _corrected([compare(x, CONTROL, measure.series) for x in results.labels if x in measure.series])
+
+
+def leaders(results: Results, measure: Measure) -> set[str]:
+    """The labels that beat every other of their group beyond noise (and do not fall behind the control)."""
+    every, found = pairs(results, measure), set()
+    control = measure.spread(CONTROL)
+    for labels in results.groups.values():
+        present = [name for name in labels if name in measure.series]
+        best = measure.best(present)
+        if best is None or len(present) < 2:
+            continue
+        won = {pair.b for pair in every if pair.a == best and pair.sure}
+        sign, mean = (1 if measure.higher else -1), measure.series[best].values()
+        ahead = control is None or sign * (float(np.mean(list(mean))) - control.mean) > 0
+        if ahead and won >= set(present) - {best}:
+            found.add(best)
+    return found

@@ -1,0 +1,306 @@
+"""The main job: the same encoder pre-trained under several settings, judged alike, in one report.
+
+    WORKDIR/study.json  store/  cells/NAME/ (a run each)  results.jsonl  report.html
+
+A cell is one combination of the varied values and one seed. Everything that is finished is found again: a study
+that was killed goes on, one that is done only draws its report anew, and values, seeds and tasks can be added.
+"""
+
+import itertools
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+
+from jaxmlm.data import Store
+from jaxmlm.errors import InputError
+from jaxmlm.masking import Masking, Tokens
+from jaxmlm.parallel import make_mesh
+from jaxmlm.paths import describe, replace_path
+from jaxmlm.studies import report as reports
+from jaxmlm.studies.estimate import Assumed, seconds_of
+from jaxmlm.studies.finetune import Evaluate, Finetune, check, folder_of, minimal_pairs, tune
+from jaxmlm.studies.statistics import label
+from jaxmlm.tasks import blimp
+from jaxmlm.tasks.mlm import open_store, vocab_of
+from jaxmlm.tasks.run import (
+    Run,
+    append_rows,
+    claim,
+    identity,
+    load,
+    pretrain,
+    provenance,
+    read_rows,
+    unclaimed,
+)
+
+
+@dataclass(frozen=True)
+class Vary:
+    """One axis of a study: a dotted path of the run and its values."""
+
+    path: str = "masking.rate"
+    values: tuple[bool | int | float | str, ...] = (0.15, 0.40, 0.80)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid of pre-trainings and how each is judged."""
+
+    workdir: str = "runs/study"
+    title: str = "Which masking rate is best?"
+    note: str = ""
+    """One line at the top of the report."""
+    run: Run = field(default_factory=Run)
+    """The base run; every cell is this run but for the varied values and the seed."""
+    vary: tuple[Vary, ...] = (Vary(),)
+    seeds: tuple[int, ...] = (0,)
+    """Pre-training seeds: the replicates that error bars are made of."""
+    control: bool = True
+    """Judge an encoder that was not pre-trained as well."""
+    evaluate: Evaluate | None = None
+    """Minimal pairs, if any."""
+    finetune: tuple[Finetune, ...] = ()
+    """Tasks to fine-tune every cell on."""
+    sentence: str = "The old teacher walked to the river and sat down under a tall tree to read her letters."
+    """Shown in the report as each masking leaves it."""
+    assume: Assumed | None = None
+    """The machine that --dry-run estimates for; by default this one."""
+
+
+class Cell(NamedTuple):
+    """A point of the grid: its name, the varied values, the seed, its run; the control has no values and no steps."""
+
+    name: str
+    values: dict[str, Any]
+    seed: int
+    run: Run
+    control: bool = False
+
+
+def cells_of(study: Study) -> list[Cell]:
+    """The cells, the values' combinations first, the controls last."""
+    folder = Path(study.workdir)
+    store = study.run.data.store or str(folder / "store")
+    base = replace_path(study.run, "data.store", store)
+
+    def cell(values: dict[str, Any], seed: int, control: bool = False) -> Cell:
+        run = replace_path(base, "loop.seed", seed)
+        for path, value in values.items():
+            run = replace_path(run, path, value)
+        if control:
+            run = replace_path(run, "loop.steps", 0)
+        words = [f"{path.rsplit('.', 1)[-1]}={value}" for path, value in values.items()]
+        name = ",".join([*(["control"] if control else words), f"seed={seed}"])
+        return Cell(name, values, seed, replace_path(run, "workdir", str(folder / "cells" / name)), control)
+
+    grid = [dict(zip([v.path for v in study.vary], point, strict=True))
+            for point in itertools.product(*(v.values for v in study.vary))]  # fmt: skip
+    cells = [cell(values, seed) for values in grid for seed in study.seeds]
+    return cells + [cell({}, seed, control=True) for seed in study.seeds if study.control]
+
+
+def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
+    """Run what is not finished of a study, and write its report; `dry_run` lists the cells and their cost instead."""
+    folder, cells = Path(study.workdir), cells_of(study)
+    if dry_run:
+        return _plan(study, cells)
+    _check(study, cells)
+    store = open_store(cells[0].run.data, folder)
+    claim(folder, "study.json", _identity(study), {"config": describe(study)})
+    for number, cell in enumerate(cells, 1):
+        _run_cell(
+            study, cell, _original(cell, cells), f"[{number}/{len(cells)}] {cell.name.replace(',', ' ')}: "
+        )
+        _collect(study, cells)
+    _describe(study, cells, store)
+    return _draw(folder)
+
+
+def report(workdir: str) -> dict[str, Any]:
+    """Draw the report of a study's folder again, from what its last run left there."""
+    if not (Path(workdir) / "report.json").is_file():
+        raise InputError(
+            f"{workdir} holds no study with results (no report.json): give the --workdir of a study"
+        )
+    return _draw(Path(workdir))
+
+
+def _check(study: Study, cells: list[Cell]) -> None:
+    """Everything that can be wrong, before anything that takes long; nothing on disk is changed."""
+    unclaimed(Path(study.workdir), "study.json", _identity(study))
+    for cell in cells:
+        unclaimed(Path(cell.run.workdir), "run.json", identity(cell.run))
+    make_mesh(study.run.mesh)
+    for config in study.finetune:
+        check(config, Path(study.workdir))
+    if study.evaluate is not None:
+        blimp.read(folder_of(study.evaluate.blimp, Path(study.workdir)), study.evaluate.pairs)
+
+
+def _identity(study: Study) -> dict[str, Any]:
+    """What a folder's studies share: the base run but for what is varied. Values, seeds and tasks may be added."""
+    plain = identity(study.run)
+    for path in ("loop.seed", *(v.path for v in study.vary)):
+        *parents, name = path.split(".")
+        part = plain
+        for parent in parents:
+            part = part[parent]
+        part.pop(name, None)
+    return {**plain, "vary": [v.path for v in study.vary]}
+
+
+def _original(cell: Cell, cells: list[Cell]) -> Cell:
+    """The first cell whose pre-training is the same: equal pre-trainings are run once."""
+    same = identity(cell.run)
+    return next(other for other in cells if identity(other.run) == same)
+
+
+def _run_cell(study: Study, cell: Cell, original: Cell, stage: str) -> None:
+    if original is not cell:
+        return
+    pretrain(cell.run, f"{stage}pretrain")
+    path = Path(cell.run.workdir) / "results.jsonl"
+    done = [_key(row) for row in read_rows(path)]
+    wanted = [job for job in _jobs(study) if job[0] not in done]
+    if not wanted:
+        return
+    mesh = make_mesh(study.run.mesh)
+    with jax.set_mesh(mesh):
+        loaded = load(cell.run.workdir)
+        for key, config, seed in wanted:
+            if isinstance(config, Evaluate):
+                row = minimal_pairs(loaded, config, Path(study.workdir), mesh)
+            else:
+                row = tune(loaded, config, seed, Path(study.workdir), mesh, stage)
+            append_rows(path, [{**row, "settings": key[-1]}])
+
+
+def _jobs(study: Study) -> Iterator[tuple[tuple, Evaluate | Finetune, int]]:
+    """What every cell is judged by: a key that its line of results has, the configuration, the tuning seed."""
+    if study.evaluate is not None:
+        yield ("blimp", "blimp", None, _settings(study.evaluate)), study.evaluate, 0
+    for config in study.finetune:
+        for seed in config.seeds:
+            yield ("finetune", config.task, seed, _settings(config)), config, seed
+
+
+def _settings(config: Evaluate | Finetune) -> str:
+    plain = {key: value for key, value in describe(config).items() if key not in ("class", "seeds", "task")}
+    return json.dumps(plain, sort_keys=True)
+
+
+def _key(row: dict[str, Any]) -> tuple:
+    return row["stage"], row["task"], row["tuning_seed"], row.get("settings")
+
+
+def _keys(study: Study) -> list[tuple]:
+    """The lines that every cell's results have when it is done."""
+    return [
+        ("pretrain", "mlm", None, None),
+        ("heldout", "mlm", None, None),
+        *(key for key, _, _ in _jobs(study)),
+    ]
+
+
+def _collect(study: Study, cells: list[Cell]) -> None:
+    """Append to the study's results what its cells have and it has not."""
+    path, keys = Path(study.workdir) / "results.jsonl", _keys(study)
+    have = {(row["cell"], *_key(row)) for row in read_rows(path)}
+    for cell in cells:
+        where = {"cell": cell.name, "values": cell.values, "control": cell.control, "seed": cell.seed}
+        found = read_rows(Path(_original(cell, cells).run.workdir) / "results.jsonl")
+        new = [row for row in found if _key(row) in keys and (cell.name, *_key(row)) not in have]
+        append_rows(path, [{**where, **row} for row in new])
+
+
+def _describe(study: Study, cells: list[Cell], store: Store) -> None:
+    """Write report.json: what the report says beside the numbers, and which lines of the results belong to it."""
+    made = provenance()
+    page = {
+        "title": study.title,
+        "note": study.note,
+        "sentences": {
+            label(c.values): show(c.run.masking, store, study.sentence) for c in cells if not c.control
+        },
+        "origin": {
+            "command": shlex.join(["jaxmlm", *sys.argv[1:]]),
+            "commit": made["git"] or "unknown",
+            "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
+            "machine": f"{made['device']}, Python {made['python']}",
+        },
+        "keys": [[c.name, *key] for c in cells for key in _keys(study)],
+        "logs": {c.name: str(Path("cells") / _original(c, cells).name / "log.jsonl") for c in cells},
+    }
+    (Path(study.workdir) / "report.json").write_text(json.dumps(page, indent=1) + "\n")
+
+
+def _draw(folder: Path) -> dict[str, Any]:
+    page = json.loads((folder / "report.json").read_text())
+    rows = [row for row in read_rows(folder / "results.jsonl") if [row["cell"], *_key(row)] in page["keys"]]
+    origin = page["origin"] | {"work": _hours(sum(row["seconds"] or 0 for row in rows))}
+    curves = {cell: _curve(folder / log) for cell, log in page["logs"].items()}
+    sentences = {
+        name: [(piece, state) for piece, state in pieces] for name, pieces in page["sentences"].items()
+    }
+    summary = reports.write(
+        folder, reports.Report(page["title"], rows, curves, sentences, origin, page["note"])
+    )
+    console = Console(stderr=True)
+    console.print(reports.table(rows))
+    console.print(f"report: {folder / 'report.html'}\n{summary['verdict']}", soft_wrap=True)
+    return {"workdir": str(folder), "report": str(folder / "report.html"), **summary}
+
+
+def show(masking: Masking, store: Store, text: str) -> list[tuple[str, str]]:
+    """The pieces of a text as this masking leaves them, each with its state: plain, mask, random or keep."""
+    tokenizer = store.tokenizer
+    ids = jnp.asarray([tokenizer.cls_id, *tokenizer.encode(text), tokenizer.sep_id])
+    special, starts = jnp.asarray(tokenizer.special)[ids], jnp.asarray(tokenizer.word_starts)[ids]
+    masked = masking(jax.random.key(0), Tokens(ids, ~special, starts.astype(jnp.uint8)), vocab_of(tokenizer))
+    selected = {int(p) for p, w in zip(masked.positions, masked.weights, strict=True) if w > 0}
+    states = []
+    for i in range(1, len(ids) - 1):
+        now = int(masked.inputs[i])
+        state = "mask" if now == tokenizer.mask_id else "random" if now != int(ids[i]) else "keep"
+        piece = tokenizer.pieces([int(ids[i]) if now == tokenizer.mask_id else now])[0]
+        states.append((piece, state if i in selected else "plain"))
+    return states
+
+
+def _curve(path: Path) -> list[dict[str, Any]]:
+    """The training losses of a log; a step that was done again after a kill counts once, the last time."""
+    lines = {row["step"]: row for row in read_rows(path) if "eval" not in row}
+    return [lines[step] for step in sorted(lines)]
+
+
+def _plan(study: Study, cells: list[Cell]) -> dict[str, Any]:
+    listed, total = [], 0.0
+    for cell in cells:
+        run = cell.run
+        again = _original(cell, cells) is not cell
+        seconds = 0.0 if again else seconds_of(run, study.evaluate, study.finetune, study.assume)
+        done = (Path(run.workdir) / "DONE").exists()
+        tokens = run.loop.steps * run.loop.batch * run.data.length
+        listed.append(
+            {"cell": cell.name, "tokens": tokens, "estimated_seconds": round(seconds), "pretrained": done}
+        )
+        total += seconds
+        print(
+            f"{cell.name:40} {tokens:>16,} tokens  about {_hours(seconds):>8}{'  pre-trained' if done else ''}"
+        )
+    machine = study.assume.name if study.assume else "this machine"
+    print(f"{len(cells)} cells, about {_hours(total)} on {machine}")
+    return {"cells": listed, "estimated_seconds": round(total), "machine": machine}
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.1f} min"

@@ -1,0 +1,194 @@
+"""What a study found, in plain sentences: never more than the numbers carry."""
+
+import math
+from collections.abc import Sequence
+
+from jaxmlm.studies.statistics import CONTROL, Measure, Pair, Results, against_control, pairs, text
+
+
+def sentences(results: Results) -> list[str]:
+    """The loss matrix, the control, each verdict measure, and last the verdict itself."""
+    found = [*matrix(results)]
+    outcomes = []
+    for name, title in titles(results).items():
+        measure = results.measures[name]
+        control, gain = versus_control(results, measure, title)
+        found += [control] if control else []
+        said: dict[str, list[str]] = {}
+        for group, labels in results.groups.items():
+            sentence, outcome = standing(results, measure, labels)
+            where = f", at {group}" if group else ""
+            found.append(f"{_upper(title)}{where}: {sentence}.")
+            said.setdefault(outcome, []).append(group)
+        parts = [out + (f" at {_and(groups)}" if groups != [""] else "") for out, groups in said.items()]
+        outcomes.append(f"by {title}, {', '.join(parts)}{gain}")
+    found += [f"Unfinished: {line}." for line in results.missing]
+    if outcomes:
+        found.append(f"Verdict: {'; '.join(outcomes)}.")
+    else:
+        found.append(
+            "Verdict: none; no BLiMP or fine-tuning scores are there, and a loss alone is no verdict."
+        )
+    return found
+
+
+def titles(results: Results) -> dict[str, str]:
+    """The verdict measures that are there, in words."""
+    several = len(results.tasks) > 1
+    tuned = "the mean fine-tuning score" if several else f"fine-tuning on {''.join(results.tasks)}"
+    names = {"blimp": "BLiMP accuracy", "finetune": tuned}
+    return {name: title for name, title in names.items() if name in results.measures}
+
+
+def standing(results: Results, measure: Measure, labels: Sequence[str]) -> tuple[str, str]:
+    """One measure within one group of values -> (the sentence with numbers, the outcome in short)."""
+    labels = [name for name in labels if name in measure.series]
+    best = measure.best(labels)
+    if best is None:
+        return "no finished cell", "nothing is finished"
+    order = sorted(labels, key=lambda name: -_mean(measure, name))
+    means = ", ".join(f"{results.short(name)} {_points(_mean(measure, name))}" for name in order)
+    if len(labels) == 1:
+        return f"only {means} is there, nothing to compare it with", "there is nothing to compare"
+    every = pairs(results, measure)
+    judged = [pair for pair in every if pair.a in labels]
+    able = [pair for pair in judged if not math.isnan(pair.adjusted)]
+    if not able:
+        if max(len(measure.series[name]) for name in labels) == 1:
+            return (
+                f"one seed: no error bar, and no verdict possible beyond the order seen, {means}",
+                "one seed, so no verdict is possible",
+            )
+        return (
+            f"too few shared seeds, or the same difference in every seed, so no error bar; means {means}",
+            "no verdict is possible",
+        )
+    tail = f"; {_footing(every)}; means {means}"
+    won = [pair for pair in able if pair.sure and pair.a == best]
+    name = results.short(best)
+    if len(won) == len(labels) - 1:
+        listed = _and([_pair(results, pair) for pair in won])
+        return f"{name} is best beyond noise, {listed}{tail}", f"{name} is best"
+    sure = [pair for pair in able if pair.sure]
+    if sure:
+        rivals = _and([results.short(pair.b) for pair in judged if pair.a == best and not pair.sure])
+        listed = _and([_pair(results, pair) for pair in sure])
+        worse = _and([f"{results.short(pair.b)} is worse than {results.short(pair.a)}" for pair in sure])
+        lead = f"{name} has the highest mean, but its lead over {rivals} is not beyond noise"
+        return f"{lead}; beyond noise: {listed}{tail}", f"no single best beyond noise, but {worse}"
+    widest = max(able, key=lambda pair: abs(pair.difference))
+    said = f"no difference beyond noise; the largest gap is {_pair(results, widest)}{tail}"
+    return said, "no difference beyond noise"
+
+
+def versus_control(results: Results, measure: Measure, title: str) -> tuple[str, str]:
+    """Whether pre-training beat the encoder that was not pre-trained -> (sentence, outcome)."""
+    found = against_control(results, measure)
+    if not found:
+        return "", ""
+    able = [pair for pair in found if not math.isnan(pair.adjusted)]
+    base = _points(_mean(measure, CONTROL))
+    head = f"Against the untrained encoder, {title} ({base} without pre-training): "
+    if not able:
+        gains = ", ".join(f"{pair.a} {100 * pair.difference:+.1f} points" for pair in found)
+        why = "one seed" if max(pair.seeds for pair in found) < 2 else "the same difference in every seed"
+        return f"{head}{why}, so no error bar; {gains}.", ""
+    better = [pair for pair in able if pair.sure and pair.difference > 0]
+    worse = [pair for pair in able if pair.sure and pair.difference < 0]
+    rest = [pair for pair in found if not pair.sure]
+    parts = []
+    if better:
+        parts.append("pre-training is better beyond noise at " + _and([_gain(pair) for pair in better]))
+    if worse:
+        listed = _and([_gain(pair) for pair in worse])
+        parts.append(f"the untrained encoder is better, beyond noise, than {listed}")
+    if rest:
+        parts.append("no difference beyond noise at " + _and([_gain(pair) for pair in rest]))
+    said = f"{head}{'; '.join(parts)}; {_footing(found)}."
+    if worse:
+        who = "every value" if len(worse) == len(found) else _and([pair.a for pair in worse])
+        return said, f", but the untrained encoder is better than {who}"
+    if len(better) == len(found):
+        return said, ", and pre-training beats the untrained encoder at every value"
+    if better:
+        where = _and([pair.a for pair in better])
+        return said, f", and pre-training beats the untrained encoder beyond noise at {where} only"
+    return said, ", and pre-training does not beat the untrained encoder beyond noise"
+
+
+def matrix(results: Results) -> list[str]:
+    """What the loss matrix says: who wins at each evaluation rate, and whether each wins at its own."""
+    losses = results.losses()
+    path = next((path for path in results.paths if path.rsplit(".", 1)[-1] == "rate"), None)
+    found = []
+    for group, labels in results.groups.items():
+        best = {rate: measure.best(labels) for rate, measure in losses.items()}
+        best = {rate: name for rate, name in best.items() if name is not None}
+        if not best or len(labels) < 2:
+            continue
+        where = f", at {group}" if group else ""
+        lowest = ", ".join(f"{results.short(name)} at {_percent(rate)} masks" for rate, name in best.items())
+        seeds = max(len(measure.series.get(name, {})) for measure in losses.values() for name in labels)
+        said = f"Held-out loss{where}, {'lowest mean' if seeds > 1 else 'one seed, lowest'}: {lowest}"
+        trained = {float(results.values[name][path]): name for name in labels} if path else {}
+        own = [rate for rate in best if rate in trained]
+        if len(own) > 1:
+            winners = [rate for rate in own if best[rate] == trained[rate]]
+            if len(winners) == len(own):
+                said += "; each rate is best at its own"
+            else:
+                losers = _and([text(rate) for rate in own if rate not in winners])
+                said += f"; so not every rate is best at its own (not {losers})"
+        found.append(
+            f"{said}. A loss at one rate favours the run trained at it: none of them is the verdict."
+        )
+    return found
+
+
+def _pair(results: Results, pair: Pair) -> str:
+    return f"{results.short(pair.a)} over {results.short(pair.b)} by {_numbers(pair)}"
+
+
+def _gain(pair: Pair) -> str:
+    return f"{pair.a} by {_numbers(pair)}"
+
+
+def _numbers(pair: Pair) -> str:
+    points = f"{100 * pair.difference:+.1f} points"
+    if math.isnan(pair.adjusted):
+        return f"{points} (no error bar)"
+    return f"{points} (95 % interval {100 * pair.low:+.1f} to {100 * pair.high:+.1f}, {_p(pair.adjusted)})"
+
+
+def _footing(found: Sequence[Pair]) -> str:
+    able = [pair for pair in found if not math.isnan(pair.adjusted)]
+    least, most = min(pair.seeds for pair in able), max(pair.seeds for pair in able)
+    seeds = f"{least} seeds" if least == most else f"{least} to {most} seeds"
+    paired = "paired" if all(pair.paired for pair in able) else "paired where shared"
+    holm = f", p by Holm over {len(able)} pairs" if len(able) > 1 else ""
+    return f"{seeds}, {paired}{holm}"
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def _mean(measure: Measure, name: str) -> float:
+    found = measure.spread(name)
+    return math.nan if found is None else found.mean
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:g} %"
+
+
+def _upper(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 2 else words)

@@ -1,0 +1,135 @@
+"""BLiMP: does the model find the grammatical sentence of a minimal pair more probable than the other one?
+
+A sentence's pseudo-log-likelihood is the sum of its tokens' log-probabilities, each token masked in turn
+(Salazar et al. 2020). Nothing is trained.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array
+
+from jaxmlm.data.buckets import Buckets, edges_to, pad
+from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.errors import InputError
+from jaxmlm.tasks.metrics import log_probability
+from jaxmlm.training.task import Batch, Eval
+
+LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
+"""Padded lengths."""
+FIELDS = {"s-selection": "argument_structure"}
+"""Names of linguistics_term that the BLiMP paper's twelve fields put under another."""
+
+
+class Pair(NamedTuple):
+    """A minimal pair, the set (UID) it is of, and that set's field (linguistics_term)."""
+
+    set: str
+    field: str
+    good: str
+    bad: str
+
+
+def read(folder: str | Path, pairs_per_set: int | None = None) -> list[Pair]:
+    """The first pairs of every `*.jsonl` in the folder (or its `data` or `blimp`), in order of file name."""
+    folder = Path(folder)
+    files = next(
+        (found for sub in ("", "data", "blimp") if (found := sorted((folder / sub).glob("*.jsonl")))), None
+    )
+    if files is None:
+        raise InputError(f"{folder}: no .jsonl files: expected the BLiMP sets, one file each")
+    pairs = []
+    for path in files:
+        before = len(pairs)
+        with path.open("rb") as file:
+            for number, line in enumerate(islice(file, pairs_per_set), 1):
+                pairs.append(_pair(line, f"{path}:{number}"))
+        if len(pairs) == before:
+            raise InputError(f"{path}: empty: expected one JSON object a line")
+    return pairs
+
+
+def _pair(line: bytes, where: str) -> Pair:
+    try:
+        item = json.loads(line)
+    except ValueError as e:  # not JSON, or not UTF-8
+        raise InputError(f"{where}: not a JSON object: {e}") from e
+    names = ("UID", "linguistics_term", "sentence_good", "sentence_bad")
+    for name in names:
+        if not isinstance(item, dict) or not isinstance(item.get(name), str):
+            raise InputError(f"{where}: no text {name!r}: BLiMP lines have {', '.join(names)}")
+    uid, term, good, bad = (item[name] for name in names)
+    return Pair(uid, FIELDS.get(term, term), good, bad)
+
+
+def evaluation(folder: str | Path, tokenizer: Tokenizer, *, pairs_per_set: int | None, batch: int) -> Eval:
+    """Pseudo-log-likelihood accuracy of a masked language model (`.hidden`, `.logits`).
+
+    Scores: "accuracy" (mean over the sets), "field/<name>" and "set/<UID>"; "same" counts the pairs that
+    the tokenizer cannot tell apart. Those and equal scores count one half. A batch holds masked copies: ids
+    and segments [B, L], the masked position [B, 1], the token that was there and its sentence [B].
+    """
+    pairs = read(folder, pairs_per_set)
+    texts = [text for pair in pairs for text in (pair.good, pair.bad)]
+    sentences = [[tokenizer.cls_id, *ids, tokenizer.sep_id] for ids in tokenizer.encode_batch(texts)]
+    same = np.array([sentences[i] == sentences[i + 1] for i in range(0, len(sentences), 2)])
+    scored = np.array([len(ids) - 2 for ids in sentences])
+    sentence = np.repeat(np.arange(len(sentences)), scored)
+    position = np.concatenate([np.arange(1, n + 1) for n in scored])
+    buckets = Buckets((scored + 2)[sentence], batch, edges_to(int(scored.max()) + 2, LENGTHS))
+
+    def batches() -> Iterator[Batch]:
+        for rows, length in buckets.all():
+            full = np.where(rows >= 0, rows, rows[0])
+            ids = pad(sentences, sentence[full], length, tokenizer.pad_id)
+            segments = (ids != tokenizer.pad_id).astype(np.int32)
+            where = position[full].astype(np.int32)
+            target = ids[np.arange(batch), where]
+            ids[np.arange(batch), where] = tokenizer.mask_id
+            yield {
+                "ids": ids,
+                "segments": segments,
+                "position": where[:, None],
+                "target": target,
+                "sentence": sentence[full].astype(np.int32),
+                "weight": (rows >= 0).astype(np.float32),
+            }
+
+    def score(outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+        likelihood = np.zeros(len(sentences))
+        np.add.at(likelihood, outputs["sentence"], outputs["log_probability"].astype(np.float64))
+        good, bad = likelihood[0::2], likelihood[1::2]
+        return scores(pairs, np.where(same | (good == bad), 0.5, good > bad)) | {"same": float(same.sum())}
+
+    return Eval(batches, _predict, score)
+
+
+def _predict(model: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
+    hidden = model.hidden(batch["ids"], batch["segments"], None)
+    logits = model.logits(hidden, batch["position"])
+    found = log_probability(logits[:, 0], batch["target"])
+    return {"sentence": batch["sentence"], "log_probability": found}
+
+
+def scores(pairs: list[Pair], right: np.ndarray) -> dict[str, float]:
+    """Means of `right` [pairs] over each set; over a field's sets; over all sets.
+
+    >>> pairs = [Pair("a", "f", "", ""), Pair("b", "f", "", ""), Pair("b", "f", "", "")]
+    >>> scores(pairs, np.array([1.0, 0.0, 0.5]))
+    {'accuracy': 0.625, 'field/f': 0.625, 'set/a': 1.0, 'set/b': 0.25}
+    """
+    sets: dict[str, list[float]] = {}
+    for pair, value in zip(pairs, right, strict=True):
+        sets.setdefault(pair.set, []).append(float(value))
+    means = {name: float(np.mean(values)) for name, values in sets.items()}
+    field_of = {pair.set: pair.field for pair in pairs}
+    fields = {
+        f"field/{field}": float(np.mean([means[name] for name in means if field_of[name] == field]))
+        for field in sorted(set(field_of.values()))
+    }
+    overall = float(np.mean(list(means.values())))
+    return {"accuracy": overall, **fields, **{f"set/{name}": mean for name, mean in means.items()}}

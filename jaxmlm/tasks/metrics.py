@@ -1,0 +1,143 @@
+"""Scores on the host, in numpy; and the one log-probability that losses and probes on the device share.
+
+Predictions that leave a score undefined (all one class, all one value, not finite) get 0.0 and no warning.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+from jaxtyping import Array, Float, Int
+
+
+def log_probability(logits: Float[Array, "*B V"], labels: Int[Array, "*B"]) -> Float[Array, "*B"]:
+    """The log-probability of each label, in float32.
+
+    Written without a gather, so that V may be sharded.
+    """
+    logits = logits.astype(jnp.float32)
+    chosen = labels[..., None] == jnp.arange(logits.shape[-1])
+    return jnp.where(chosen, logits, 0.0).sum(-1) - jax.nn.logsumexp(logits, axis=-1)
+
+
+def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """The share of equal labels.
+
+    >>> accuracy(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]))
+    0.75
+    """
+    return float(np.mean(labels == predictions)) if len(labels) else 0.0
+
+
+def _counts(labels: np.ndarray, predictions: np.ndarray) -> tuple[int, int, int, int]:
+    """True positives, true negatives, false positives, false negatives; class 1 is the positive one."""
+    truth, said = labels == 1, predictions == 1
+    pairs = (truth & said, ~truth & ~said, ~truth & said, truth & ~said)
+    tp, tn, fp, fn = (int(np.count_nonzero(pair)) for pair in pairs)
+    return tp, tn, fp, fn
+
+
+def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """F1 of class 1 among classes 0 and 1.
+
+    >>> f1(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]))
+    0.6666666666666666
+    """
+    tp, _, fp, fn = _counts(labels, predictions)
+    return 2 * tp / (2 * tp + fp + fn) if tp else 0.0
+
+
+def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Matthews correlation of classes 0 and 1.
+
+    >>> matthews(np.array([0, 1, 1, 0]), np.array([1, 1, 1, 1]))
+    0.0
+    """
+    tp, tn, fp, fn = _counts(labels, predictions)
+    square = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+    return (tp * tn - fp * fn) / square**0.5 if square else 0.0
+
+
+def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Pearson's correlation.
+
+    >>> pearson(np.array([0.0, 1.0, 2.0]), np.array([7.0, 7.0, 7.0]))
+    0.0
+    """
+    x, y = (np.asarray(a, np.float64) for a in (labels, predictions))
+    if len(x) < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return 0.0
+    x_centred, y_centred = x - x.mean(), y - y.mean()
+    norms = [float(np.linalg.norm(a)) for a in (x_centred, y_centred)]
+    # Values that differ by rounding only are constant too (scipy.stats.pearsonr draws the same line).
+    if any(norm <= 1e-13 * abs(float(a.mean())) for norm, a in zip(norms, (x, y), strict=True)):
+        return 0.0
+    return float(np.clip(np.dot(x_centred / norms[0], y_centred / norms[1]), -1.0, 1.0))
+
+
+def spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Spearman's rank correlation; equal values share their mean rank.
+
+    >>> round(spearman(np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0, 90.0])), 12)
+    1.0
+    """
+    if not np.isfinite(predictions).all():
+        return 0.0
+    return pearson(scipy.stats.rankdata(labels), scipy.stats.rankdata(predictions))
+
+
+METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": accuracy,
+    "f1": f1,
+    "matthews": matthews,
+    "pearson": pearson,
+    "spearman": spearman,
+}
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalize_answer(text: str) -> str:
+    """Lower case, no ASCII punctuation, no articles, single spaces: the rules of SQuAD's evaluate-v1.1.py.
+
+    >>> normalize_answer("The  quick, brown fox!")
+    'quick brown fox'
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def answer_exact(prediction: str, answer: str) -> float:
+    """1.0 if both are the same after `normalize_answer`."""
+    return float(normalize_answer(prediction) == normalize_answer(answer))
+
+
+def answer_f1(prediction: str, answer: str) -> float:
+    """F1 of the bags of words after `normalize_answer`; nothing in common is 0.0, also when both are empty.
+
+    >>> answer_f1("the brown fox", "a fox")
+    0.6666666666666666
+    """
+    said, truth = normalize_answer(prediction).split(), normalize_answer(answer).split()
+    same = sum((Counter(said) & Counter(truth)).values())
+    return 2 * same / (len(said) + len(truth)) if same else 0.0
+
+
+def squad(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """SQuAD v1.1 scores in [0, 1]: means over all questions of the best score against any of its answers.
+
+    Keys are question ids; a question without a prediction scores 0.
+
+    >>> squad({"q1": "the fox"}, {"q1": ["fox", "red fox"], "q2": ["hen"]})
+    {'exact': 0.5, 'f1': 0.5}
+    """
+    answered = [(predictions[key], answers[key]) for key in answers if key in predictions]
+    return {
+        name: sum(max(score(said, one) for one in truth) for said, truth in answered) / max(len(answers), 1)
+        for name, score in (("exact", answer_exact), ("f1", answer_f1))
+    }

@@ -1,0 +1,146 @@
+"""Masked language modelling as a `Task`: masks drawn inside the jitted step, loss at the predicted positions only."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Integer, Key
+
+from jaxmlm.data import Batches, Data, Store, Tokenizer, build, documents
+from jaxmlm.data.sources import files, fingerprint
+from jaxmlm.errors import InputError
+from jaxmlm.masking import Masked, Masking, Tokens, Vocab, mask_rows
+from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
+from jaxmlm.parallel import spec
+from jaxmlm.samples import world
+from jaxmlm.tasks.metrics import log_probability
+from jaxmlm.training import Batch, Eval, Log, Mean, Task
+
+HELD_OUT_RATES = (0.15, 0.40, 0.80)
+"""The rates at which every model is judged, at masks that are the same for all: the columns of the loss matrix."""
+HELD_OUT_ROWS = 1024
+_HELD_OUT_SEED = 2202_08005 % 2**31
+_DROPOUT = 0xFFFFFFFF  # an id that no example has
+
+
+def open_store(data: Data, workdir: Path, stage: str = "prepare") -> Store:
+    """The token store of this configuration, made if it is not there."""
+    folder = Path(data.store) if data.store else workdir / "store"
+    if (folder / "manifest.json").is_file():
+        store = Store(folder)
+        store.check(data)
+        return store
+    if data.text.startswith("sample:"):
+        count = data.text.removeprefix("sample:")
+        if not count.isdecimal() or int(count) < 1:
+            raise InputError(
+                f"data.text {data.text!r}: write sample:N with N generated documents, as sample:20000"
+            )
+        read, source = lambda: world.documents(0, int(count)), [{"file": data.text}]
+    else:
+        paths = files(data.text)
+        read, source = lambda: documents(paths, data.layout), fingerprint(paths)
+    with Log(None, stage, 0) as log:
+        return build(
+            folder,
+            data,
+            read,
+            source,
+            lambda what, n, tokens: log.show(n, {"documents": n, "tokens": tokens}),
+        )
+
+
+def vocab_of(tokenizer: Tokenizer) -> Vocab:
+    """What a masking must know of this tokenizer."""
+    drawable = np.flatnonzero(~tokenizer.special).astype(np.int32)
+    return Vocab(tokenizer.size, tokenizer.mask_id, tokenizer.pad_id, drawable)
+
+
+def mask(
+    masking: Masking,
+    key: Key[Array, ""],
+    ids: Int[Array, "B L"],
+    examples: Integer[Array, " B"],
+    tokenizer: Tokenizer,
+) -> Masked:
+    """Mask token rows on the device, each by its own id, sharded like the rows; `key` is that of the step."""
+    vocab, special, starts = vocab_of(tokenizer), tokenizer.special, tokenizer.word_starts
+
+    def local(key: Any, ids: Any, examples: Any) -> Masked:
+        tokens = Tokens(ids, ~jnp.asarray(special)[ids], jnp.asarray(starts)[ids].astype(jnp.uint8))
+        return mask_rows(masking, key, examples, tokens, vocab)
+
+    # Masking knows no mesh. Its look-ups and sorts are all within a row, so the compiler needs no collective.
+    rows = spec("batch", None)
+    return jax.sharding.auto_axes(local, out_sharding=Masked(rows, rows, rows, rows))(key, ids, examples)
+
+
+def mlm_task(
+    store: Store, data: Data, masking: Masking, encoder: EncoderConfig, batch: int, seed: int
+) -> Task:
+    """Pre-train an encoder on a token store under a masking.
+
+    The eval "heldout" gives loss (nats) and accuracy at the fixed masks of each of `HELD_OUT_RATES`, and the
+    perplexity at the first of them.
+    """
+    tokenizer = store.tokenizer
+    hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
+    train = Batches.of(store, "train", data.length, batch, seed, **hosts)
+
+    @jax.jit
+    def init(key: jax.Array) -> MaskedLM:
+        encoder_key, head_key = jax.random.split(key)
+        return MaskedLM(Encoder(encoder, tokenizer.size, encoder_key), head_key)
+
+    def loss(model: Any, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[Mean, dict[str, Mean]]:
+        masked = mask(masking, key, batch["ids"], batch["example"], tokenizer)
+        nats, right = _predictions(model, masked, jax.random.fold_in(key, _DROPOUT))
+        count = masked.weights.sum()
+        return Mean(nats.sum(), count), {"accuracy": Mean(right.sum(), count)}
+
+    return Task(init, loss, train.at, {"heldout": heldout(store, data, batch)})
+
+
+def heldout(store: Store, data: Data, batch: int) -> Eval:
+    """Loss and accuracy on the first rows of the held-out split, at fixed masks for each of `HELD_OUT_RATES`."""
+    valid = Batches.of(store, "valid", data.length, 1)
+    rows = min(valid.rows, HELD_OUT_ROWS)
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, rows, batch):
+            index = np.arange(start, start + batch)
+            yield {**valid.take(np.minimum(index, rows - 1)), "weight": (index < rows).astype(np.float32)}
+
+    def predict(model: Any, batch: Batch) -> dict[str, jax.Array]:
+        outputs = {}
+        for rate in HELD_OUT_RATES:
+            key = jax.random.key(_HELD_OUT_SEED)
+            masked = mask(Masking(rate), key, batch["ids"], batch["example"], store.tokenizer)
+            nats, right = _predictions(model, masked, None)
+            sums = {"loss": nats, "accuracy": right, "count": masked.weights}
+            outputs |= {f"{name}@{rate:.2f}": x.sum(-1) for name, x in sums.items()}
+        return outputs
+
+    def score(outputs: dict[str, np.ndarray]) -> dict[str, float]:
+        scores = {}
+        for rate in HELD_OUT_RATES:
+            count = outputs[f"count@{rate:.2f}"].sum(dtype=np.float64)
+            for name in ("loss", "accuracy"):
+                scores[f"{name}@{rate:.2f}"] = float(
+                    outputs[f"{name}@{rate:.2f}"].sum(dtype=np.float64) / count
+                )
+        return scores | {"perplexity": float(np.exp(scores[f"loss@{HELD_OUT_RATES[0]:.2f}"]))}
+
+    return Eval(batches, predict, score)
+
+
+def _predictions(model: Any, masked: Masked, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Nats and hits of every prediction, 0 where its weight is 0; packed rows have no padding."""
+    hidden = model.hidden(masked.inputs, jnp.ones_like(masked.inputs), key)
+    logits = model.logits(hidden, masked.positions)
+    found = log_probability(logits, masked.targets)
+    best = jax.lax.stop_gradient(logits.max(-1) - jax.nn.logsumexp(logits, axis=-1))
+    return -found * masked.weights, (found >= best) * masked.weights

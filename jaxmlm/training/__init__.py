@@ -1,0 +1,23 @@
+"""The one training loop, for every objective: a new objective is a new `Task`."""
+
+from jaxmlm.training.checkpoint import Checkpoints
+from jaxmlm.training.logs import Log
+from jaxmlm.training.loop import Loop, Trained, train
+from jaxmlm.training.optim import Optim
+from jaxmlm.training.step import TrainState
+from jaxmlm.training.task import Batch, Eval, Mean, Task, evaluate
+
+__all__ = [
+    "Batch",
+    "Checkpoints",
+    "Eval",
+    "Log",
+    "Loop",
+    "Mean",
+    "Optim",
+    "Task",
+    "TrainState",
+    "Trained",
+    "evaluate",
+    "train",
+]

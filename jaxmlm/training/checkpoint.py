@@ -1,0 +1,127 @@
+"""Checkpoints by Orbax: whole or absent, and checked by a checksum of every array before they are trusted.
+
+A checkpoint holds flat dictionaries "path of the parameter" -> array, `model` apart from `rest` (step, optimizer),
+so that a model can be read without its optimizer, on any mesh.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxmlm.errors import InputError
+from jaxmlm.training.step import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of a run, in `folder`/STEP; the newest `keep` are kept."""
+
+    def __init__(self, folder: str | Path, keep: int = 2):
+        self.folder = Path(folder).absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        handlers = {name: ocp.StandardCheckpointHandler() for name in ("model", "rest")}
+        self._manager = ocp.CheckpointManager(
+            self.folder, options=options, item_handlers=handlers | {"checksums": ocp.JsonCheckpointHandler()}
+        )
+
+    def latest(self) -> int | None:
+        """The step of the newest whole checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState) -> None:
+        """Write the state; returns as soon as the arrays are copied to the host."""
+        model, rest = _flat(state.model), _flat({"step": state.step, "opt_state": state.opt_state})
+        sums = {
+            key: [int(x) for x in jax.device_get(_checksums(part))]
+            for key, part in (("model", model), ("rest", rest))
+        }
+        items = ocp.args.Composite(
+            model=ocp.args.StandardSave(model),
+            rest=ocp.args.StandardSave(rest),
+            checksums=ocp.args.JsonSave(sums),
+        )
+        if not self._manager.save(int(state.step), args=items):
+            raise RuntimeError(f"the checkpoint of step {int(state.step)} was not written to {self.folder}")
+
+    def restore(self, like: TrainState) -> TrainState:
+        """The newest state, with the shapes and shardings of `like` (arrays or abstract values)."""
+        rest = self._read("rest", {"step": like.step, "opt_state": like.opt_state})
+        return TrainState(rest["step"], self.model(like.model), rest["opt_state"])
+
+    def model(self, like: Any) -> Any:
+        """The newest model, with the shapes and shardings of `like`."""
+        return self._read("model", like)
+
+    def close(self) -> None:
+        """Wait until everything is on disk; an error of a write is raised here."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def _read(self, item: str, like: Any) -> Any:
+        step = self.latest()
+        if step is None:
+            raise InputError(f"{self.folder} holds no whole checkpoint: pre-train first")
+        leaves, treedef = jax.tree.flatten(like)
+        abstract = {
+            key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in _flat(like).items()
+        }
+        self._same_shapes(step, item, abstract)
+        kinds = {item: ocp.args.StandardRestore(abstract), "checksums": ocp.args.JsonRestore()}  # type: ignore[arg-type]
+        read = self._manager.restore(step, args=ocp.args.Composite(**kinds))
+        sums = np.array(jax.device_get(_checksums(read[item])))
+        if not np.array_equal(sums, np.array(read["checksums"][item])):
+            bad = [
+                key
+                for key, a, b in zip(sorted(abstract), sums, read["checksums"][item], strict=True)
+                if a != b
+            ]
+            raise InputError(
+                f"{self.folder / str(step)} is damaged: {bad[0]} does not have its checksum: delete that folder, the "
+                "checkpoint before it is used then"
+            )
+        return jax.tree.unflatten(treedef, [read[item][key] for key in _flat(like)])
+
+    def _same_shapes(self, step: int, item: str, abstract: dict[str, jax.ShapeDtypeStruct]) -> None:
+        stored = self._manager.item_metadata(step)[item]
+        have = {key: tuple(x.shape) for key, x in stored.tree.items()} if stored is not None else {}
+        want = {key: tuple(x.shape) for key, x in abstract.items()}
+        if have != want:
+            key = next(key for key in sorted(have.keys() | want.keys()) if have.get(key) != want.get(key))
+            raise InputError(
+                f"{self.folder / str(step)} holds another model: {key} is {have.get(key)} there and {want.get(key)} "
+                "in this configuration"
+            )
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path).replace("/", "|"): leaf for path, leaf in leaves}
+
+
+@jax.jit
+def _checksums(arrays: dict[str, jax.Array]) -> list[jax.Array]:
+    """One uint32 for each array, sorted by name: the sum of its bits times odd weights, modulo 2^32.
+
+    Integer sums are exact in any order, so the number is the same on every mesh. Any single changed entry changes it.
+    """
+
+    def one(x: jax.Array) -> jax.Array:
+        if x.dtype == jnp.bool_:
+            x = x.astype(jnp.uint8)
+        bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}")).astype(jnp.uint32)
+        weights = jnp.ones((), jnp.uint32)
+        for axis, size in enumerate(x.shape):
+            iota = jax.lax.broadcasted_iota(
+                jnp.uint32, (1,) * axis + (size,) + (1,) * (x.ndim - axis - 1), axis
+            )
+            weights = (
+                weights * (2 * iota + 1)
+                if axis == 0
+                else weights * (2 * iota * np.uint32(40503 + 2 * axis) + 1)
+            )
+        return jnp.sum(bits * weights, dtype=jnp.uint32)
+
+    return [one(arrays[key]) for key in sorted(arrays)]

@@ -1,0 +1,72 @@
+"""What a run says while it runs: JSON lines in a file; a progress bar on a terminal, plain lines elsewhere."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Log:
+    """The log of one stage of work of `total` steps. A context manager.
+
+    >>> with Log(None, "pretrain", 100) as log:
+    ...     log.record({"step": 50, "loss": 6.1234, "tokens_per_second": 20000.0}, at=50)
+    """
+
+    def __init__(self, path: Path | None, stage: str, total: int):
+        self.path, self.stage, self.total = path, stage, total
+        self.quiet = jax.process_index() != 0
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._bar = Progress(
+            *columns,
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._plain = not console.is_terminal and total > 0
+        self._said = 0.0
+        self._task = self._bar.add_task(stage, total=total, note="")
+
+    def __enter__(self) -> "Log":
+        if not self.quiet:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def record(self, values: dict, at: int) -> None:
+        """Append a line to the log and show it; `at` is the step reached."""
+        if self.quiet:
+            return
+        if self.path is not None:
+            with open(self.path, "a") as f:
+                f.write(json.dumps(values) + "\n")
+        self.show(at, values)
+
+    def show(self, at: int, values: dict) -> None:
+        """Show a line without keeping it; without a terminal at most one every ten seconds."""
+        note = "  ".join(f"{key} {_short(value)}" for key, value in values.items() if key in _SHOWN)
+        self._bar.update(self._task, completed=at, note=note)
+        if self._plain and not self.quiet and (time.monotonic() - self._said > 10 or at == self.total):
+            self._said = time.monotonic()
+            print(f"{self.stage}: {at}/{self.total}  {note}", file=sys.stderr, flush=True)
+
+
+_SHOWN = ("loss", "accuracy", "tokens_per_second", "tokens", "documents")
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3f}"

@@ -1,0 +1,182 @@
+"""The loop: restore or start, step, log, evaluate, save. Reads top to bottom; nothing hooks into it."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxmlm.errors import InputError
+from jaxmlm.parallel import place
+from jaxmlm.training.checkpoint import Checkpoints
+from jaxmlm.training.logs import Log
+from jaxmlm.training.optim import Optim
+from jaxmlm.training.step import TrainState, init_state, make_step
+from jaxmlm.training.task import Batch, Mean, Task, evaluate
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How long, how much at a time, and what is done how often (in steps; 0 is never)."""
+
+    steps: int = 1000
+    batch: int = 32
+    """Rows in a step, over all devices."""
+    seed: int = 0
+    """Of the initial weights, the order of the rows, masks and dropout."""
+    save_every: int = 500
+    """A checkpoint is written this often and at the end; 0: no checkpoint at all."""
+    eval_every: int = 0
+    """Held-out judgements this often; at the end always."""
+    log_every: int = 50
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.batch < 1 or self.log_every < 1:
+            raise InputError(
+                f"loop: steps must be at least 0, batch and log_every at least 1; got {self.steps}, {self.batch}, "
+                f"{self.log_every}"
+            )
+
+
+@dataclass
+class Trained:
+    """What came out: the state, the judgements at the end, the last training loss, and how fast it went."""
+
+    state: TrainState
+    evals: dict[str, dict[str, float]]
+    loss: float
+    seconds: float
+    tokens: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Over the steps of this process, without compilation, judgements and checkpoints."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+def train(
+    task: Task,
+    optim: Optim,
+    loop: Loop,
+    mesh: jax.sharding.Mesh,
+    folder: Path | None = None,
+    stage: str = "train",
+) -> Trained:
+    """Train a task to its last step, from the newest checkpoint in `folder` if there is one.
+
+    Same versions and same device layout: the resumed run is bit for bit the uninterrupted one, for a step depends
+    on the state and its own number only.
+    """
+    optimizer = optim.transformation(loop.steps)
+    learning_rate = optim.schedule(loop.steps)
+    judges = {name: jax.jit(judge.predict) for name, judge in task.evals.items()}
+    checkpoints = Checkpoints(folder / "checkpoints") if folder is not None and loop.save_every else None
+    key = jax.random.key(loop.seed)
+    evals: dict[str, dict[str, float]] = {}
+
+    with jax.set_mesh(mesh), Log(folder / "log.jsonl" if folder else None, stage, loop.steps) as log:
+        state = init_state(task, optimizer, key)
+        if checkpoints is not None and checkpoints.latest() is not None:
+            state = checkpoints.restore(state)
+        first = int(state.step)
+        step_fn = make_step(task, optimizer)
+        clock, tokens, done_tokens = _Clock(), 0, 0
+        pending: list[dict[str, Mean]] = []
+        loss = float("nan")
+
+        for step, batch in _batches(task, first, loop.steps, mesh):
+            state, metrics = step_fn(state, batch, key)
+            pending.append(metrics)
+            if step == first:
+                jax.block_until_ready(metrics)  # compiled: from here on the clock runs
+                clock.start()
+            else:
+                tokens += batch["ids"].size
+            done = step + 1
+            if done % loop.log_every == 0 or done == loop.steps:
+                means = _means(pending)
+                pending.clear()
+                loss, speed = means["loss"], tokens / clock.lap() if tokens else 0.0
+                done_tokens, tokens = done_tokens + tokens, 0
+                if not np.isfinite(loss):
+                    raise FloatingPointError(
+                        f"the loss is {loss} at step {done}: try a lower optim.learning_rate"
+                    )
+                rates = {"learning_rate": float(learning_rate(step)), "tokens_per_second": round(speed, 1)}
+                seen = done * batch["ids"].size
+                log.record(
+                    {"step": done, **{k: round(v, 5) for k, v in means.items()}, "tokens": seen, **rates},
+                    done,
+                )
+            if loop.eval_every and done % loop.eval_every == 0 and done < loop.steps:
+                with clock.paused():
+                    _judge(task, judges, state, mesh, log, done)
+            if checkpoints is not None and (done % loop.save_every == 0 or done == loop.steps):
+                with clock.paused():
+                    checkpoints.save(state)
+
+        if checkpoints is not None and loop.steps == 0 and checkpoints.latest() is None:
+            checkpoints.save(state)
+        evals = _judge(task, judges, state, mesh, log, loop.steps)
+        if checkpoints is not None:
+            checkpoints.close()
+    return Trained(state, evals, loss, clock.total, done_tokens)
+
+
+def _batches(task: Task, first: int, last: int, mesh: jax.sharding.Mesh) -> Iterator[tuple[int, Batch]]:
+    """Batches of the steps, placed on the devices one step ahead by a thread."""
+
+    def load(step: int) -> Batch:
+        with jax.set_mesh(mesh):
+            return place(task.batch_at(step), mesh)
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = [pool.submit(load, step) for step in range(first, min(first + 2, last))]
+        for step in range(first, last):
+            batch = coming.pop(0).result()
+            if step + 2 < last:
+                coming.append(pool.submit(load, step + 2))
+            yield step, batch
+
+
+def _judge(task: Task, judges: dict, state: TrainState, mesh: jax.sharding.Mesh, log: Log, step: int) -> dict:
+    scores = {name: evaluate(task.evals[name], state.model, mesh, judge) for name, judge in judges.items()}
+    for name, score in scores.items():
+        log.record({"step": step, "eval": name, **{k: round(v, 5) for k, v in score.items()}}, step)
+    return scores
+
+
+def _means(pending: list[dict[str, Mean]]) -> dict[str, float]:
+    host = jax.device_get(pending)
+    return {
+        name: float(sum(m[name].total for m in host) / max(float(sum(m[name].count for m in host)), 1.0))
+        for name in host[0]
+    }
+
+
+class _Clock:
+    """Seconds of training alone."""
+
+    def __init__(self) -> None:
+        self.total, self._since = 0.0, 0.0
+
+    def start(self) -> None:
+        self._since = time.perf_counter()
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        self.total += seconds
+        return seconds
+
+    def paused(self) -> "_Clock":
+        return self
+
+    def __enter__(self) -> None:
+        self._paused = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._since += time.perf_counter() - self._paused

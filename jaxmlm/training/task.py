@@ -1,0 +1,59 @@
+"""What is learned and how it is judged: pure functions, like an optax transformation."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmlm.models import Model
+from jaxmlm.parallel import place
+
+Batch = dict[str, Any]
+
+
+class Mean(NamedTuple):
+    """A sum and what it is divided by, kept apart: means of means are wrong when counts differ."""
+
+    total: jax.Array
+    count: jax.Array
+
+
+class Eval(NamedTuple):
+    """A held-out judgement.
+
+    `batches()` yields batches with "weight" [B], 0 on padding rows, which the runner drops. `predict(model, batch)`
+    runs jitted and returns arrays [B, ...]. `score` gets them joined, in order, on the host.
+    """
+
+    batches: Callable[[], Iterator[Batch]]
+    predict: Callable[[Model, Batch], dict[str, jax.Array]]
+    score: Callable[[dict[str, np.ndarray]], dict[str, float]]
+
+
+class Task(NamedTuple):
+    """An objective.
+
+    `init(key)` makes the model, `loss(model, batch, key, step)` gives the loss as a `Mean` and further metrics,
+    `batch_at(step)` this host's rows, `evals` by name. `key` is that of the seed and the step.
+    """
+
+    init: Callable[[jax.Array], Model]
+    loss: Callable[[Model, Batch, jax.Array, jax.Array], tuple[Mean, dict[str, Mean]]]
+    batch_at: Callable[[int], Batch]
+    evals: Mapping[str, Eval]
+
+
+def evaluate(
+    judge: Eval, model: Model, mesh: jax.sharding.Mesh, predict: Callable | None = None
+) -> dict[str, float]:
+    """Run one `Eval` over all its batches. `predict`: its jitted prediction, to keep it over several calls."""
+    predict = predict or jax.jit(judge.predict)
+    outputs, weights = [], []
+    for batch in judge.batches():
+        weights.append(batch["weight"])
+        outputs.append(predict(model, place(batch, mesh)))
+        if len(outputs) > 2:  # keep the device busy, and only small results on it
+            outputs[-3] = jax.device_get(outputs[-3])
+    kept = np.concatenate(weights) > 0
+    return judge.score(jax.tree.map(lambda *parts: np.concatenate(parts)[kept], *jax.device_get(outputs)))

@@ -1,0 +1,146 @@
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from jaxmlm import cli
+from jaxmlm.errors import InputError
+
+RUN = """
+from dataclasses import dataclass
+@dataclass(frozen=True)
+class {kind}:
+    steps: int = 3
+def config():
+    return {kind}()
+"""
+
+
+def jaxmlm(*words: str, **environment: str) -> subprocess.CompletedProcess:
+    """The command as a user starts it."""
+    command = [sys.executable, "-m", "jaxmlm", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=60)
+
+
+@pytest.fixture
+def verb(monkeypatch):
+    """Add a verb of the test's own to the table."""
+
+    def add(run, takes="CONFIG [--dry-run]"):
+        monkeypatch.setitem(cli.VERBS, "probe", cli.Verb(takes, "probes", run))
+
+    return add
+
+
+def test_help_is_quick_and_names_every_verb():
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        shown = jaxmlm("--help")
+        times.append(time.perf_counter() - start)
+    assert shown.returncode == 0 and all(f"  {verb} " in shown.stdout for verb in cli.VERBS)
+    assert min(times) < 0.3  # the quickest of three: the machine may be busy
+
+
+def test_help_imports_no_jax():
+    code = (
+        "import sys; from jaxmlm.cli import main; main(['study', '--help']); sys.exit('jax' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("name", cli.VERBS)
+def test_every_verb_explains_itself(name, capsys):
+    assert cli.main([name, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: jaxmlm {name} {cli.VERBS[name].takes}")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["studdy"], "unknown verb 'studdy'; did you mean study?"),
+        (["--jsn"], "unknown verb '--jsn'; `jaxmlm --help` lists the verbs"),
+        (["study"], "`jaxmlm study` needs a CONFIG, got nothing; write: jaxmlm study CONFIG [--dry-run]"),
+        (["report", "--x"], "`jaxmlm report` needs a WORKDIR, got '--x' first; write: jaxmlm report WORKDIR"),
+        (["report", "w", "--x"], "`jaxmlm report` takes a WORKDIR only, got '--x' too"),
+        (["study", "nowhere/a.py"], "no config file nowhere/a.py; give the path of a .py file"),
+    ],
+)  # fmt: skip
+def test_wrong_words_give_one_line_and_exit_2(words, message, capsys):
+    assert cli.main(words) == 2
+    shown = capsys.readouterr()
+    assert shown.err == f"jaxmlm: {message}\n" and shown.out == ""
+
+
+def test_a_config_of_the_wrong_kind_is_refused(tmp_path, capsys):
+    for kind in ("Study", "Run", "Other"):
+        (tmp_path / f"{kind}.py").write_text(RUN.format(kind=kind))
+    assert cli.main(["pretrain", str(tmp_path / "Study.py")]) == 2
+    assert "takes a Run, but" in (err := capsys.readouterr().err) and "`jaxmlm study` takes it" in err
+    assert cli.main(["study", str(tmp_path / "Run.py")]) == 2
+    assert "is a Run; `jaxmlm pretrain` takes it" in capsys.readouterr().err
+    assert cli.main(["prepare", str(tmp_path / "Other.py")]) == 2
+    assert "takes a Run or a Study, but" in capsys.readouterr().err
+
+
+def test_wrong_options_are_one_line_in_ascii_and_in_colour(tmp_path):
+    (tmp_path / "run.py").write_text(RUN.format(kind="Run"))
+    for environment in ({"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "utf-8", "FORCE_COLOR": "1"}):
+        shown = jaxmlm("pretrain", str(tmp_path / "run.py"), "--steps", "x", **environment)
+        assert shown.stderr == "jaxmlm: --steps: invalid literal for int() with base 10: 'x'\n"
+        assert shown.returncode == 2 and shown.stdout == ""
+
+
+def test_json_is_the_last_line_and_valid(verb, capsys):
+    def run(call):
+        print("progress")
+        return {
+            "dry": call.dry_run,
+            "loss": float("nan"),
+            "n": np.int64(3),
+            "scores": (np.float32(0.5), None),
+        }
+
+    verb(run)
+    assert cli.main(["probe", "--dry-run", "x.py", "--json"]) == 0
+    progress, last = capsys.readouterr().out.splitlines()
+    assert progress == "progress"
+    assert json.loads(last) == {"dry": True, "loss": None, "n": 3, "scores": [0.5, None]}
+    assert cli.main(["probe", "x.py"]) == 0
+    assert capsys.readouterr().out == "progress\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (InputError("the rate is 3\nbut"), 2, "jaxmlm: the rate is 3 but\n"),
+        (ZeroDivisionError("by 0"), 1, "jaxmlm: ZeroDivisionError: by 0 (JAXMLM_DEBUG=1 shows where)\n"),
+        (KeyboardInterrupt(), 130, "jaxmlm: interrupted\n"),
+    ],
+)
+def test_errors_give_one_line_and_their_code(verb, capsys, monkeypatch, error, code, message):
+    def run(call):
+        raise error
+
+    verb(run)
+    assert cli.main(["probe", "x.py"]) == code
+    assert capsys.readouterr().err == message
+    monkeypatch.setenv("JAXMLM_DEBUG", "1")
+    assert cli.main(["probe", "x.py"]) == code
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_preempted_run_exits_75(verb):
+    verb(lambda call: {"preempted": True})
+    assert cli.main(["probe", "x.py"]) == 75
+
+
+def test_a_reader_that_leaves_is_no_error():
+    shown = subprocess.run(
+        f"{sys.executable} -m jaxmlm --help | head -1", shell=True, capture_output=True, text=True
+    )
+    assert shown.stdout == "usage: jaxmlm VERB ...\n" and shown.stderr == ""
