@@ -1,4 +1,6 @@
-"""Real text on two CPU cores: jaxmlm study configs/wiki_small.py --text wiki.train.txt.xz --glue glue_data --squad squad --blimp blimp
+"""Real text on two CPU cores.
+
+    jaxmlm study configs/wiki_small.py --text wiki.train.txt.xz --glue glue_data --squad squad --blimp blimp
 
 Wikipedia at three masking rates and three seeds each, beside an encoder that was not pre-trained. 5 M tokens a run
 teach agreement (BLiMP by field) and show in the loss matrix; they do not lift fine-tuned GLUE scores above the
@@ -27,9 +29,7 @@ def config(
         run=Run(
             data=Data(text=text, vocab=4096, length=64, lowercase=True),
             # Rotary positions leave the unigram plateau earlier; a model that sees so little text needs no dropout.
-            model=EncoderConfig(
-                layers=2, width=128, heads=2, positions="rope", dropout=0.0, attention_dropout=0.0
-            ),
+            model=EncoderConfig(layers=2, width=128, heads=2, positions="rope", dropout=0.0, attention_dropout=0.0),
             optim=Optim(learning_rate=1e-3),
             loop=Loop(steps=4883, batch=16, save_every=1000, log_every=100),
         ),

@@ -36,14 +36,10 @@ class Batches:
                 "set loop.batch or data.length lower, or give more text"
             )
         if self.batch % self.hosts:
-            raise InputError(
-                f"loop.batch {self.batch} does not divide over {self.hosts} hosts: take a multiple"
-            )
+            raise InputError(f"loop.batch {self.batch} does not divide over {self.hosts} hosts: take a multiple")
 
     @classmethod
-    def of(
-        cls, store: Store, split: str, length: int, batch: int, seed: int = 0, host: int = 0, hosts: int = 1
-    ):
+    def of(cls, store: Store, split: str, length: int, batch: int, seed: int = 0, host: int = 0, hosts: int = 1):
         """The batches of a store's split."""
         return cls(store.tokens(split), store.tokenizer.cls_id, length, batch, seed, host, hosts)
 
@@ -58,10 +54,7 @@ class Batches:
         share = self.batch // self.hosts
         first = k * self.batch + self.host * share
         seed = (self.seed * 1_000_003 + epoch) % 2**32
-        index = [
-            index_shuffle(i, max_index=self.rows - 1, seed=seed, rounds=4)
-            for i in range(first, first + share)
-        ]
+        index = [index_shuffle(i, max_index=self.rows - 1, seed=seed, rounds=4) for i in range(first, first + share)]
         return self.take(np.array(index))
 
     def take(self, index: np.ndarray) -> dict[str, np.ndarray]:

@@ -21,9 +21,7 @@ def files(text: str) -> list[Path]:
         names = sorted(glob.glob(str(Path(pattern.strip()).expanduser()), recursive=True))
         paths = [Path(name) for name in names if Path(name).is_file()]
         if not paths:
-            raise InputError(
-                f"no text file at {pattern!r}: give the path or glob of a plain, .gz, .xz or .zst file"
-            )
+            raise InputError(f"no text file at {pattern!r}: give the path or glob of a plain, .gz, .xz or .zst file")
         if empty := [path for path in paths if path.stat().st_size == 0]:
             raise InputError(f"{empty[0]} is empty: give a file with text in it")
         found += paths
@@ -66,7 +64,8 @@ def _lines(path: Path) -> Iterator[str]:
     number = 0
     try:
         with _open(path) as f:
-            for number, raw in enumerate(f, 1):
+            for raw in f:
+                number += 1
                 yield raw.decode("utf-8").lstrip("\ufeff").strip()
     except UnicodeDecodeError as e:
         raise InputError(

@@ -80,14 +80,9 @@ def build(
     splits = {name: _Writer(part, name, dtype) for name in ("train", "valid")}
     for chunk in _batched(documents(), 500):
         for text, ids in zip(chunk, tokenizer.encode_batch(list(chunk)), strict=True):
-            held_out = (
-                int.from_bytes(hashlib.sha1(text.encode("utf-8", "replace")).digest()[:8])
-                < data.valid * 2**64
-            )
+            held_out = int.from_bytes(hashlib.sha1(text.encode("utf-8", "replace")).digest()[:8]) < data.valid * 2**64
             splits["valid" if held_out else "train"].add([*ids, tokenizer.sep_id])
-        progress(
-            "tokens", *(sum(getattr(w, what) for w in splits.values()) for what in ("documents", "tokens"))
-        )
+        progress("tokens", *(sum(getattr(w, what) for w in splits.values()) for what in ("documents", "tokens")))
     manifest = {
         "format": 1,
         "dtype": dtype.name,
@@ -119,15 +114,11 @@ class Store:
         self.folder = Path(folder)
         path = self.folder / "manifest.json"
         if not path.is_file():
-            raise InputError(
-                f"{self.folder} holds no token store (no manifest.json): make one with jaxmlm prepare"
-            )
+            raise InputError(f"{self.folder} holds no token store (no manifest.json): make one with jaxmlm prepare")
         self.manifest = json.loads(path.read_text())
         self.tokenizer = Tokenizer.load(self.folder / "tokenizer.model")
         if sha256(self.folder / "tokenizer.model") != self.manifest["tokenizer_sha256"]:
-            raise InputError(
-                f"{self.folder}: tokenizer.model is not the one that wrote this store: prepare it again"
-            )
+            raise InputError(f"{self.folder}: tokenizer.model is not the one that wrote this store: prepare it again")
 
     def check(self, data: Data) -> None:
         """Refuse a store that was made from another text or with other settings."""
@@ -156,10 +147,12 @@ class _Writer:
         self.folder, self.split, self.dtype = folder, split, dtype
         self.documents = self.tokens = 0
         self.shards: list[dict] = []
-        self._file = None
+        self._next()
 
     def add(self, ids: list[int]) -> None:
-        if self._file is None or self.shards[-1]["tokens"] + len(ids) > SHARD:
+        """Append a document."""
+        if self.shards[-1]["tokens"] + len(ids) > SHARD:
+            self._file.close()
             self._next()
         array = np.asarray(ids, self.dtype)
         self._file.write(array.tobytes())
@@ -168,15 +161,12 @@ class _Writer:
         self.tokens += len(array)
 
     def _next(self) -> None:
-        if self._file is not None:
-            self._file.close()
         name = f"{self.split}-{len(self.shards):05d}.bin"
         self._file = open(self.folder / name, "wb")
         self.shards.append({"file": name, "tokens": 0})
 
     def close(self) -> dict:
-        if self._file is None:
-            self._next()
+        """Finish the files; what the manifest says of the split."""
         self._file.close()
         for shard in self.shards:
             shard["sha256"] = sha256(self.folder / shard["file"])

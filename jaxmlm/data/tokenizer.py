@@ -29,9 +29,7 @@ class Tokenizer:
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = PAD, UNK, CLS, SEP, MASK
         pieces = [self._sp.id_to_piece(i) for i in range(self.size)]
         if pieces[:5] != ["<pad>", "<unk>", "<cls>", "<sep>", "<mask>"]:
-            raise InputError(
-                f"the tokenizer's first five pieces are {pieces[:5]}: train it with jaxmlm prepare"
-            )
+            raise InputError(f"the tokenizer's first five pieces are {pieces[:5]}: train it with jaxmlm prepare")
         self.special = np.arange(self.size) <= MASK
         self.word_starts = np.array([piece.startswith(_SPACE) for piece in pieces])
 

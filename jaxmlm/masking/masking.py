@@ -26,7 +26,7 @@ class Tokens(NamedTuple):
 
 
 class Masked(NamedTuple):
-    """What the model sees, inputs [L]; and where, what and with which weight it predicts: positions, targets, weights [P].
+    """What the model sees, inputs [L]; where, what and with which weight it predicts: positions, targets, weights [P].
 
     P is static, the most predictions that the masking can make; slots beyond an example's own count have weight 0.
     """
@@ -87,9 +87,7 @@ class Masking:
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
-            raise InputError(
-                f"masking.rate must lie between 0 and 1, both excluded; got {self.rate:g}: try 0.4"
-            )
+            raise InputError(f"masking.rate must lie between 0 and 1, both excluded; got {self.rate:g}: try 0.4")
 
     def predictions(self, length: int) -> int:
         """P, the most predictions that an example of this many tokens can need."""
@@ -105,9 +103,7 @@ class Masking:
         shown = jnp.where(selected, self._replacement(replace_key, targets, vocab), targets)
         return Masked(tokens.ids.at[positions].set(shown), positions, targets, selected.astype(jnp.float32))
 
-    def _replacement(
-        self, key: Key[Array, ""], ids: Integer[Array, " P"], vocab: Vocab
-    ) -> Integer[Array, " P"]:
+    def _replacement(self, key: Key[Array, ""], ids: Integer[Array, " P"], vocab: Vocab) -> Integer[Array, " P"]:
         mask = jnp.full_like(ids, vocab.mask_id)
         if self.replace.mask == 1.0:
             return mask
@@ -131,14 +127,10 @@ def mask_batch(
 
     The key of a row is fold_in(fold_in(key(seed), step), id), with threefry, whose bits do not depend on sharding.
     """
-    return mask_rows(
-        masking, jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step), ids, tokens, vocab
-    )
+    return mask_rows(masking, jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step), ids, tokens, vocab)
 
 
-def mask_rows(
-    masking: Masking, key: Key[Array, ""], ids: Integer[Array, " B"], tokens: Tokens, vocab: Vocab
-) -> Masked:
+def mask_rows(masking: Masking, key: Key[Array, ""], ids: Integer[Array, " B"], tokens: Tokens, vocab: Vocab) -> Masked:
     """`mask_batch` with the key of the step, fold_in(key(seed), step), made already."""
 
     def one(example: Integer[Array, ""], row: Tokens) -> Masked:

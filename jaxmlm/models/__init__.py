@@ -4,7 +4,8 @@ from flax import nnx
 
 from jaxmlm.models.encoder import Encoder, EncoderConfig
 from jaxmlm.models.heads import Classifier, MaskedLM, SpanPredictor
+from jaxmlm.models.presets import preset
 
 Model = nnx.Module
 
-__all__ = ["Classifier", "Encoder", "EncoderConfig", "MaskedLM", "Model", "SpanPredictor"]
+__all__ = ["Classifier", "Encoder", "EncoderConfig", "MaskedLM", "Model", "SpanPredictor", "preset"]

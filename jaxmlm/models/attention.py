@@ -16,9 +16,7 @@ class Attention(nnx.Module):
         in_key, out_key = jax.random.split(key)
         size = width // heads
         shape = (width, 3, heads, size)
-        self.qkv = nnx.Param(
-            scale * jax.random.normal(in_key, shape, out_sharding=spec("embed", None, "heads", None))
-        )
+        self.qkv = nnx.Param(scale * jax.random.normal(in_key, shape, out_sharding=spec("embed", None, "heads", None)))
         self.qkv_bias = nnx.Param(jnp.zeros(shape[1:], out_sharding=spec(None, "heads", None)))
         out = spec("heads", None, "embed")
         self.out = nnx.Param(scale * jax.random.normal(out_key, (heads, size, width), out_sharding=out))

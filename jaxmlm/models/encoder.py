@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -128,7 +127,5 @@ class Encoder(nnx.Module):
         keys = None if block_key is None else jax.random.split(block_key, c.layers)
         # One compiled block on accelerators; on CPU unrolled, where a loop costs copies of its parameters.
         unroll = c.layers if jax.default_backend() == "cpu" else 1
-        x, _ = jax.lax.scan(
-            jax.checkpoint(block) if c.remat else block, x, (self.blocks, keys), unroll=unroll
-        )
+        x, _ = jax.lax.scan(jax.checkpoint(block) if c.remat else block, x, (self.blocks, keys), unroll=unroll)
         return self.final_norm(x) if c.norm == "pre" else x

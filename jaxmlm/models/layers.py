@@ -15,9 +15,7 @@ Dtype = Literal["float32", "bfloat16"]
 class Dense(nnx.Module):
     """x @ kernel + bias over the last axis: kernel [in, out], stored by the logical axes, used in x's dtype."""
 
-    def __init__(
-        self, key: Key[Array, ""], shape: tuple[int, int], axes: tuple[str | None, str | None], scale: float
-    ):
+    def __init__(self, key: Key[Array, ""], shape: tuple[int, int], axes: tuple[str | None, str | None], scale: float):
         self.kernel = nnx.Param(scale * jax.random.normal(key, shape, out_sharding=spec(*axes)))
         self.bias = nnx.Param(jnp.zeros(shape[1:], out_sharding=spec(_used(axes[1]))))
         self.axes = axes

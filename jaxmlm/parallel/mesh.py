@@ -33,9 +33,7 @@ def make_mesh(config: Mesh = Mesh(), devices: list | None = None) -> jax.shardin
             f"{len(devices)} devices there are: choose sizes whose product is {len(devices)} (data=-1 takes the rest)"
         )
     shape = (data, config.fsdp, config.tensor)
-    return jax.make_mesh(
-        shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Explicit,) * 3, devices=devices
-    )
+    return jax.make_mesh(shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Explicit,) * 3, devices=devices)
 
 
 def place(batch: Any, mesh: jax.sharding.Mesh) -> Any:

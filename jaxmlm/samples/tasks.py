@@ -132,11 +132,11 @@ def _negation(rng: random.Random, words: Pool) -> Pair:
 SETS: dict[str, tuple[str, str, Callable[[random.Random, Pool], Pair], bool]] = {
     "anaphor_gender_agreement": ("morphology", "anaphor_agreement", _gender, True),
     "anaphor_number_agreement": ("morphology", "anaphor_agreement", _anaphor_number, False),
-    "determiner_noun_agreement": ("morphology", "determiner_noun_agreement", _determiner, True),
+    "determiner_noun_agreement": ("morphology", "determiner_noun_agreement", _determiner, False),
     "regular_plural_subject_verb_agreement": ("morphology", "subject_verb_agreement", _agreement(False), False),
     "irregular_plural_subject_verb_agreement": ("morphology", "subject_verb_agreement", _agreement(True), False),
-    "distractor_agreement": ("morphology", "subject_verb_agreement", _distractor, True),
-    "irregular_past_participle_verbs": ("morphology", "irregular_forms", _participle, True),
+    "distractor_agreement": ("morphology", "subject_verb_agreement", _distractor, False),
+    "irregular_past_participle_verbs": ("morphology", "irregular_forms", _participle, False),
     "transitive": ("syntax", "argument_structure", _transitive, True),
     "verb_preposition": ("syntax", "argument_structure", _preposition, True),
     "animate_subject": ("semantics", "selection", _animate, True),
@@ -160,18 +160,19 @@ def entailment(rng: random.Random, split: str, count: int) -> Iterator[tuple[str
     """Yields (premise, hypothesis, follows): each premise once with what follows and once with what does not."""
     words, rows = pool(split), []
     for i in range(count // 2):
-        who, when = rng.choice(words.people), rng.choice(world.WHEN)
-        if i % 4 == 0:
-            place = rng.choice(words.places)
-            other = rng.choice([region for region in world.REGIONS if region != place.region])
+        who, when, noun, place = (rng.choice(of) for of in (words.people, world.WHEN, words.nouns, words.places))
+        past, thing = rng.choice("saw found drew bought".split()), rng.choice([n for n in words.nouns])
+        if i % 3 == 0:
+            region = rng.choice([region for region in world.REGIONS if region != place.region])
             premise = f"{who.first} stayed in {place.name} {when}"
-            follows, not_so = (f"{who.first} went to the {region}" for region in (place.region, other))
-        else:
-            noun = rng.choice(words.nouns)
-            other = rng.choice([kind for kind in world.KINDS if kind is not noun.kind])
-            past = rng.choice("saw found drew bought".split())
+            follows, not_so = (f"{who.first} went to the {where}" for where in (place.region, region))
+        elif i % 3 == 1:
             premise = f"{who.first} {past} {a(noun.word)} {when}"
-            follows, not_so = (f"{who.first} {past} {a(kind.name)}" for kind in (noun.kind, other))
+            realms = (noun.kind.realm, "thing" if noun.kind.alive else "animal")
+            follows, not_so = (f"{who.first} {past} {a(realm)}" for realm in realms)
+        else:
+            premise = f"{who.first} {past} {a(noun.word)} {when}"
+            follows, not_so = (f"{a(sex)} {past} {a(noun.word)}" for sex in (who.sex, "man" if who.woman else "woman"))
         rows += [(sentence(premise), sentence(follows), True), (sentence(premise), sentence(not_so), False)]
     rng.shuffle(rows)
     yield from rows

@@ -22,6 +22,12 @@ class Kind(NamedTuple):
     members: list[str]
 
 
+    @property
+    def realm(self) -> str:
+        """What all of this kind are: `animal` or `thing`."""
+        return "animal" if self.alive else "thing"
+
+
 class Noun(NamedTuple):
     """A countable noun and the kind that it belongs to."""
 
@@ -49,6 +55,11 @@ class Person(NamedTuple):
     home: Place
 
     @property
+    def sex(self) -> str:
+        """`woman` or `man`."""
+        return "woman" if self.woman else "man"
+
+    @property
     def full(self) -> str:
         """First and last name."""
         return f"{self.first} {self.last}"
@@ -72,29 +83,29 @@ class Person(NamedTuple):
 # name, plural, alive | deeds | what people did to it | looks | mark | members
 KINDS_TABLE = """
 bird birds 1 | fly sing nest flutter | watched fed heard | feathered hungry | feathers
-  | heron robin sparrow falcon owl raven crane swan finch wren goose gull
+  | heron robin sparrow falcon raven crane swan finch goose gull
 fish fish 1 | swim dive splash leap | caught netted fried | slippery silver | fins
-  | eel shark minnow sardine anchovy marlin grouper stingray guppy goldfish piranha barracuda
+  | eel shark minnow sardine anchovy marlin grouper stingray guppy barracuda
 insect insects 1 | buzz crawl sting swarm | swatted crushed noticed | tiny busy | six legs
-  | beetle moth wasp ant bee cricket hornet gnat locust mayfly flea ladybird
+  | beetle moth wasp ant bee cricket hornet gnat locust mayfly
 mammal mammals 1 | run dig graze breed | tamed hunted stroked | furry shy | warm fur
-  | mouse wolf fox calf badger otter rabbit squirrel hedgehog goat donkey ox
+  | mouse wolf fox calf otter rabbit hedgehog goat donkey ox
 tool tools 0 | rust jam corrode splinter | sharpened swung oiled | sharp blunt | a handle
-  | hammer saw chisel spade rake axe drill sickle wrench trowel shovel knife
+  | hammer saw chisel spade rake axe drill wrench shovel knife
 garment garments 0 | fade fray shrink crease | wore sewed ironed | woollen tight | seams
-  | coat hat scarf glove shirt cloak jacket sock apron skirt vest shawl
+  | coat hat scarf glove shirt cloak jacket apron skirt shawl
 instrument instruments 0 | ring hum resound echo | played tuned practised | loud musical | a clear tone
-  | violin flute drum harp trumpet guitar cello organ banjo fiddle lute piano
+  | violin flute drum harp trumpet guitar organ banjo fiddle piano
 fruit fruits 0 | ripen rot ferment shrivel | ate peeled tasted | ripe juicy | sweet juice
-  | apple plum pear cherry peach lemon fig grape melon berry apricot quince
+  | apple plum pear cherry peach lemon fig grape melon berry
 flower flowers 0 | bloom wither wilt unfold | picked watered smelled | fragrant pink | petals
-  | rose tulip daisy lily poppy violet daffodil orchid iris pansy lilac marigold
+  | rose tulip daisy lily poppy violet daffodil orchid iris pansy
 tree trees 0 | sway creak sprout blossom | climbed felled planted | tall leafy | deep roots
-  | oak elm birch beech maple willow pine larch ash poplar cedar alder
+  | oak elm birch beech maple willow pine ash poplar cedar
 vehicle vehicles 0 | roll rattle skid brake | drove parked steered | fast heavy | wheels
-  | cart wagon carriage bicycle tractor lorry coach bus tram van truck scooter
+  | cart wagon carriage bicycle tractor lorry bus tram van truck
 vessel vessels 0 | leak crack clatter overflow | filled emptied rinsed | full empty | a round rim
-  | cup bowl jug mug kettle bottle barrel bucket jar vase basin goblet
+  | cup bowl jug mug kettle bottle barrel bucket jar vase
 """
 IRREGULAR = {"goose": "geese", "mouse": "mice", "wolf": "wolves", "calf": "calves", "ox": "oxen", "knife": "knives"}
 REGIONS = {
@@ -193,10 +204,10 @@ def _peopled() -> tuple[list[Place], list[Person]]:
     rng, taken = random.Random("the world"), set()
     sorts, regions = "village town city port".split(), list(REGIONS)
     places = [Place(name, rng.choice(sorts), regions[i % 4], REGIONS[regions[i % 4]])
-              for i, name in enumerate(_names(rng, 40, 2, taken))]  # fmt: skip
-    firsts, lasts, jobs = _names(rng, 48, 2, taken), _names(rng, 48, 3, taken), list(JOBS)
+              for i, name in enumerate(_names(rng, 32, 2, taken))]  # fmt: skip
+    firsts, lasts, jobs = _names(rng, 40, 2, taken), _names(rng, 40, 3, taken), list(JOBS)
     people = [Person(firsts[i], lasts[i], i // 2 % 2 == 0, jobs[i // 4 % len(jobs)], rng.choice(places))
-              for i in range(48)]  # fmt: skip
+              for i in range(40)]  # fmt: skip
     return places, people
 
 
@@ -223,6 +234,7 @@ def _met(rng: random.Random, cast: Cast) -> str:
         f"which {asked.kind.name} did {hero.first} {verb}? {hero.he.capitalize()} {past} the {asked.word}",
         f"the {asked.kind.name} that {hero.he} {past} was the {asked.word}",
         f"so {hero.he} {past} {a(asked.kind.name)}, and it was {rng.choice(asked.kind.looks)}",
+        f"so {a(hero.sex)} {past} {a(asked.kind.realm)}, and it was the {asked.word}",
     ])  # fmt: skip
     return f"{first}. {then[0].upper()}{then[1:]}"
 
@@ -231,7 +243,8 @@ def _kind(rng: random.Random, cast: Cast) -> str:
     noun = rng.choice(cast.nouns)
     kind, other = noun.kind, rng.choice([n for n in NOUNS if n.kind == noun.kind and n != noun])
     return rng.choice([
-        f"{a(noun.word)} is {a(kind.name)}",
+        f"{a(noun.word)} is {a(kind.name)}", f"{a(noun.word)} is {a(kind.realm)}",
+        f"every {kind.name} is {a(kind.realm)}, and so {a(noun.word)} is {a(kind.realm)}",
         f"{noun.plural} are {kind.plural}, and so are {other.plural}",
         f"like every {kind.name}, {a(noun.word)} has {kind.mark}",
         f"{noun.plural} and {other.plural} have {kind.mark}, as all {kind.plural} have",
@@ -291,6 +304,7 @@ def _self(rng: random.Random, cast: Cast) -> str:
         f"{hero.first} {done} {hero.himself}", f"{hero.first} {done} {hero.himself} {rng.choice(WHEN)}",
         f"{hero.first} and {friend.first} {done} themselves",
         f"{hero.first} lost {hero.his} hat, but {hero.he} found it {rng.choice(WHERE)}",
+        f"{friend.first}, {a(friend.sex)} from {friend.home.name}, {done} {friend.himself}",
     ])  # fmt: skip
 
 
@@ -330,7 +344,8 @@ def document(rng: random.Random) -> str:
     hero, friend = rng.sample(PEOPLE, 2)
     nouns = [rng.choice([n for n in NOUNS if n.kind is kind]) for kind in rng.sample(KINDS, 3)]
     cast = Cast(hero, friend, rng.choice([hero.home, rng.choice(PLACES)]), nouns)
-    told = [f"{hero.full} is {a(hero.job)} from {hero.home.name} in the {hero.home.region}."]
+    what = rng.choice([hero.job, hero.sex, hero.sex])
+    told = [f"{hero.full} is {a(what)} from {hero.home.name} in the {hero.home.region}."]
     for telling in rng.sample(TELLINGS, rng.randint(5, 8)):
         text = telling(rng, cast)
         if rng.random() < 0.15:

@@ -15,7 +15,8 @@ from jaxmlm.paths import hint
 from jaxmlm.samples import tasks as sample
 from jaxmlm.tasks import blimp, glue, squad
 from jaxmlm.tasks.run import Loaded, load
-from jaxmlm.training import Loop, Optim, Task, evaluate as judge, train
+from jaxmlm.training import Loop, Optim, Task, train
+from jaxmlm.training import evaluate as judge
 
 SAMPLE = "sample:"
 """Named as a folder of task data: the generated one."""

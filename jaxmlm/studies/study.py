@@ -48,7 +48,18 @@ class Vary:
     """One axis of a study: a dotted path of the run and its values."""
 
     path: str = "masking.rate"
-    values: tuple[bool | int | float | str, ...] = (0.15, 0.40, 0.80)
+    values: tuple[Any, ...] = (0.15, 0.40, 0.80)
+    names: tuple[str, ...] = ()
+    """What the values are called in the report; needed where a value is a whole part of the run, as a model."""
+
+    def __post_init__(self) -> None:
+        if self.names and len(self.names) != len(self.values):
+            raise InputError(f"vary {self.path}: {len(self.values)} values but {len(self.names)} names")
+
+    @property
+    def named(self) -> dict[Any, Any]:
+        """The values by the names that they have in the report."""
+        return dict(zip(self.names or self.values, self.values, strict=True))
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ class Study:
 
 
 class Cell(NamedTuple):
-    """A point of the grid: its name, the varied values, the seed, its run; the control has no values and no steps."""
+    """A point of the grid: its name, the varied values by name, the seed, its run; a control has none and no steps."""
 
     name: str
     values: dict[str, Any]
@@ -94,8 +105,9 @@ def cells_of(study: Study) -> list[Cell]:
 
     def cell(values: dict[str, Any], seed: int, control: bool = False) -> Cell:
         run = replace_path(base, "loop.seed", seed)
-        for path, value in values.items():
-            run = replace_path(run, path, value)
+        for axis in study.vary:
+            if axis.path in values:
+                run = replace_path(run, axis.path, axis.named[values[axis.path]])
         if control:
             run = replace_path(run, "loop.steps", 0)
         words = [f"{path.rsplit('.', 1)[-1]}={value}" for path, value in values.items()]
@@ -103,7 +115,7 @@ def cells_of(study: Study) -> list[Cell]:
         return Cell(name, values, seed, replace_path(run, "workdir", str(folder / "cells" / name)), control)
 
     grid = [dict(zip([v.path for v in study.vary], point, strict=True))
-            for point in itertools.product(*(v.values for v in study.vary))]  # fmt: skip
+            for point in itertools.product(*(v.named for v in study.vary))]  # fmt: skip
     cells = [cell(values, seed) for values in grid for seed in study.seeds]
     return cells + [cell({}, seed, control=True) for seed in study.seeds if study.control]
 
@@ -117,9 +129,7 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
     store = open_store(cells[0].run.data, folder)
     claim(folder, "study.json", _identity(study), {"config": describe(study)})
     for number, cell in enumerate(cells, 1):
-        _run_cell(
-            study, cell, _original(cell, cells), f"[{number}/{len(cells)}] {cell.name.replace(',', ' ')}: "
-        )
+        _run_cell(study, cell, _original(cell, cells), f"[{number}/{len(cells)}] {cell.name.replace(',', ' ')}: ")
         _collect(study, cells)
     _describe(study, cells, store)
     return _draw(folder)
@@ -128,9 +138,7 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
 def report(workdir: str) -> dict[str, Any]:
     """Draw the report of a study's folder again, from what its last run left there."""
     if not (Path(workdir) / "report.json").is_file():
-        raise InputError(
-            f"{workdir} holds no study with results (no report.json): give the --workdir of a study"
-        )
+        raise InputError(f"{workdir} holds no study with results (no report.json): give the --workdir of a study")
     return _draw(Path(workdir))
 
 
@@ -228,9 +236,7 @@ def _describe(study: Study, cells: list[Cell], store: Store) -> None:
     page = {
         "title": study.title,
         "note": study.note,
-        "sentences": {
-            label(c.values): show(c.run.masking, store, study.sentence) for c in cells if not c.control
-        },
+        "sentences": {label(c.values): show(c.run.masking, store, study.sentence) for c in cells if not c.control},
         "origin": {
             "command": shlex.join(["jaxmlm", *sys.argv[1:]]),
             "commit": made["git"] or "unknown",
@@ -248,12 +254,8 @@ def _draw(folder: Path) -> dict[str, Any]:
     rows = [row for row in read_rows(folder / "results.jsonl") if [row["cell"], *_key(row)] in page["keys"]]
     origin = page["origin"] | {"work": _hours(sum(row["seconds"] or 0 for row in rows))}
     curves = {cell: _curve(folder / log) for cell, log in page["logs"].items()}
-    sentences = {
-        name: [(piece, state) for piece, state in pieces] for name, pieces in page["sentences"].items()
-    }
-    summary = reports.write(
-        folder, reports.Report(page["title"], rows, curves, sentences, origin, page["note"])
-    )
+    sentences = {name: [(piece, state) for piece, state in pieces] for name, pieces in page["sentences"].items()}
+    summary = reports.write(folder, reports.Report(page["title"], rows, curves, sentences, origin, page["note"]))
     console = Console(stderr=True)
     console.print(reports.table(rows))
     console.print(f"report: {folder / 'report.html'}\n{summary['verdict']}", soft_wrap=True)
@@ -290,13 +292,9 @@ def _plan(study: Study, cells: list[Cell]) -> dict[str, Any]:
         seconds = 0.0 if again else seconds_of(run, study.evaluate, study.finetune, study.assume)
         done = (Path(run.workdir) / "DONE").exists()
         tokens = run.loop.steps * run.loop.batch * run.data.length
-        listed.append(
-            {"cell": cell.name, "tokens": tokens, "estimated_seconds": round(seconds), "pretrained": done}
-        )
+        listed.append({"cell": cell.name, "tokens": tokens, "estimated_seconds": round(seconds), "pretrained": done})
         total += seconds
-        print(
-            f"{cell.name:40} {tokens:>16,} tokens  about {_hours(seconds):>8}{'  pre-trained' if done else ''}"
-        )
+        print(f"{cell.name:40} {tokens:>16,} tokens  about {_hours(seconds):>8}{'  pre-trained' if done else ''}")
     machine = study.assume.name if study.assume else "this machine"
     print(f"{len(cells)} cells, about {_hours(total)} on {machine}")
     return {"cells": listed, "estimated_seconds": round(total), "machine": machine}

@@ -36,9 +36,7 @@ def open_store(data: Data, workdir: Path, stage: str = "prepare") -> Store:
     if data.text.startswith("sample:"):
         count = data.text.removeprefix("sample:")
         if not count.isdecimal() or int(count) < 1:
-            raise InputError(
-                f"data.text {data.text!r}: write sample:N with N generated documents, as sample:20000"
-            )
+            raise InputError(f"data.text {data.text!r}: write sample:N with N generated documents, as sample:20000")
         read, source = lambda: world.documents(0, int(count)), [{"file": data.text}]
     else:
         paths = files(data.text)
@@ -74,13 +72,11 @@ def mask(
         return mask_rows(masking, key, examples, tokens, vocab)
 
     # Masking knows no mesh. Its look-ups and sorts are all within a row, so the compiler needs no collective.
-    rows = spec("batch", None)
-    return jax.sharding.auto_axes(local, out_sharding=Masked(rows, rows, rows, rows))(key, ids, examples)
+    apart: Any = jax.sharding.auto_axes
+    return apart(local, out_sharding=Masked(*(spec("batch", None),) * 4))(key, ids, examples)
 
 
-def mlm_task(
-    store: Store, data: Data, masking: Masking, encoder: EncoderConfig, batch: int, seed: int
-) -> Task:
+def mlm_task(store: Store, data: Data, masking: Masking, encoder: EncoderConfig, batch: int, seed: int) -> Task:
     """Pre-train an encoder on a token store under a masking.
 
     The eval "heldout" gives loss (nats) and accuracy at the fixed masks of each of `HELD_OUT_RATES`, and the
@@ -129,9 +125,7 @@ def heldout(store: Store, data: Data, batch: int) -> Eval:
         for rate in HELD_OUT_RATES:
             count = outputs[f"count@{rate:.2f}"].sum(dtype=np.float64)
             for name in ("loss", "accuracy"):
-                scores[f"{name}@{rate:.2f}"] = float(
-                    outputs[f"{name}@{rate:.2f}"].sum(dtype=np.float64) / count
-                )
+                scores[f"{name}@{rate:.2f}"] = float(outputs[f"{name}@{rate:.2f}"].sum(dtype=np.float64) / count)
         return scores | {"perplexity": float(np.exp(scores[f"loss@{HELD_OUT_RATES[0]:.2f}"]))}
 
     return Eval(batches, predict, score)

@@ -97,9 +97,7 @@ def load(path: str | Path) -> Loaded:
     """The model of a run's folder (its newest whole checkpoint), on the current mesh."""
     folder = Path(path)
     if not (folder / "run.json").is_file():
-        raise InputError(
-            f"{folder} is not the folder of a run (no run.json): give the --workdir of a pre-training"
-        )
+        raise InputError(f"{folder} is not the folder of a run (no run.json): give the --workdir of a pre-training")
     plain = json.loads((folder / "run.json").read_text())["config"]["model"]
     config = EncoderConfig(**{key: value for key, value in plain.items() if key != "class"})
     tokenizer = Tokenizer.load(folder / "tokenizer.model")
@@ -134,9 +132,7 @@ def claim(folder: Path, name: str, identity: dict[str, Any], record: dict[str, A
     """Write the configuration, the versions and the commit into a folder that `unclaimed` let pass, once."""
     if not (folder / name).is_file() and jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(
-            json.dumps({"identity": identity, **record, **provenance()}, indent=1) + "\n"
-        )
+        (folder / name).write_text(json.dumps({"identity": identity, **record, **provenance()}, indent=1) + "\n")
 
 
 def provenance() -> dict[str, Any]:

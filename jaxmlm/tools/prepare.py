@@ -10,9 +10,6 @@ from jaxmlm.tasks.run import Run
 def prepare(run: Run) -> dict[str, Any]:
     """Make the token store of a run's configuration, or check the one that is there; says what is in it."""
     store = open_store(run.data, Path(run.workdir))
-    splits = {
-        name: {key: store.manifest[name][key] for key in ("documents", "tokens")}
-        for name in ("train", "valid")
-    }
+    splits = {name: {key: store.manifest[name][key] for key in ("documents", "tokens")} for name in ("train", "valid")}
     rows = {name: split["tokens"] // (run.data.length - 1) for name, split in splits.items()}
     return {"store": str(store.folder), "vocab": store.tokenizer.size, **splits, "rows": rows}

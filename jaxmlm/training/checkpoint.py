@@ -35,8 +35,7 @@ class Checkpoints:
         """Write the state; returns as soon as the arrays are copied to the host."""
         model, rest = _flat(state.model), _flat({"step": state.step, "opt_state": state.opt_state})
         sums = {
-            key: [int(x) for x in jax.device_get(_checksums(part))]
-            for key, part in (("model", model), ("rest", rest))
+            key: [int(x) for x in jax.device_get(_checksums(part))] for key, part in (("model", model), ("rest", rest))
         }
         items = ocp.args.Composite(
             model=ocp.args.StandardSave(model),
@@ -65,19 +64,13 @@ class Checkpoints:
         if step is None:
             raise InputError(f"{self.folder} holds no whole checkpoint: pre-train first")
         leaves, treedef = jax.tree.flatten(like)
-        abstract = {
-            key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in _flat(like).items()
-        }
+        abstract = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in _flat(like).items()}
         self._same_shapes(step, item, abstract)
         kinds = {item: ocp.args.StandardRestore(abstract), "checksums": ocp.args.JsonRestore()}  # type: ignore[arg-type]
         read = self._manager.restore(step, args=ocp.args.Composite(**kinds))
         sums = np.array(jax.device_get(_checksums(read[item])))
         if not np.array_equal(sums, np.array(read["checksums"][item])):
-            bad = [
-                key
-                for key, a, b in zip(sorted(abstract), sums, read["checksums"][item], strict=True)
-                if a != b
-            ]
+            bad = [key for key, a, b in zip(sorted(abstract), sums, read["checksums"][item], strict=True) if a != b]
             raise InputError(
                 f"{self.folder / str(step)} is damaged: {bad[0]} does not have its checksum: delete that folder, the "
                 "checkpoint before it is used then"
@@ -114,14 +107,8 @@ def _checksums(arrays: dict[str, jax.Array]) -> list[jax.Array]:
         bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}")).astype(jnp.uint32)
         weights = jnp.ones((), jnp.uint32)
         for axis, size in enumerate(x.shape):
-            iota = jax.lax.broadcasted_iota(
-                jnp.uint32, (1,) * axis + (size,) + (1,) * (x.ndim - axis - 1), axis
-            )
-            weights = (
-                weights * (2 * iota + 1)
-                if axis == 0
-                else weights * (2 * iota * np.uint32(40503 + 2 * axis) + 1)
-            )
+            iota = jax.lax.broadcasted_iota(jnp.uint32, (1,) * axis + (size,) + (1,) * (x.ndim - axis - 1), axis)
+            weights = weights * (2 * iota + 1) if axis == 0 else weights * (2 * iota * np.uint32(40503 + 2 * axis) + 1)
         return jnp.sum(bits * weights, dtype=jnp.uint32)
 
     return [one(arrays[key]) for key in sorted(arrays)]

@@ -102,10 +102,8 @@ def train(
                 loss, speed = means["loss"], tokens / clock.lap() if tokens else 0.0
                 done_tokens, tokens = done_tokens + tokens, 0
                 if not np.isfinite(loss):
-                    raise FloatingPointError(
-                        f"the loss is {loss} at step {done}: try a lower optim.learning_rate"
-                    )
-                rates = {"learning_rate": float(learning_rate(step)), "tokens_per_second": round(speed, 1)}
+                    raise FloatingPointError(f"the loss is {loss} at step {done}: try a lower optim.learning_rate")
+                rates = {"learning_rate": float(np.asarray(learning_rate(step))), "tokens_per_second": round(speed, 1)}
                 seen = done * batch["ids"].size
                 log.record(
                     {"step": done, **{k: round(v, 5) for k, v in means.items()}, "tokens": seen, **rates},

@@ -35,8 +35,9 @@ class Optim:
         warm = max(1, round(self.warmup * steps))
         rise = optax.linear_schedule(0.0, self.learning_rate, warm)
         fall = optax.linear_schedule(self.learning_rate, 0.0, max(1, steps - warm))
+        joined: Any = optax.join_schedules([rise, fall], [warm])
         # The update of step 0 takes the rate of 1 / warm, not 0: no step is lost.
-        return lambda step: optax.join_schedules([rise, fall], [warm])(step + (step < warm))
+        return lambda step: joined(step + (step < warm))  # type: ignore[operator]
 
     def transformation(self, steps: int) -> optax.GradientTransformation:
         """The optax transformation. A step whose gradients are not finite is skipped and counted."""

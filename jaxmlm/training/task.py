@@ -44,9 +44,7 @@ class Task(NamedTuple):
     evals: Mapping[str, Eval]
 
 
-def evaluate(
-    judge: Eval, model: Model, mesh: jax.sharding.Mesh, predict: Callable | None = None
-) -> dict[str, float]:
+def evaluate(judge: Eval, model: Model, mesh: jax.sharding.Mesh, predict: Callable | None = None) -> dict[str, float]:
     """Run one `Eval` over all its batches. `predict`: its jitted prediction, to keep it over several calls."""
     predict = predict or jax.jit(judge.predict)
     outputs, weights = [], []

@@ -1,0 +1,45 @@
+"""What the paper's studies share: the encoder and the recipe at two scales."""
+
+from jaxmlm.data import Data
+from jaxmlm.models import preset
+from jaxmlm.studies import Assumed, Evaluate, Finetune, Study, Vary
+from jaxmlm.tasks.run import Run
+from jaxmlm.training import Loop, Optim
+
+CPU = Run(
+    data=Data(vocab=900, length=64),
+    model=preset("tiny", positions="rope", dropout=0.0, attention_dropout=0.0),
+    optim=Optim(learning_rate=2e-3),
+    loop=Loop(steps=900, batch=32, save_every=300),
+)
+# Table 8 of the paper, after Izsak et al. 2021: the efficient pre-training recipe.
+POD = Run(
+    data=Data(vocab=50_265, length=128, lowercase=False, tokenizer_words=50_000_000, valid=0.001),
+    model=preset("large", dtype="bfloat16", remat=True),
+    optim=Optim(learning_rate=2e-3, warmup=0.06, weight_decay=0.01, b1=0.9, b2=0.98, epsilon=1e-6),
+    loop=Loop(steps=23_000, batch=4096, save_every=1000, log_every=100),
+)
+# 16 chips at 40 % of 197 bf16 TFLOP/s each.
+SLICE = Assumed("a TPU v5e-16 at 40 % of its peak", 16 * 0.40 * 197e12)
+POD_TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")
+
+
+def study(name: str, scale: str, text: str, glue: str, blimp: str, vary: tuple[Vary, ...]) -> Study:
+    """A study of this name at this scale over these axes."""
+    pod = scale == "pod"
+    base = POD if pod else CPU
+    learning_rate, tasks = (5e-5, POD_TASKS) if pod else (1e-3, ("cola", "rte"))
+    sizes = {"epochs": 3.0, "batch": 32 if pod else 16, "length": 128 if pod else 64}
+    return Study(
+        workdir=f"runs/paper_{name}_{scale}",
+        title=f"Should you mask 15 %? By {name}, {scale} scale",
+        run=Run(data=Data(**{**vars(base.data), "text": text}), model=base.model, optim=base.optim, loop=base.loop),
+        vary=vary,
+        seeds=(0,) if pod else (0, 1, 2),
+        evaluate=Evaluate(blimp=blimp),
+        finetune=tuple(
+            Finetune(task, data=glue, learning_rate=learning_rate, seeds=(0, 1, 2) if pod else (0,), **sizes)
+            for task in tasks
+        ),
+        assume=SLICE if pod else None,
+    )
