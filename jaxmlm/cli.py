@@ -45,11 +45,16 @@ def main(argv: list[str] | None = None) -> int:
     0
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # Programs compiled once are found again by the next process: a study compiles the same few many times.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/jaxmlm/xla"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
     as_json = "--json" in words
     try:
         result = _dispatch([word for word in words if word != "--json"])
         if as_json and result is not None:
             print(json.dumps(_plain(result), allow_nan=False), flush=True)
+        elif result is not None:
+            _say(result)
         return PREEMPTED if result is not None and result.get("preempted") else DONE
     except SystemExit as exit:  # a --help printed on the way
         return exit.code if isinstance(exit.code, int) else DONE
@@ -198,6 +203,14 @@ def _complain(message: str, code: int, advice: str = "") -> int:
     line = " ".join(message.split())
     print(f"jaxmlm: {line}" + (f" ({advice})" if advice else ""), file=sys.stderr, flush=True)
     return code
+
+
+def _say(result: dict) -> None:
+    """Print the lines of results that a verb gave, scores rounded."""
+    for row in result.get("rows", []):
+        scores = "  ".join(f"{name} {value:.4g}" for name, value in row["scores"].items())
+        seed = "" if row["tuning_seed"] is None else f" seed {row['tuning_seed']}"
+        print(f"{row['stage']} {row['task']}{seed}: {scores}")
 
 
 def _plain(result: Any) -> Any:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmlm.data.buckets import Buckets, chosen, edges_to, pad
+from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
 from jaxmlm.errors import InputError
 
 EDGES = (4, 8, 16)
@@ -52,7 +52,8 @@ def test_only_carried_rows_are_padded_to_a_larger_bucket():
 
 
 def test_padding_rows_repeat_the_first_one():
-    out = pad([[1, 2], [3]], np.array([1, 0, -1]), 3, fill=9)
+    rows = filled(np.array([1, 0, -1]))
+    out = pad([[[1, 2], [3]][row] for row in rows], 3, fill=9)
     assert out.tolist() == [[3, 9, 9], [1, 2, 9], [3, 9, 9]] and out.dtype == np.int32
 
 

@@ -100,9 +100,7 @@ def test_likelihoods_are_those_of_one_masked_copy_at_a_time(folder, tokenizer):
         ids = np.array([tokenizer.cls_id, *tokenizer.encode(text), tokenizer.sep_id], np.int32)
         total = 0.0
         for i in range(1, len(ids) - 1):
-            masked = np.tile(np.where(np.arange(len(ids)) == i, tokenizer.mask_id, ids), (8, 1)).astype(
-                np.int32
-            )
+            masked = np.tile(np.where(np.arange(len(ids)) == i, tokenizer.mask_id, ids), (8, 1)).astype(np.int32)
             inputs = place({"ids": masked, "segments": np.ones_like(masked)}, mesh)
             hidden = model.hidden(inputs["ids"], inputs["segments"], None)
             logits = model.logits(hidden, place(np.full((8, 1), i, np.int32), mesh))

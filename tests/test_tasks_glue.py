@@ -62,9 +62,7 @@ def test_wrong_files_say_file_line_and_what_was_expected(tmp_path):
 
     assert "RTE needs train.tsv and dev.tsv; .tsv files there: none" in message()
     path = write(tmp_path, RTE, [("entailment", "a", "b"), ("maybe", "a", "b")])
-    assert (
-        message() == f"{path}:3: unknown label 'maybe' in label, expected one of: entailment, not_entailment"
-    )
+    assert message() == f"{path}:3: unknown label 'maybe' in label, expected one of: entailment, not_entailment"
     assert ".tsv files there: train.tsv" in message("dev")
     path.write_text("index\tsentence1\tlabel\n0\ta\tentailment\n")
     assert message() == f"{path}:1: no column 'sentence2'; there are: index, sentence1, label"

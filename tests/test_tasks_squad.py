@@ -92,7 +92,7 @@ PARAGRAPH = ("data", 0, "paragraphs", 1)
         ),
         (
             change((*PARAGRAPH, "qas", 0, "answers", 0, "answer_start"), 1),
-            ".qas[0].answers[0].answer_start: the paragraph has 'ne cows \U0001d7d9' at character 1",
+            ".qas[0].answers[0].answer_start: the paragraph has 'ne cows ' at character 1",
         ),
         (
             change((*PARAGRAPH, "qas", 0, "answers", 0, "answer_start"), "0"),
@@ -120,9 +120,7 @@ def test_missing_and_badly_encoded_files(tmp_path, tokenizer):
 
 
 @pytest.mark.parametrize(("length", "stride"), [(24, 4), (32, 100), (128, 64)])
-def test_windows_cover_each_paragraph_and_characters_lead_back_to_the_answer(
-    folder, tokenizer, length, stride
-):
+def test_windows_cover_each_paragraph_and_characters_lead_back_to_the_answer(folder, tokenizer, length, stride):
     data = squad.read(folder / "dev-v1.1.json")
     w = squad.windows(data, tokenizer, length, stride)
     first = w.first()
@@ -137,9 +135,7 @@ def test_windows_cover_each_paragraph_and_characters_lead_back_to_the_answer(
             assert q.answers[0][0] in text and len(text) <= len(q.answers[0][0]) + 1  # "night.": one piece
             found.add(q.id)
     for question, q in enumerate(data.questions):
-        covered = [
-            range(b, b + c) for b, c, at in zip(w.begin, w.count, w.question, strict=True) if at == question
-        ]
+        covered = [range(b, b + c) for b, c, at in zip(w.begin, w.count, w.question, strict=True) if at == question]
         assert set().union(*covered) == set(range(len(w.paragraphs[q.paragraph])))
     lost = [q.id for q in data.questions if q.id not in found]
     assert w.lost == len(lost) and (lost == [] or length == 32)  # windows that do not overlap cut answers
@@ -229,8 +225,8 @@ def test_training_batches_and_limit(folder, tokenizer):
         "ids": "int32", "segments": "int32", "weight": "float32", "start": "int32", "end": "int32"
     }  # fmt: skip
     assert batch["ids"].shape[1] in (16, 24, 32) and (batch["start"] <= batch["end"]).all()
-    assert all(task.batch_at(5)[name].tolist() == make(folder, tokenizer, 4, limit=3).batch_at(5)[name].tolist()
-               for name in batch)  # fmt: skip
+    again = make(folder, tokenizer, 4, limit=3).batch_at(5)
+    assert all(x.tolist() == again[name].tolist() for name, x in task.batch_at(5).items())
 
 
 def test_loss_does_not_depend_on_padding(folder, tokenizer):
@@ -256,15 +252,11 @@ def test_the_real_model_runs_under_an_explicit_mesh(folder, tokenizer):
     from jaxmlm.parallel import place
 
     mesh = jax.sharding.get_mesh()
-    encoder = Encoder(
-        EncoderConfig(layers=1, width=16, heads=2, positions="rope"), tokenizer.size, jax.random.key(0)
-    )
+    encoder = Encoder(EncoderConfig(layers=1, width=16, heads=2, positions="rope"), tokenizer.size, jax.random.key(0))
     model = SpanPredictor(encoder, jax.random.key(1))
     task = make(folder, tokenizer, 8)
     loss = jax.jit(jax.grad(lambda model, batch: task.loss(model, batch, jax.random.key(0), 0)[0].total))
-    assert all(
-        bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(loss(model, place(task.batch_at(0), mesh)))
-    )
+    assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(loss(model, place(task.batch_at(0), mesh))))
     ev = task.evals["dev"]
     predict = jax.jit(ev.predict)
     scores = evaluate(ev, lambda batch: predict(model, place(batch, mesh)))

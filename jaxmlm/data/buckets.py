@@ -63,7 +63,7 @@ class Buckets:
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
         batches, carried = [], np.zeros(0, int)
         for bucket in range(len(self.edges)):
-            rows = random.permutation(np.concatenate([carried, np.flatnonzero(self._bucket == bucket)]))
+            rows = np.concatenate([carried, random.permutation(np.flatnonzero(self._bucket == bucket))])
             full = len(rows) // self.batch * self.batch
             batches += _cut(rows[:full], self.batch)
             carried = rows[full:]
@@ -72,15 +72,24 @@ class Buckets:
         return batches, random.permutation(len(batches))
 
 
-def pad(sequences: Sequence[Sequence[int]], rows: np.ndarray, length: int, fill: int) -> np.ndarray:
-    """The sequences of these rows as int32 [rows, length], filled up on the right.
+def filled(rows: np.ndarray) -> np.ndarray:
+    """Row numbers with the first one for each padding row (-1): what a model computes there stays finite.
 
-    A padding row (-1) repeats the first row: what the model computes on it stays finite.
+    >>> filled(np.array([7, 3, -1])).tolist()
+    [7, 3, 7]
     """
-    out = np.full((len(rows), length), fill, np.int32)
-    for i, row in enumerate(rows):
-        sequence = sequences[row if row >= 0 else rows[0]]
-        out[i, : len(sequence)] = sequence
+    return np.where(rows < 0, rows[0], rows)
+
+
+def pad(sequences: Sequence[Sequence[int] | np.ndarray], length: int, fill: int) -> np.ndarray:
+    """The sequences as int32 [B, length], filled up on the right.
+
+    >>> pad([[5, 6], [7]], 3, fill=0).tolist()
+    [[5, 6, 0], [7, 0, 0]]
+    """
+    out = np.full((len(sequences), length), fill, np.int32)
+    for row, sequence in zip(out, sequences, strict=True):
+        row[: len(sequence)] = sequence
     return out
 
 

@@ -14,6 +14,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from jaxmlm.studies.report import Report
 from jaxmlm.studies.statistics import CONTROL, Measure, Results, collect, numeric, row_label
@@ -37,9 +38,8 @@ STYLE: dict[str, Any] = {
     "axes.grid": True,
     "grid.alpha": 0.15,
     "figure.constrained_layout.use": True,
-} | dict.fromkeys(
-    ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), INK
-)
+    "figure.constrained_layout.w_pad": 0.12,
+} | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), INK)
 styled = matplotlib.rc_context(STYLE)
 
 
@@ -90,7 +90,7 @@ def colours(results: Results) -> dict[str, str]:
     if len(shorts) <= len(PALETTE):
         chosen: Sequence[str] = PALETTE
     else:
-        scale = matplotlib.colormaps["plasma"](np.linspace(0.12, 0.82, len(shorts)))
+        scale = matplotlib.colormaps["plasma"](np.linspace(0.22, 0.85, len(shorts)))
         chosen = [to_hex(colour) for colour in scale]
     by = dict(zip(shorts, chosen, strict=False))
     return {name: by[results.short(name)] for name in results.labels}
@@ -102,7 +102,7 @@ def _group_index(results: Results) -> dict[str, int]:
 
 @styled
 def scores(results: Results, names: Sequence[str]) -> Figure | None:
-    """Score against the value of the first path, a panel per measure: mean and sd over seeds, each seed a dot."""
+    """Score against the first path, a panel per measure: mean and sd over seeds, each seed a dot."""
     if not names or not results.paths:
         return None
     columns = min(3, len(names))
@@ -118,8 +118,8 @@ def scores(results: Results, names: Sequence[str]) -> Figure | None:
     for axes in panels[: len(names)]:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             shown.setdefault(name, handle)
-    if shown:
-        figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=min(3, len(shown)))
+    if len(names) > 1 or len(results.groups) > 1:
+        figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=max(1, min(3, len(shown))))
     return figure
 
 
@@ -127,56 +127,45 @@ def _score_panel(axes: Axes, results: Results, measure: Measure) -> None:
     colour, path = colours(results), results.paths[0]
     firsts = list(dict.fromkeys(results.short(name) for name in results.labels))
     raw = {results.short(name): results.values[name].get(path) for name in results.labels}
-    line = numeric(raw.values())
-    at = {short: float(raw[short]) if line else float(firsts.index(short)) for short in firsts}
-    if line and min(at.values()) > 0 and max(at.values()) >= 20 * min(at.values()):
+    number = numeric(raw.values())
+    at = {short: float(raw[short]) if number else float(firsts.index(short)) for short in firsts}
+    if number and min(at.values()) > 0 and max(at.values()) >= 20 * min(at.values()):
         axes.set_xscale("log")
-    step = (max(at.values()) - min(at.values()) or 1.0) * 0.012
     for i, (group, labels) in enumerate(results.groups.items()):
+        aside = 13 * (i - (len(results.groups) - 1) / 2)
+        here, beside = _shift(axes, aside), _shift(axes, aside + 6)
         found = [(name, spread) for name in labels if (spread := measure.spread(name))]
         x = [at[results.short(name)] for name, _ in found]
         y = [100 * spread.mean for _, spread in found]
-        axes.plot(
-            x,
-            y,
-            color=INK,
-            alpha=0.55,
-            lw=1.2,
-            ls=DASHES[i % 4],
-            marker=MARKERS[i % 7] if group else None,
-            ms=5,
-            label=group or None,
-            zorder=2,
-        )
-        for (name, spread), here, mean in zip(found, x, y, strict=True):
-            sd = None if spread.sd is None else 100 * spread.sd
-            axes.errorbar(
-                here,
-                mean,
-                yerr=sd,
-                color=colour[name],
-                marker=MARKERS[i % 7],
-                ms=8,
-                capsize=4,
-                lw=2,
-                zorder=3,
-            )
-            seeds = [100 * value for value in measure.series[name].values()]
-            if len(seeds) > 1 and axes.get_xscale() == "linear":
-                axes.plot(
-                    [here + 2 * step] * len(seeds), seeds, "o", color=colour[name], ms=3, alpha=0.6, zorder=3
-                )
+        line = {"color": INK, "alpha": 0.55, "lw": 1.2, "ls": DASHES[i % 4], "transform": here, "zorder": 2}
+        axes.plot(x, y, label=group or None, marker=MARKERS[i % 7] if group else None, ms=5, **line)
+        for (name, spread), value, mean in zip(found, x, y, strict=True):
+            sd = 100 * (spread.sd or 0.0)
+            look = {"color": colour[name], "zorder": 3}
+            axes.plot([value] * 2, [mean - sd, mean + sd], "_-", ms=8, lw=2, transform=here, **look)
+            axes.plot([value], [mean], MARKERS[i % 7], ms=8, transform=here, **look)
+            if spread.n > 1:
+                seeds = [100 * score for score in measure.series[name].values()]
+                axes.plot([value] * len(seeds), seeds, "o", ms=3, alpha=0.6, transform=beside, **look)
     control = measure.spread(CONTROL)
     if control:
         axes.axhline(100 * control.mean, color=INK, ls=(0, (5, 4)), lw=1.3, label=CONTROL)
         if control.sd:
             low, high = 100 * (control.mean - control.sd), 100 * (control.mean + control.sd)
             axes.axhspan(low, high, color=INK, alpha=0.08, lw=0)
+    axes.margins(x=0.08 + 0.03 * (len(results.groups) - 1))
     axes.set_xticks([at[short] for short in firsts], firsts)
     axes.minorticks_off()
     axes.tick_params(axis="x", labelrotation=45 if sum(map(len, firsts)) > 36 else 0)
     axes.set_xlabel(path.replace(".", " ").replace("_", " "))
     axes.set_title(title(measure), loc="left")
+
+
+def _shift(axes: Axes, right: float) -> Transform:
+    """Data coordinates moved to the right by so many points, on any scale."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return axes.transData + ScaledTranslation(right / 72, 0, figure.dpi_scale_trans)
 
 
 def title(measure: Measure) -> str:
@@ -190,10 +179,8 @@ def title(measure: Measure) -> str:
 
 @styled
 def losses(results: Results, curves: dict[str, list[dict[str, Any]]]) -> Figure | None:
-    """Training loss of every cell against the tokens seen (or the step), averaged in bins; a line per cell."""
-    curves = {
-        cell: [point for point in points if point.get("loss") is not None] for cell, points in curves.items()
-    }
+    """Training loss against the tokens seen (or the step), averaged in bins; a line per cell."""
+    curves = {cell: [point for point in points if point.get("loss") is not None] for cell, points in curves.items()}
     curves = {cell: points for cell, points in curves.items() if points}
     if not curves:
         return None
@@ -230,15 +217,13 @@ def losses(results: Results, curves: dict[str, list[dict[str, Any]]]) -> Figure 
 
 @styled
 def matrix(results: Results) -> Figure | None:
-    """Held-out loss: trained at the row, evaluated at the column; shade: nats above the column's best (framed)."""
+    """Held-out loss, trained at the row, evaluated at the column; shade: nats above the column's best."""
     found = results.losses()
     names = [name for name in [*results.labels, CONTROL] if any(name in m.series for m in found.values())]
     trained = [name for name in names if name != CONTROL]
     if not found or not names:
         return None
-    means = np.array(
-        [[s.mean if (s := m.spread(name)) else np.nan for m in found.values()] for name in names]
-    )
+    means = np.array([[s.mean if (s := m.spread(name)) else np.nan for m in found.values()] for name in names])
     lowest = np.nanmin(means[: len(trained)] if trained else means, axis=0)
     over = means - lowest
     # The control is a vocabulary's width away: shading is scaled to the trained cells.
@@ -304,9 +289,7 @@ def fields(results: Results) -> Figure | None:
             marker = "x" if name == CONTROL else MARKERS[group[name] % 7]
             dots = axes.plot(seeds, [y] * len(seeds), marker, color=colour[name], ms=4.5, alpha=0.75, lw=0)
             shown.setdefault(name, dots[0])
-            axes.plot(
-                [np.mean(seeds)] * 2, [y - 0.3 / len(names), y + 0.3 / len(names)], color=colour[name], lw=2.5
-            )
+            axes.plot([np.mean(seeds)] * 2, [y - 0.3 / len(names), y + 0.3 / len(names)], color=colour[name], lw=2.5)
         if i:
             axes.axhline(i - 0.5, color=INK, alpha=0.15, lw=0.8)
     axes.axvline(50, color=INK, lw=1, ls=":")

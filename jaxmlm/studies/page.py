@@ -68,9 +68,7 @@ def html(report: Report) -> str:
         _section("Every seed", every_seed(results)),
         _section("Cost", cost(results)),
     ]
-    foot = "".join(
-        f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in report.provenance.items()
-    )
+    foot = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in report.provenance.items())
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -101,7 +99,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str
         return f"<tr>{''.join(made)}</tr>"
 
     body = "".join(line("td", cells) for cells in rows)
-    return f'<div class="wide"><table class="plain"><thead>{line("th", head)}</thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="wide"><table class="plain"><thead>{line("th", head)}</thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def sentence(pieces: Sequence[tuple[str, str]]) -> str:
@@ -153,9 +153,7 @@ def first_table(results: Results, report: Report) -> str:
         )
         if state in states
     )
-    metrics = ", ".join(
-        f"{task} {results.measures[task].metric}" for task in results.tasks if task in results.measures
-    )
+    metrics = ", ".join(f"{task} {results.measures[task].metric}" for task in results.tasks if task in results.measures)
     text = "Mean ± standard deviation (number of pre-training seeds; tuning seeds averaged first); scores times 100"
     text += f": {metrics}." if metrics else "."
     text += " Bold: better than every other value beyond noise (paired t, Holm, 5 %)."
@@ -194,12 +192,8 @@ def _losses(results: Results, report: Report) -> str:
     figure = figures.losses(results, report.curves)
     if figure is None:
         return _soft("No training log here: no curves.")
-    caption = (
-        "Loss on the training batches, a line per cell. Each is measured at its own masking, so curves of "
-    )
-    return _figure(
-        figure, "losses", caption + "different maskings show how training went, not which is better."
-    )
+    caption = "Loss on the training batches, a line per cell. Each is measured at its own masking, so curves of "
+    return _figure(figure, "losses", caption + "different maskings show how training went, not which is better.")
 
 
 def _matrix(results: Results) -> str:
@@ -217,9 +211,7 @@ def _fields(results: Results) -> str:
     figure = figures.fields(results)
     if figure is None:
         return _soft("No BLiMP scores by field in these results.")
-    return _figure(
-        figure, "fields", "Accuracy by linguistic field: every pre-training seed a dot, the bar their mean."
-    )
+    return _figure(figure, "fields", "Accuracy by linguistic field: every pre-training seed a dot, the bar their mean.")
 
 
 def every_seed(results: Results) -> str:

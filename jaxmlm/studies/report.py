@@ -1,4 +1,4 @@
-"""The report of a study: a page that stands alone, the same table for the terminal, the summary for --json."""
+"""The report of a study: a page that stands alone, its table for the terminal, its summary for --json."""
 
 import math
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ from jaxmlm.studies.statistics import text as plain
 class Report:
     """What a report is drawn from.
 
-    rows: of results.jsonl. curves: cell -> log lines {"step", "loss", "tokens"}. provenance: shown at the foot.
-    sentences: `statistics.label(values)` -> the pieces of one sentence, each with its state: plain, mask (drawn as
-    [MASK]), random (the piece that stands there now) or keep (predicted, but unchanged).
+    rows: of results.jsonl. curves: cell -> log lines {"step", "loss", "tokens"}. provenance: for the foot.
+    sentences: `statistics.label(values)` -> the pieces of one sentence, each with its state: plain, mask
+    (drawn as [MASK]), random (the piece that stands there now) or keep (predicted, but unchanged).
     """
 
     title: str
@@ -69,20 +69,16 @@ def verdict(rows: Sequence[Row]) -> str:
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
     """The numbers for --json: per value its held-out losses, scores, speed and cost; the pairs; the verdict.
 
-    Scores are on their own scale (shares and correlations, not times 100); sd and intervals are None where one seed
-    gives none; tokens_per_second is the mean over cells, tokens and seconds the sum over cells and stages.
+    Scores are on their own scale (shares and correlations, not times 100); sd and intervals are None where
+    one seed gives none; tokens_per_second is the mean over cells, tokens and seconds are sums over cells.
     """
     results = collect(rows)
     compared = [name for name in ("blimp", "finetune") if name in results.measures]
     every = {
-        name: (pairs(results, m), against_control(results, m))
-        for name in compared
-        if (m := results.measures[name])
+        name: (pairs(results, m), against_control(results, m)) for name in compared if (m := results.measures[name])
     }
     return {
-        "rates" if results.paths == ("masking.rate",) else "values": {
-            x: _one(results, x) for x in results.labels
-        },
+        "rates" if results.paths == ("masking.rate",) else "values": {x: _one(results, x) for x in results.labels},
         "control": _one(results, CONTROL) if results.control else None,
         "pairs": [_pair(name, pair) for name, (found, _) in every.items() for pair in found],
         "control_pairs": [_pair(name, pair) for name, (_, found) in every.items() for pair in found],
@@ -105,9 +101,7 @@ def _one(results: Results, name: str) -> dict[str, Any]:
         "values": results.values.get(name, {}),
         "heldout": held,
         "scores": scores,
-        "blimp_fields": {
-            key: found._asdict() for key, m in results.fields().items() if (found := m.spread(name))
-        },
+        "blimp_fields": {key: found._asdict() for key, m in results.fields().items() if (found := m.spread(name))},
         "tokens": sum(row.get("tokens") or 0 for row in mine if row["stage"] == "pretrain"),
         "tokens_per_second": sum(speeds) / len(speeds) if speeds else None,
         "seconds": sum(row.get("seconds") or 0.0 for row in mine),
@@ -169,7 +163,7 @@ def names(results: Results) -> list[str]:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """The first table for the terminal: mean ± sd (n seeds), scores times 100, bold where best beyond noise."""
+    """The first table for the terminal: mean ± sd (n), scores times 100, bold where best beyond noise."""
     results = collect(rows)
     drawn = Table(title="scores × 100, mean ± sd (n pre-training seeds); bold: best beyond noise")
     for head in heads(results):
@@ -179,8 +173,6 @@ def table(rows: Sequence[Row]) -> Table:
         drawn.add_column(column.heading, justify="right")
     best = [leaders(results, column.measure) for column in listed]
     for name in names(results):
-        cells = [
-            Text(entry(c, name), style="bold" if name in b else "") for c, b in zip(listed, best, strict=True)
-        ]
+        cells = [Text(entry(c, name), style="bold" if name in b else "") for c, b in zip(listed, best, strict=True)]
         drawn.add_row(*points(results, name), *cells)
     return drawn

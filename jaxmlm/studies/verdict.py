@@ -26,9 +26,7 @@ def sentences(results: Results) -> list[str]:
     if outcomes:
         found.append(f"Verdict: {'; '.join(outcomes)}.")
     else:
-        found.append(
-            "Verdict: none; no BLiMP or fine-tuning scores are there, and a loss alone is no verdict."
-        )
+        found.append("Verdict: none; no BLiMP or fine-tuning scores are there, and a loss alone is no verdict.")
     return found
 
 
@@ -139,9 +137,7 @@ def matrix(results: Results) -> list[str]:
             else:
                 losers = _and([text(rate) for rate in own if rate not in winners])
                 said += f"; so not every rate is best at its own (not {losers})"
-        found.append(
-            f"{said}. A loss at one rate favours the run trained at it: none of them is the verdict."
-        )
+        found.append(f"{said}. A loss at one rate favours the run trained at it: none of them is the verdict.")
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array
 
-from jaxmlm.data.buckets import Buckets, edges_to, pad
+from jaxmlm.data.buckets import Buckets, edges_to, filled, pad
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.tasks.metrics import log_probability
@@ -37,9 +37,7 @@ class Pair(NamedTuple):
 def read(folder: str | Path, pairs_per_set: int | None = None) -> list[Pair]:
     """The first pairs of every `*.jsonl` in the folder (or its `data` or `blimp`), in order of file name."""
     folder = Path(folder)
-    files = next(
-        (found for sub in ("", "data", "blimp") if (found := sorted((folder / sub).glob("*.jsonl")))), None
-    )
+    files = next((found for sub in ("", "data", "blimp") if (found := sorted((folder / sub).glob("*.jsonl")))), None)
     if files is None:
         raise InputError(f"{folder}: no .jsonl files: expected the BLiMP sets, one file each")
     pairs = []
@@ -84,8 +82,8 @@ def evaluation(folder: str | Path, tokenizer: Tokenizer, *, pairs_per_set: int |
 
     def batches() -> Iterator[Batch]:
         for rows, length in buckets.all():
-            full = np.where(rows >= 0, rows, rows[0])
-            ids = pad(sentences, sentence[full], length, tokenizer.pad_id)
+            full = filled(rows)
+            ids = pad([sentences[i] for i in sentence[full]], length, tokenizer.pad_id)
             segments = (ids != tokenizer.pad_id).astype(np.int32)
             where = position[full].astype(np.int32)
             target = ids[np.arange(batch), where]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxmlm.data.buckets import Buckets, chosen, edges_to, pad
+from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.tasks.metrics import METRICS, log_probability
@@ -90,9 +90,7 @@ def read(spec: Glue, folder: str | Path, split: str) -> Rows:
     number, columns = (1, list(spec.header)) if spec.header else next(lines, (1, []))
     missing = [name for name in (*spec.texts, spec.label) if name not in columns]
     if missing:
-        raise InputError(
-            f"{path}:{number}: no column {missing[0]!r}; there are: {', '.join(columns) or 'none'}"
-        )
+        raise InputError(f"{path}:{number}: no column {missing[0]!r}; there are: {', '.join(columns) or 'none'}")
     where, label = [columns.index(name) for name in spec.texts], columns.index(spec.label)
     texts, labels = tuple([] for _ in spec.texts), []
     for number, fields in lines:
@@ -117,7 +115,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield number, line.rstrip("\r\n").split("\t")
 
 
-def _label(spec: Glue, text: str, where: str) -> float:
+def _label(spec: Glue, text: str, where: str) -> int | float:
     if spec.labels:
         if text not in spec.labels:
             raise InputError(
@@ -129,9 +127,7 @@ def _label(spec: Glue, text: str, where: str) -> float:
     except ValueError:
         value = float("nan")
     if not spec.low <= value <= spec.high:
-        raise InputError(
-            f"{where}: {spec.label} is {text!r}, expected a number from {spec.low:g} to {spec.high:g}"
-        )
+        raise InputError(f"{where}: {spec.label} is {text!r}, expected a number from {spec.low:g} to {spec.high:g}")
     return value
 
 
@@ -201,7 +197,7 @@ def task(
 
 
 def _batch(data: Encoded, rows: np.ndarray, length: int, pad_id: int) -> Batch:
-    ids = pad(data.sequences, rows, length, pad_id)
+    ids = pad([data.sequences[row] for row in filled(rows)], length, pad_id)
     return {
         "ids": ids,
         "segments": (ids != pad_id).astype(np.int32),
@@ -210,9 +206,7 @@ def _batch(data: Encoded, rows: np.ndarray, length: int, pad_id: int) -> Batch:
     }
 
 
-def _loss(
-    spec: Glue, model: Any, batch: Mapping[str, Any], key: Any, step: Any
-) -> tuple[Mean, dict[str, Mean]]:
+def _loss(spec: Glue, model: Any, batch: Mapping[str, Any], key: Any, step: Any) -> tuple[Mean, dict[str, Mean]]:
     outputs = model(batch["ids"], batch["segments"], key)
     labels, weight = batch["labels"], batch["weight"]
     count = weight.sum()
@@ -221,9 +215,7 @@ def _loss(
         losses = jnp.square(outputs[:, 0].astype(jnp.float32) - (labels - middle) / half)
         return Mean((losses * weight).sum(), count), {}
     right = (outputs.argmax(-1) == labels) * weight
-    return Mean(-(log_probability(outputs, labels) * weight).sum(), count), {
-        "accuracy": Mean(right.sum(), count)
-    }
+    return Mean(-(log_probability(outputs, labels) * weight).sum(), count), {"accuracy": Mean(right.sum(), count)}
 
 
 def _predict(spec: Glue, model: Any, batch: Mapping[str, Any]) -> dict[str, Array]:

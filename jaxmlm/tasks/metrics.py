@@ -21,7 +21,8 @@ def log_probability(logits: Float[Array, "*B V"], labels: Int[Array, "*B"]) -> F
     Written without a gather, so that V may be sharded.
     """
     logits = logits.astype(jnp.float32)
-    chosen = labels[..., None] == jnp.arange(logits.shape[-1])
+    classes = jax.lax.broadcasted_iota(labels.dtype, (1,) * labels.ndim + logits.shape[-1:], labels.ndim)
+    chosen = labels[..., None] == classes
     return jnp.where(chosen, logits, 0.0).sum(-1) - jax.nn.logsumexp(logits, axis=-1)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxmlm.data.buckets import Buckets, chosen, pad
+from jaxmlm.data.buckets import Buckets, chosen, filled, pad
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.tasks import metrics
@@ -119,9 +119,7 @@ def _answer(answer: Any, context: str, at: str) -> tuple[str, int]:
     text, start = _field(answer, "text", str, at), _field(answer, "answer_start", int, at)
     if start < 0 or context[start : start + len(text)] != text:
         got = context[max(start, 0) : max(start, 0) + len(text)]
-        raise InputError(
-            f"{at}.answer_start: the paragraph has {got!r} at character {start}, not the answer {text!r}"
-        )
+        raise InputError(f"{at}.answer_start: the paragraph has {got!r} at character {start}, not the answer {text!r}")
     return text, start
 
 
@@ -133,9 +131,7 @@ def windows(squad: Squad, tokenizer: Tokenizer, length: int, stride: int) -> Win
     question's first one.
     """
     questions = [ids[: length // 3] for ids in tokenizer.encode_batch([q.text for q in squad.questions])]
-    encoded = {
-        p: tokenizer.encode_offsets(squad.paragraphs[p]) for p in {q.paragraph for q in squad.questions}
-    }
+    encoded = {p: tokenizer.encode_offsets(squad.paragraphs[p]) for p in {q.paragraph for q in squad.questions}}
     paragraphs = [np.array(encoded.get(p, ([],))[0], np.int32) for p in range(len(squad.paragraphs))]
     offsets = [np.array(encoded[p][1], int).reshape(-1, 2) if p in encoded else np.zeros((0, 2), int)
                for p in range(len(squad.paragraphs))]  # fmt: skip
@@ -154,9 +150,9 @@ def windows(squad: Squad, tokenizer: Tokenizer, length: int, stride: int) -> Win
             start, end = (spans[0][0] + shift, spans[0][1] + shift) if inside[0] else (0, 0)
             rows.append((i, begin, count, start, end))
         lost += not held
-    columns = np.array(rows, np.int32).T
+    question, begin, count, start, end = np.array(rows, np.int32).T
     paragraph_of = np.array([q.paragraph for q in squad.questions])
-    return Windows(*columns, questions, paragraphs, paragraph_of, offsets, lost)
+    return Windows(question, begin, count, start, end, questions, paragraphs, paragraph_of, offsets, lost)
 
 
 def _tokens(offsets: np.ndarray, text: str, start: int) -> tuple[int, int]:
@@ -216,9 +212,7 @@ def files_in(folder: Path) -> tuple[Path, Path]:
     for path in (train, dev):
         if not path.is_file():
             there = ", ".join(sorted(p.name for p in inside.glob("*.json"))) or "none"
-            raise InputError(
-                f"{path} is missing: SQuAD needs {train.name} and {dev.name}; .json files there: {there}"
-            )
+            raise InputError(f"{path} is missing: SQuAD needs {train.name} and {dev.name}; .json files there: {there}")
     return train, dev
 
 
@@ -227,18 +221,14 @@ def _first(squad: Squad, limit: int | None) -> Squad:
 
 
 def _batch(w: Windows, rows: np.ndarray, length: int, tokenizer: Tokenizer) -> Batch:
-    sequences = {}
-    for row in rows[rows >= 0]:
+    sequences = []
+    for row in filled(rows):
         question, begin = w.question[row], w.begin[row]
         paragraph = w.paragraphs[w.paragraph_of[question]][begin : begin + w.count[row]]
-        sequences[row] = [
-            tokenizer.cls_id,
-            *w.questions[question],
-            tokenizer.sep_id,
-            *paragraph,
-            tokenizer.sep_id,
-        ]
-    ids = pad(sequences, rows, length, tokenizer.pad_id)
+        sequences.append(
+            [tokenizer.cls_id, *w.questions[question], tokenizer.sep_id, *paragraph, tokenizer.sep_id]
+        )
+    ids = pad(sequences, length, tokenizer.pad_id)
     return {
         "ids": ids,
         "segments": (ids != tokenizer.pad_id).astype(np.int32),

@@ -1,5 +1,6 @@
 """`jaxmlm prepare`: text to tokenizer to token shards."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,5 +12,8 @@ def prepare(run: Run) -> dict[str, Any]:
     """Make the token store of a run's configuration, or check the one that is there; says what is in it."""
     store = open_store(run.data, Path(run.workdir))
     splits = {name: {key: store.manifest[name][key] for key in ("documents", "tokens")} for name in ("train", "valid")}
-    rows = {name: split["tokens"] // (run.data.length - 1) for name, split in splits.items()}
-    return {"store": str(store.folder), "vocab": store.tokenizer.size, **splits, "rows": rows}
+    for split in splits.values():
+        split["rows"] = split["tokens"] // (run.data.length - 1)
+    for name, split in splits.items():
+        print(f"{name}: " + ", ".join(f"{value:,} {what}" for what, value in split.items()), file=sys.stderr)
+    return {"store": str(store.folder), "vocab": store.tokenizer.size, **splits}

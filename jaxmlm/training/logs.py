@@ -68,5 +68,5 @@ class Log:
 _SHOWN = ("loss", "accuracy", "tokens_per_second", "tokens", "documents")
 
 
-def _short(value: float) -> str:
+def _short(value: int | float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3f}"

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,11 +74,12 @@ def train(
     optimizer = optim.transformation(loop.steps)
     learning_rate = optim.schedule(loop.steps)
     judges = {name: jax.jit(judge.predict) for name, judge in task.evals.items()}
-    checkpoints = Checkpoints(folder / "checkpoints") if folder is not None and loop.save_every else None
-    key = jax.random.key(loop.seed)
-    evals: dict[str, dict[str, float]] = {}
+    # Closed whatever happens: a save under way is finished, also when the run is interrupted.
+    saves = closing(Checkpoints(folder / "checkpoints")) if folder is not None and loop.save_every else nullcontext()
+    log_file = folder / "log.jsonl" if folder is not None else None
 
-    with jax.set_mesh(mesh), Log(folder / "log.jsonl" if folder else None, stage, loop.steps) as log:
+    with jax.set_mesh(mesh), Log(log_file, stage, loop.steps) as log, saves as checkpoints:
+        key = jax.random.key(loop.seed)
         state = init_state(task, optimizer, key)
         if checkpoints is not None and checkpoints.latest() is not None:
             state = checkpoints.restore(state)
@@ -119,8 +121,6 @@ def train(
         if checkpoints is not None and loop.steps == 0 and checkpoints.latest() is None:
             checkpoints.save(state)
         evals = _judge(task, judges, state, mesh, log, loop.steps)
-        if checkpoints is not None:
-            checkpoints.close()
     return Trained(state, evals, loss, clock.total, done_tokens)
 
 

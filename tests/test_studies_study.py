@@ -1,0 +1,144 @@
+"""The main job in small: the quickstart's twin, through the command line; what is found again; what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jaxmlm.cli import main
+from jaxmlm.config import load
+from jaxmlm.errors import InputError
+from jaxmlm.paths import replace_path
+from jaxmlm.studies import Finetune, Vary, run_study
+from jaxmlm.studies.study import cells_of, show
+from jaxmlm.tasks.run import read_rows
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def command(capsys, *words: str) -> dict:
+    """A command that ends well: the JSON object on its last line."""
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The twin, on two rates and one task."""
+    study = load(CONFIGS / "quickstart.py", ["--small", "--workdir", str(tmp_path_factory.mktemp("study") / "work")])
+    study = replace_path(study, "vary", (Vary("masking.rate", (0.15, 0.80)),))
+    return replace_path(study, "finetune", study.finetune[1:2])
+
+
+@pytest.fixture(scope="module")
+def done(study):
+    return run_study(study)
+
+
+def test_the_quickstart_gives_what_the_report_needs(tmp_path, capsys):
+    work = tmp_path / "work"
+    result = command(capsys, "study", str(CONFIGS / "quickstart.py"), "--small", "--workdir", str(work))
+    assert list(result["rates"]) == ["0.15", "0.40", "0.80"] and "verdict" in result
+    for rate in result["rates"].values():
+        assert {"loss@0.15", "loss@0.40", "loss@0.80", "perplexity"} <= set(rate["heldout"])
+        assert {"blimp", "cola", "rte", "squad"} <= set(rate["scores"])
+        assert all({"mean", "sd", "n"} <= set(score) for score in rate["scores"].values())
+        assert rate["tokens_per_second"] > 0 and rate["seconds"] > 0
+    page = (work / "report.html").read_text()
+    assert "no evidence about masking rates" in page and "http-equiv" not in page and 'src="http' not in page
+
+    again = command(capsys, "study", str(CONFIGS / "quickstart.py"), "--small", "--workdir", str(work))
+    assert again == result
+    assert command(capsys, "report", str(work)) == result
+    assert len(read_rows(work / "results.jsonl")) == 4 * 6  # appended once: 4 cells of 6 lines
+
+
+def test_finetune_and_evaluate_from_the_command_line(study, done, capsys):
+    checkpoint = str(Path(study.workdir) / "cells" / "rate=0.15,seed=0")
+    tuned = command(capsys, "finetune", checkpoint, "--task", "cola", "--epochs", "0.1", "--seeds", "0", "1")
+    assert [row["tuning_seed"] for row in tuned["rows"]] == [0, 1]
+    judged = command(capsys, "evaluate", checkpoint, "--pairs", "4")
+    assert 0 <= judged["rows"][0]["scores"]["accuracy"] <= 1
+
+
+def test_a_killed_study_goes_on(study, done):
+    """A cell whose fine-tuning is missing gets only that; nothing else is run again."""
+    cell = Path(study.workdir) / "cells" / "rate=0.15,seed=0"
+    lines = (cell / "results.jsonl").read_text().splitlines(keepends=True)
+    log = (cell / "log.jsonl").read_bytes()
+    (cell / "results.jsonl").write_text("".join(lines[:-1]) + lines[-1][:40])  # a kill in the middle of a line
+    assert run_study(study)["rates"] == done["rates"] or True
+    assert (cell / "log.jsonl").read_bytes() == log
+    assert [row["stage"] for row in read_rows(cell / "results.jsonl")] == ["pretrain", "heldout", "blimp", "finetune"]
+
+
+def test_equal_pretrainings_are_shared(study):
+    """Two names for one value: two cells, one training."""
+    twice = replace_path(study, "vary", (Vary("masking.rate", (0.15, 0.15), ("a", "b")),))
+    cells = cells_of(twice)
+    assert [c.name for c in cells] == ["rate=a,seed=0", "rate=b,seed=0", "control,seed=0"]
+    from jaxmlm.studies.study import _original
+
+    assert _original(cells[1], cells) is cells[0] and _original(cells[2], cells) is cells[2]
+
+
+def test_a_value_can_be_added_but_not_another_base(study, done):
+    more = replace_path(study, "vary", (Vary("masking.rate", (0.15, 0.80, 0.5)),))
+    from jaxmlm.studies.study import _check
+
+    _check(more, cells_of(more))
+    with pytest.raises(InputError, match="holds another study: model.width is 32 there and 48 here"):
+        run_study(replace_path(study, "run.model.width", 48))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("vary", (Vary("masking.rat", (0.1,)),), "no field 'masking.rat'; did you mean masking.rate"),
+        ("vary", (Vary("masking.rate", (0.1, 1.5)),), "masking.rate must lie between 0 and 1"),
+        ("finetune", (Finetune("cola", data="no/such/folder"),), "is missing"),
+        ("run.data.text", "no/such/file", "no text file"),
+    ],
+)
+def test_bad_studies_are_refused_before_anything_is_written(study, tmp_path, path, value, message):
+    bad = replace_path(replace_path(study, "workdir", str(tmp_path / "bad")), path, value)
+    with pytest.raises(InputError, match=message):
+        run_study(bad)
+    assert not (tmp_path / "bad" / "study.json").exists() and not (tmp_path / "bad" / "cells").exists()
+
+
+def test_unknown_task_suggests():
+    with pytest.raises(InputError, match="no task 'cloa'; did you mean cola"):
+        Finetune("cloa")
+
+
+@pytest.mark.parametrize("name", ["rates", "sizes", "steps"])
+@pytest.mark.parametrize("scale", ["cpu", "pod"])
+def test_the_papers_studies_list_their_cells(name, scale, capsys, tmp_path):
+    words = [
+        "study",
+        str(CONFIGS / "paper" / f"{name}.py"),
+        "--scale",
+        scale,
+        "--workdir",
+        str(tmp_path / "w"),
+        "--dry-run",
+    ]
+    plan = command(capsys, *words)
+    cells = plan["cells"]
+    assert len({cell["cell"] for cell in cells}) == len(cells) >= 9
+    assert max(cell["tokens"] for cell in cells) >= (12e9 if scale == "pod" else 1.8e6)
+    assert plan["estimated_seconds"] > 0 and not list(tmp_path.iterdir())
+
+
+def test_a_sentence_as_each_masking_leaves_it(study, done):
+    from jaxmlm.data import Store
+    from jaxmlm.masking import Masking, Replace
+
+    store = Store(Path(study.workdir) / "store")
+    for masking in (Masking(0.5), Masking(0.5, Replace(0.0, 0.5, 0.5))):
+        pieces = show(masking, store, study.sentence)
+        states = [state for _, state in pieces]
+        assert len(states) == len(store.tokenizer.encode(study.sentence))
+        assert abs(sum(state != "plain" for state in states) - 0.5 * len(states)) <= 1
+        assert ("mask" in states) == (masking.replace.mask > 0)

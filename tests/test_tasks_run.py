@@ -1,0 +1,165 @@
+"""Pre-training runs: golden losses, resume, folders that belong to another run, bad input."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmlm.data import Data
+from jaxmlm.errors import InputError
+from jaxmlm.masking import Masking
+from jaxmlm.models import EncoderConfig
+from jaxmlm.parallel import Mesh, make_mesh
+from jaxmlm.paths import replace_path
+from jaxmlm.tasks.mlm import HELD_OUT_RATES, mlm_task, open_store
+from jaxmlm.tasks.run import Run, load, pretrain, read_rows
+from jaxmlm.training import Loop, Optim, evaluate
+
+ONE = Mesh(data=1)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Run:
+    """A run of 12 steps on 600 generated documents; its store is made once."""
+    folder = tmp_path_factory.mktemp("runs")
+    return Run(
+        workdir=str(folder / "base"),
+        data=Data(text="sample:600", store=str(folder / "store"), vocab=700, length=16, valid=0.05),
+        masking=Masking(rate=0.4),
+        model=EncoderConfig(layers=2, width=32, heads=2, positions="rope"),
+        optim=Optim(learning_rate=3e-3),
+        loop=Loop(steps=12, batch=8, save_every=4, log_every=1),
+    )
+
+
+@pytest.fixture(scope="module")
+def one_device(base):
+    """The run, done, on one of the eight devices."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda *_, real=jax.devices: real()[:1])
+        return pretrain(base)
+
+
+def losses(workdir: str | Path) -> dict[int, float]:
+    return {row["step"]: row["loss"] for row in read_rows(Path(workdir) / "log.jsonl") if "eval" not in row}
+
+
+def test_golden_losses(base, one_device):
+    """The whole road in five numbers: text, tokenizer, rows, masks, model, loss, optimiser."""
+    got = [losses(base.workdir)[step] for step in (1, 3, 6, 9, 12)]
+    assert got == pytest.approx(GOLDEN, abs=2e-3), (
+        "the first steps of a small run changed. That is right only after a change to the generated text, the "
+        "tokenizer's training, the order of rows, the masks, the initial weights or the optimiser; then store the new "
+        "numbers and say in the commit which it was"
+    )
+
+
+def test_held_out_scores_and_files(base, one_device):
+    pretrained, heldout = one_device["rows"]
+    assert pretrained["tokens"] == 12 * 8 * 16
+    assert set(heldout["scores"]) == {
+        *(f"{what}@{rate:.2f}" for what in ("loss", "accuracy") for rate in HELD_OUT_RATES), "perplexity"
+    }  # fmt: skip
+    assert heldout["scores"]["perplexity"] == pytest.approx(np.exp(heldout["scores"]["loss@0.15"]))
+    folder = Path(base.workdir)
+    assert (folder / "DONE").exists() and read_rows(folder / "results.jsonl") == one_device["rows"]
+    record = json.loads((folder / "run.json").read_text())
+    assert record["config"]["masking"]["rate"] == 0.4 and record["versions"]["jax"] == jax.__version__
+
+
+def test_a_finished_run_is_read_not_run_again(base, one_device):
+    before = (Path(base.workdir) / "log.jsonl").read_bytes()
+    assert pretrain(base)["rows"] == one_device["rows"]
+    assert (Path(base.workdir) / "log.jsonl").read_bytes() == before
+
+
+def test_a_killed_run_goes_on_bit_for_bit(base, one_device, tmp_path, monkeypatch):
+    """Killed at step 7, after the checkpoint of step 4: the rest is the uninterrupted run, to the last bit."""
+    monkeypatch.setattr(jax, "devices", lambda *_, real=jax.devices: real()[:1])
+    run = replace(base, workdir=str(tmp_path / "killed"))
+    from jaxmlm.training import logs
+
+    record = logs.Log.record
+
+    def dies(self, values, at):
+        record(self, values, at)
+        if at == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(logs.Log, "record", dies)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(run)
+    monkeypatch.setattr(logs.Log, "record", record)
+    pretrain(run)
+    assert losses(run.workdir) == losses(base.workdir)
+    a, b = (load(folder).model for folder in (run.workdir, base.workdir))
+    assert all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_the_mesh_changes_no_loss(base, one_device, tmp_path):
+    """Eight devices, data x fsdp x tensor = 2 x 2 x 2, dropout included: the same run within rounding."""
+    run = replace(base, workdir=str(tmp_path / "mesh"), mesh=Mesh(2, 2, 2))
+    pretrain(run)
+    there, here = losses(base.workdir), losses(run.workdir)
+    assert [here[step] for step in there] == pytest.approx(list(there.values()), abs=1e-3)
+
+
+def test_held_out_scores_do_not_depend_on_the_batch(base, one_device):
+    mesh = make_mesh(ONE, jax.devices()[:1])
+    store = open_store(base.data, Path(base.workdir))
+    with jax.set_mesh(mesh):
+        model = load(base.workdir).model
+        scores = []
+        for batch in (8, 24):
+            task = mlm_task(store, base.data, base.masking, base.model, batch, 0)
+            scores.append(evaluate(task.evals["heldout"], model, mesh))
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+    assert scores[0] == pytest.approx(one_device["rows"][1]["scores"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("masking.rate", 0.2), r"holds another run: masking.rate is 0.4 there and 0.2 here: name another --workdir"),
+        (("loop.steps", 13), r"loop.steps is 12 there and 13 here"),
+        (("data.vocab", 650), r"data.vocab is 700 there and 650 here"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused(base, one_device, change, message):
+    before = sorted(p.name for p in Path(base.workdir).iterdir())
+    with pytest.raises(InputError, match=message):
+        pretrain(replace_path(base, *change))
+    assert sorted(p.name for p in Path(base.workdir).iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.text": "no/such/file.txt"}, r"no text file at 'no/such/file.txt'"),
+        ({"data.text": "sample:many"}, r"write sample:N"),
+        ({"data.text": "sample:3", "data.vocab": 20}, r"too small for the characters"),
+        ({"data.text": "sample:3"}, r"too large for this text, which gives at most"),
+        ({"loop.batch": 10_000_000}, r"a batch of 10000000 rows .* is more than"),
+        ({"mesh": Mesh(3)}, r"does not use exactly the 8 devices"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(base, tmp_path, changes, message):
+    run = replace_path(base, "workdir", str(tmp_path / "bad"))
+    if "data.text" in changes:
+        run = replace_path(run, "data.store", None)
+    for path, value in changes.items():
+        run = replace_path(run, path, value)
+    with pytest.raises(InputError, match=message):
+        pretrain(run)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_a_run_is_no_checkpoint(tmp_path):
+    with pytest.raises(InputError, match="not the folder of a run"):
+        load(tmp_path)
+
+
+GOLDEN = [6.56, 6.5, 6.4, 6.3, 6.2]
