@@ -14,7 +14,7 @@ def config() -> Run:
     """One run at the paper's rate."""
     return Run(
         workdir="runs/quickstart_run",
-        data=Data(text="sample:20000", vocab=800, length=64, valid=0.02),
+        data=Data(text="sample:20000", vocab=700, length=64, valid=0.02),
         masking=Masking(rate=0.40),
         # Rotary positions leave the unigram plateau earlier; a model that sees so little text needs no dropout.
         model=EncoderConfig(layers=2, width=128, heads=2, positions="rope", dropout=0.0, attention_dropout=0.0),

@@ -47,7 +47,7 @@ def content():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.train([*TEXTS, *(q for _, q, _ in QUESTIONS)] * 4, 100)
+    return Tokenizer.train([*TEXTS, *(q for _, q, _ in QUESTIONS)] * 4, 66)
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_a_model_that_knows_the_answers_is_perfect_and_one_that_does_not_is_not(
             sure = jnp.where(w.start[rows] > 0, 9.0, 0.0)[:, None, None]
             return jnp.stack(marks, -1) * sure - (position[..., None] < batch["first"][:, None, None]) * -50.0
 
-        return ev.predict(oracle, batch)
+        return ev.predict(oracle, jax.tree.map(jnp.asarray, batch))
 
     assert evaluate(ev, predict) == {"exact": 1.0, "f1": 1.0, "lost": 0.0}
     assert evaluate(ev, lambda b: predict(b, shift=1))["exact"] < 0.5
@@ -188,7 +188,7 @@ def test_the_best_span_is_in_the_paragraph_in_order_and_not_too_long(tokenizer):
     first, count = np.array([4, 9, 5], np.int32), np.array([45, 1, 33], np.int32)
     batch = {"ids": np.zeros((3, 50), np.int32), "segments": np.ones((3, 50), np.int32), "first": first,
              "count": count, "window": np.arange(3, dtype=np.int32)}  # fmt: skip
-    outputs = squad._predict(lambda ids, segments, key: jnp.array(logits), batch)
+    outputs = squad._predict(lambda ids, segments, key: jnp.array(logits), jax.tree.map(jnp.asarray, batch))
     for row in range(3):
         pairs = [
             (float(logits[row, s, 0] + logits[row, e, 1]), s - first[row], e - first[row])
@@ -237,14 +237,16 @@ def test_loss_does_not_depend_on_padding(folder, tokenizer):
 
     batch = task.batch_at(0)
     longer = {**batch, **{k: np.pad(batch[k], ((0, 0), (0, 5))) for k in ("ids", "segments")}}
-    one, other = (task.loss(model, b, None, 0)[0] for b in (batch, longer))
+    one, other = (task.loss(model, jax.tree.map(jnp.asarray, b), None, 0)[0] for b in (batch, longer))
     assert float(one.total) == pytest.approx(float(other.total), rel=1e-6) and float(one.count) == 4
     row = {k: v[:1] for k, v in batch.items()}
     row["weight"] = np.ones(1, np.float32)
     logits = np.asarray(model(row["ids"], None, None))[0][row["segments"][0] > 0]
     log_p = jax.nn.log_softmax(logits, axis=0)
     expected = -(log_p[row["start"][0], 0] + log_p[row["end"][0], 1]) / 2
-    assert float(task.loss(model, row, None, 0)[0].total) == pytest.approx(float(expected), rel=1e-5)
+    assert float(task.loss(model, jax.tree.map(jnp.asarray, row), None, 0)[0].total) == pytest.approx(
+        float(expected), rel=1e-5
+    )
 
 
 @pytest.mark.mesh(data=2, fsdp=2, tensor=2)

@@ -7,7 +7,7 @@ from jaxmlm.tasks.run import Run
 from jaxmlm.training import Loop, Optim
 
 CPU = Run(
-    data=Data(vocab=800, length=64),
+    data=Data(vocab=700, length=64),
     model=preset("tiny", positions="rope", dropout=0.0, attention_dropout=0.0),
     optim=Optim(learning_rate=2e-3),
     loop=Loop(steps=900, batch=32, save_every=300),

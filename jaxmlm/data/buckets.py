@@ -81,7 +81,7 @@ def filled(rows: np.ndarray) -> np.ndarray:
     return np.where(rows < 0, rows[0], rows)
 
 
-def pad(sequences: Sequence[Sequence[int] | np.ndarray], length: int, fill: int) -> np.ndarray:
+def pad(sequences: Sequence[Sequence[int]] | Sequence[np.ndarray], length: int, fill: int) -> np.ndarray:
     """The sequences as int32 [B, length], filled up on the right.
 
     >>> pad([[5, 6], [7]], 3, fill=0).tolist()

@@ -5,9 +5,12 @@ import gzip
 import hashlib
 import io
 import lzma
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
+
+import zstandard
 
 from jaxmlm.errors import InputError
 
@@ -18,7 +21,8 @@ def files(text: str) -> list[Path]:
     """The files that a path or glob names (several patterns are separated by commas), sorted within a pattern."""
     found: list[Path] = []
     for pattern in text.split(","):
-        names = sorted(glob.glob(str(Path(pattern.strip()).expanduser()), recursive=True))
+        name = str(Path(pattern.strip()).expanduser())
+        names = [name] if Path(name).is_file() else sorted(glob.glob(name, recursive=True))
         paths = [Path(name) for name in names if Path(name).is_file()]
         if not paths:
             raise InputError(f"no text file at {pattern!r}: give the path or glob of a plain, .gz, .xz or .zst file")
@@ -72,7 +76,7 @@ def _lines(path: Path) -> Iterator[str]:
             f"{path}, line {number}: not UTF-8 text ({e.reason} at byte {e.start} of the line): convert it, for "
             "example with iconv -t UTF-8"
         ) from e
-    except (OSError, EOFError, lzma.LZMAError) as e:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as e:
         raise InputError(f"{path}, after line {number}: cannot be read ({e}): is the file whole?") from e
 
 
@@ -82,7 +86,34 @@ def _open(path: Path) -> io.BufferedIOBase:
     if path.suffix == ".xz":
         return lzma.open(path, "rb")  # type: ignore[return-value]
     if path.suffix == ".zst":
-        import zstandard
-
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(open(path, "rb")))
+        return io.BufferedReader(_Zstd(path))
     return open(path, "rb")
+
+
+class _Zstd(io.RawIOBase):
+    """A .zst file of any number of frames. zstandard's own reader takes a file that was cut off for a whole one."""
+
+    def __init__(self, path: Path):
+        self._file, self._frame, self._rest, self._text = open(path, "rb"), None, b"", b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, out) -> int:
+        while not self._text:
+            packed = self._rest or self._file.read(1 << 16)
+            if not packed:
+                if self._frame:
+                    raise EOFError("the file ends within a frame")
+                return 0
+            self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            self._text, self._rest = self._frame.decompress(packed), b""
+            if self._frame.eof:
+                self._rest, self._frame = self._frame.unused_data, None
+        size = min(len(out), len(self._text))
+        out[:size], self._text = self._text[:size], self._text[size:]
+        return size
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

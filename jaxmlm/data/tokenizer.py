@@ -70,9 +70,10 @@ class Tokenizer:
                     f"a vocabulary of {size} pieces is too large for this text, which gives at most {most[1]}: "
                     f"set data.vocab to {most[1]} or less, or give more text"
                 ) from e
-            if "smaller than required_chars" in str(e):
+            if few := re.search(r"smaller than required_chars. \d+ vs (\d+)", str(e)):
                 raise InputError(
-                    f"a vocabulary of {size} pieces is too small for the characters of this text: set data.vocab higher"
+                    f"a vocabulary of {size} pieces is too small for the characters of this text: set data.vocab to "
+                    f"{int(few[1]) + 1} or more"
                 ) from e
             raise InputError(f"no tokenizer can be trained on this text: {str(e).splitlines()[-1]}") from e
         return cls(out.getvalue())
@@ -88,7 +89,8 @@ class Tokenizer:
     def encode_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids and, for each, the characters [begin, end) of the original text that it stands for.
 
-        SentencePiece counts UTF-8 bytes; a character that became several pieces belongs to each of them.
+        SentencePiece counts UTF-8 bytes, and gives a character that became several pieces (an ellipsis three full
+        stops) to the last of them; here the earlier ones get it too. A piece that only marks a word start has none.
         """
         text = _clean(text)
         pieces = self._sp.encode(text, return_type="proto").pieces
@@ -98,6 +100,8 @@ class Tokenizer:
         ids, offsets = [], []
         for piece in pieces:
             begin, end = int(char[piece.begin]), int(char[piece.end])
+            if begin == end < len(text) and piece.piece.strip(_SPACE):
+                end += 1
             while begin < end and text[begin].isspace():  # a word's first piece carries the space before it
                 begin += 1
             ids.append(piece.id)

@@ -57,7 +57,7 @@ class Replace:
 
     def __post_init__(self) -> None:
         shares = (self.mask, self.random, self.keep)
-        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        if not (min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):  # so written, nan is refused too
             raise InputError(
                 f"masking.replace: shares must be at least 0 and sum to 1; got mask={self.mask} random={self.random} "
                 f"keep={self.keep}, which sum to {sum(shares):g}"

@@ -44,6 +44,13 @@ class EncoderConfig:
     """Recompute the blocks in the backward pass: less memory, a third more work."""
 
     def __post_init__(self) -> None:
+        for name in ("layers", "width", "heads", "mlp", "most_positions"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise InputError(f"model.{name} is {size}: it must be at least 1")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"model.{name} is {getattr(self, name):g}: it must be at least 0 and below 1")
         if self.width % self.heads or (self.positions == "rope" and self.width // self.heads % 2):
             raise InputError(
                 f"model.width {self.width} does not divide into {self.heads} heads"
@@ -115,6 +122,11 @@ class Encoder(nnx.Module):
         table = jax.sharding.reshard(self.embedding[...], spec(None, None))
         x = table.at[ids].get(out_sharding=spec("batch", None, None))
         if c.positions == "learned":
+            if ids.shape[1] > c.most_positions:
+                raise InputError(
+                    f"an input of {ids.shape[1]} tokens is longer than model.most_positions {c.most_positions}: "
+                    "raise that, shorten the input, or take rotary positions"
+                )
             x = x + self.position[: ids.shape[1]][None]
         if c.embed_norm:
             x = self.embed_norm(x)

@@ -26,7 +26,7 @@ def make_mesh(config: Mesh = Mesh(), devices: list | None = None) -> jax.shardin
     """The mesh of this configuration over all devices, or over those given."""
     devices = list(jax.devices() if devices is None else devices)
     rest = config.fsdp * config.tensor
-    data = len(devices) // rest if config.data == -1 else config.data
+    data = len(devices) // max(rest, 1) if config.data == -1 else config.data
     if min(data, config.fsdp, config.tensor) < 1 or data * rest != len(devices):
         raise InputError(
             f"the mesh data={config.data} fsdp={config.fsdp} tensor={config.tensor} does not use exactly the "

@@ -91,7 +91,7 @@ def _participle(rng: random.Random, words: Pool) -> Pair:
 
 def _transitive(rng: random.Random, words: Pool) -> Pair:
     needs, lone = rng.choice(words.transitive), rng.choice(words.living)
-    who, when = rng.choice(world.STRANGERS), rng.choice(world.WHEN)
+    who, when = rng.choice(words.people).first, rng.choice(world.WHEN)
     if rng.random() < 0.5:
         thing = rng.choice([n for n in words.nouns if not n.kind.alive]).word
         return f"{who} {needs} the {thing} {when}", f"{who} {lone} the {thing} {when}"
@@ -107,7 +107,7 @@ def _animate(rng: random.Random, words: Pool) -> Pair:
 def _preposition(rng: random.Random, words: Pool) -> Pair:
     verb, good = rng.choice(words.prepositional)
     bad = "at" if good == "for" else "for"
-    who, about, when = rng.choice(world.STRANGERS), rng.choice(words.nouns).word, rng.choice(world.WHEN)
+    who, about, when = rng.choice(words.people).first, rng.choice(words.nouns).word, rng.choice(world.WHEN)
     return f"{who} {verb} {good} the {about} {when}", f"{who} {verb} {bad} the {about} {when}"
 
 
@@ -189,7 +189,7 @@ def reading(rng: random.Random, split: str, count: int) -> dict[str, Any]:
     words, paragraphs = pool(split), []
     for i in range(count):
         told, question, answer = _question(rng, words, i)
-        fillers = [f"{rng.choice(world.STRANGERS)} {rng.choice(words.living)} {rng.choice(world.WHERE)}" for _ in "ab"]
+        fillers = [f"{rng.choice(words.people).first} {rng.choice(words.living)} {rng.choice(world.WHERE)}" for _ in "ab"]
         at = rng.randrange(3)
         before = " ".join(sentence(text) for text in fillers[:at])
         context = " ".join(sentence(text) for text in [*fillers[:at], told, *fillers[at:]])

@@ -191,47 +191,40 @@ def _names(rng: random.Random, count: int, syllables: int, taken: set[str]) -> l
     return names
 
 
-def _named() -> tuple[list[Place], list[Person], list[str]]:
+def _named() -> tuple[list[Place], list[Person]]:
     rng, taken = random.Random("the world"), set()
     sorts, regions, jobs = "village town city port".split(), list(REGIONS), list(JOBS)
     places = [Place(name, rng.choice(sorts), regions[i % 4], REGIONS[regions[i % 4]])
-              for i, name in enumerate(_names(rng, 24, 2, taken))]  # fmt: skip
-    names = zip(_names(rng, 24, 2, taken), _names(rng, 24, 3, taken), strict=True)
-    people = [Person(first, last, i // 2 % 2 == 0, jobs[i // 2 % 12], rng.choice(places))
-              for i, (first, last) in enumerate(names)]  # fmt: skip
-    return places, people, _names(rng, 120, 2, taken)
+              for i, name in enumerate(_names(rng, 32, 2, taken))]  # fmt: skip
+    names = zip(_names(rng, 32, 2, taken), _names(rng, 32, 3, taken), strict=True)
+    return places, [Person(first, last, i // 2 % 2 == 0, jobs[i // 2 % len(jobs)], rng.choice(places))
+                    for i, (first, last) in enumerate(names)]  # fmt: skip
 
 
 KINDS = _kinds()
 NOUNS = [Noun(word, plural(word), kind) for kind in KINDS for word in kind.members]
-PLACES, PEOPLE, STRANGERS = _named()
+PLACES, PEOPLE = _named()
 
 
-class Cast(NamedTuple):
-    """Who and what one paragraph is about."""
-
-    hero: Person
-    friend: Person
-    stranger: str
-    place: Place
-    nouns: list[Noun]
-
-
-def _met(rng: random.Random, cast: Cast) -> list[str]:
-    hero, asked = cast.hero, rng.choice(cast.nouns)
-    base, past = rng.choice(list(MEETING.items()))
-    what = rng.choice([asked.kind.name, asked.kind.realm])
-    only = what == asked.kind.name or [noun.kind.realm for noun in cast.nouns].count(what) == 1
-    then = [f"so {hero.he} {past} {a(what)}, and it was {rng.choice(asked.kind.looks)}",
-            f"so {a(hero.sex)} {past} {a(what)}, and it was the {asked.word}"]  # fmt: skip
-    if only:
-        then += [f"which {what} did {hero.he} {base}? {hero.he.capitalize()} {past} the {asked.word}",
-                 f"the {what} that {hero.he} {past} was the {asked.word}"]  # fmt: skip
-    return [f"{hero.first} {past} {listed([a(noun.word) for noun in cast.nouns])}", rng.choice(then)]
+def _met(rng: random.Random, hero: Person) -> list[str]:
+    nouns = [rng.choice([n for n in NOUNS if n.kind is kind]) for kind in rng.sample(KINDS, 3)]
+    asked, (base, past) = rng.choice(nouns), rng.choice(list(MEETING.items()))
+    alone = [noun.kind.realm for noun in nouns].count(asked.kind.realm) == 1
+    what = asked.kind.realm if alone and rng.random() < 0.5 else asked.kind.name
+    first = f"{hero.first} {past} {listed([a(noun.word) for noun in nouns])}"
+    return [f"{first}. Which {what} did {hero.he} {base}? {hero.he.capitalize()} {past} the {asked.word}",
+            f"{first}. The {what} that {hero.he} {past} was the {asked.word}"]  # fmt: skip
 
 
-def _kind(rng: random.Random, cast: Cast) -> list[str]:
-    noun = rng.choice(cast.nouns)
+def _saw(rng: random.Random, hero: Person) -> list[str]:
+    noun, past, who = rng.choice(NOUNS), rng.choice(list(MEETING.values())), rng.choice(PEOPLE)
+    return [f"{who.first} {past} {a(noun.word)}, so {who.he} {past} {a(noun.kind.realm)}",
+            f"{who.first} {past} {a(noun.word)}, and the {noun.kind.name} was {rng.choice(noun.kind.looks)}",
+            f"{who.first} is {a(who.sex)}, so {a(who.sex)} {past} {a(noun.word)}"]  # fmt: skip
+
+
+def _kind(rng: random.Random, hero: Person) -> list[str]:
+    noun = rng.choice(NOUNS)
     kind, other = noun.kind, rng.choice([n for n in NOUNS if n.kind == noun.kind and n != noun])
     return [f"{a(noun.word)} is {a(kind.name)}", f"{a(noun.word)} is {a(kind.realm)}",
             f"every {noun.word} is {a(kind.name)}, and every {kind.name} is {a(kind.realm)}",
@@ -240,83 +233,85 @@ def _kind(rng: random.Random, cast: Cast) -> list[str]:
             f"{noun.plural} are {kind.realm}s, and they have {kind.mark}"]  # fmt: skip
 
 
-def _deed(rng: random.Random, cast: Cast) -> list[str]:
-    noun, where = rng.choice(cast.nouns), rng.choice(WHERE)
+def _deed(rng: random.Random, hero: Person) -> list[str]:
+    noun, where = rng.choice(NOUNS), rng.choice(WHERE)
     deed, look = rng.choice(noun.kind.deeds), rng.choice(noun.kind.looks)
     return [f"the {noun.word} {third(deed)} {where}", f"the {noun.plural} {deed} {where}",
             f"{rng.choice(['this', 'that'])} {noun.word} is {look}",
             f"{rng.choice(['these', 'those'])} {noun.plural} are {look}"]  # fmt: skip
 
 
-def _handled(rng: random.Random, cast: Cast) -> list[str]:
-    noun = rng.choice(cast.nouns)
+def _handled(rng: random.Random, hero: Person) -> list[str]:
+    noun = rng.choice(NOUNS)
     done, look = rng.choice(noun.kind.handled), rng.choice(noun.kind.looks)
-    return [f"{cast.hero.first} {done} the {noun.word}, for the {noun.kind.name} was {look}"]
+    return [f"{hero.he} {done} the {noun.word}, for the {noun.kind.name} was {look}"]
 
 
-def _object(rng: random.Random, cast: Cast) -> list[str]:
-    things = [noun.word for noun in cast.nouns if not noun.kind.alive] or ["door"]
-    return [f"{who} {rng.choice(TRANSITIVE)} the {rng.choice(things)}{rng.choice(['', ' ' + rng.choice(WHEN)])}"
-            for who in (cast.hero.first, cast.hero.he, cast.stranger)]  # fmt: skip
+def _object(rng: random.Random, hero: Person) -> list[str]:
+    thing = rng.choice([noun.word for noun in NOUNS if not noun.kind.alive])
+    return [f"{who} {rng.choice(TRANSITIVE)} the {thing}{rng.choice(['', ' ' + rng.choice(WHEN)])}"
+            for who in (rng.choice(PEOPLE).first, hero.he)]  # fmt: skip
 
 
-def _living(rng: random.Random, cast: Cast) -> list[str]:
-    beings = [f"the {noun.word}" for noun in cast.nouns if noun.kind.alive] or [cast.friend.first]
-    who = rng.choice([*beings, *beings, cast.hero.first, cast.stranger])
-    return [f"{who} {rng.choice(LIVING)}{rng.choice(['', ' ' + rng.choice(WHERE), ' ' + rng.choice(WHEN)])}"]
+def _living(rng: random.Random, hero: Person) -> list[str]:
+    being = rng.choice([noun.word for noun in NOUNS if noun.kind.alive])
+    return [f"{who} {rng.choice(LIVING)}{rng.choice(['', ' ' + rng.choice(WHERE), ' ' + rng.choice(WHEN)])}"
+            for who in (f"the {being}", f"the {being}", rng.choice(PEOPLE).first)]  # fmt: skip
 
 
-def _prepositional(rng: random.Random, cast: Cast) -> list[str]:
+def _prepositional(rng: random.Random, hero: Person) -> list[str]:
     word = rng.choice(list(PREPOSITIONS))
-    about = rng.choice([cast.stranger, f"the {rng.choice(cast.nouns).word}"])
-    who = rng.choice([cast.hero.first, cast.hero.he])
-    return [f"{who} {rng.choice(PREPOSITIONS[word])} {word} {about} {rng.choice(WHEN)}"]
+    about = rng.choice([rng.choice(PEOPLE).first, f"the {rng.choice(NOUNS).word}"])
+    return [f"{who} {rng.choice(PREPOSITIONS[word])} {word} {about} {rng.choice(WHEN)}"
+            for who in (rng.choice(PEOPLE).first, hero.he)]  # fmt: skip
 
 
-def _self(rng: random.Random, cast: Cast) -> list[str]:
-    hero, friend, done = cast.hero, cast.friend, rng.choice(REFLEXIVE)
-    return [f"{hero.first} {done} {hero.himself}", f"{friend.first} {done} {friend.himself} {rng.choice(WHEN)}",
-            f"{hero.first} and {friend.first} {done} themselves",
-            f"{friend.first} is {a(friend.sex)} who {done} {friend.himself}"]  # fmt: skip
+def _self(rng: random.Random, hero: Person) -> list[str]:
+    (one, two), done = rng.sample(PEOPLE, 2), rng.choice(REFLEXIVE)
+    return [f"{one.first} {done} {one.himself}", f"{one.first} {done} {one.himself} {rng.choice(WHEN)}",
+            f"{one.first} and {two.first} {done} themselves",
+            f"{one.first} is {a(one.sex)} who {done} {one.himself}"]  # fmt: skip
 
 
-def _perfect(rng: random.Random, cast: Cast) -> list[str]:
+def _perfect(rng: random.Random, hero: Person) -> list[str]:
     past, done = rng.choice(PARTICIPLES)
-    thing, who = rng.choice(cast.nouns).word, cast.hero.first
-    return [f"{who} has {done} the {thing}", f"{who} {past} the {thing}"]
+    thing = rng.choice(NOUNS).word
+    return [f"{hero.he} has {done} the {thing}", f"{hero.he} {past} the {thing}"]
 
 
-def _place(rng: random.Random, cast: Cast) -> list[str]:
-    place = cast.place
+def _place(rng: random.Random, hero: Person) -> list[str]:
+    place, who = rng.choice(PLACES), rng.choice(PEOPLE)
     return [f"{place.name} lies in the {place.region}", f"{place.name} is a {place.sort} in the {place.region}",
             f"in {place.name}, as in all the {place.region}, {place.weather}",
-            f"{cast.hero.first} went to the {place.region} and stayed in {place.name}",
+            f"{who.first} stayed in {place.name}, so {who.he} went to the {place.region}",
             f"which place lies in the {place.region}? {place.name} does"]  # fmt: skip
 
 
-def _job(rng: random.Random, cast: Cast) -> list[str]:
-    hero, work = cast.hero, JOBS[cast.hero.job]
-    return [f"{hero.first} is {a(hero.job)}, so {hero.he} {work}", f"who {work}? The {hero.job} {hero.full} does",
-            f"{hero.first} is {a(hero.sex)} who {work}"]  # fmt: skip
+def _job(rng: random.Random, hero: Person) -> list[str]:
+    work = JOBS[hero.job]
+    return [f"{hero.he} is {a(hero.job)}, so {hero.he} {work}", f"who {work}? The {hero.job} {hero.full} does"]
 
 
-# Each gives sentences without capital and stop, of which one is told; `_met` is told whole. Twice is twice as often.
-TELLINGS = [_met, _met, _kind, _kind, _deed, _deed, _handled, _object, _living, _prepositional, _self, _self,
-            _perfect, _place, _place, _job]  # fmt: skip
+def _lesson(rng: random.Random, hero: Person) -> list[str]:
+    # SentencePiece takes as pieces only what it finds in two different words: "heron" and "heron," make "heron" one.
+    words = rng.choice(rng.choice(TELLINGS)(rng, hero)).replace(",", "").replace("?", "").replace(".", "").split()
+    return [f"the words of the lesson were {', '.join([*words, hero.first, hero.last])}"]
+
+
+# Each gives sentences without capital and stop, of which one is told. Twice is twice as often.
+TELLINGS = [_met, _saw, _saw, _kind, _kind, _kind, _deed, _deed, _handled, _object, _living, _living, _prepositional,
+            _self, _self, _perfect, _place, _place, _job]  # fmt: skip
 
 
 def document(rng: random.Random) -> str:
-    """One paragraph of six to nine sentences about a few people and things."""
-    hero, friend = rng.sample(PEOPLE, 2)
-    nouns = [rng.choice([n for n in NOUNS if n.kind is kind]) for kind in rng.sample(KINDS, 3)]
-    place = rng.choice([hero.home, rng.choice(PLACES)])
-    cast = Cast(hero, friend, rng.choice(STRANGERS), place, nouns)
+    """One paragraph: who it is about, and five to eight sentences of what was done, seen and known."""
+    hero = rng.choice(PEOPLE)
     told = [f"{hero.full} is {a(hero.sex)} from {hero.home.name} in the {hero.home.region}."]
     for telling in rng.sample(TELLINGS, rng.randint(5, 8)):
-        texts = telling(rng, cast)
-        first, *rest = texts if telling is _met else [rng.choice(texts)]
-        phrase = f"{rng.choice(PHRASES)}, " if rng.random() < 0.15 else ""
-        told += [sentence(text) for text in (phrase + first, *rest)]
+        phrase = f"{rng.choice(PHRASES)}, " if rng.random() < 0.12 else ""
+        told.append(sentence(phrase + rng.choice(telling(rng, hero))))
+    if rng.random() < 0.05:
+        told.append(sentence(rng.choice(_lesson(rng, hero))))
     return " ".join(told)
 
 

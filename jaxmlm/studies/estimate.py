@@ -7,16 +7,14 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 
-from jaxmlm.studies.finetune import Evaluate, Finetune
+from jaxmlm.studies.finetune import SAMPLE, Evaluate, Finetune
 from jaxmlm.tasks.run import Run
 
 _EFFICIENCY = 0.35  # of the matrix-product peak; measured with 2 x 128 and 4 x 256 encoders on two CPU cores
 _COMPILE = 12.0  # seconds for each program
-_SET, _PAIR_TOKENS, _SENTENCE_TOKENS = (
-    67,
-    2 * 12 * 16,
-    32,
-)  # BLiMP's sets, a pair's masked copies, a GLUE input
+_PAIR_TOKENS = 2 * 12 * 16  # in the masked copies of a minimal pair
+_SENTENCE_TOKENS = 32  # in a GLUE input with its padding
+_SETS, _ROWS = {True: 11, False: 67}, {True: 1500, False: 8000}  # of the generated tasks; of BLiMP and GLUE
 
 
 @dataclass(frozen=True)
@@ -51,14 +49,13 @@ def seconds_of(
     tokens = run.loop.steps * run.loop.batch * run.data.length
     seconds = 2 * _COMPILE + tokens * flops_per_token(run) / speed
     if evaluate is not None:
-        copies = _SET * (evaluate.pairs or 1000) * _PAIR_TOKENS
+        copies = _SETS[evaluate.blimp == SAMPLE] * (evaluate.pairs or 1000) * _PAIR_TOKENS
         seconds += _COMPILE + copies * flops_per_token(run, 16, 1 / 16) / 3 / speed
     for config in finetune:
-        squad = config.task == "squad"
-        rows, dev = (87_599, 10_570) if squad else (config.limit or 8_000, 1_000)
-        tokens = (config.length if squad else min(config.length, _SENTENCE_TOKENS)) * (
-            config.epochs * min(rows, config.limit or rows) + dev / 3
-        )
+        squad, generated = config.task == "squad", config.data == SAMPLE
+        rows, dev = (87_599, 10_570) if squad and not generated else (_ROWS[generated], 1_000)
+        rows = config.epochs * min(rows, config.limit or rows) + dev / 3  # scoring is a third of training
+        tokens = rows * (config.length if squad else min(config.length, _SENTENCE_TOKENS))
         each = tokens * flops_per_token(run, config.length, 0.0) / speed
         seconds += _COMPILE + len(config.seeds) * each
     return seconds

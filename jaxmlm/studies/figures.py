@@ -25,7 +25,7 @@ MARKERS, DASHES = "osD^vPX", ("-", "--", ":", "-.")
 WIDTH = 5.2
 # Stands for the page's text colour, so that one SVG serves light and dark; nearly black in a PNG.
 INK = "#0a0b0c"
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "jaxmlm",
     "font.size": 10,
@@ -126,7 +126,7 @@ def scores(results: Results, names: Sequence[str]) -> Figure | None:
 def _score_panel(axes: Axes, results: Results, measure: Measure) -> None:
     colour, path = colours(results), results.paths[0]
     firsts = list(dict.fromkeys(results.short(name) for name in results.labels))
-    raw = {results.short(name): results.values[name].get(path) for name in results.labels}
+    raw: dict[str, Any] = {results.short(name): results.values[name].get(path) for name in results.labels}
     number = numeric(raw.values())
     at = {short: float(raw[short]) if number else float(firsts.index(short)) for short in firsts}
     if number and min(at.values()) > 0 and max(at.values()) >= 20 * min(at.values()):
@@ -137,15 +137,20 @@ def _score_panel(axes: Axes, results: Results, measure: Measure) -> None:
         found = [(name, spread) for name in labels if (spread := measure.spread(name))]
         x = [at[results.short(name)] for name, _ in found]
         y = [100 * spread.mean for _, spread in found]
+        sds = [100 * (spread.sd or 0.0) for _, spread in found]
         line = {"color": INK, "alpha": 0.55, "lw": 1.2, "ls": DASHES[i % 4], "transform": here, "zorder": 2}
+        # Shifted lines do not count when the axes choose their limits.
+        around = [(value, mean + sd) for value, mean, sd in zip(x, y, sds, strict=True) for sd in (-sd, sd)]
+        if around:
+            axes.update_datalim(around)
         axes.plot(x, y, label=group or None, marker=MARKERS[i % 7] if group else None, ms=5, **line)
-        for (name, spread), value, mean in zip(found, x, y, strict=True):
-            sd = 100 * (spread.sd or 0.0)
+        for (name, spread), value, mean, sd in zip(found, x, y, sds, strict=True):
             look = {"color": colour[name], "zorder": 3}
             axes.plot([value] * 2, [mean - sd, mean + sd], "_-", ms=8, lw=2, transform=here, **look)
             axes.plot([value], [mean], MARKERS[i % 7], ms=8, transform=here, **look)
             if spread.n > 1:
                 seeds = [100 * score for score in measure.series[name].values()]
+                axes.update_datalim([(value, score) for score in seeds])
                 axes.plot([value] * len(seeds), seeds, "o", ms=3, alpha=0.6, transform=beside, **look)
     control = measure.spread(CONTROL)
     if control:
@@ -153,10 +158,14 @@ def _score_panel(axes: Axes, results: Results, measure: Measure) -> None:
         if control.sd:
             low, high = 100 * (control.mean - control.sd), 100 * (control.mean + control.sd)
             axes.axhspan(low, high, color=INK, alpha=0.08, lw=0)
-    axes.margins(x=0.08 + 0.03 * (len(results.groups) - 1))
+    axes.margins(x=0.08 + 0.03 * (len(results.groups) - 1), y=0.08)
+    axes.autoscale_view()
+    low, high = axes.get_ylim()
+    if high - low < 1.0:  # Below a point the scale would make a mountain of rounding.
+        axes.set_ylim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
     axes.set_xticks([at[short] for short in firsts], firsts)
     axes.minorticks_off()
-    axes.tick_params(axis="x", labelrotation=45 if sum(map(len, firsts)) > 36 else 0)
+    axes.tick_params(axis="x", labelrotation=45 if len(firsts) > 6 or sum(map(len, firsts)) > 36 else 0)
     axes.set_xlabel(path.replace(".", " ").replace("_", " "))
     axes.set_title(title(measure), loc="left")
 

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from html import escape
 
-from matplotlib.figure import Figure
-
 from jaxmlm.studies import figures
 from jaxmlm.studies import verdict as words
 from jaxmlm.studies.report import Report, columns, entry, heads, names, points
@@ -17,7 +15,7 @@ STYLE = """
   --card: #1e2125; --mask: #c9ced6; --maskink: #15171a; --random: #7a4314; --keep: #1f5a38; --mark: #6bb7f0; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-main, footer { max-width: 70rem; margin: 0 auto; padding: 1rem 1.25rem; overflow-wrap: anywhere; }
+main, footer { max-width: 74rem; margin: 0 auto; padding: 1rem 1.25rem; overflow-wrap: anywhere; }
 h1 { margin: .6rem 0; font-size: 1.7rem; line-height: 1.2; } h2 { margin: 2.2rem 0 .4rem; font-size: 1.2rem; }
 p { margin: .4rem 0; max-width: 52rem; } .soft, footer, figcaption { color: var(--soft); font-size: .88rem; }
 .note { border-left: 4px solid var(--mark); padding: .3rem .8rem; background: var(--card); }
@@ -27,8 +25,12 @@ li { margin: .3rem 0; }
 th, td { padding: .4rem .6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top;
   font-variant-numeric: tabular-nums; }
 th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
-.left { text-align: left; } .plain td { white-space: nowrap; } .first td, .first th { overflow-wrap: normal; }
-.first .value { font-weight: 600; } .first .sentence { min-width: 18rem; max-width: 26rem; }
+.left { text-align: left; } .plain td, .plain th { white-space: nowrap;
+    } .first td, .first th { overflow-wrap: normal; }
+.first th, .first td { padding: .4rem .38rem; }
+.spread { color: var(--soft); font-size: .8em; font-weight: 400; white-space: nowrap;
+  display: block; }
+.first .value { font-weight: 600; } .first .sentence { min-width: 15rem; max-width: 26rem; }
 .sentence { text-align: left; line-height: 1.7; } .best { font-weight: 700; color: var(--mark); }
 .mask, .random, .keep { border-radius: 3px; padding: 0 .2em; }
 .mask { background: var(--mask); color: var(--maskink); font-size: .72em; letter-spacing: .03em; }
@@ -45,7 +47,7 @@ dd, code { font-family: ui-monospace, monospace; font-size: .85rem; }
   .first td { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .12rem 0; }
   .first td::before { content: attr(data-head); color: var(--soft); }
   .first .sentence { display: block; max-width: none; padding: .3rem 0; } .first .sentence::before { content: none; }
-  .first td:empty { display: none; }
+  .first td:empty { display: none; } .spread { display: inline; }
   dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; }
 }
 """
@@ -82,7 +84,7 @@ def _section(title: str, content: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{content}</section>"
 
 
-def _figure(figure: Figure, name: str, caption: str) -> str:
+def _figure(figure: figures.Figure, name: str, caption: str) -> str:
     drawn = figures.svg(figure, name, caption)
     return f"<figure>{drawn}<figcaption>{escape(caption)}</figcaption></figure>"
 
@@ -99,9 +101,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str
         return f"<tr>{''.join(made)}</tr>"
 
     body = "".join(line("td", cells) for cells in rows)
-    return (
-        f'<div class="wide"><table class="plain"><thead>{line("th", head)}</thead><tbody>{body}</tbody></table></div>'
-    )
+    return _wide("plain", line("th", head), body)
+
+
+def _wide(name: str, head: str, body: str) -> str:
+    """A table that scrolls sideways by itself where the screen is narrow."""
+    return f'<div class="wide"><table class="{name}"><thead>{head}</thead><tbody>{body}</tbody></table></div>'
 
 
 def sentence(pieces: Sequence[tuple[str, str]]) -> str:
@@ -139,8 +144,10 @@ def first_table(results: Results, report: Report) -> str:
         if shown:
             cells.append(f'<td class="sentence">{sentence(report.sentences.get(name, []))}</td>')
         for column, leading in zip(listed, best, strict=True):
+            mean, _, rest = entry(column, name).partition(" ")
             mark = ' class="best"' if name in leading else ""
-            cells.append(f'<td{mark} data-head="{escape(column.heading)}">{escape(entry(column, name))}</td>')
+            number = f'<span>{escape(mean)} <span class="spread">{escape(rest)}</span></span>'
+            cells.append(f'<td{mark} data-head="{escape(column.heading)}">{number}</td>')
         lines.append("".join(cells))
     body = "".join(f"<tr>{line}</tr>" for line in lines[1:])
     states = {state for pieces in report.sentences.values() for _, state in pieces}
@@ -156,7 +163,8 @@ def first_table(results: Results, report: Report) -> str:
     metrics = ", ".join(f"{task} {results.measures[task].metric}" for task in results.tasks if task in results.measures)
     text = "Mean ± standard deviation (number of pre-training seeds; tuning seeds averaged first); scores times 100"
     text += f": {metrics}." if metrics else "."
-    text += " Bold: better than every other value beyond noise (paired t, Holm, 5 %)."
+    rival = "value" if len(results.paths) < 2 else f"{heads(results)[0]}, all else equal,"
+    text += f" Bold: better than every other {rival} beyond noise (paired t, Holm, 5 %)."
     if any(column.heading.startswith("perplexity") for column in listed):
         text += " Perplexity at 15 % masks favours training at 15 %: see the loss matrix."
     lacking = [
@@ -169,10 +177,7 @@ def first_table(results: Results, report: Report) -> str:
         if not there
     ]
     text += f" Not in these results: {', '.join(lacking)} scores." if lacking else ""
-    return (
-        f'<div class="wide"><table class="first"><thead><tr>{lines[0]}</tr></thead><tbody>{body}</tbody></table></div>'
-        f'<p class="soft">{escape(text)}{legend}</p>'
-    )
+    return _wide("first", f"<tr>{lines[0]}</tr>", body) + f'<p class="soft">{escape(text)}{legend}</p>'
 
 
 def _scores(results: Results) -> str:
@@ -180,7 +185,8 @@ def _scores(results: Results) -> str:
     for name in figures.score_names(results):
         figure = figures.scores(results, [name])
         if figure is not None:
-            drawn.append(_figure(figure, f"score-{len(drawn)}", figures.title(results.measures[name])))
+            title = figures.title(results.measures[name])
+            drawn.append(f"<figure>{figures.svg(figure, f'score-{len(drawn)}', title)}</figure>")
     if not drawn:
         return _soft("No BLiMP or fine-tuning scores yet: nothing to draw.")
     dashed = " Dashed: the encoder that was not pre-trained, ± sd." if results.control else ""
@@ -222,7 +228,7 @@ def every_seed(results: Results) -> str:
     rows = []
     for name, seed in order:
         found = [measure.series.get(name, {}).get(seed) for measure in shown.values()]
-        rows.append([cells[name, seed], *("–" if value is None else f"{value:.4f}" for value in found)])
+        rows.append([cells[name, seed], *("–" if v is None else f"{v:.1f}" if v >= 100 else f"{v:.4f}" for v in found)])
     return _table(["cell", *(name.removeprefix("heldout/") for name in shown)], rows, 1)
 
 

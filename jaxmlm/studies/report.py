@@ -170,7 +170,7 @@ def table(rows: Sequence[Row]) -> Table:
         drawn.add_column(head, style="cyan")
     listed = columns(results)
     for column in listed:
-        drawn.add_column(column.heading, justify="right")
+        drawn.add_column(column.heading, justify="right", min_width=max(map(len, column.heading.split())))
     best = [leaders(results, column.measure) for column in listed]
     for name in names(results):
         cells = [Text(entry(c, name), style="bold" if name in b else "") for c, b in zip(listed, best, strict=True)]

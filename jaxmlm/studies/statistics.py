@@ -163,7 +163,7 @@ def _ranks(point: Mapping[str, Any], paths: Sequence[str], points: list[dict[str
     ranks = []
     for path in paths:
         seen = [other.get(path) for other in points]
-        ranks.append(point.get(path) if numeric(seen) else seen.index(point.get(path)))
+        ranks.append(float(point[path] if numeric(seen) else seen.index(point.get(path))))
     return ranks
 
 

@@ -1,9 +1,9 @@
 """What a study found, in plain sentences: never more than the numbers carry."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from jaxmlm.studies.statistics import CONTROL, Measure, Pair, Results, against_control, pairs, text
+from jaxmlm.studies.statistics import CONTROL, Measure, Pair, Results, against_control, numeric, pairs, text
 
 
 def sentences(results: Results) -> list[str]:
@@ -88,7 +88,7 @@ def versus_control(results: Results, measure: Measure, title: str) -> tuple[str,
     base = _points(_mean(measure, CONTROL))
     head = f"Against the untrained encoder, {title} ({base} without pre-training): "
     if not able:
-        gains = ", ".join(f"{pair.a} {100 * pair.difference:+.1f} points" for pair in found)
+        gains = ", ".join(f"{pair.a} {_signed(pair.difference)} points" for pair in found)
         why = "one seed" if max(pair.seeds for pair in found) < 2 else "the same difference in every seed"
         return f"{head}{why}, so no error bar; {gains}.", ""
     better = [pair for pair in able if pair.sure and pair.difference > 0]
@@ -96,12 +96,11 @@ def versus_control(results: Results, measure: Measure, title: str) -> tuple[str,
     rest = [pair for pair in found if not pair.sure]
     parts = []
     if better:
-        parts.append("pre-training is better beyond noise at " + _and([_gain(pair) for pair in better]))
+        parts.append("pre-training is better beyond noise at " + _gains(better))
     if worse:
-        listed = _and([_gain(pair) for pair in worse])
-        parts.append(f"the untrained encoder is better, beyond noise, than {listed}")
+        parts.append(f"the untrained encoder is better, beyond noise, than {_gains(worse)}")
     if rest:
-        parts.append("no difference beyond noise at " + _and([_gain(pair) for pair in rest]))
+        parts.append("no difference beyond noise at " + _gains(rest))
     said = f"{head}{'; '.join(parts)}; {_footing(found)}."
     if worse:
         who = "every value" if len(worse) == len(found) else _and([pair.a for pair in worse])
@@ -117,43 +116,55 @@ def versus_control(results: Results, measure: Measure, title: str) -> tuple[str,
 def matrix(results: Results) -> list[str]:
     """What the loss matrix says: who wins at each evaluation rate, and whether each wins at its own."""
     losses = results.losses()
-    path = next((path for path in results.paths if path.rsplit(".", 1)[-1] == "rate"), None)
-    found = []
+    said: dict[str, list[str]] = {}
     for group, labels in results.groups.items():
-        best = {rate: measure.best(labels) for rate, measure in losses.items()}
-        best = {rate: name for rate, name in best.items() if name is not None}
+        best = {rate: name for rate, measure in losses.items() if (name := measure.best(labels))}
         if not best or len(labels) < 2:
             continue
-        where = f", at {group}" if group else ""
         lowest = ", ".join(f"{results.short(name)} at {_percent(rate)} masks" for rate, name in best.items())
         seeds = max(len(measure.series.get(name, {})) for measure in losses.values() for name in labels)
-        said = f"Held-out loss{where}, {'lowest mean' if seeds > 1 else 'one seed, lowest'}: {lowest}"
-        trained = {float(results.values[name][path]): name for name in labels} if path else {}
-        own = [rate for rate in best if rate in trained]
-        if len(own) > 1:
-            winners = [rate for rate in own if best[rate] == trained[rate]]
-            if len(winners) == len(own):
-                said += "; each rate is best at its own"
-            else:
-                losers = _and([text(rate) for rate in own if rate not in winners])
-                said += f"; so not every rate is best at its own (not {losers})"
-        found.append(f"{said}. A loss at one rate favours the run trained at it: none of them is the verdict.")
+        sentence = f"{'lowest mean' if seeds > 1 else 'one seed, lowest'}: {lowest}{_own(results, labels, best)}"
+        said.setdefault(sentence, []).append(group)
+    found = [f"Held-out loss{f', at {_and(groups)}' if groups != [''] else ''}, {x}." for x, groups in said.items()]
+    if found:
+        found.append("A loss at one rate favours the run trained at that rate, so none of them is the verdict.")
     return found
+
+
+def _own(results: Results, labels: Sequence[str], best: Mapping[float, str]) -> str:
+    """Whether each rate is best where it was trained; "" where rates were not varied."""
+    path = next((path for path in results.paths if path.rsplit(".", 1)[-1] == "rate"), None)
+    if path is None or not numeric(results.values[name].get(path) for name in labels):
+        return ""
+    trained = {float(results.values[name][path]): name for name in labels}
+    own = [rate for rate in best if rate in trained]
+    lost = [rate for rate in own if best[rate] != trained[rate]]
+    if len(own) < 2:
+        return ""
+    return (
+        f"; not every rate is best at its own, not {_and([text(r) for r in lost])}"
+        if lost
+        else ("; each rate is best at its own")
+    )
 
 
 def _pair(results: Results, pair: Pair) -> str:
     return f"{results.short(pair.a)} over {results.short(pair.b)} by {_numbers(pair)}"
 
 
-def _gain(pair: Pair) -> str:
-    return f"{pair.a} by {_numbers(pair)}"
+def _gains(found: Sequence[Pair]) -> str:
+    if len(found) <= 3:
+        return _and([f"{pair.a} by {_numbers(pair)}" for pair in found])
+    order = sorted(found, key=lambda pair: pair.difference)
+    ends = f"lowest {order[0].a} by {_numbers(order[0])}, highest {order[-1].a} by {_numbers(order[-1])}"
+    return f"{_and([pair.a for pair in found])}: {ends}"
 
 
 def _numbers(pair: Pair) -> str:
-    points = f"{100 * pair.difference:+.1f} points"
+    points = f"{_signed(pair.difference)} points"
     if math.isnan(pair.adjusted):
         return f"{points} (no error bar)"
-    return f"{points} (95 % interval {100 * pair.low:+.1f} to {100 * pair.high:+.1f}, {_p(pair.adjusted)})"
+    return f"{points} (95 % interval {_signed(pair.low)} to {_signed(pair.high)}, {_p(pair.adjusted)})"
 
 
 def _footing(found: Sequence[Pair]) -> str:
@@ -172,6 +183,10 @@ def _p(p: float) -> str:
 def _mean(measure: Measure, name: str) -> float:
     found = measure.spread(name)
     return math.nan if found is None else found.mean
+
+
+def _signed(value: float) -> str:
+    return f"{round(100 * value, 1) + 0.0:+.1f}"  # + 0.0 turns -0.0 into +0.0
 
 
 def _points(value: float) -> str:

@@ -60,7 +60,7 @@ def _pair(line: bytes, where: str) -> Pair:
     for name in names:
         if not isinstance(item, dict) or not isinstance(item.get(name), str):
             raise InputError(f"{where}: no text {name!r}: BLiMP lines have {', '.join(names)}")
-    uid, term, good, bad = (item[name] for name in names)
+    uid, term, good, bad = (str(item[name]) for name in names)
     return Pair(uid, FIELDS.get(term, term), good, bad)
 
 

@@ -72,8 +72,9 @@ def mask(
         return mask_rows(masking, key, examples, tokens, vocab)
 
     # Masking knows no mesh. Its look-ups and sorts are all within a row, so the compiler needs no collective.
-    apart: Any = jax.sharding.auto_axes
-    return apart(local, out_sharding=Masked(*(spec("batch", None),) * 4))(key, ids, examples)
+    rows: Any = spec("batch", None)
+    apart: Any = jax.sharding.auto_axes(local, out_sharding=Masked(rows, rows, rows, rows))
+    return apart(key, ids, examples)
 
 
 def mlm_task(store: Store, data: Data, masking: Masking, encoder: EncoderConfig, batch: int, seed: int) -> Task:

@@ -165,10 +165,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Append lines to a results.jsonl."""
-    whole = path.read_text().endswith("\n") if path.is_file() and path.stat().st_size else True
+    """Append lines to a results.jsonl; a last line that a kill cut short gives way."""
+    with open(path, "ab+") as f:
+        f.seek(0)
+        f.truncate(f.read().rfind(b"\n") + 1)
     with open(path, "a") as f:
-        f.write("" if whole else "\n")
         f.writelines(json.dumps(row) + "\n" for row in rows)
 
 

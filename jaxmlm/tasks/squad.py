@@ -221,13 +221,11 @@ def _first(squad: Squad, limit: int | None) -> Squad:
 
 
 def _batch(w: Windows, rows: np.ndarray, length: int, tokenizer: Tokenizer) -> Batch:
-    sequences = []
+    cls, sep, sequences = [tokenizer.cls_id], [tokenizer.sep_id], []
     for row in filled(rows):
         question, begin = w.question[row], w.begin[row]
         paragraph = w.paragraphs[w.paragraph_of[question]][begin : begin + w.count[row]]
-        sequences.append(
-            [tokenizer.cls_id, *w.questions[question], tokenizer.sep_id, *paragraph, tokenizer.sep_id]
-        )
+        sequences.append(np.concatenate([cls, w.questions[question], sep, paragraph, sep]))
     ids = pad(sequences, length, tokenizer.pad_id)
     return {
         "ids": ids,
@@ -254,7 +252,7 @@ def _predict(model: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
     """
     logits = model(batch["ids"], batch["segments"], None).astype(jnp.float32)
     length = logits.shape[1]
-    position = jnp.arange(length) - batch["first"][:, None]
+    position = jnp.arange(length)[None] - batch["first"][:, None]
     inside = (position >= 0) & (position < batch["count"][:, None])
     start, end = (jnp.where(inside, logits[..., i], -1e9) for i in range(2))
     later = jnp.pad(end, ((0, 0), (0, LONGEST_ANSWER - 1)), constant_values=-1e9)

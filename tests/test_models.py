@@ -1,0 +1,251 @@
+"""What a model must keep to: the mesh, padding, packing, remat and dtype change nothing but speed and memory."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmlm.errors import InputError
+from jaxmlm.models import Classifier, Encoder, EncoderConfig, MaskedLM, SpanPredictor, preset
+from jaxmlm.models.attention import attend, visibility
+from jaxmlm.models.layers import LayerNorm, dropout
+from jaxmlm.parallel import Mesh, make_mesh, place
+
+VOCAB = 67
+RNG = np.random.default_rng(0)
+SEGMENTS = np.ones((8, 8), np.int32)
+SEGMENTS[0, 3:], SEGMENTS[0, 7:], SEGMENTS[1:5, 6:] = 2, 0, 0
+BATCH: dict[str, Any] = {
+    "ids": RNG.integers(0, VOCAB, (8, 8), np.int32),
+    "segments": SEGMENTS,
+    "positions": RNG.integers(0, 6, (8, 2), np.int32),
+    "targets": RNG.integers(0, VOCAB, (8, 2), np.int32),
+}
+
+
+def small(**options: Any) -> EncoderConfig:
+    return EncoderConfig(**({"layers": 2, "width": 32, "heads": 8, "mlp": 64, "most_positions": 16} | options))
+
+
+# init 0.2 instead of 0.02: what a part of the model does must be seen in the result.
+CONFIGS = {
+    "pre, learned": small(init=0.2),
+    "post, rope": small(norm="post", positions="rope", init=0.2),
+    "no dropout": small(dropout=0.0, attention_dropout=0.0, init=0.2),
+}
+
+
+def loss(model: MaskedLM, batch: dict[str, Any], key: jax.Array | None) -> jax.Array:
+    """Mean of the targets' nats. Written with a mask: a gather from logits cut by vocabulary would not partition."""
+    logits = model.logits(model.hidden(batch["ids"], batch["segments"], key), batch["positions"])
+    at = jax.sharding.reshard(jnp.arange(logits.shape[-1])[None, None], jax.P(None, None, "tensor"))
+    right = jnp.where(at == batch["targets"][:, :, None], logits, 0.0).sum(-1)
+    return (jax.nn.logsumexp(logits, axis=-1) - right).mean()
+
+
+@functools.cache
+def judged(config: EncoderConfig, sizes: tuple[int, int, int] = (1, 1, 1), drop: bool = True) -> tuple[Any, Any]:
+    """Loss and gradients of the model of seed 0, made, used and differentiated on a mesh of these sizes."""
+    mesh = make_mesh(Mesh(*sizes), jax.devices()[: int(np.prod(sizes))])
+
+    @jax.jit
+    def run(key: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, MaskedLM]:
+        model = MaskedLM(Encoder(config, VOCAB, key), jax.random.fold_in(key, 1))
+        return jax.value_and_grad(loss)(model, batch, key if drop else None)
+
+    with jax.set_mesh(mesh):
+        return jax.device_get(run(jax.random.key(0), place(BATCH, mesh)))
+
+
+def made(config: EncoderConfig, vocab: int = VOCAB) -> MaskedLM:
+    return jax.jit(lambda key: MaskedLM(Encoder(config, vocab, key), key))(jax.random.key(0))
+
+
+def assert_same(a: Any, b: Any, tolerance: float = 1e-5) -> None:
+    """Two trees are equal but for rounding, leaf by leaf, relative to the largest entry of the leaf."""
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
+        np.testing.assert_allclose(x, y, atol=tolerance * np.abs(x).max(), rtol=0, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 8, 1), (2, 1, 4)], ids=str)
+@pytest.mark.parametrize("name", ["pre, learned", "post, rope"])
+def test_every_mesh_gives_the_same_loss_and_gradients_with_dropout(name, sizes):
+    if name == "post, rope" and sizes in ((8, 1, 1), (1, 8, 1)):
+        sizes = (1, 2, 4)  # norm and positions have no mesh axis of their own: one more mesh is enough for them
+    assert_same(judged(CONFIGS[name]), judged(CONFIGS[name], sizes))
+
+
+def test_dropout_needs_a_key_and_changes_the_loss():
+    with_key, without = judged(CONFIGS["pre, learned"])[0], judged(CONFIGS["pre, learned"], drop=False)[0]
+    assert abs(with_key - without) > 1e-3
+    assert_same(judged(CONFIGS["no dropout"])[0], without)
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share():
+    x = dropout(jax.random.key(0), 0.25, jnp.ones((64, 64)))
+    assert set(np.unique(x)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert abs(float(x.mean()) - 1) < 0.04
+
+
+def test_padded_vocabulary_is_never_predicted_and_gets_no_gradient():
+    model = made(CONFIGS["no dropout"])
+    hidden = jax.random.normal(jax.random.key(0), (1, 8, 32))
+    logits = np.asarray(model.logits(hidden, jnp.array([[0, 3]])))
+    assert model.encoder.embedding[...].shape[0] == logits.shape[-1] == 128
+    assert np.isneginf(logits[..., VOCAB:]).all() and np.isfinite(logits[..., :VOCAB]).all()
+    assert made(small(layers=1), vocab=131).encoder.embedding[...].shape[0] == 256
+    _, gradients = judged(CONFIGS["no dropout"])
+    table, bias = gradients.encoder.embedding[...], gradients.bias[...]
+    assert not table[VOCAB:].any() and not bias[VOCAB:].any()
+    assert (np.abs(table[:VOCAB]).max(1) > 0).all() and bias[:VOCAB].all()
+
+
+def test_logits_are_those_of_the_positions_asked_for():
+    model = made(CONFIGS["no dropout"])
+    hidden = jax.random.normal(jax.random.key(1), (2, 8, 32))
+    every = model.logits(hidden, jnp.broadcast_to(jnp.arange(8)[None], (2, 8)))
+    some = model.logits(hidden, jnp.array([[5, 0], [2, 7]]))
+    assert_same(every[0, jnp.array([5, 0]), :VOCAB], some[0, :, :VOCAB])
+    assert_same(every[1, jnp.array([2, 7]), :VOCAB], some[1, :, :VOCAB])
+
+
+@pytest.mark.parametrize("name", ["no dropout", "post, rope"])
+def test_padding_changes_nothing_and_gets_no_gradient(name):
+    encoder = made(CONFIGS[name]).encoder
+    ids, weights = BATCH["ids"] % (VOCAB - 1), RNG.normal(size=(8, 8, 32)).astype(np.float32)
+    real = (SEGMENTS > 0)[:, :, None]
+
+    @jax.jit
+    def run(encoder: Encoder, ids: jax.Array) -> tuple[jax.Array, Encoder]:
+        def total(encoder: Encoder) -> tuple[jax.Array, jax.Array]:
+            hidden = encoder(ids, jnp.asarray(SEGMENTS)) * real
+            return (hidden * weights).sum(), hidden
+
+        gradients, hidden = jax.grad(total, has_aux=True)(encoder)
+        return hidden, gradients
+
+    hidden, gradients = run(encoder, jnp.where(SEGMENTS > 0, ids, VOCAB - 1))
+    assert_same(hidden, run(encoder, jnp.where(SEGMENTS > 0, ids, 5))[0], 1e-6)
+    table = np.asarray(gradients.embedding[...])
+    assert not table[VOCAB - 1].any() and table[ids[SEGMENTS > 0]].any(1).all()
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
+
+
+def test_packed_documents_are_alone():
+    a, b = BATCH["ids"][0, :3], BATCH["ids"][0, 3:7]
+    ids, segments = np.full((3, 8), 9, np.int32), np.zeros((3, 8), np.int32)
+    ids[0, :7], segments[0, :3], segments[0, 3:7] = [*a, *b], 1, 2
+    ids[1, :3], segments[1, :3], ids[2, :4], segments[2, :4] = a, 1, b, 1
+    encoder = made(small(positions="rope", init=0.2)).encoder
+    hidden = encoder(jnp.asarray(ids), jnp.asarray(segments))
+    assert_same(hidden[0, :3], hidden[1, :3])
+    assert_same(hidden[0, 3:7], hidden[2, :4])  # rotary positions are relative
+    one = encoder(jnp.asarray(ids[:1]), jnp.asarray(np.minimum(segments[:1], 1)))
+    assert np.abs(one[0, :3] - hidden[0, :3]).max() > 1e-2
+
+
+@pytest.mark.parametrize("positions", ["learned", "rope"])
+def test_the_order_of_words_matters(positions):
+    encoder = made(small(positions=positions, init=0.2)).encoder
+    ids, ones = jnp.asarray(BATCH["ids"][5:6]), jnp.ones((1, 8), jnp.int32)
+    assert np.abs(encoder(ids[:, ::-1], ones)[:, ::-1] - encoder(ids, ones)).max() > 1e-2
+
+
+def test_remat_changes_the_program_and_not_the_result():
+    configs = CONFIGS["pre, learned"], small(init=0.2, remat=True)
+    assert_same(judged(configs[0]), judged(configs[1]))
+    batch, key = jax.tree.map(jnp.asarray, BATCH), jax.random.key(0)
+    plain, remat = (jax.jit(jax.grad(loss)).lower(made(c), batch, key).as_text() for c in configs)
+    assert remat.count("dot_general") > plain.count("dot_general")
+
+
+def test_a_rolled_scan_is_the_unrolled_one(monkeypatch):
+    unrolled = judged(CONFIGS["pre, learned"])
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    rolled = judged.__wrapped__(CONFIGS["pre, learned"])
+    assert_same(unrolled, rolled)
+    batch, key = jax.tree.map(jnp.asarray, BATCH), jax.random.key(0)
+    shape = jax.eval_shape(functools.partial(made, CONFIGS["pre, learned"]))
+    rolled_program = str(jax.make_jaxpr(loss)(shape, batch, key))
+    monkeypatch.undo()
+    assert "unroll=1" in rolled_program and "unroll=2" in str(jax.make_jaxpr(loss)(shape, batch, key))
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_where_it_counts():
+    exact, cheap = CONFIGS["no dropout"], small(dropout=0.0, attention_dropout=0.0, init=0.2, dtype="bfloat16")
+    model = made(cheap)
+    assert {x.dtype for x in jax.tree.leaves(model)} == {jnp.dtype("float32")}
+    shape = jax.eval_shape(model.hidden, BATCH["ids"], SEGMENTS)
+    assert shape.dtype == jnp.bfloat16
+    assert jax.eval_shape(model.logits, shape, BATCH["positions"]).dtype == jnp.float32
+    (a, a_gradients), (b, b_gradients) = judged(exact), judged(cheap)
+    assert 1e-6 < abs(a - b) < 0.02
+    assert_same(a_gradients, b_gradients, 0.1)
+
+
+def test_attention_is_softmax_over_the_visible():
+    q, k, v = RNG.normal(size=(3, 2, 5, 2, 4)).astype(np.float32)
+    segments = np.array([[1, 1, 2, 2, 0], [1, 1, 1, 1, 1]], np.int32)
+    got = attend(jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), visibility(jnp.asarray(segments)))
+    for b, h, i in np.ndindex(2, 2, 5):
+        seen = [j for j in range(5) if segments[b, j] == segments[b, i] != 0]
+        if seen:
+            share = np.exp([q[b, i, h] @ k[b, j, h] / 2 for j in seen])
+            expected = (share / share.sum()) @ v[b, seen, h]
+            np.testing.assert_allclose(got[b, i, h], expected, rtol=1e-5, atol=1e-6)
+    assert np.isfinite(got).all()
+
+
+def test_layer_norm_is_that_of_numpy():
+    x, scale, bias = (RNG.normal(3, 5, size=s).astype(np.float32) for s in ((4, 7, 16), (16,), (16,)))
+    norm = LayerNorm(16, 0.5)
+    norm.scale[...], norm.bias[...] = scale, bias
+    expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 0.5) * scale + bias
+    np.testing.assert_allclose(norm(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_heads_give_their_shapes_from_abstract_models():
+    config, key = small(dtype="bfloat16"), jax.random.key(0)
+    heads = {
+        (8, 3): lambda: Classifier(Encoder(config, VOCAB, key), 3, key),
+        (8, 1): lambda: Classifier(Encoder(config, VOCAB, key), 1, key),
+        (8, 8, 2): lambda: SpanPredictor(Encoder(config, VOCAB, key), key),
+    }
+    for shape, make in heads.items():
+        model = jax.eval_shape(make)
+        out = jax.eval_shape(lambda m, *x: m(*x), model, BATCH["ids"], SEGMENTS, key)
+        assert (out.shape, out.dtype) == (shape, jnp.float32)
+
+
+def test_a_classifier_reads_the_first_token():
+    make = lambda key: Classifier(Encoder(CONFIGS["no dropout"], VOCAB, key), 3, key)  # noqa: E731
+    model, ids = jax.jit(make)(jax.random.key(0)), jnp.asarray(BATCH["ids"])
+    first = model.encoder(ids, jnp.asarray(SEGMENTS))[:, 0]
+    out = jnp.tanh(first @ model.dense.kernel[...]) @ model.out.kernel[...]
+    assert_same(model(ids, jnp.asarray(SEGMENTS)), out)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"width": 30}, {"heads": 32, "positions": "rope"}, {"heads": 0}, {"layers": 0}, {"width": 0}, {"dropout": 1.0}]
+    + [{"mlp": 0}, {"most_positions": 0}, {"attention_dropout": -0.1}],
+    ids=str,
+)
+def test_sizes_that_cannot_be_are_refused(wrong):
+    with pytest.raises(InputError, match=f"model.{'width' if 'positions' in wrong else list(wrong)[0]}"):
+        small(**wrong)
+
+
+def test_too_long_an_input_is_refused_with_its_cure():
+    with pytest.raises(InputError, match="17 tokens.*most_positions.*16"):
+        ids = jnp.ones((1, 17), jnp.int32)
+        jax.eval_shape(lambda: Encoder(small(), VOCAB, jax.random.key(0))(ids, ids))
+
+
+def test_an_unknown_size_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match="tiny.*large"):
+        preset("huge")

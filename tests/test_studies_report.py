@@ -1,0 +1,280 @@
+"""The report: numbers against hand-computed ones, honest words, and a page that stands alone."""
+
+import itertools
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from jaxmlm.studies import figures, report, verdict
+from jaxmlm.studies.statistics import CONTROL, against_control, collect, compare, label, leaders, pairs
+
+
+def row(values, seed, stage, task, scores, *, main=None, tuning=None, tokens=None):
+    control = values is None
+    point = {} if control else values
+    cell = "control" if control else ",".join(f"{k.rsplit('.')[-1]}={v}" for k, v in point.items())
+    return {
+        "cell": f"{cell},seed={seed}", "values": point, "control": control, "seed": seed, "stage": stage, "task": task,
+        "tuning_seed": tuning, "main": main, "scores": scores, "seconds": 2.0, "tokens": tokens,
+        "tokens_per_second": tokens and tokens / 2,
+    }  # fmt: skip
+
+
+def blimp(scores: dict[float | None, list[float]]) -> list[dict]:
+    """BLiMP rows: rate (None: the control) -> accuracy of seeds 0, 1, ..."""
+    return [
+        row(rate and {"masking.rate": rate}, seed, "blimp", "blimp", {"accuracy": v, "field/syntax": v, "set/x": v},
+            main="accuracy")
+        for rate, values in scores.items()
+        for seed, v in enumerate(values)
+    ]  # fmt: skip
+
+
+def whole() -> list[dict]:
+    """Two rates and the control, three seeds, every stage, one task tuned twice."""
+    rows = blimp({0.15: [0.60, 0.62, 0.61], 0.4: [0.70, 0.72, 0.725], None: [0.50, 0.51, 0.49]})
+    for rate, seed in itertools.product((0.15, 0.4, None), range(3)):
+        point = rate and {"masking.rate": rate}
+        if rate:
+            rows.append(row(point, seed, "pretrain", "mlm", {"loss": 3.0}, tokens=1000))
+        losses = {f"loss@{at:.2f}": 4 + abs(at - (rate or 9)) + 0.01 * seed for at in (0.15, 0.4)}
+        rows.append(row(point, seed, "heldout", "mlm", losses | {"perplexity": math.exp(losses["loss@0.15"])}))
+        for tuning, score in enumerate((0.5 + (rate or 0) / 10, 0.6 + (rate or 0) / 10 + 0.01 * seed)):
+            rows.append(row(point, seed, "finetune", "rte", {"accuracy": score}, main="accuracy", tuning=tuning))
+    return rows
+
+
+def last(rows) -> str:
+    return verdict.sentences(collect(rows))[-1]
+
+
+def test_summary_equals_numbers_by_hand():
+    found = report.summary(whole())
+    one = found["rates"]["0.40"]
+    assert one["scores"]["blimp"]["metric"] == "accuracy"
+    assert one["scores"]["blimp"]["mean"] == pytest.approx(0.715)
+    assert one["scores"]["blimp"]["sd"] == pytest.approx(math.sqrt((0.015**2 + 0.005**2 + 0.01**2) / 2))
+    # Tuning seeds are averaged first: 0.59, 0.595 and 0.6 are three replicates, not six.
+    assert one["scores"]["rte"]["mean"] == pytest.approx(0.595)
+    assert one["scores"]["rte"]["sd"] == pytest.approx(0.005)
+    assert one["scores"]["rte"]["n"] == 3
+    assert one["heldout"]["loss@0.40"]["mean"] == pytest.approx(4.01)
+    assert (one["tokens"], one["tokens_per_second"], one["seconds"]) == (3000, 500, 2.0 * 15)
+    assert found["control"]["scores"]["blimp"]["mean"] == pytest.approx(0.5)
+    assert found["missing"] == []
+    json.dumps(found, allow_nan=False)
+
+
+def test_paired_difference_equals_the_t_test_by_hand():
+    # Differences 1, 2, 3: mean 2, sd 1, standard error 1/sqrt(3); t quantile of 2 degrees of freedom 4.302653.
+    found = compare("a", "b", {"a": {0: 2.0, 1: 4.0, 2: 6.0}, "b": {0: 1.0, 1: 2.0, 2: 3.0}})
+    assert found.paired and found.seeds == 3 and found.difference == 2.0
+    assert found.high - 2.0 == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
+    assert found.p == pytest.approx(0.0741799, rel=1e-4)
+
+
+def test_seeds_that_are_not_shared_fall_back_to_welch():
+    found = compare("a", "b", {"a": {0: 2.0, 1: 4.0}, "b": {5: 1.0, 6: 2.0}})
+    # Variances 2 and 0.5, both over 2: error sqrt(1.25), t = 1.5 / 1.118 on 1.4706 degrees of freedom.
+    assert not found.paired
+    assert found.p == pytest.approx(0.3498856, rel=1e-5)
+
+
+def test_one_seed_and_equal_differences_give_no_p():
+    assert math.isnan(compare("a", "b", {"a": {0: 2.0}, "b": {0: 1.0}}).p)
+    assert math.isnan(compare("a", "b", {"a": {0: 2.0, 1: 2.0}, "b": {0: 1.0, 1: 1.0}}).p)
+    assert compare("a", "b", {"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0, 1: 2.0}}).p == 1.0
+
+
+def test_pairs_are_holm_corrected_and_the_better_is_first():
+    results = collect(blimp({0.15: [0.60, 0.62, 0.61], 0.4: [0.70, 0.72, 0.725], 0.8: [0.6, 0.61, 0.63]}))
+    found = pairs(results, results.measures["blimp"])
+    assert len(found) == 3 and all(pair.difference >= 0 for pair in found)
+    assert min(found, key=lambda pair: pair.p).adjusted == pytest.approx(3 * min(pair.p for pair in found))
+    assert all(pair.adjusted >= pair.p for pair in found)
+
+
+def test_lower_is_better_for_a_loss():
+    results = collect(whole())
+    assert leaders(results, results.measures["heldout/loss@0.15"]) == set()  # The same difference in every seed.
+    assert results.measures["heldout/loss@0.15"].best(results.labels) == "0.15"
+
+
+def test_a_clear_win_is_said_with_its_numbers():
+    rows = blimp({0.15: [0.60, 0.62, 0.61], 0.4: [0.70, 0.72, 0.725], None: [0.50, 0.51, 0.49]})
+    assert last(rows) == (
+        "Verdict: by BLiMP accuracy, 0.40 is best, and pre-training beats the untrained encoder at every value."
+    )
+    assert "0.40 is best beyond noise, 0.40 over 0.15 by +10.5 points (95 % interval +" in report.verdict(rows)
+    assert report.verdict(rows).endswith(last(rows))
+    results = collect(rows)
+    assert leaders(results, results.measures["blimp"]) == {"0.40"}
+    assert [pair.a for pair in against_control(results, results.measures["blimp"])] == ["0.15", "0.40"]
+
+
+def test_noise_is_called_noise():
+    rows = blimp({0.15: [0.60, 0.66, 0.61], 0.4: [0.64, 0.60, 0.65]})
+    assert last(rows) == "Verdict: by BLiMP accuracy, no difference beyond noise."
+    results = collect(rows)
+    assert leaders(results, results.measures["blimp"]) == set()
+
+
+def test_one_value_may_be_worse_without_any_being_best():
+    rows = blimp({0.15: [0.70, 0.72, 0.71], 0.4: [0.71, 0.705, 0.725], 0.8: [0.50, 0.521, 0.509]})
+    assert last(rows) == (
+        "Verdict: by BLiMP accuracy, no single best beyond noise, "
+        "but 0.80 is worse than 0.15 and 0.80 is worse than 0.40."
+    )
+
+
+def test_one_seed_gives_no_verdict():
+    rows = blimp({0.15: [0.60], 0.4: [0.70], None: [0.5]})
+    assert last(rows) == "Verdict: by BLiMP accuracy, one seed, so no verdict is possible."
+    assert "no error bar" in report.verdict(rows)
+    assert report.summary(rows)["rates"]["0.15"]["scores"]["blimp"]["sd"] is None
+    assert report.summary(rows)["pairs"][0]["p"] is None
+
+
+def test_a_better_control_is_said_and_nothing_is_bold():
+    rows = blimp({0.15: [0.40, 0.42, 0.41], 0.4: [0.45, 0.462, 0.464], None: [0.60, 0.61, 0.605]})
+    assert last(rows).endswith("but the untrained encoder is better than every value.")
+    results = collect(rows)
+    assert leaders(results, results.measures["blimp"]) == set()
+
+
+def test_a_loss_alone_is_no_verdict_and_the_matrix_is_read():
+    rows = [r for r in whole() if r["stage"] in ("pretrain", "heldout")]
+    words = report.verdict(rows)
+    assert words.startswith("Held-out loss, lowest mean: 0.15 at 15 % masks, 0.40 at 40 % masks; each rate is best at")
+    assert words.endswith("a loss alone is no verdict.")
+    for r in rows:
+        r["scores"]["loss@0.40"] = 4.0 if r["values"] == {"masking.rate": 0.15} else 5.0
+    assert "not every rate is best at its own, not 0.40" in report.verdict(rows)
+
+
+def test_what_is_unfinished_is_named():
+    rows = [r for r in whole() if (r["cell"], r["stage"]) != ("rate=0.4,seed=2", "blimp")]
+    rows[-1]["scores"]["accuracy"] = math.nan
+    missing = report.summary(rows)["missing"]
+    assert missing[0] == "rate=0.4,seed=2 has no result yet for: blimp"
+    assert missing[1] == "control,seed=2, rte: not a finite number, left out: accuracy"
+    assert report.summary(rows)["rates"]["0.40"]["scores"]["blimp"]["n"] == 2
+
+
+def test_a_row_written_twice_counts_once():
+    rows = blimp({0.15: [0.6, 0.7]})
+    again = json.loads(json.dumps(rows[0]))
+    again["scores"]["accuracy"] = 0.5
+    assert report.summary([*rows, again])["rates"]["0.15"]["scores"]["blimp"]["mean"] == pytest.approx(0.6)
+
+
+def test_two_paths_are_compared_within_the_second():
+    rows = [
+        row({"masking.rate": rate, "model.layers": layers}, seed, "blimp", "blimp",
+            {"accuracy": 0.5 + rate * layers / 20 + (0.001, 0.004, 0.002)[(seed + layers + int(20 * rate)) % 3]})
+        for rate, layers, seed in itertools.product((0.15, 0.4), (2, 4), range(3))
+    ]  # fmt: skip
+    results = collect(rows)
+    assert list(results.groups) == ["layers 2", "layers 4"]
+    assert results.labels[0] == label({"masking.rate": 0.15, "model.layers": 2}) == "rate=0.15,layers=2"
+    assert {(pair.a, pair.b) for pair in pairs(results, results.measures["blimp"])} == {
+        ("rate=0.40,layers=2", "rate=0.15,layers=2"),
+        ("rate=0.40,layers=4", "rate=0.15,layers=4"),
+    }
+    assert last(rows) == "Verdict: by BLiMP accuracy, 0.40 is best at layers 2 and layers 4."
+    assert "values" in report.summary(rows)
+
+
+class Page(HTMLParser):
+    """Checks that tags close in order, and keeps attributes and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack, self.attributes, self.ids, self.text = [], [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, *pair) for pair in attrs]
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in ("meta", "path", "use", "rect"):
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes += [(tag, *pair) for pair in attrs]
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def drawn(tmp_path, rows, **fields) -> tuple[str, Page]:
+    report.write(tmp_path, report.Report("A <b>title</b> & more", rows, **fields))
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Page()
+    page.feed(source)
+    assert page.stack == []
+    return source, page
+
+
+def test_the_page_stands_alone_and_escapes_what_it_is_given(tmp_path):
+    curves = {"rate=0.4,seed=0": [{"step": 10 * i, "loss": 5 - i / 9, "tokens": 640 * i} for i in range(1, 9)]}
+    sentences = {"0.40": [("▁a", "plain"), ("▁<i>", "random"), ("▁bird", "mask"), ("s", "keep"), ("▁&amp;", "plain")]}
+    source, page = drawn(
+        tmp_path, whole(), curves=curves, sentences=sentences, note="no <evidence>",
+        provenance={"command": "jaxmlm study 'a&b' <x>"},
+    )  # fmt: skip
+    assert source.count("<svg") == 5  # BLiMP and rte against the rate, losses, matrix, fields.
+    assert "<b>title" not in source and "<i>" not in source and "A <b>title</b> & more" in page.text
+    assert "no <evidence>" in page.text and "jaxmlm study 'a&b' <x>" in page.text and "&amp;" in page.text
+    assert "[MASK]" in page.text and "bird" not in page.text
+    assert not re.search(r"https?:|<script|<link|<img|@import|url\((?!#)", source)
+    references = [v for _, name, v in page.attributes if name in ("src", "href", "xlink:href")]
+    assert all(value.startswith("#") and value[1:] in page.ids for value in references)
+    assert len(page.ids) == len(set(page.ids))
+    assert '<td class="best" data-head="BLiMP">' in source
+    assert CONTROL in page.text
+
+
+def test_the_same_results_give_the_same_page(tmp_path):
+    assert drawn(tmp_path / "a", whole())[0] == drawn(tmp_path / "b", whole())[0]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [r for r in whole() if r["stage"] == "pretrain"],
+        [r for r in whole() if r["stage"] == "heldout" and r["seed"] == 0],
+        [r for r in whole() if r["control"]],
+        [row({}, 0, "blimp", "blimp", {"accuracy": 0.5})],
+        [row({"masking.units": u}, 0, "blimp", "blimp", {"accuracy": 0.5, "field/a": 0.5}) for u in ("word", "span")],
+        blimp({round(0.1 * i, 1): [0.5, 0.5 + 0.01 * i] for i in range(1, 10)}),
+    ],
+    ids=["nothing", "pretrain", "heldout", "control", "one-cell", "words", "nine"],
+)
+def test_missing_parts_are_left_out_in_words(tmp_path, rows):
+    _, page = drawn(tmp_path, rows)
+    assert "Verdict:" in page.text
+    json.dumps(report.summary(rows), allow_nan=False)
+    report.table(rows)
+
+
+def test_the_terminal_shows_the_same_table():
+    console = Console(width=150)
+    with console.capture() as captured:
+        console.print(report.table(whole()))
+    shown = captured.get()
+    assert "71.5 ± 1.3 (3)" in shown and "59.5 ± 0.5 (3)" in shown and CONTROL in shown
+
+
+def test_figures_are_saved_without_the_sentences(tmp_path):
+    rows = whole()
+    paths = figures.save_all(report.Report("t", rows), tmp_path)
+    assert [path.name for path in paths] == ["scores.png", "matrix.png", "fields.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
