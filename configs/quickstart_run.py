@@ -19,5 +19,5 @@ def config() -> Run:
         # Rotary positions leave the unigram plateau earlier; a model that sees so little text needs no dropout.
         model=EncoderConfig(layers=2, width=128, heads=2, positions="rope", dropout=0.0, attention_dropout=0.0),
         optim=Optim(learning_rate=2e-3),
-        loop=Loop(steps=900, batch=32, save_every=300),
+        loop=Loop(steps=600, batch=32, save_every=300),
     )

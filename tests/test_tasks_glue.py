@@ -22,7 +22,7 @@ def tokenizer():
     return Tokenizer.train([" ".join(WORDS)] * 4, 28)
 
 
-def write(folder, spec, rows, split="train", ending="\n", start=""):
+def write(folder, spec, rows, split="train", ending="\n"):
     """A file of this task: rows of (label, sentence, ...), other columns filled with "x"."""
     columns = spec.header or ("index", *spec.texts, spec.label)
     lines = [] if spec.header else [columns]
@@ -31,7 +31,7 @@ def write(folder, spec, rows, split="train", ending="\n", start=""):
         lines.append([values.get(name, "x") for name in columns])
     path = folder / spec.folder / {"train": spec.train, "dev": spec.dev}[split]
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes((start + "".join("\t".join(line) + ending for line in lines)).encode())
+    path.write_bytes("".join("\t".join(line) + ending for line in lines).encode())
     return path
 
 
@@ -48,8 +48,9 @@ def test_every_task_is_read_by_its_columns_and_label_names(tmp_path, name):
 
 
 def test_byte_order_mark_line_ends_and_other_separators_of_lines(tmp_path):
-    rows = [("entailment", "a\u2028b\x0bc", "d\re")]
-    write(tmp_path, RTE, rows, ending="\r\n", start="\ufeff")
+    path = write(tmp_path, RTE, [("entailment", "a\u2028b\x0bc", "d\re")], ending="\r\n")
+    path.write_bytes("\ufeff".encode() + path.read_bytes().replace(b"index\t", b"").replace(b"x\t", b""))
+    assert path.read_bytes().startswith("\ufeffsentence1".encode())
     assert glue.read(RTE, tmp_path, "train").texts == (["a\u2028b\x0bc"], ["d\re"])
 
 

@@ -141,6 +141,13 @@ def test_windows_cover_each_paragraph_and_characters_lead_back_to_the_answer(fol
     assert w.lost == len(lost) and (lost == [] or length == 32)  # windows that do not overlap cut answers
 
 
+def test_tokens_of_an_answer_are_those_that_share_a_character_with_it():
+    offsets = np.array([[0, 1], [1, 4], [4, 4], [5, 8], [8, 9]])
+    spans = {(1, 3): (1, 1), (5, 3): (3, 3), (1, 7): (1, 3), (2, 1): (1, 1), (3, 3): (1, 3), (0, 9): (0, 4)}
+    for (start, length), tokens in spans.items():
+        assert squad._tokens(offsets, "x" * length, start) == tokens
+
+
 def test_an_answer_longer_than_any_window_is_lost(tokenizer):
     text = "the fox sees the hen and the owl " * 3
     data = squad.Squad([text], [squad.Question("q", "who?", 0, ((text.strip(), 0),))])

@@ -28,7 +28,7 @@ def study(name: str, scale: str, text: str, glue: str, blimp: str, vary: tuple[V
     """A study of this name at this scale over these axes."""
     pod = scale == "pod"
     base = POD if pod else CPU
-    learning_rate, tasks = (5e-5, POD_TASKS) if pod else (1e-3, ("cola", "rte"))
+    learning_rate, tasks = (5e-5, POD_TASKS) if pod else (2e-4, ("cola", "rte"))
     sizes = {"epochs": 3.0, "batch": 32 if pod else 16, "length": 128 if pod else 64}
     return Study(
         workdir=f"runs/paper_{name}_{scale}",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from grain.experimental import index_shuffle
 
-from jaxmlm.data.store import Store
+from jaxmlm.data.store import Store, Stream
 from jaxmlm.errors import InputError
 
 
@@ -21,7 +21,7 @@ class Batches:
     [host * B / hosts, (host + 1) * B / hosts).
     """
 
-    tokens: np.ndarray
+    tokens: np.ndarray | Stream
     cls_id: int
     length: int
     batch: int

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,40 +71,36 @@ def build(
     `documents` is called twice, `source` describes the text in the manifest, `progress` is told (stage, documents
     done, tokens done).
     """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder} is there and is no token store: name another --data.store or --workdir")
     progress("tokenizer", 0, 0)
     tokenizer = Tokenizer.train(_first_words(documents(), data.tokenizer_words), data.vocab, data.lowercase)
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    (part / "tokenizer.model").write_bytes(tokenizer.model)
-    dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
-    splits = {name: _Writer(part, name, dtype) for name in ("train", "valid")}
-    for chunk in _batched(documents(), 500):
-        for text, ids in zip(chunk, tokenizer.encode_batch(list(chunk)), strict=True):
-            held_out = int.from_bytes(hashlib.sha1(text.encode("utf-8", "replace")).digest()[:8]) < data.valid * 2**64
-            splits["valid" if held_out else "train"].add([*ids, tokenizer.sep_id])
-        progress("tokens", *(sum(getattr(w, what) for w in splits.values()) for what in ("documents", "tokens")))
-    manifest = {
-        "format": 1,
-        "dtype": dtype.name,
-        "vocab": tokenizer.size,
-        "tokenizer_sha256": sha256(part / "tokenizer.model"),
-        "data": data.content(),
-        "source": source,
-        **{name: writer.close() for name, writer in splits.items()},
-    }
-    least = 4 * data.length
-    if manifest["train"]["tokens"] + manifest["valid"]["tokens"] < least:
-        got = manifest["train"]["tokens"]
-        shutil.rmtree(part)
-        raise InputError(
-            f"the text {data.text!r} gives {got} tokens, less than a few rows of {data.length}: give more text or "
-            "a smaller data.length"
-        )
-    if manifest["valid"]["tokens"] < data.length or manifest["train"]["tokens"] < data.length:
-        _split_stream(part, manifest, dtype, data)
-    (part / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    os.replace(part, folder)
+    with _whole(folder) as part, ExitStack() as opened:
+        (part / "tokenizer.model").write_bytes(tokenizer.model)
+        dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
+        splits = {name: opened.enter_context(_Writer(part, name, dtype)) for name in ("train", "valid")}
+        for chunk in _batched(documents(), 500):
+            for text, ids in zip(chunk, tokenizer.encode_batch(list(chunk)), strict=True):
+                splits["valid" if _hash(text) < data.valid * 2**64 else "train"].add([*ids, tokenizer.sep_id])
+            progress("tokens", *(sum(getattr(w, what) for w in splits.values()) for what in ("documents", "tokens")))
+        manifest = {
+            "format": 1,
+            "dtype": dtype.name,
+            "vocab": tokenizer.size,
+            "tokenizer_sha256": sha256(part / "tokenizer.model"),
+            "data": data.content(),
+            "source": source,
+            **{name: writer.close() for name, writer in splits.items()},
+        }
+        least = 4 * data.length
+        if (got := manifest["train"]["tokens"] + manifest["valid"]["tokens"]) < least:
+            raise InputError(
+                f"the text {data.text!r} gives {got} tokens, less than a few rows of {data.length}: give more text or "
+                "a smaller data.length"
+            )
+        if manifest["valid"]["tokens"] < data.length or manifest["train"]["tokens"] < data.length:
+            _split_stream(part, manifest, dtype, data)
+        (part / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     return Store(folder)
 
 
@@ -116,9 +113,10 @@ class Store:
         if not path.is_file():
             raise InputError(f"{self.folder} holds no token store (no manifest.json): make one with jaxmlm prepare")
         self.manifest = json.loads(path.read_text())
-        self.tokenizer = Tokenizer.load(self.folder / "tokenizer.model")
-        if sha256(self.folder / "tokenizer.model") != self.manifest["tokenizer_sha256"]:
+        model = self.folder / "tokenizer.model"
+        if not model.is_file() or sha256(model) != self.manifest["tokenizer_sha256"]:
             raise InputError(f"{self.folder}: tokenizer.model is not the one that wrote this store: prepare it again")
+        self.tokenizer = Tokenizer.load(model)
 
     def check(self, data: Data) -> None:
         """Refuse a store that was made from another text or with other settings."""
@@ -130,8 +128,8 @@ class Store:
                 f"{want[key]!r}: name another --data.store or --workdir"
             )
 
-    def tokens(self, split: str) -> np.ndarray:
-        """The stream of a split, memory-mapped; several shards are joined."""
+    def tokens(self, split: str) -> "np.ndarray | Stream":
+        """The stream of a split, memory-mapped."""
         dtype = np.dtype(self.manifest["dtype"])
         parts = []
         for shard in self.manifest[split]["shards"]:
@@ -139,7 +137,25 @@ class Store:
             if not path.is_file() or path.stat().st_size != shard["tokens"] * dtype.itemsize:
                 raise InputError(f"{path} is missing or not whole: delete the store and prepare it again")
             parts.append(np.memmap(path, dtype, mode="r"))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return parts[0] if len(parts) == 1 else Stream(parts)
+
+
+class Stream:
+    """Several shards as one array of tokens, of which only what is asked for is read."""
+
+    def __init__(self, parts: list[np.ndarray]):
+        self.parts, self.starts = parts, np.cumsum([0, *map(len, parts)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        """The tokens at these places, in the shape of `index`."""
+        out = np.empty(index.shape, self.parts[0].dtype)
+        for part, start in zip(self.parts, self.starts[:-1], strict=True):
+            here = (index >= start) & (index < start + len(part))
+            out[here] = part[index[here] - start]
+        return out
 
 
 class _Writer:
@@ -149,9 +165,15 @@ class _Writer:
         self.shards: list[dict] = []
         self._next()
 
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
     def add(self, ids: list[int]) -> None:
         """Append a document."""
-        if self.shards[-1]["tokens"] + len(ids) > SHARD:
+        if self.shards[-1]["tokens"] and self.shards[-1]["tokens"] + len(ids) > SHARD:
             self._file.close()
             self._next()
         array = np.asarray(ids, self.dtype)
@@ -175,15 +197,39 @@ class _Writer:
 
 def _split_stream(folder: Path, manifest: dict, dtype: np.dtype, data: Data) -> None:
     """A text of few documents: one split got nothing, so the end of the stream is held out instead."""
-    whole = np.concatenate(
-        [np.fromfile(folder / manifest[name]["shards"][0]["file"], dtype) for name in ("train", "valid")]
-    )
+    files = [folder / shard["file"] for name in ("train", "valid") for shard in manifest[name]["shards"]]
+    whole = np.concatenate([np.fromfile(file, dtype) for file in files])
+    for file in files:
+        file.unlink()
     cut = len(whole) - max(data.length, int(data.valid * len(whole)))
     for name, part in (("train", whole[:cut]), ("valid", whole[cut:])):
         path = folder / f"{name}-00000.bin"
         part.tofile(path)
         shard = {"file": path.name, "tokens": len(part), "sha256": sha256(path)}
         manifest[name] = {"documents": manifest[name]["documents"], "tokens": len(part), "shards": [shard]}
+
+
+def _hash(text: str) -> int:
+    """64 bits of the text, the same for ever."""
+    return int.from_bytes(hashlib.sha1(text.encode("utf-8", "replace")).digest()[:8])
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A new folder beside this one, which takes its name at the end; after an error nothing is left of it."""
+    part = folder.with_name(folder.name + ".part")
+    fresh = [parent for parent in part.parents if not parent.exists()]
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        os.replace(part, folder)
+    except BaseException:
+        shutil.rmtree(part)
+        with suppress(OSError):  # somebody else wrote there meanwhile
+            for parent in fresh:
+                parent.rmdir()
+        raise
 
 
 def _first_words(texts: Iterable[str], words: int) -> Iterator[str]:

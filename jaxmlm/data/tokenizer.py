@@ -73,9 +73,11 @@ class Tokenizer:
             if few := re.search(r"smaller than required_chars. \d+ vs (\d+)", str(e)):
                 raise InputError(
                     f"a vocabulary of {size} pieces is too small for the characters of this text: set data.vocab to "
-                    f"{int(few[1]) + 1} or more"
+                    f"{few[1]} or more"
                 ) from e
-            raise InputError(f"no tokenizer can be trained on this text: {str(e).splitlines()[-1]}") from e
+            raise InputError(
+                f"no tokenizer can be trained on this text: is it empty? ({str(e).splitlines()[-1]})"
+            ) from e
         return cls(out.getvalue())
 
     def encode(self, text: str) -> list[int]:
@@ -100,10 +102,10 @@ class Tokenizer:
         ids, offsets = [], []
         for piece in pieces:
             begin, end = int(char[piece.begin]), int(char[piece.end])
-            if begin == end < len(text) and piece.piece.strip(_SPACE):
-                end += 1
             while begin < end and text[begin].isspace():  # a word's first piece carries the space before it
                 begin += 1
+            if begin == end < len(text) and piece.piece.strip(_SPACE):
+                end += 1
             ids.append(piece.id)
             offsets.append((begin, end))
         return ids, offsets

@@ -1,0 +1,95 @@
+"""Documents out of files of every kind, and one clear line for a file that is not right."""
+
+import gzip
+import lzma
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxmlm.data.sources import documents, files, fingerprint
+from jaxmlm.errors import InputError
+
+TEXT = "one\ntwo\n\n \t\nthree ä\n\n"
+PACK = {
+    "txt": bytes,
+    "gz": gzip.compress,
+    "xz": lzma.compress,
+    "zst": zstandard.ZstdCompressor(write_checksum=True).compress,
+}
+
+
+def write(folder, name, raw):
+    (folder / name).write_bytes(raw)
+    return folder / name
+
+
+@pytest.mark.parametrize("kind", PACK)
+@pytest.mark.parametrize("change", [str, lambda t: "\ufeff" + t, lambda t: t.replace("\n", "\r\n")])
+def test_layouts(tmp_path, kind, change):
+    path = write(tmp_path, f"a.{kind}", PACK[kind](change(TEXT).encode()))
+    assert list(documents([path])) == ["one\ntwo", "three ä"]
+    assert list(documents([path, path], "line")) == ["one", "two", "three ä"] * 2
+    (whole,) = documents([path], "file")
+    assert whole.split() == ["one", "two", "three", "ä"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.text("aé\U0001f600 .", min_size=1).map(str.strip).filter(bool), min_size=1), max_size=5))
+def test_what_was_written_is_read(tmp_path_factory, wanted):
+    texts = ["\n".join(lines) for lines in wanted]
+    path = write(tmp_path_factory.mktemp("text"), "a.txt", "\n\n".join(texts).encode())
+    assert list(documents([path])) == texts
+    assert list(documents([path], "line")) == [line for lines in wanted for line in lines]
+
+
+def test_patterns(tmp_path):
+    for name in ("b.txt", "a.txt", "c.md", "d[1].txt"):
+        write(tmp_path, name, name.encode())
+    assert [path.name for path in files(f"{tmp_path}/*.md, {tmp_path}/?.txt")] == ["c.md", "a.txt", "b.txt"]
+    assert [path.name for path in files(f"{tmp_path}/d[1].txt")] == ["d[1].txt"]
+    assert [row["bytes"] for row in fingerprint(files(f"{tmp_path}/?.txt"))] == [5, 5]
+    one, other = fingerprint(files(f"{tmp_path}/?.txt"))
+    assert one["sha256"] != other["sha256"]
+
+
+@pytest.mark.parametrize("pattern", ["none.txt", "*.none", "", ".", "a.txt,none.txt"])
+def test_a_missing_file(tmp_path, monkeypatch, pattern):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "a.txt", b"a")
+    with pytest.raises(InputError, match="no text file at"):
+        files(pattern)
+
+
+def test_an_empty_file(tmp_path):
+    write(tmp_path, "a.txt", b"")
+    with pytest.raises(InputError, match="a.txt is empty"):
+        files(f"{tmp_path}/a.txt")
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_bytes_that_are_not_utf8_name_their_line(tmp_path, kind):
+    path = write(tmp_path, f"a.{kind}", PACK[kind](b"one\n\nthr\xe9e\n"))
+    with pytest.raises(InputError, match=rf"a\.{kind}, line 3: not UTF-8 text .*byte 3 "):
+        list(documents([path]))
+
+
+@pytest.mark.parametrize("kind", ["gz", "xz", "zst"])
+def test_a_packed_file_that_is_not_whole(tmp_path, kind):
+    raw = b"\n\n".join(str(i * 7919 % 10007).encode() for i in range(60_000))
+    packed = PACK[kind](raw)
+    broken = bytearray(packed)
+    broken[200:300] = b"\xff" * 100
+    for name, data in {"half": packed[: len(packed) // 2], "end": packed[:-3], "broken": bytes(broken)}.items():
+        with pytest.raises(InputError, match=rf"{name}\.{kind}, after line \d+: cannot be read"):
+            list(documents([write(tmp_path, f"{name}.{kind}", data)]))
+    with pytest.raises(InputError, match="cannot be read"):
+        list(documents([write(tmp_path, f"text.{kind}", b"no packed file at all")]))
+    assert len(list(documents([write(tmp_path, f"whole.{kind}", packed)]))) == 60_000
+
+
+@pytest.mark.parametrize("kind", ["gz", "xz", "zst"])
+def test_packed_files_joined_end_to_end(tmp_path, kind):
+    path = write(tmp_path, f"a.{kind}", PACK[kind](b"one\n\n") + PACK[kind](b"two\n"))
+    assert list(documents([path])) == ["one", "two"]

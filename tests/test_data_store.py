@@ -1,0 +1,164 @@
+"""A store is whole or absent, the same bytes from the same text, and refuses what does not belong to it."""
+
+import hashlib
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jaxmlm.data import Data, Store, Tokenizer, build
+from jaxmlm.data import store as module
+from jaxmlm.errors import InputError
+
+DATA = Data(text="mine", vocab=50, valid=0.2, length=16)
+
+
+def texts(count: int, seed: int = 0) -> list[str]:
+    pick = random.Random(seed).choice
+    words = "the a cat dogs runs sees house tree big small red under over".split()
+    return [" ".join(pick(words) for _ in range(9)) + f" {i}" for i in range(count)]
+
+
+TEXTS = texts(120)
+
+
+def built(folder, texts=TEXTS, data=DATA) -> Store:
+    return build(folder, data, lambda: iter(texts), [{"file": "mine"}])
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def split(store, name) -> list[str]:
+    """The documents of a split, cut at the separators."""
+    tokens = store.tokens(name)[np.arange(len(store.tokens(name)))]
+    ends = np.flatnonzero(tokens == store.tokenizer.sep_id)
+    assert ends[-1] == len(tokens) - 1
+    return [store.tokenizer.decode(part[:-1].tolist()) for part in np.split(tokens, ends[:-1] + 1)]
+
+
+def test_the_documents_and_nothing_else_and_the_same_bytes_again(tmp_path):
+    store = built(tmp_path / "a" / "store")
+    train, valid = split(store, "train"), split(store, "valid")
+    assert sorted(train + valid) == sorted(TEXTS) and 5 < len(valid) < 60
+    assert train == [text for text in TEXTS if text in set(train)]
+    assert store.tokens("train").dtype == np.uint16
+    built(tmp_path / "b")
+    assert contents(tmp_path / "a" / "store") == contents(tmp_path / "b")
+    assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".part")] == []
+    for name, documents in (("train", train), ("valid", valid)):
+        assert store.manifest[name]["documents"] == len(documents)
+        for shard in store.manifest[name]["shards"]:
+            assert hashlib.sha256((store.folder / shard["file"]).read_bytes()).hexdigest() == shard["sha256"]
+    assert store.manifest["source"] == [{"file": "mine"}]
+
+
+def test_more_documents_move_none_to_the_other_split(tmp_path):
+    first, more = built(tmp_path / "a"), built(tmp_path / "b", texts(60, seed=1) + TEXTS[::-1])
+    for name in ("train", "valid"):
+        assert set(split(first, name)) <= set(split(more, name))
+
+
+def test_several_shards_read_as_one_stream(tmp_path, monkeypatch):
+    whole = built(tmp_path / "one").tokens("train")
+    monkeypatch.setattr(module, "SHARD", 100)
+    store = built(tmp_path / "many")
+    stream, index = store.tokens("train"), np.random.default_rng(0).integers(0, len(whole), (50, 7))
+    assert len(store.manifest["train"]["shards"]) > 5 and len(stream) == len(whole)
+    np.testing.assert_array_equal(stream[index], whole[index])
+    monkeypatch.setattr(module, "SHARD", 4)  # smaller than any document: one a shard, none empty
+    assert all(shard["tokens"] for shard in built(tmp_path / "each").manifest["train"]["shards"])
+
+
+@pytest.mark.parametrize("shard", [1 << 28, 100])
+def test_a_text_of_one_document_has_a_held_out_part(tmp_path, monkeypatch, shard):
+    monkeypatch.setattr(module, "SHARD", shard)
+    for name, documents, data in (("one", [" ".join(TEXTS)], DATA), ("few", TEXTS, replace(DATA, valid=1e-9))):
+        store = built(tmp_path / name, documents, data)
+        train, valid = store.tokens("train"), store.tokens("valid")
+        assert len(valid) >= 16 and len(train) >= 16
+        flat = [id_ for text in documents for id_ in [*store.tokenizer.encode(text), store.tokenizer.sep_id]]
+        assert [*train[np.arange(len(train))], *valid[np.arange(len(valid))]] == flat
+        named = {shard["file"] for part in ("train", "valid") for shard in store.manifest[part]["shards"]}
+        assert named == {path.name for path in store.folder.glob("*.bin")}
+
+
+def test_a_build_that_dies_leaves_nothing(tmp_path):
+    calls = []
+
+    def documents():
+        calls.append(1)
+        for i, text in enumerate(TEXTS * 10):
+            if len(calls) == 2 and i == 900:
+                assert (tmp_path / "new" / "store.part").is_dir()
+                raise KeyboardInterrupt
+            yield text
+
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "new" / "store", DATA, documents, [])
+    assert len(calls) == 2 and list(tmp_path.iterdir()) == []
+    (tmp_path / "store.part").mkdir()  # what a kill -9 leaves
+    (tmp_path / "store.part" / "train-00007.bin").write_bytes(b"left over")
+    built(tmp_path / "store")
+    built(tmp_path / "clean")
+    assert contents(tmp_path / "store") == contents(tmp_path / "clean")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clean", "store"]
+
+
+def test_a_text_that_is_too_short_leaves_nothing(tmp_path):
+    with pytest.raises(InputError, match=r"'mine' gives \d\d+ tokens, less than a few rows of 2000"):
+        built(tmp_path / "new" / "store", data=replace(DATA, length=2000))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    for folder in (tmp_path, tmp_path / "letter.txt"):
+        with pytest.raises(InputError, match="is no token store"):
+            built(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+    assert not tmp_path.with_name(tmp_path.name + ".part").exists()
+    with pytest.raises(InputError, match="holds no token store"):
+        Store(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("text", "yours"),
+        ("vocab", 51),
+        ("lowercase", False),
+        ("valid", 0.1),
+        ("layout", "line"),
+        ("tokenizer_words", 9),
+    ],
+)
+def test_other_settings_are_refused_by_name(tmp_path, field, value):
+    store = built(tmp_path / "store")
+    store.check(replace(DATA, store="elsewhere", length=99))
+    with pytest.raises(InputError, match=rf"made with data\.{field} .* this run wants {value!r}"):
+        store.check(replace(DATA, **{field: value}))
+
+
+def test_what_does_not_belong_to_the_store_is_refused(tmp_path):
+    store = built(tmp_path / "store")
+    shard = tmp_path / "store" / "train-00000.bin"
+    raw = shard.read_bytes()
+    for change in (lambda: shard.write_bytes(raw[:-2]), lambda: shard.write_bytes(raw + b"aa"), shard.unlink):
+        change()
+        with pytest.raises(InputError, match="train-00000.bin is missing or not whole"):
+            store.tokens("train")
+    model = tmp_path / "store" / "tokenizer.model"
+    other = Tokenizer.train(TEXTS, 49).model
+    for change in (lambda: model.write_bytes(other), lambda: model.write_bytes(b""), model.unlink):
+        change()
+        with pytest.raises(InputError, match="tokenizer.model is not the one that wrote this store"):
+            Store(tmp_path / "store")
+
+
+@pytest.mark.parametrize(("field", "value"), [("valid", 0.0), ("valid", 1.0), ("length", 7), ("vocab", 15)])
+def test_settings_out_of_range(field, value):
+    with pytest.raises(InputError, match=rf"data\.{field} must"):
+        Data(**{field: value})

@@ -1,0 +1,125 @@
+"""Fixed ids, no special id out of text, exact word starts and offsets, training that is a function of its text."""
+
+import random
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxmlm.data import Tokenizer
+from jaxmlm.errors import InputError
+
+WORDS = (
+    "the a cat dogs runs sees house tree big small café naïve file over straße office 1 2 k g . , ⁄ mask pad".split()
+)
+WORDS += ["שלום", "😀"]
+_random = random.Random(0)
+TEXTS = [" ".join(_random.choice(WORDS) for _ in range(12)) for _ in range(200)]
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["lower", "cased"])
+def tokenizer(request) -> Tokenizer:
+    return Tokenizer.train(TEXTS, 66, request.param)
+
+
+def test_fixed_ids_and_tables(tokenizer):
+    assert tokenizer.pieces(range(5)) == ["<pad>", "<unk>", "<cls>", "<sep>", "<mask>"]
+    ids = (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
+    assert ids == (0, 1, 2, 3, 4) and tokenizer.size == 66
+    assert np.flatnonzero(tokenizer.special).tolist() == [0, 1, 2, 3, 4] and tokenizer.special.shape == (66,)
+    for id_, piece in enumerate(tokenizer.pieces(range(66))):
+        assert tokenizer.word_starts[id_] == piece.startswith("▁")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=8))
+def test_round_trip_and_one_word_start_a_word(tokenizer, words):
+    text = " ".join(words)
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text and tokenizer.unk_id not in ids
+    assert tokenizer.word_starts[ids].sum() == len(words) and tokenizer.word_starts[ids[0]]
+    assert tokenizer.encode_batch([text, "a"]) == [ids, tokenizer.encode("a")]
+
+
+@pytest.mark.parametrize(
+    "text", ["<mask>", "<pad><cls> <sep>", "the <mask> cat", "<unk>", "<s></s>", "[MASK]", "▁<mask>"]
+)
+def test_text_that_spells_a_special_piece(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert not {tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id} & set(ids) and len(ids) > 1
+    assert tokenizer.decode([2, *tokenizer.encode("the cat"), 4, 3, 0]) == "the cat"
+
+
+HARD = """Café  naïve|cafe\u0301 nai\u0308ve e\u0301| 😀😀  the 👩\u200d👧 😀 |ﬁle oﬃce ½ ㎏ ①
+|the… a…b …|ｆｉｌｅ ﷺ x|STRASSE Straße İ
+|שלום עִבְרִית cat|a\ud800b \udfff|a\0b \0|  the   cat  |a\u3000b\tc\nd\u00a0e|한글 가|the\u200bcat\u00ad||   |\n""".split(
+    "|"
+)
+
+
+def check_offsets(tokenizer, text):
+    ids, offsets = tokenizer.encode_offsets(text)
+    assert ids == tokenizer.encode(text) and len(offsets) == len(ids)
+    begins, ends = [begin for begin, _ in offsets], [end for _, end in offsets]
+    assert begins == sorted(begins) and all(0 <= b <= e <= len(text) for b, e in offsets)
+    covered = {i for b, e in offsets for i in range(b, e)}
+    assert covered >= {i for i, c in enumerate(text) if tokenizer.encode(c)}  # others are spaces, or count as such
+    for id_, begin, end in zip(ids, begins, ends, strict=True):
+        assert not text[begin:end][:1].isspace()
+        assert begin < end or tokenizer.pieces([id_]) == ["▁"]
+
+
+@pytest.mark.parametrize("text", HARD, ids=ascii)
+def test_offsets_of_hard_texts(tokenizer, text):
+    check_offsets(tokenizer, text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text("aethcſ ​ﬁ½…é\u0301\u0308עִ😀\u200dﷺ㎏İ\u0000\ud800\u00a0\u3000\n<>", max_size=20))
+def test_offsets_of_any_text(tokenizer, text):
+    check_offsets(tokenizer, text)
+
+
+def test_offsets_where_normalisation_changes_lengths(tokenizer):
+    text = "ﬁle … cafe\u0301 ½ the ㎏ cat"
+    ids, offsets = tokenizer.encode_offsets(text)
+    words: dict[str, list[str]] = {}
+    for piece, (begin, end) in zip(tokenizer.pieces(ids), offsets, strict=True):
+        if begin < end:
+            begin = text.rfind(" ", 0, begin + 1) + 1
+            words.setdefault(re.split(" ", text[begin:])[0], []).append(piece.strip("▁"))
+    assert {word: "".join(pieces) for word, pieces in words.items()} == {
+        "ﬁle": "file", "…": "...", "cafe\u0301": "café", "½": "1⁄2", "the": "the", "㎏": "kg", "cat": "cat",
+    }  # fmt: skip
+    begin, end = next(o for p, o in zip(tokenizer.pieces(ids), offsets, strict=True) if p.startswith("▁café"))
+    assert text[begin:end] == "cafe\u0301"
+
+
+def test_a_vocabulary_that_does_not_fit_names_one_that_does():
+    with pytest.raises(InputError, match="a vocabulary of 5000 pieces is too large .* at most") as large:
+        Tokenizer.train(TEXTS, 5000)
+    most = int(re.search(r"data.vocab to (\d+) or less", str(large.value))[1])
+    assert Tokenizer.train(TEXTS, most).size == most
+    with pytest.raises(InputError, match="a vocabulary of 16 pieces is too small") as small:
+        Tokenizer.train(TEXTS, 16)
+    least = int(re.search(r"data.vocab to (\d+) or more", str(small.value))[1])
+    assert Tokenizer.train(TEXTS, least).size == least
+    with pytest.raises(InputError, match="too large"):
+        Tokenizer.train(TEXTS, most + 1)
+    with pytest.raises(InputError, match="too small"):
+        Tokenizer.train(TEXTS, least - 1)
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["\0"], [" \n "]])
+def test_no_text_to_train_on(texts):
+    with pytest.raises(InputError, match="no tokenizer can be trained on this text"):
+        Tokenizer.train(texts, 30)
+
+
+def test_training_is_a_function_of_the_text(tokenizer, tmp_path):
+    model = Tokenizer.train(TEXTS, 60).model
+    assert Tokenizer.train(iter(TEXTS), 60).model == model != Tokenizer.train(TEXTS, 61).model
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    assert Tokenizer.load(tmp_path / "tokenizer.model").encode(TEXTS[0]) == Tokenizer(model).encode(TEXTS[0])

@@ -1,0 +1,169 @@
+"""The laws of a masking: what may be hidden, how much, how evenly, and that it depends on (seed, step, id) only."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from jaxmlm.data import Tokenizer
+from jaxmlm.errors import InputError
+from jaxmlm.masking import Masking, Replace, Tokens, Vocab, mask_batch
+from jaxmlm.parallel import Mesh, make_mesh, place
+from jaxmlm.tasks import mlm
+
+B, L, V = 64, 20, 500
+VOCAB = Vocab(V, mask_id=4, pad_id=0, drawable=np.arange(300, 400, dtype=np.int32))
+RATES = (0.01, 0.15, 0.4, 0.5, 0.8, 0.99)
+BERT = Replace(mask=0.8, random=0.1, keep=0.1)
+
+
+def tokens_of(counts) -> Tokens:
+    """Rows [cls] n words [sep] [pad]...: the ids differ from place to place, and no word is drawable."""
+    n = np.asarray(counts)[:, None]
+    at = np.arange(L)[None, :]
+    maskable = (at > 0) & (at <= n)
+    ids = np.where(maskable, 10 + at, np.where(at == 0, 2, np.where(at == n + 1, 3, 0))).astype(np.int32)
+    return Tokens(ids, maskable, np.ones_like(ids, np.uint8))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 4))
+def run(masking, seed, ids, tokens, vocab, step):
+    return mask_batch(masking, seed, ids, tokens, vocab, step)
+
+
+def masked(masking, ids, tokens, seed=0, step=0):
+    return jax.tree.map(np.asarray, run(masking, seed, jnp.asarray(ids, jnp.int32), tokens, VOCAB, jnp.int32(step)))
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("replace", [Replace(), BERT], ids=["paper", "bert"])
+@settings(max_examples=15, deadline=None)
+@given(counts=st.lists(st.integers(0, L - 2), min_size=B, max_size=B), step=st.integers(0, 2**31 - 1))
+def test_what_is_selected(rate, replace, counts, step):
+    tokens, n = tokens_of(counts), np.array(counts)
+    out = masked(Masking(rate, replace), np.arange(B), tokens, step=step)
+    selected = np.zeros((B, L), bool)
+    for row in range(B):
+        chosen = out.positions[row][out.weights[row] == 1]
+        assert len(set(chosen)) == len(chosen)
+        selected[row, chosen] = True
+    count = selected.sum(1)
+    assert set(np.unique(out.weights)) <= {0, 1} and out.positions.shape == (B, Masking(rate).predictions(L))
+    share = rate * n
+    assert (count >= np.minimum(n, np.maximum(1, np.floor(share + 1e-6)))).all()
+    assert (count <= np.minimum(n, np.maximum(1, np.ceil(share - 1e-6)))).all()
+    assert not (selected & ~tokens.maskable).any()
+    assert (out.inputs == tokens.ids)[~selected].all()
+    assert (out.targets == np.take_along_axis(tokens.ids, out.positions, 1)).all()
+    if replace == Replace():
+        assert (out.inputs[selected] == VOCAB.mask_id).all()
+
+
+@pytest.mark.parametrize(("rate", "n"), [(0.15, 18), (0.4, 7), (0.8, 13), (0.4, 5)])
+def test_the_rate_asked_for_is_the_rate_given(rate, n):
+    rows = 20_000
+    count = masked(Masking(rate), np.arange(rows), tokens_of([n] * rows)).weights.sum(1)
+    part = rate * n % 1
+    sigma = math.sqrt(part * (1 - part) / rows)
+    assert abs(count.mean() - rate * n) <= 4 * sigma + 1e-6
+
+
+def test_replaced_shares_and_random_ids():
+    tokens = tokens_of([18] * 5_000)
+    out = masked(Masking(0.4, BERT), np.arange(5_000), tokens)
+    on = out.weights == 1
+    seen = np.take_along_axis(out.inputs, out.positions, 1)[on]
+    kinds = [seen == VOCAB.mask_id, np.isin(seen, VOCAB.drawable), seen == out.targets[on]]
+    assert (np.sum(kinds, 0) == 1).all()
+    for kind, share in zip(kinds, (0.8, 0.1, 0.1), strict=True):
+        assert abs(kind.mean() - share) <= 4 * math.sqrt(share * (1 - share) / len(seen))
+    drawn = np.bincount(seen[kinds[1]] - 300, minlength=100)
+    assert stats.chisquare(drawn).pvalue > 1e-4
+
+
+def test_every_position_is_equally_likely():
+    out = masked(Masking(0.3), np.arange(20_000), tokens_of([18] * 20_000))
+    hits = np.bincount(out.positions[out.weights == 1], minlength=L)
+    assert hits[[0, 19]].sum() == 0 and stats.chisquare(hits[1:19]).pvalue > 1e-4
+
+
+def test_a_mask_depends_on_seed_step_and_id_only():
+    tokens, masking, ids = tokens_of([18] * B), Masking(0.4, BERT), np.arange(1000, 1000 + B)
+    whole = masked(masking, ids, tokens, seed=3, step=7)
+    order = np.random.default_rng(0).permutation(B)[: B // 2]  # another order, another batch size
+    part = masked(masking, ids[order], jax.tree.map(lambda x: x[order], tokens), seed=3, step=7)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[order], b), whole, part)
+    for other in (
+        masked(masking, ids + B, tokens, seed=3, step=7),
+        masked(masking, ids, tokens, seed=3, step=8),
+        masked(masking, ids, tokens, seed=4, step=7),
+    ):
+        assert (other.inputs != whole.inputs).any(1).mean() > 0.95
+    assert (whole.inputs[1:] != whole.inputs[:-1]).any(1).all()
+
+
+def test_vmapped_is_looped_and_jitted_is_not():
+    tokens, masking = tokens_of([18, 3, 0, 11] * 16), Masking(0.4, BERT)
+    batch = masked(masking, np.arange(B), tokens, seed=3, step=2)
+    step_key = jax.random.fold_in(jax.random.key(3), 2)
+    for row in range(4):
+        one = masking(jax.random.fold_in(step_key, row), Tokens(*(jnp.asarray(x[row]) for x in tokens)), VOCAB)
+        jax.tree.map(lambda a, b, row=row: np.testing.assert_array_equal(a[row], b), batch, one)
+
+
+def test_one_compilation_for_all_steps_and_ids():
+    before = run._cache_size()
+    for step in range(5):
+        masked(Masking(0.37), np.arange(8) + step, tokens_of([9 + step] * 8), step=step)
+    assert run._cache_size() == before + 1
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(["a cat saw the dog", "the dog saw a cat and a bird"] * 20, 20)
+
+
+@pytest.mark.parametrize("replace", [Replace(), BERT], ids=["paper", "bert"])
+def test_masks_are_equal_on_any_mesh_without_a_collective(tokenizer, replace):
+    random = np.random.default_rng(0)
+    ids = random.integers(0, tokenizer.size, (16, L)).astype(np.int32)
+    batch = {"ids": ids, "example": random.permutation(10**6)[:16].astype(np.int32)}
+
+    def masks(key, ids, examples):
+        return mlm.mask(Masking(0.4, replace), key, ids, examples, tokenizer)
+
+    outs = []
+    for sizes in (Mesh(1), Mesh(2), Mesh(4), Mesh(8), Mesh(2, 2, 2), Mesh(1, 4, 2)):
+        devices = jax.devices()[: sizes.data * sizes.fsdp * sizes.tensor]
+        mesh = make_mesh(sizes, devices)
+        with jax.set_mesh(mesh):
+            on = place(batch, mesh)
+            compiled = jax.jit(masks).lower(jax.random.key(1), on["ids"], on["example"]).compile()
+            outs.append(compiled(jax.random.key(1), on["ids"], on["example"]))
+        program = compiled.as_text()
+        for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+            assert word not in program, f"{word} on {sizes}"
+        assert outs[-1].inputs.sharding.shard_shape((16, L))[0] == 16 // (sizes.data * sizes.fsdp)
+    for out in outs[1:]:
+        jax.tree.map(np.testing.assert_array_equal, outs[0], out)
+    special = tokenizer.special[ids]
+    assert (np.asarray(outs[0].inputs) == ids)[special].all() and special.any()
+    assert (np.asarray(outs[0].inputs) != ids)[~special].any()
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, 1.5, -0.1, math.nan])
+def test_a_rate_outside_0_and_1_is_refused(rate):
+    with pytest.raises(InputError, match="masking.rate must lie between 0 and 1"):
+        Masking(rate)
+
+
+@pytest.mark.parametrize("shares", [(0.8, 0.1, 0.2), (1.2, -0.2, 0.0), (0.5, 0.0, 0.0), (math.nan, 0.5, 0.5)])
+def test_shares_that_do_not_sum_to_1_are_refused(shares):
+    with pytest.raises(InputError, match="masking.replace: shares"):
+        Replace(*shares)

@@ -1,0 +1,64 @@
+"""The table of axes, the mesh, and where rows go."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmlm.errors import InputError
+from jaxmlm.parallel import Mesh, gathered, make_mesh, place, spec
+
+
+@pytest.mark.parametrize(
+    ("logical", "physical"),
+    [
+        (("batch", None, None), (("data", "fsdp"), None, None)),
+        (("embed", None, "heads", None), ("fsdp", None, "tensor", None)),
+        (("mlp", "embed"), ("tensor", "fsdp")),
+        (("vocab", "embed"), ("tensor", "fsdp")),
+        ((), ()),
+    ],
+    ids=str,
+)
+def test_logical_axes_lie_on_mesh_axes(logical, physical):
+    assert spec(*logical) == jax.P(*physical)
+
+
+def test_an_unknown_axis_is_an_error():
+    with pytest.raises(KeyError, match="width"):
+        spec("width")
+
+
+def test_minus_one_takes_the_devices_that_are_left():
+    assert dict(make_mesh().shape) == {"data": 8, "fsdp": 1, "tensor": 1}
+    assert dict(make_mesh(Mesh(fsdp=2, tensor=2)).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert make_mesh(Mesh(), jax.devices()[:3]).devices.size == 3
+    assert set(make_mesh().axis_types) == {jax.sharding.AxisType.Explicit}
+
+
+@pytest.mark.parametrize(
+    "wrong", [Mesh(3), Mesh(16), Mesh(4, 1, 1), Mesh(0), Mesh(-2), Mesh(fsdp=3), Mesh(fsdp=0), Mesh(tensor=-1)], ids=str
+)
+def test_a_mesh_that_does_not_use_the_devices_is_refused(wrong):
+    with pytest.raises(InputError, match=f"data={wrong.data} fsdp={wrong.fsdp} .*8 devices.*product is 8"):
+        make_mesh(wrong)
+
+
+@pytest.mark.mesh(data=2, fsdp=2, tensor=2)
+def test_rows_are_cut_over_data_and_fsdp(mesh):
+    rows = np.arange(24, dtype=np.int32).reshape(8, 3)
+    placed = place({"x": rows, "weight": rows[:, 0]}, mesh)
+    assert placed["x"].sharding.spec == jax.P(("data", "fsdp"), None) and placed["weight"].shape == (8,)
+    for shard in placed["x"].addressable_shards:
+        np.testing.assert_array_equal(shard.data, rows[shard.index])
+        assert shard.data.shape == (2, 3)
+        at = np.argwhere(mesh.devices == shard.device)[0]
+        assert shard.index[0].start == 2 * (2 * at[0] + at[1])
+
+
+@pytest.mark.mesh(fsdp=4, tensor=2)
+def test_gathered_parameters_are_whole_along_embed_only(mesh):
+    stored = jax.device_put(np.ones((8, 4), np.float32), jax.NamedSharding(mesh, spec("vocab", "embed")))
+    used = jax.jit(lambda x: gathered(x, "vocab", "embed"))(stored)
+    assert used.sharding.spec == jax.P("tensor", None)
+    gradient = jax.jit(jax.grad(lambda x: gathered(x, "vocab", "embed").sum()))(stored)
+    assert gradient.sharding.spec == stored.sharding.spec

@@ -1,0 +1,313 @@
+"""The loop on a linear model: what is computed, what is written, and what a kill, a move or damage does to it."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxmlm.errors import InputError
+from jaxmlm.models import Classifier, Encoder, EncoderConfig
+from jaxmlm.models.layers import Dense, dropout
+from jaxmlm.parallel import Mesh, make_mesh, place
+from jaxmlm.training import Batch, Checkpoints, Eval, Loop, Mean, Optim, Task, TrainState, evaluate, train
+from jaxmlm.training.optim import decayed
+from jaxmlm.training.step import init_state, make_step
+
+STEPS = 6
+OPTIM = Optim(learning_rate=0.01, warmup=0.3)
+
+
+def batch_at(step: int) -> Batch:
+    """Rows whose weights differ from row to row and from step to step; "bad" is 0."""
+    rng = np.random.default_rng(step)
+    x, weight = rng.normal(size=(8, 8)).astype(np.float32), rng.uniform(0, 1 + step, 8).astype(np.float32)
+    return {"ids": np.full((8, 8), step, np.int32), "x": x, "weight": weight, "bad": np.zeros(8, np.float32)}
+
+
+def linear_task(
+    batch_at: Callable[[int], Batch] = batch_at, width: int = 4, drop: float = 0.5, evals: dict | None = None
+) -> Task:
+    """Make the outputs of a linear map small; with dropout of its inputs, so that keys matter."""
+
+    def loss(model: Any, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[Mean, dict[str, Mean]]:
+        out = model(dropout(key, drop, batch["x"]))
+        # Finite at bad = 1, with a gradient that is not: 0 times the infinite slope of a root at 0.
+        rows = jnp.sqrt(jnp.square(out - 1).sum(-1) * (1 - batch["bad"]))
+        return Mean((rows * batch["weight"]).sum(), batch["weight"].sum()), {"step": Mean(step * 1.0, jnp.ones(()))}
+
+    init = jax.jit(lambda key: Dense(key, (8, width), ("embed", "vocab"), 0.1))
+    return Task(init, loss, batch_at, evals or {})
+
+
+def devices(*sizes: int) -> jax.sharding.Mesh:
+    return make_mesh(Mesh(*sizes), jax.devices()[: int(np.prod(sizes))])
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    """Two states are the same bits."""
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), jax.tree_util.keystr(path)
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(step: int) -> Callable[[int], Batch]:
+    def at(k: int) -> Batch:
+        if k == step:
+            raise Killed
+        return batch_at(k)
+
+    return at
+
+
+@pytest.fixture(scope="module")
+def whole() -> TrainState:
+    """The state after all steps of a run that nobody killed."""
+    return train(linear_task(), OPTIM, Loop(STEPS, 8), devices(1, 1, 1)).state
+
+
+@pytest.fixture(scope="module")
+def halfway(tmp_path_factory) -> Path:
+    """The folder of that run killed in step 5, with a checkpoint of step 3."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.raises(Killed):
+        train(linear_task(killed_at(4)), OPTIM, Loop(STEPS, 8, save_every=3), devices(1, 1, 1), folder)
+    return folder
+
+
+def start(mesh: jax.sharding.Mesh, task: Task | None = None) -> TrainState:
+    with jax.set_mesh(mesh):
+        return init_state(task or linear_task(), OPTIM.transformation(STEPS), jax.random.key(9))
+
+
+def restored(folder: Path, mesh: jax.sharding.Mesh, task: Task | None = None) -> TrainState:
+    checkpoints = Checkpoints(folder / "checkpoints")
+    try:
+        with jax.set_mesh(mesh):
+            return checkpoints.restore(start(mesh, task))
+    finally:
+        checkpoints.close()
+
+
+def test_a_killed_run_ends_bit_for_bit_as_the_whole_one(whole, halfway, tmp_path):
+    folder = Path(shutil.copytree(halfway, tmp_path / "run"))
+    assert [child.name for child in (folder / "checkpoints").iterdir()] == ["3"]
+    seen = []
+    task = linear_task(lambda step: seen.append(step) or batch_at(step))
+    state = train(task, OPTIM, Loop(STEPS, 8, save_every=3), devices(1, 1, 1), folder).state
+    assert seen == [3, 4, 5]
+    assert_equal(state, whole)
+    assert_equal(restored(folder, devices(1, 1, 1)), whole)
+
+
+def test_a_checkpoint_is_read_on_another_mesh(halfway):
+    one, other = restored(halfway, devices(1, 1, 1)), restored(halfway, devices(2, 2, 2))
+    assert_equal(one, other)
+    assert other.model.kernel[...].sharding.spec == jax.P("fsdp", "tensor")
+    moments = [x for x in jax.tree.leaves(other.opt_state) if x.shape == (8, 4)]
+    assert len(moments) == 2 and {x.sharding.spec for x in moments} == {jax.P("fsdp", "tensor")}
+
+
+@pytest.mark.parametrize("item", ["model", "rest"])
+def test_a_flipped_byte_is_refused(halfway, tmp_path, item):
+    folder = Path(shutil.copytree(halfway, tmp_path / "run"))
+    data = [file for file in (folder / "checkpoints" / "3" / item).rglob("*") if file.parent.name == "d"]
+    largest = max(data, key=lambda file: file.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    largest.write_bytes(content)
+    with pytest.raises(InputError, match=r"checkpoints/3 is damaged.*delete that folder"):
+        restored(folder, devices(1, 1, 1))
+
+
+def test_other_values_than_were_saved_are_refused(halfway, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(halfway, tmp_path / "run"))
+    (sums,) = (folder / "checkpoints" / "3" / "checksums").glob("*metadata*")
+    plain = json.loads(sums.read_text())
+    plain["model"][1] ^= 1
+    sums.write_text(json.dumps(plain))
+    with pytest.raises(InputError, match=r"checkpoints/3 is damaged: \.kernel.*checksum"):
+        restored(folder, devices(1, 1, 1))
+
+
+def test_the_checkpoint_of_another_model_is_refused(halfway):
+    with pytest.raises(InputError, match=r"checkpoints/3 holds another model: .*\(8, 4\) there and \(8, 6\)"):
+        restored(halfway, devices(1, 1, 1), linear_task(width=6))
+
+
+def test_an_empty_folder_has_no_checkpoint(tmp_path):
+    with pytest.raises(InputError, match="holds no whole checkpoint"):
+        restored(tmp_path, devices(1, 1, 1))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    def at(step: int) -> Batch:
+        return batch_at(step) | ({"x": np.full((8, 8), np.nan, np.float32)} if step == 2 else {})
+
+    with pytest.raises(FloatingPointError, match="loss is nan at step 3.*learning_rate"):
+        train(linear_task(at), OPTIM, Loop(STEPS, 8, log_every=1, save_every=3), devices(1, 1, 1), tmp_path)
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+    assert not list((tmp_path / "checkpoints").glob("3*"))
+
+
+def test_a_step_whose_gradients_are_not_finite_is_skipped():
+    def at(step: int) -> Batch:
+        return batch_at(step) | ({"bad": np.ones(8, np.float32)} if step == 1 else {})
+
+    before, skipped, after = (train(linear_task(at), OPTIM, Loop(n, 8), devices(1, 1, 1)).state for n in (1, 2, 3))
+    assert skipped.step == 2 and skipped.opt_state.total_notfinite == 1
+    assert_equal(skipped.model, before.model)
+    assert not np.array_equal(after.model.kernel[...], before.model.kernel[...])
+    assert np.isfinite(after.model.kernel[...]).all()
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_nearly_nothing():
+    rates = np.array([Optim(0.5, warmup=0.06).schedule(100)(step) for step in range(100)])
+    assert rates[0] == pytest.approx(0.5 / 6) and rates.max() == rates[6] == 0.5
+    assert (np.diff(rates[:6]) > 0).all() and (np.diff(rates[6:]) < 0).all()
+    assert rates[53] == pytest.approx(0.5 * 47 / 94) and rates[-1] == pytest.approx(0.5 / 94)
+    for short in (1, 2, 3):
+        assert all(Optim(0.5).schedule(short)(step) > 0 for step in range(short))
+    assert Optim(0.5, warmup=0.0).schedule(10)(0) == 0.5
+    with pytest.raises(InputError, match="learning_rate"):
+        Optim(learning_rate=0.0)
+
+
+def test_weight_decay_is_for_tables_and_kernels_alone():
+    key = jax.random.key(0)
+    model = jax.eval_shape(lambda: Classifier(Encoder(EncoderConfig(width=32), 67, key), 2, key))
+    marked = {jax.tree_util.keystr(path): on for path, on in jax.tree_util.tree_leaves_with_path(decayed(model))}
+    on = {name.removesuffix(".value").removeprefix(".") for name, on in marked.items() if on}
+    blocks = {f"encoder.blocks.{name}" for name in ("attention.qkv", "attention.out", "up.kernel", "down.kernel")}
+    assert on == blocks | {"encoder.embedding", "encoder.position", "dense.kernel", "out.kernel"}
+    # And the optimiser heeds the marks: without gradients only what decays moves, by rate times decay.
+    optimizer, ones = (
+        Optim(0.5, warmup=0.0, weight_decay=0.1).transformation(10),
+        jax.tree.map(jnp.ones_like, start_model()),
+    )
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, ones), optimizer.init(ones), ones)
+    np.testing.assert_allclose(updates.kernel[...], -0.05, rtol=1e-5)
+    assert not updates.bias[...].any()
+
+
+def start_model() -> Any:
+    return start(jax.sharding.get_mesh()).model
+
+
+def test_loss_and_gradient_are_sum_over_count(tmp_path):
+    task = linear_task(drop=0.0)
+    optimizer = optax.sgd(1.0)
+    state = init_state(task, optimizer, jax.random.key(0))
+    kernel, batch = np.asarray(state.model.kernel[...]), batch_at(3)
+    out = batch["x"] @ kernel - 1
+    norm = np.sqrt(np.square(out).sum(-1))
+    share = batch["weight"] / batch["weight"].sum()
+    state, metrics = make_step(task, optimizer)(state, place(batch, jax.sharding.get_mesh()), jax.random.key(0))
+    np.testing.assert_allclose(metrics["loss"].total / metrics["loss"].count, (norm * share).sum(), rtol=1e-5)
+    gradient = batch["x"].T @ (out / norm[:, None] * share[:, None])
+    np.testing.assert_allclose(state.model.kernel[...], kernel - gradient, rtol=1e-4, atol=1e-6)
+    # Over the steps of one line of the log, too: not the mean of the steps' means.
+    train(task, Optim(1e-12), Loop(4, 8, seed=0, log_every=4), jax.sharding.get_mesh(), tmp_path)
+    rows = [np.sqrt(np.square(batch_at(k)["x"] @ kernel - 1).sum(-1)) for k in range(4)]
+    weights = [batch_at(k)["weight"] for k in range(4)]
+    assert lines(tmp_path)[0]["loss"] == pytest.approx(np.average(np.ravel(rows), weights=np.ravel(weights)), abs=2e-5)
+
+
+def test_the_same_step_on_another_mesh(whole):
+    other = train(linear_task(), OPTIM, Loop(STEPS, 8), devices(2, 2, 2)).state
+    np.testing.assert_allclose(other.model.kernel[...], whole.model.kernel[...], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.mesh(data=4, tensor=2)
+def test_the_step_compiles_once(mesh):
+    task, optimizer = linear_task(), OPTIM.transformation(STEPS)
+    state, step = init_state(task, optimizer, jax.random.key(0)), make_step(task, optimizer)
+    for k in range(4):
+        state, _ = step(state, place(batch_at(k), mesh), jax.random.key(0))
+    assert step._cache_size() == 1 and state.step == 4
+
+
+@pytest.mark.mesh(data=4)
+def test_evaluate_drops_padding_and_keeps_the_order(mesh):
+    def batches() -> Iterator[Batch]:
+        for first in range(0, 20, 8):
+            index = np.arange(first, first + 8)
+            yield {"ids": np.minimum(index, 18)[:, None], "weight": (index < 19).astype(np.float32)}
+
+    scored = []
+    judge = Eval(
+        batches, lambda model, batch: {"id": batch["ids"][:, 0], "pair": batch["ids"] * jnp.ones((1, 2))}, scored.append
+    )
+    evaluate(judge, start(mesh).model, mesh)
+    assert scored[0]["id"].tolist() == list(range(19))
+    assert scored[0]["pair"].tolist() == [[k, k] for k in range(19)]
+
+
+def counting_eval(calls: list[int]) -> dict[str, Eval]:
+    def score(outputs: dict[str, np.ndarray]) -> dict[str, float]:
+        calls.append(len(outputs["rows"]))
+        return {"mean": float(outputs["rows"].mean())}
+
+    batches = lambda: iter([batch_at(7) | {"weight": np.ones(8, np.float32)}])  # noqa: E731
+    return {"judge": Eval(batches, lambda model, batch: {"rows": model(batch["x"]).mean(-1)}, score)}
+
+
+def test_the_log_and_the_judgements(tmp_path):
+    calls: list[int] = []
+    loop = Loop(5, 8, save_every=0, eval_every=2, log_every=2)
+    done = train(linear_task(evals=counting_eval(calls)), OPTIM, loop, devices(1, 1, 1), tmp_path)
+    assert calls == [8, 8, 8]
+    found = lines(tmp_path)
+    assert [(line["step"], line.get("eval")) for line in found] == [
+        (2, None), (2, "judge"), (4, None), (4, "judge"), (5, None), (5, "judge"),
+    ]  # fmt: skip
+    steps = [line for line in found if "eval" not in line]
+    assert [line["tokens"] for line in steps] == [128, 256, 320] and [line["step"] for line in steps] == [2, 4, 5]
+    assert steps[-1]["loss"] == pytest.approx(done.loss, abs=1e-5) and found[-1]["mean"] == pytest.approx(
+        done.evals["judge"]["mean"], abs=1e-5
+    )
+    assert done.tokens == 4 * 64 and done.tokens_per_second > 0 and all(line["tokens_per_second"] > 0 for line in steps)
+    rates = OPTIM.schedule(5)
+    assert [line["learning_rate"] for line in steps] == pytest.approx([float(rates(k)) for k in (1, 3, 4)])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["log.jsonl"]  # save_every = 0
+
+
+def test_no_steps_save_and_judge_the_initial_model(tmp_path):
+    calls: list[int] = []
+    task, loop = linear_task(evals=counting_eval(calls)), Loop(0, 8, seed=9)
+    for _ in range(2):  # the second time the checkpoint is there
+        done = train(task, OPTIM, loop, devices(1, 1, 1), tmp_path)
+        assert_equal(done.state.model, start(devices(1, 1, 1)).model)
+    assert calls == [8, 8]
+    assert_equal(restored(tmp_path, devices(1, 1, 1)).model, done.state.model)
+
+
+def test_nothing_is_sent_to_the_device_in_secret(tmp_path):
+    loop = Loop(4, 8, save_every=2, eval_every=2, log_every=1)
+    with jax.transfer_guard("disallow"):
+        train(linear_task(evals=counting_eval([])), OPTIM, loop, devices(1, 1, 1), tmp_path)
+
+
+def test_a_loop_that_cannot_be_is_refused():
+    for wrong in ({"steps": -1}, {"batch": 0}, {"log_every": 0}):
+        with pytest.raises(InputError, match="loop: steps must"):
+            Loop(**wrong)
+
+
+def test_train_is_reproducible_and_the_seed_matters(whole):
+    again, other = (train(linear_task(), OPTIM, Loop(STEPS, 8, seed=s), devices(1, 1, 1)).state for s in (0, 1))
+    assert_equal(again, whole)
+    assert not np.array_equal(other.model.kernel[...], whole.model.kernel[...])
