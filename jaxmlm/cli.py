@@ -128,9 +128,7 @@ VERBS = {
     "study": Verb("CONFIG [--dry-run]", "the main job: a grid of maskings, one report", _study),
     "prepare": Verb("CONFIG", "text to tokenizer to token shards", _prepare),
     "pretrain": Verb("CONFIG", "one pre-training run; running it again resumes it", _pretrain),
-    "finetune": Verb(
-        "CHECKPOINT --task NAME --data FOLDER", "fine-tune it on a GLUE task or SQuAD", _finetune
-    ),
+    "finetune": Verb("CHECKPOINT --task NAME --data FOLDER", "fine-tune it on a GLUE task or SQuAD", _finetune),
     "evaluate": Verb("CHECKPOINT [--blimp FOLDER]", "score a checkpoint: held-out loss, BLiMP", _evaluate),
     "report": Verb("WORKDIR", "draw a study's report again", _report),
 }
@@ -143,9 +141,7 @@ def _config(call: Call, *kinds: str) -> Any:
     kind = type(config).__name__
     if kind not in kinds:
         other = {"Study": "; `jaxmlm study` takes it", "Run": "; `jaxmlm pretrain` takes it"}.get(kind, "")
-        raise InputError(
-            f"`{call.prog}` takes a {' or a '.join(kinds)}, but {call.target} is a {kind}{other}"
-        )
+        raise InputError(f"`{call.prog}` takes a {' or a '.join(kinds)}, but {call.target} is a {kind}{other}")
     return config
 
 
@@ -188,9 +184,7 @@ def _usage_of(name: str, verb: Verb) -> str:
         "WORKDIR": "WORKDIR is the folder of a study.",
     }[target]
     dry = (
-        "\n\n  --dry-run   list the cells with tokens and estimated time, and stop"
-        if "--dry-run" in verb.takes
-        else ""
+        "\n\n  --dry-run   list the cells with tokens and estimated time, and stop" if "--dry-run" in verb.takes else ""
     )
     options = " [--OPTION VALUE ...]" if target != "WORKDIR" else ""
     return f"usage: jaxmlm {name} {verb.takes}{options} [--json]\n\n{verb.does}\n\n{about}{dry}"

@@ -42,9 +42,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, prog: str = "jaxmlm
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise InputError(f"{path}: config() must return a Run or a Study, got {type(config).__name__}")
     about = sys.modules[build.__module__].__doc__ or type(config).__doc__ or ""
-    return from_flags(
-        type(config), [*words, *asked], config, prog=f"{prog} {path}", about=about, also=keywords
-    )
+    return from_flags(type(config), [*words, *asked], config, prog=f"{prog} {path}", about=about, also=keywords)
 
 
 def from_flags(
@@ -86,9 +84,7 @@ def _function(path: Path) -> Callable[..., Any]:
     """Run the file and return its `config`."""
     if not path.is_file():
         there = [str(other) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise InputError(
-            f"no config file {path}{hint(str(path), sorted(there)) or '; give the path of a .py file'}"
-        )
+        raise InputError(f"no config file {path}{hint(str(path), sorted(there)) or '; give the path of a .py file'}")
     module = types.ModuleType(f"jaxmlm config {path.resolve()}")
     module.__file__ = str(path)
     try:
@@ -100,9 +96,7 @@ def _function(path: Path) -> Callable[..., Any]:
     with _blamed_on(path):
         exec(code, module.__dict__)
     if not isinstance(getattr(module, "config", None), types.FunctionType):
-        raise InputError(
-            f"{path}: has no function config(); a config file defines one that returns a Run or a Study"
-        )
+        raise InputError(f"{path}: has no function config(); a config file defines one that returns a Run or a Study")
     return module.config
 
 
@@ -117,9 +111,7 @@ def _blamed_on(path: Path):
     try:
         yield
     except Exception as error:
-        lines = [
-            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
-        ]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         if not lines:
             raise
         what = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

@@ -123,9 +123,7 @@ def _replace(config: Any, steps: list[str], value: Any, root: Any, path: str) ->
         except TypeError:
             wanted = getattr(kind, "__name__", None) if get_origin(kind) is None else None
             got = f"{value!r} ({type(value).__name__})"
-            raise InputError(
-                f"{path} takes {wanted or str(kind).replace('typing.', '')}, got {got}"
-            ) from None
+            raise InputError(f"{path} takes {wanted or str(kind).replace('typing.', '')}, got {got}") from None
     return dataclasses.replace(config, **{name: new})
 
 

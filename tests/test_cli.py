@@ -47,9 +47,7 @@ def test_help_is_quick_and_names_every_verb():
 
 
 def test_help_imports_no_jax():
-    code = (
-        "import sys; from jaxmlm.cli import main; main(['study', '--help']); sys.exit('jax' in sys.modules)"
-    )
+    code = "import sys; from jaxmlm.cli import main; main(['study', '--help']); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
@@ -140,7 +138,5 @@ def test_a_preempted_run_exits_75(verb):
 
 
 def test_a_reader_that_leaves_is_no_error():
-    shown = subprocess.run(
-        f"{sys.executable} -m jaxmlm --help | head -1", shell=True, capture_output=True, text=True
-    )
+    shown = subprocess.run(f"{sys.executable} -m jaxmlm --help | head -1", shell=True, capture_output=True, text=True)
     assert shown.stdout == "usage: jaxmlm VERB ...\n" and shown.stderr == ""

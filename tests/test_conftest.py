@@ -39,9 +39,7 @@ def test_the_mesh_is_as_marked():
     assert jax.sharding.get_mesh().shape == {"data": 4, "fsdp": 1, "tensor": 2}
 
 
-@pytest.mark.parametrize(
-    ("ci", "outcomes"), [("true", {"failed": 1, "skipped": 1, "errors": 1}), ("", {"skipped": 3})]
-)
+@pytest.mark.parametrize(("ci", "outcomes"), [("true", {"failed": 1, "skipped": 1, "errors": 1}), ("", {"skipped": 3})])
 def test_an_unlisted_skip_fails_in_ci(pytester, monkeypatch, ci, outcomes):
     monkeypatch.setenv("CI", ci)
     monkeypatch.setenv("JAXMLM_DATA", "nowhere")

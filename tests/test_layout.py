@@ -76,9 +76,7 @@ def layout_faults(source: str, name: str) -> list[str]:
         if other == room:
             continue
         if FLOORS[other] > FLOORS[room]:
-            faults.append(
-                f"{name} imports {module} {imported}: up from floor {FLOORS[room]} to {FLOORS[other]}"
-            )
+            faults.append(f"{name} imports {module} {imported}: up from floor {FLOORS[room]} to {FLOORS[other]}")
         if FLOORS[other] == FLOORS[room] in APART and not (FLOORS[room] == 1 and imported in TYPES):
             faults.append(f"{name} imports {module} {imported}: these rooms do not know each other")
     return faults

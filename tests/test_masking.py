@@ -129,17 +129,16 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.train(["a cat saw the dog", "the dog saw a cat and a bird"] * 20, 20)
 
 
-@pytest.mark.parametrize("replace", [Replace(), BERT], ids=["paper", "bert"])
-def test_masks_are_equal_on_any_mesh_without_a_collective(tokenizer, replace):
+def test_masks_are_equal_on_any_mesh_without_a_collective(tokenizer):
     random = np.random.default_rng(0)
     ids = random.integers(0, tokenizer.size, (16, L)).astype(np.int32)
     batch = {"ids": ids, "example": random.permutation(10**6)[:16].astype(np.int32)}
 
     def masks(key, ids, examples):
-        return mlm.mask(Masking(0.4, replace), key, ids, examples, tokenizer)
+        return mlm.mask(Masking(0.4, BERT), key, ids, examples, tokenizer)
 
     outs = []
-    for sizes in (Mesh(1), Mesh(2), Mesh(4), Mesh(8), Mesh(2, 2, 2), Mesh(1, 4, 2)):
+    for sizes in (Mesh(1), Mesh(2), Mesh(4), Mesh(8), Mesh(2, 2, 2)):
         devices = jax.devices()[: sizes.data * sizes.fsdp * sizes.tensor]
         mesh = make_mesh(sizes, devices)
         with jax.set_mesh(mesh):

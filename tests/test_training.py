@@ -20,6 +20,10 @@ from jaxmlm.training import Batch, Checkpoints, Eval, Loop, Mean, Optim, Task, T
 from jaxmlm.training.optim import decayed
 from jaxmlm.training.step import init_state, make_step
 
+# A damaged read of Orbax ends while its other reads are under way; they complain that its event loop is closed.
+pytestmark = pytest.mark.filterwarnings(
+    r"ignore:Exception ignored in[\s\S]*Event loop is closed:pytest.PytestUnraisableExceptionWarning"
+)
 STEPS = 6
 OPTIM = Optim(learning_rate=0.01, warmup=0.3)
 
@@ -40,7 +44,7 @@ def linear_task(
         out = model(dropout(key, drop, batch["x"]))
         # Finite at bad = 1, with a gradient that is not: 0 times the infinite slope of a root at 0.
         rows = jnp.sqrt(jnp.square(out - 1).sum(-1) * (1 - batch["bad"]))
-        return Mean((rows * batch["weight"]).sum(), batch["weight"].sum()), {"step": Mean(step * 1.0, jnp.ones(()))}
+        return Mean((rows * batch["weight"]).sum(), batch["weight"].sum()), {"size": Mean(out.sum(), jnp.ones(()))}
 
     init = jax.jit(lambda key: Dense(key, (8, width), ("embed", "vocab"), 0.1))
     return Task(init, loss, batch_at, evals or {})
@@ -111,6 +115,8 @@ def test_a_killed_run_ends_bit_for_bit_as_the_whole_one(whole, halfway, tmp_path
     assert seen == [3, 4, 5]
     assert_equal(state, whole)
     assert_equal(restored(folder, devices(1, 1, 1)), whole)
+    other = train(linear_task(), OPTIM, Loop(STEPS, 8, seed=1), devices(1, 1, 1)).state
+    assert not np.array_equal(other.model.kernel[...], whole.model.kernel[...])
 
 
 def test_a_checkpoint_is_read_on_another_mesh(halfway):
@@ -124,8 +130,7 @@ def test_a_checkpoint_is_read_on_another_mesh(halfway):
 @pytest.mark.parametrize("item", ["model", "rest"])
 def test_a_flipped_byte_is_refused(halfway, tmp_path, item):
     folder = Path(shutil.copytree(halfway, tmp_path / "run"))
-    data = [file for file in (folder / "checkpoints" / "3" / item).rglob("*") if file.parent.name == "d"]
-    largest = max(data, key=lambda file: file.stat().st_size)
+    largest = max((folder / "checkpoints" / "3" / item / "d").iterdir(), key=lambda file: file.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 0x10
     largest.write_bytes(content)
@@ -133,7 +138,7 @@ def test_a_flipped_byte_is_refused(halfway, tmp_path, item):
         restored(folder, devices(1, 1, 1))
 
 
-def test_other_values_than_were_saved_are_refused(halfway, tmp_path, monkeypatch):
+def test_other_values_than_were_saved_are_refused(halfway, tmp_path):
     folder = Path(shutil.copytree(halfway, tmp_path / "run"))
     (sums,) = (folder / "checkpoints" / "3" / "checksums").glob("*metadata*")
     plain = json.loads(sums.read_text())
@@ -144,13 +149,10 @@ def test_other_values_than_were_saved_are_refused(halfway, tmp_path, monkeypatch
 
 
 def test_the_checkpoint_of_another_model_is_refused(halfway):
-    with pytest.raises(InputError, match=r"checkpoints/3 holds another model: .*\(8, 4\) there and \(8, 6\)"):
+    with pytest.raises(InputError, match=r"checkpoints/3 holds another model: .*\(4,\) there and \(6,\)"):
         restored(halfway, devices(1, 1, 1), linear_task(width=6))
-
-
-def test_an_empty_folder_has_no_checkpoint(tmp_path):
     with pytest.raises(InputError, match="holds no whole checkpoint"):
-        restored(tmp_path, devices(1, 1, 1))
+        restored(halfway / "elsewhere", devices(1, 1, 1))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
@@ -194,17 +196,11 @@ def test_weight_decay_is_for_tables_and_kernels_alone():
     blocks = {f"encoder.blocks.{name}" for name in ("attention.qkv", "attention.out", "up.kernel", "down.kernel")}
     assert on == blocks | {"encoder.embedding", "encoder.position", "dense.kernel", "out.kernel"}
     # And the optimiser heeds the marks: without gradients only what decays moves, by rate times decay.
-    optimizer, ones = (
-        Optim(0.5, warmup=0.0, weight_decay=0.1).transformation(10),
-        jax.tree.map(jnp.ones_like, start_model()),
-    )
-    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, ones), optimizer.init(ones), ones)
+    optimizer = Optim(0.5, warmup=0.0, weight_decay=0.1).transformation(10)
+    ones = jax.tree.map(jnp.ones_like, start(jax.sharding.get_mesh()).model)
+    updates, _ = jax.jit(optimizer.update)(jax.tree.map(jnp.zeros_like, ones), optimizer.init(ones), ones)
     np.testing.assert_allclose(updates.kernel[...], -0.05, rtol=1e-5)
     assert not updates.bias[...].any()
-
-
-def start_model() -> Any:
-    return start(jax.sharding.get_mesh()).model
 
 
 def test_loss_and_gradient_are_sum_over_count(tmp_path):
@@ -226,18 +222,14 @@ def test_loss_and_gradient_are_sum_over_count(tmp_path):
     assert lines(tmp_path)[0]["loss"] == pytest.approx(np.average(np.ravel(rows), weights=np.ravel(weights)), abs=2e-5)
 
 
-def test_the_same_step_on_another_mesh(whole):
-    other = train(linear_task(), OPTIM, Loop(STEPS, 8), devices(2, 2, 2)).state
-    np.testing.assert_allclose(other.model.kernel[...], whole.model.kernel[...], rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.mesh(data=4, tensor=2)
-def test_the_step_compiles_once(mesh):
-    task, optimizer = linear_task(), OPTIM.transformation(STEPS)
-    state, step = init_state(task, optimizer, jax.random.key(0)), make_step(task, optimizer)
-    for k in range(4):
-        state, _ = step(state, place(batch_at(k), mesh), jax.random.key(0))
-    assert step._cache_size() == 1 and state.step == 4
+def test_the_step_compiles_once_and_draws_anew_each_time(mesh):
+    task, optimizer = linear_task(), Optim(1e-30).transformation(STEPS)  # the weights stay
+    state, step, losses = init_state(task, optimizer, jax.random.key(0)), make_step(task, optimizer), set()
+    for _ in range(4):
+        state, metrics = step(state, place(batch_at(0), mesh), jax.random.key(0))
+        losses.add(float(metrics["loss"].total))
+    assert step._cache_size() == 1 and state.step == 4 and len(losses) == 4
 
 
 @pytest.mark.mesh(data=4)
@@ -248,10 +240,9 @@ def test_evaluate_drops_padding_and_keeps_the_order(mesh):
             yield {"ids": np.minimum(index, 18)[:, None], "weight": (index < 19).astype(np.float32)}
 
     scored = []
-    judge = Eval(
-        batches, lambda model, batch: {"id": batch["ids"][:, 0], "pair": batch["ids"] * jnp.ones((1, 2))}, scored.append
-    )
-    evaluate(judge, start(mesh).model, mesh)
+    predict = lambda model, batch: {"id": batch["ids"][:, 0], "pair": batch["ids"] * jnp.ones((1, 2))}  # noqa: E731
+    judge = Eval(batches, predict, lambda outputs: scored.append(outputs) or {"rows": 1.0 * len(outputs["id"])})
+    assert evaluate(judge, start(mesh).model, mesh) == {"rows": 19}
     assert scored[0]["id"].tolist() == list(range(19))
     assert scored[0]["pair"].tolist() == [[k, k] for k in range(19)]
 
@@ -296,18 +287,19 @@ def test_no_steps_save_and_judge_the_initial_model(tmp_path):
 
 
 def test_nothing_is_sent_to_the_device_in_secret(tmp_path):
-    loop = Loop(4, 8, save_every=2, eval_every=2, log_every=1)
-    with jax.transfer_guard("disallow"):
-        train(linear_task(evals=counting_eval([])), OPTIM, loop, devices(1, 1, 1), tmp_path)
+    def at(step: int) -> Batch:
+        if step == 3:  # the first step is done: all is compiled and made
+            jax.config.update("jax_transfer_guard", "disallow")
+        return batch_at(step)
+
+    loop = Loop(8, 8, save_every=4, eval_every=2, log_every=1)
+    try:
+        train(linear_task(at, evals=counting_eval([])), OPTIM, loop, devices(1, 1, 1), tmp_path)
+    finally:
+        jax.config.update("jax_transfer_guard", "allow")
 
 
 def test_a_loop_that_cannot_be_is_refused():
     for wrong in ({"steps": -1}, {"batch": 0}, {"log_every": 0}):
         with pytest.raises(InputError, match="loop: steps must"):
             Loop(**wrong)
-
-
-def test_train_is_reproducible_and_the_seed_matters(whole):
-    again, other = (train(linear_task(), OPTIM, Loop(STEPS, 8, seed=s), devices(1, 1, 1)).state for s in (0, 1))
-    assert_equal(again, whole)
-    assert not np.array_equal(other.model.kernel[...], whole.model.kernel[...])

@@ -182,7 +182,8 @@ def _question(rng: random.Random, words: Pool, i: int) -> tuple[str, str, str]:
     realms = rng.sample(list(REALMS), 3)
     nouns = [rng.choice(words.of(realm)) for realm in realms]
     what = nouns[k].kind.name if i % 4 == 1 else realms[k]
-    return f"{who} {past} {listed([a(n.word) for n in nouns])} {where}", f"Which {what} did {who} {base}?", nouns[k].word
+    told = f"{who} {past} {listed([a(n.word) for n in nouns])} {where}"
+    return told, f"Which {what} did {who} {base}?", nouns[k].word
 
 
 def reading(rng: random.Random, split: str, count: int) -> dict[str, Any]:
@@ -204,7 +205,8 @@ def reading(rng: random.Random, split: str, count: int) -> dict[str, Any]:
 def minimal_pairs(rng: random.Random, uid: str, count: int) -> Iterator[dict[str, Any]]:
     """Yields the lines of one BLiMP set, over all words of the world."""
     field, term, maker, _ = SETS[uid]
-    words = Pool(*(one + two for one, two in zip(pool("train"), pool("dev"), strict=True)))
+    halves: list[Any] = [one + two for one, two in zip(pool("train"), pool("dev"), strict=True)]
+    words = Pool(*halves)
     for i in range(count):
         good, bad = maker(rng, words)
         yield {"sentence_good": sentence(good), "sentence_bad": sentence(bad), "field": field,

@@ -82,8 +82,8 @@ REALMS = {
     for name, deeds, did, looks in (
         ("animal", "eat drink hide hunt run fight", "slept yawned sneezed listened rested wandered trembled limped",
          "hungry shy tame wild"),
-        ("plant", "grow ripen wither bloom sprout thrive", "grew ripened withered bloomed sprouted thrived rotted wilted",
-         "fresh green ripe fragrant"),
+        ("plant", "grow ripen wither bloom sprout thrive",
+         "grew ripened withered bloomed sprouted thrived rotted wilted", "fresh green ripe fragrant"),
         ("object", "rattle break rust crack wobble creak", "rattled broke rusted cracked wobbled creaked snapped burst",
          "new cheap useful broken"),
     )
@@ -170,7 +170,8 @@ def _nouns() -> list[Noun]:
     nouns = []
     for row in KINDS_TABLE.replace("\n  |", " |").strip().splitlines():
         head, handled, looks, mark, members = (cell.strip() for cell in row.split("|"))
-        kind = Kind(*head.split(), handled.split(), looks.split(), mark, members.split())
+        name, many, realm = head.split()
+        kind = Kind(name, many, realm, handled.split(), looks.split(), mark, members.split())
         nouns += [Noun(word, plural(word), kind) for word in kind.members]
     return nouns
 

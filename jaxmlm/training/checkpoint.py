@@ -65,17 +65,24 @@ class Checkpoints:
             raise InputError(f"{self.folder} holds no whole checkpoint: pre-train first")
         leaves, treedef = jax.tree.flatten(like)
         abstract = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in _flat(like).items()}
-        self._same_shapes(step, item, abstract)
         kinds = {item: ocp.args.StandardRestore(abstract), "checksums": ocp.args.JsonRestore()}  # type: ignore[arg-type]
-        read = self._manager.restore(step, args=ocp.args.Composite(**kinds))
+        try:
+            self._same_shapes(step, item, abstract)
+            read = self._manager.restore(step, args=ocp.args.Composite(**kinds))
+        except InputError:
+            raise
+        except (ValueError, LookupError, OSError) as error:  # all of these are how Orbax and TensorStore tell damage
+            raise self._damaged(step, " ".join(str(error).split())[:200]) from error
         sums = np.array(jax.device_get(_checksums(read[item])))
         if not np.array_equal(sums, np.array(read["checksums"][item])):
             bad = [key for key, a, b in zip(sorted(abstract), sums, read["checksums"][item], strict=True) if a != b]
-            raise InputError(
-                f"{self.folder / str(step)} is damaged: {bad[0]} does not have its checksum: delete that folder, the "
-                "checkpoint before it is used then"
-            )
+            raise self._damaged(step, f"{bad[0]} does not have its checksum")
         return jax.tree.unflatten(treedef, [read[item][key] for key in _flat(like)])
+
+    def _damaged(self, step: int, why: str) -> InputError:
+        return InputError(
+            f"{self.folder / str(step)} is damaged: {why}: delete that folder, the checkpoint before it is used then"
+        )
 
     def _same_shapes(self, step: int, item: str, abstract: dict[str, jax.ShapeDtypeStruct]) -> None:
         stored = self._manager.item_metadata(step)[item]

@@ -72,7 +72,7 @@ def train(
     on the state and its own number only.
     """
     optimizer = optim.transformation(loop.steps)
-    learning_rate = optim.schedule(loop.steps)
+    learning_rate = jax.jit(optim.schedule(loop.steps))
     judges = {name: jax.jit(judge.predict) for name, judge in task.evals.items()}
     # Closed whatever happens: a save under way is finished, also when the run is interrupted.
     saves = closing(Checkpoints(folder / "checkpoints")) if folder is not None and loop.save_every else nullcontext()
@@ -105,7 +105,10 @@ def train(
                 done_tokens, tokens = done_tokens + tokens, 0
                 if not np.isfinite(loss):
                     raise FloatingPointError(f"the loss is {loss} at step {done}: try a lower optim.learning_rate")
-                rates = {"learning_rate": float(np.asarray(learning_rate(step))), "tokens_per_second": round(speed, 1)}
+                rates = {
+                    "learning_rate": float(learning_rate(jax.device_put(np.int32(step)))),
+                    "tokens_per_second": round(speed, 1),
+                }
                 seen = done * batch["ids"].size
                 log.record(
                     {"step": done, **{k: round(v, 5) for k, v in means.items()}, "tokens": seen, **rates},
