@@ -27,6 +27,7 @@ def config(small: bool = False) -> Study:
         run=run,
         vary=(Vary("masking.rate", (0.15, 0.40, 0.80)),),
         seeds=(0,),
+        sentence="Dobith bought a sparrow at the market. Which bird did she buy? She bought the sparrow.",
         evaluate=Evaluate(pairs=20 if small else 100),
         finetune=tuple(Finetune(task, **tune) for task in ("cola", "rte", "squad")),
     )
