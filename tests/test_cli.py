@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -36,14 +35,9 @@ def verb(monkeypatch):
     return add
 
 
-def test_help_is_quick_and_names_every_verb():
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        shown = jaxmlm("--help")
-        times.append(time.perf_counter() - start)
+def test_help_names_every_verb():
+    shown = jaxmlm("--help")
     assert shown.returncode == 0 and all(f"  {verb} " in shown.stdout for verb in cli.VERBS)
-    assert min(times) < 0.3  # the quickest of three: the machine may be busy
 
 
 def test_help_imports_no_jax():
