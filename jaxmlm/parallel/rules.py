@@ -19,8 +19,8 @@ RULES: dict[str, str | tuple[str, ...]] = {
 def spec(*logical: str | None) -> PartitionSpec:
     """The partition of an array whose axes have these logical names (None: not partitioned).
 
-    >>> spec("batch", None, "heads")
-    PartitionSpec(('data', 'fsdp'), None, 'tensor')
+    >>> tuple(spec("batch", None, "heads"))
+    (('data', 'fsdp'), None, 'tensor')
     """
     return PartitionSpec(*(None if name is None else RULES[name] for name in logical))
 
