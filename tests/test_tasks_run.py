@@ -157,6 +157,11 @@ def test_bad_input_is_refused_before_anything_is_written(base, tmp_path, changes
     assert not list(tmp_path.iterdir())
 
 
+def test_rows_longer_than_the_position_table_are_refused(base):
+    with pytest.raises(InputError, match="data.length 16 is above model.most_positions 8"):
+        replace(base, model=replace(base.model, positions="learned", most_positions=8))
+
+
 def test_a_folder_without_a_run_is_no_checkpoint(tmp_path):
     with pytest.raises(InputError, match="not the folder of a run"):
         load(tmp_path)

@@ -39,6 +39,13 @@ class Run:
     loop: Loop = field(default_factory=Loop)
     mesh: Mesh = field(default_factory=Mesh)
 
+    def __post_init__(self) -> None:
+        if self.model.positions == "learned" and self.data.length > self.model.most_positions:
+            raise InputError(
+                f"data.length {self.data.length} is above model.most_positions {self.model.most_positions}: raise "
+                "that, shorten the rows, or take --model.positions rope"
+            )
+
 
 class Loaded(NamedTuple):
     """A model read back: itself, its tokenizer, its configuration, and the run's folder."""
