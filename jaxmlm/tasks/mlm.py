@@ -47,7 +47,7 @@ def open_store(data: Data, workdir: Path, stage: str = "prepare") -> Store:
             data,
             read,
             source,
-            lambda what, n, tokens: log.show(n, {"documents": n, "tokens": tokens}),
+            lambda what, n, tokens: log.show(n, {"tokens_done": tokens}),
         )
 
 

@@ -22,22 +22,18 @@ class Log:
         self.path, self.stage, self.total = path, stage, total
         self.quiet = jax.process_index() != 0
         console = Console(stderr=True)
-        columns = (
+        self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(24),
+            BarColumn(12),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
-        )
-        self._bar = Progress(
-            *columns,
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             console=console,
             disable=not console.is_terminal,
         )
         self._plain = not console.is_terminal and total > 0
         self._said = 0.0
-        self._task = self._bar.add_task(stage, total=total, note="")
+        self._task = self._bar.add_task(stage, total=total or None, note="")
 
     def __enter__(self) -> "Log":
         if not self.quiet:
@@ -58,14 +54,14 @@ class Log:
 
     def show(self, at: int, values: dict) -> None:
         """Show a line without keeping it; without a terminal at most one every ten seconds."""
-        note = "  ".join(f"{key} {_short(value)}" for key, value in values.items() if key in _SHOWN)
+        note = "  ".join(f"{_SHOWN[key]} {_short(value)}" for key, value in values.items() if key in _SHOWN)
         self._bar.update(self._task, completed=at, note=note)
         if self._plain and not self.quiet and (time.monotonic() - self._said > 10 or at == self.total):
             self._said = time.monotonic()
             print(f"{self.stage}: {at}/{self.total}  {note}", file=sys.stderr, flush=True)
 
 
-_SHOWN = ("loss", "accuracy", "tokens_per_second", "tokens", "documents")
+_SHOWN = {"loss": "loss", "tokens_per_second": "tokens/s", "tokens_done": "tokens"}
 
 
 def _short(value: int | float) -> str:
