@@ -46,6 +46,17 @@ def test_a_row_is_cls_and_the_same_tokens_for_ever():
     np.testing.assert_array_equal(b.take(np.array([9, 0, 9]))["example"], [9, 0, 9])
 
 
+def test_unit_bits_go_with_their_tokens():
+    bits = np.arange(40, dtype=np.uint8) % 4
+    without, b = batches(10, 3), batches(10, 3, units=bits)
+    for step in (0, 5):
+        got = b.at(step)
+        assert got["unit"].dtype == np.uint8 and "unit" not in without.at(step)
+        np.testing.assert_array_equal(got["unit"][:, 2:], bits[got["ids"][:, 2:]])
+        assert (got["unit"][:, :2] == 3).all()  # <cls>, and whatever comes after it
+        np.testing.assert_array_equal(got["ids"], without.at(step)["ids"])
+
+
 def test_another_order_next_epoch_and_for_another_seed():
     orders = [epoch(batches(48, 8, seed=seed), number).tolist() for seed in (0, 1, 2) for number in (0, 1, 2)]
     assert len({tuple(order) for order in orders}) == 9 and list(range(48)) not in orders

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxmlm.data import Tokenizer
+from jaxmlm.data.tokenizer import boundaries
 from jaxmlm.errors import InputError
 
 WORDS = (
@@ -30,7 +31,10 @@ def test_fixed_ids_and_tables(tokenizer):
     assert ids == (0, 1, 2, 3, 4) and tokenizer.size == 66
     assert np.flatnonzero(tokenizer.special).tolist() == [0, 1, 2, 3, 4] and tokenizer.special.shape == (66,)
     for id_, piece in enumerate(tokenizer.pieces(range(66))):
-        assert tokenizer.word_starts[id_] == piece.startswith("▁")
+        mark = piece.lstrip("▁") in (".", ",", "⁄", "😀") or id_ < 5
+        assert tokenizer.boundaries[id_] == (3 if mark else piece.startswith("▁")), piece
+        assert tokenizer.word_starts[id_] == bool(tokenizer.boundaries[id_] & 1)
+        assert tokenizer.surfaces[id_] == ("" if id_ < 5 else piece.replace("▁", ""))
 
 
 @settings(max_examples=40, deadline=None)
@@ -39,7 +43,13 @@ def test_round_trip_and_one_word_start_a_word(tokenizer, words):
     text = " ".join(words)
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text and tokenizer.unk_id not in ids
-    assert tokenizer.word_starts[ids].sum() == len(words) and tokenizer.word_starts[ids[0]]
+    pieces = tokenizer.pieces(ids)
+    assert [piece.startswith("▁") for piece in pieces].count(True) == len(words)
+    # A word that punctuation is not cut out of is one word: from its mark to the next.
+    starts = (tokenizer.boundaries[ids] & 1) | (np.append(2, tokenizer.boundaries[ids[:-1]]) >> 1)
+    assert all(starts[i] for i, piece in enumerate(pieces) if piece.startswith("▁"))
+    if not {"⁄", ".", ",", "😀"} & set(words):
+        assert starts.sum() == len(words)
     assert tokenizer.encode_batch([text, "a"]) == [ids, tokenizer.encode("a")]
 
 
@@ -50,6 +60,43 @@ def test_text_that_spells_a_special_piece(tokenizer, text):
     ids = tokenizer.encode(text)
     assert not {tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id} & set(ids) and len(ids) > 1
     assert tokenizer.decode([2, *tokenizer.encode("the cat"), 4, 3, 0]) == "the cat"
+
+
+FAMILIES = {
+    "SentencePiece": {
+        "<s>": 3, "▁new": 1, "er": 0, "▁": 1, ".": 3, "▁.": 3, "▁(": 3, "...": 3, "▁$": 3, "'": 3, "'s": 0, "▁1990": 1,
+        "7": 0, "é": 0, "\u0301": 0, "▁עִ": 1, "##": 3, "Ġa": 0, "。": 3, "²": 0,
+    },
+    "WordPiece": {
+        "[CLS]": 3, "[unused1]": 1, "new": 1, "##er": 0, "##s": 0, "##ing": 0, ".": 3, "(": 3, "é": 1, "▁": 3, "Ġ": 1,
+        "##.": 0,
+    },
+    "byte-level BPE": {
+        "<s>": 3, "Ġnew": 1, "er": 0, "Ġ": 1, ".": 3, "Ġ(": 3, "Ċ": 0, "âĢĻ": 3, "âĢĻs": 0, "âĢ": 0, "Ã©": 0, "ĠÃ©t": 1,
+        "##": 3, "Ġ1990": 1, "Ġ-": 3,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_boundaries_of_the_families_of_vocabularies(family):
+    pieces = list(FAMILIES[family])
+    got = boundaries(pieces, np.arange(len(pieces)) == 0)
+    assert dict(zip(pieces, got.tolist(), strict=True)) == FAMILIES[family]
+
+
+def test_a_vocabulary_of_no_family_is_refused():
+    with pytest.raises(InputError, match=r"no piece of this vocabulary \(as \['new', 'er</w>'\]\)"):
+        boundaries(["<s>", "new", "er</w>"], np.array([True, False, False]))
+
+
+def test_an_attached_full_stop_is_no_part_of_the_word():
+    tokenizer = Tokenizer.train(TEXTS, 66)
+    ids = tokenizer.encode("the house. (cat")
+    starts = (tokenizer.boundaries[ids] & 1) | (np.append(2, tokenizer.boundaries[ids[:-1]]) >> 1)
+    ends = np.append(np.flatnonzero(starts), len(ids))
+    words = ["".join(tokenizer.surfaces[i] for i in ids[a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    assert [word for word in words if word] == ["the", "house", ".", "cat"]  # "(" is unknown to this tokenizer
 
 
 HARD = """Café  naïve|cafe\u0301 nai\u0308ve e\u0301| 😀😀  the 👩\u200d👧 😀 |ﬁle oﬃce ½ ㎏ ①

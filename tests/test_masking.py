@@ -7,19 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 
 from jaxmlm.data import Tokenizer
 from jaxmlm.errors import InputError
-from jaxmlm.masking import Masking, Replace, Tokens, Vocab, mask_batch
+from jaxmlm.masking import Linear, Masking, Replace, SpanUnits, Tokens, Vocab, mask_batch
 from jaxmlm.parallel import Mesh, make_mesh, place
 from jaxmlm.tasks import mlm
 
 B, L, V = 64, 20, 500
 VOCAB = Vocab(V, mask_id=4, pad_id=0, drawable=np.arange(300, 400, dtype=np.int32))
-RATES = (0.01, 0.15, 0.4, 0.5, 0.8, 0.99)
 BERT = Replace(mask=0.8, random=0.1, keep=0.1)
 
 
@@ -41,30 +38,6 @@ def masked(masking, ids, tokens, seed=0, step=0):
     return jax.tree.map(np.asarray, run(masking, seed, jnp.asarray(ids, jnp.int32), tokens, VOCAB, jnp.int32(step)))
 
 
-@pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("replace", [Replace(), BERT], ids=["paper", "bert"])
-@settings(max_examples=15, deadline=None)
-@given(counts=st.lists(st.integers(0, L - 2), min_size=B, max_size=B), step=st.integers(0, 2**31 - 1))
-def test_what_is_selected(rate, replace, counts, step):
-    tokens, n = tokens_of(counts), np.array(counts)
-    out = masked(Masking(rate, replace), np.arange(B), tokens, step=step)
-    selected = np.zeros((B, L), bool)
-    for row in range(B):
-        chosen = out.positions[row][out.weights[row] == 1]
-        assert len(set(chosen)) == len(chosen)
-        selected[row, chosen] = True
-    count = selected.sum(1)
-    assert set(np.unique(out.weights)) <= {0, 1} and out.positions.shape == (B, Masking(rate).predictions(L))
-    share = rate * n
-    assert (count >= np.minimum(n, np.maximum(1, np.floor(share + 1e-6)))).all()
-    assert (count <= np.minimum(n, np.maximum(1, np.ceil(share - 1e-6)))).all()
-    assert not (selected & ~tokens.maskable).any()
-    assert (out.inputs == tokens.ids)[~selected].all()
-    assert (out.targets == np.take_along_axis(tokens.ids, out.positions, 1)).all()
-    if replace == Replace():
-        assert (out.inputs[selected] == VOCAB.mask_id).all()
-
-
 @pytest.mark.parametrize(("rate", "n"), [(0.15, 18), (0.4, 7), (0.33, 19), (0.8, 13)])
 def test_the_rate_asked_for_is_the_rate_given(rate, n):
     rows = 20_000
@@ -76,7 +49,7 @@ def test_the_rate_asked_for_is_the_rate_given(rate, n):
 
 def test_replaced_shares_and_random_ids():
     tokens = tokens_of([18] * 5_000)
-    out = masked(Masking(0.4, BERT), np.arange(5_000), tokens)
+    out = masked(Masking(0.4, replace=BERT), np.arange(5_000), tokens)
     on = out.weights == 1
     seen = np.take_along_axis(out.inputs, out.positions, 1)[on]
     kinds = [seen == VOCAB.mask_id, np.isin(seen, VOCAB.drawable), seen == out.targets[on]]
@@ -94,7 +67,7 @@ def test_every_position_is_equally_likely():
 
 
 def test_a_mask_depends_on_seed_step_and_id_only():
-    tokens, masking, ids = tokens_of([18] * B), Masking(0.4, BERT), np.arange(1000, 1000 + B)
+    tokens, masking, ids = tokens_of([18] * B), Masking(0.4, replace=BERT), np.arange(1000, 1000 + B)
     whole = masked(masking, ids, tokens, seed=3, step=7)
     order = np.random.default_rng(0).permutation(B)[: B // 2]  # another order, another batch size
     part = masked(masking, ids[order], jax.tree.map(lambda x: x[order], tokens), seed=3, step=7)
@@ -109,7 +82,7 @@ def test_a_mask_depends_on_seed_step_and_id_only():
 
 
 def test_vmapped_is_looped_and_jitted_is_not():
-    tokens, masking = tokens_of([18, 3, 0, 11] * 16), Masking(0.4, BERT)
+    tokens, masking = tokens_of([18, 3, 0, 11] * 16), Masking(0.4, replace=BERT)
     batch = masked(masking, np.arange(B), tokens, seed=3, step=2)
     step_key = jax.random.fold_in(jax.random.key(3), 2)
     for row in range(4):
@@ -129,13 +102,20 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.train(["a cat saw the dog", "the dog saw a cat and a bird"] * 20, 20)
 
 
-def test_masks_are_equal_on_any_mesh_without_a_collective(tokenizer):
+@pytest.mark.parametrize(
+    "masking",
+    [Masking(0.4, replace=BERT), Masking(0.2, predict=0.5, units=SpanUnits(), schedule=Linear(0.5, 9))],
+    ids=["uniform", "spans in three views"],
+)
+def test_masks_are_equal_on_any_mesh_without_a_collective(tokenizer, masking):
     random = np.random.default_rng(0)
     ids = random.integers(0, tokenizer.size, (16, L)).astype(np.int32)
     batch = {"ids": ids, "example": random.permutation(10**6)[:16].astype(np.int32)}
 
-    def masks(key, ids, examples):
-        return mlm.mask(Masking(0.4, BERT), key, ids, examples, tokenizer)
+    vocab = Vocab(tokenizer.size, tokenizer.mask_id, tokenizer.pad_id, np.arange(5, tokenizer.size))
+
+    def masks(key, batch):
+        return mlm.mask(masking, key, batch, tokenizer, vocab, jnp.int32(3))
 
     outs = []
     for sizes in (Mesh(1), Mesh(2), Mesh(4), Mesh(8), Mesh(2, 2, 2)):
@@ -143,23 +123,27 @@ def test_masks_are_equal_on_any_mesh_without_a_collective(tokenizer):
         mesh = make_mesh(sizes, devices)
         with jax.set_mesh(mesh):
             on = place(batch, mesh)
-            compiled = jax.jit(masks).lower(jax.random.key(1), on["ids"], on["example"]).compile()
-            outs.append(compiled(jax.random.key(1), on["ids"], on["example"]))
+            compiled = jax.jit(masks).lower(jax.random.key(1), on).compile()
+            outs.append(compiled(jax.random.key(1), on))
         program = compiled.as_text()
         for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
             assert word not in program, f"{word} on {sizes}"
-        assert outs[-1].inputs.sharding.shard_shape((16, L))[0] == 16 // (sizes.data * sizes.fsdp)
+        rows = 16 * masking.views
+        assert outs[-1].inputs.sharding.shard_shape((rows, L))[0] == rows // (sizes.data * sizes.fsdp)
     for out in outs[1:]:
         jax.tree.map(np.testing.assert_array_equal, outs[0], out)
+    ids = np.repeat(ids, masking.views, 0)
     special = tokenizer.special[ids]
     assert (np.asarray(outs[0].inputs) == ids)[special].all() and special.any()
     assert (np.asarray(outs[0].inputs) != ids)[~special].any()
 
 
-@pytest.mark.parametrize("rate", [0.0, 1.0, 1.5, -0.1, math.nan])
+@pytest.mark.parametrize("rate", [0.0, 1.01, 1.5, -0.1, math.nan])
 def test_a_rate_outside_0_and_1_is_refused(rate):
-    with pytest.raises(InputError, match="masking.rate must lie between 0 and 1"):
+    with pytest.raises(InputError, match="masking.rate must be above 0 and at most 1"):
         Masking(rate)
+    with pytest.raises(InputError, match="masking.predict must be above 0 and at most 1"):
+        Masking(0.4, predict=rate)
 
 
 @pytest.mark.parametrize("shares", [(0.8, 0.1, 0.2), (1.2, -0.2, 0.0), (0.5, 0.0, 0.0), (math.nan, 0.5, 0.5)])

@@ -18,7 +18,7 @@ class Batches:
     """The rows of a split in the `packed` format: <cls> and length - 1 consecutive tokens of the stream.
 
     Row i, for ever the same tokens, is the example with id i. Of each global batch this host reads the rows
-    [host * B / hosts, (host + 1) * B / hosts).
+    [host * B / hosts, (host + 1) * B / hosts). With `units`, the stream's unit bits, batches have them as "unit".
     """
 
     tokens: np.ndarray | Stream
@@ -28,6 +28,7 @@ class Batches:
     seed: int = 0
     host: int = 0
     hosts: int = 1
+    units: np.ndarray | Stream | None = None
 
     def __post_init__(self) -> None:
         if self.rows < self.batch:
@@ -39,9 +40,25 @@ class Batches:
             raise InputError(f"loop.batch {self.batch} does not divide over {self.hosts} hosts: take a multiple")
 
     @classmethod
-    def of(cls, store: Store, split: str, length: int, batch: int, seed: int = 0, host: int = 0, hosts: int = 1):
-        """The batches of a store's split."""
-        return cls(store.tokens(split), store.tokenizer.cls_id, length, batch, seed, host, hosts)
+    def of(
+        cls,
+        store: Store,
+        split: str,
+        length: int,
+        batch: int,
+        seed: int = 0,
+        host: int = 0,
+        hosts: int = 1,
+        units: bool = False,
+    ):
+        """The batches of a store's split; with `units` also the unit bits that the phrase list gave."""
+        stream = store.units(split) if units else None
+        if units and stream is None:
+            raise InputError(
+                f"the token store {store.folder} was prepared without phrases: run jaxmlm prepare with a masking that "
+                "wants them, or name another --data.store"
+            )
+        return cls(store.tokens(split), store.tokenizer.cls_id, length, batch, seed, host, hosts, stream)
 
     @property
     def rows(self) -> int:
@@ -49,7 +66,7 @@ class Batches:
         return len(self.tokens) // (self.length - 1)
 
     def at(self, step: int) -> dict[str, np.ndarray]:
-        """The batch of a step: {"ids": int32 [B, L], "example": int32 [B]}."""
+        """The batch of a step: {"ids": int32 [B, L], "example": int32 [B]}, with units also "unit" uint8 [B, L]."""
         epoch, k = divmod(step, self.rows // self.batch)
         share = self.batch // self.hosts
         first = k * self.batch + self.host * share
@@ -62,5 +79,11 @@ class Batches:
         width = self.length - 1
         ids = np.empty((len(index), self.length), np.int32)
         ids[:, 0] = self.cls_id
-        ids[:, 1:] = self.tokens[index[:, None] * width + np.arange(width)]
-        return {"ids": ids, "example": index.astype(np.int32)}
+        places = index[:, None] * width + np.arange(width)
+        ids[:, 1:] = self.tokens[places]
+        rows = {"ids": ids, "example": index.astype(np.int32)}
+        if self.units is not None:
+            # A row that starts within a word or phrase has the rest of it as a unit, not as a part of <cls>.
+            rows["unit"] = np.full(ids.shape, 3, np.uint8)
+            rows["unit"][:, 2:] = self.units[places[:, 1:]]
+        return rows

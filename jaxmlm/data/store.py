@@ -1,6 +1,7 @@
 """A token store: uint16 or uint32 shards and a manifest that says what is in them and proves it.
 
     DIR/manifest.json  tokenizer.model  train-00000.bin ...  valid-00000.bin ...
+    with phrases also  phrases.parquet  train-00000.units ...  valid-00000.units ...
 
 A split is one stream of tokens, each document followed by a separator. It is memory-mapped, so a corpus larger
 than memory costs nothing.
@@ -130,14 +131,73 @@ class Store:
 
     def tokens(self, split: str) -> "np.ndarray | Stream":
         """The stream of a split, memory-mapped."""
-        dtype = np.dtype(self.manifest["dtype"])
-        parts = []
-        for shard in self.manifest[split]["shards"]:
-            path = self.folder / shard["file"]
-            if not path.is_file() or path.stat().st_size != shard["tokens"] * dtype.itemsize:
-                raise InputError(f"{path} is missing or not whole: delete the store and prepare it again")
-            parts.append(np.memmap(path, dtype, mode="r"))
+        parts = [self._map(name, np.dtype(self.manifest["dtype"]), size) for name, size in self.shards(split)]
         return parts[0] if len(parts) == 1 else Stream(parts)
+
+    def units(self, split: str) -> "np.ndarray | Stream | None":
+        """Beside each token a uint8: bit 0, a word starts here, bit 1, a unit (a phrase or a lone word) does.
+
+        Memory-mapped like the tokens; None in a store that was prepared without phrases.
+        """
+        if "phrases" not in self.manifest:
+            return None
+        parts = [self._map(units_of(name), np.dtype(np.uint8), size) for name, size in self.shards(split)]
+        return parts[0] if len(parts) == 1 else Stream(parts)
+
+    def shards(self, split: str) -> list[tuple[str, int]]:
+        """Name and tokens of each shard of a split."""
+        return [(shard["file"], shard["tokens"]) for shard in self.manifest[split]["shards"]]
+
+    def chunks(self, split: str, size: int = 1 << 23) -> Iterator[tuple[str, np.ndarray]]:
+        """The split's tokens in order, as (shard, tokens): about `size` tokens, always whole documents."""
+        for name, length in self.shards(split):
+            tokens = self._map(name, np.dtype(self.manifest["dtype"]), length)
+            start = 0
+            while start < length:
+                end = start
+                while end < length:  # as often as a document is longer than a chunk
+                    fresh, end = end, min(end + size, length)
+                    ends = np.flatnonzero(tokens[fresh:end] == self.tokenizer.sep_id)
+                    if len(ends) and end < length:
+                        end = fresh + int(ends[-1]) + 1
+                        break
+                yield name, tokens[start:end]
+                start = end
+
+    def add_units(self, make: Callable[[Path], dict]) -> None:
+        """Add the phrase list and the unit files that `make` writes into a folder; it returns what the manifest says.
+
+        They take their places when all is written, the manifest last, so that it names whole files only.
+        """
+        part = self.folder / "units.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        try:
+            entry = make(part)
+            files = sorted(part.iterdir())
+            entry["files"] = [{"file": file.name, "sha256": sha256(file)} for file in files]
+            manifest = {**self.manifest, "phrases": entry}
+            (part / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+            for name in [*(file.name for file in files), "manifest.json"]:
+                os.replace(part / name, self.folder / name)
+            self.manifest = manifest
+        finally:
+            shutil.rmtree(part)
+
+    def _map(self, name: str, dtype: np.dtype, size: int) -> np.ndarray:
+        path = self.folder / name
+        if not path.is_file() or path.stat().st_size != size * dtype.itemsize:
+            raise InputError(f"{path} is missing or not whole: delete the store and prepare it again")
+        return np.memmap(path, dtype, mode="r")
+
+
+def units_of(shard: str) -> str:
+    """The name of the file of unit bits beside a shard.
+
+    >>> units_of("train-00000.bin")
+    'train-00000.units'
+    """
+    return shard.removesuffix(".bin") + ".units"
 
 
 class Stream:

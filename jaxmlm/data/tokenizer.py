@@ -2,16 +2,19 @@
 
 import io
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
+from jaxtyping import Bool, UInt8
 
 from jaxmlm.errors import InputError
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 _SPACE = "\u2581"  # SentencePiece's mark of a word start
+_GOES_ON, _BYTE_SPACE = "##", "\u0120"  # WordPiece's mark of a word's later pieces; byte-level BPE's space
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -19,7 +22,8 @@ class Tokenizer:
     """A trained SentencePiece model.
 
     Ids 0 to 4 are pad, unk, cls, sep and mask in every model that `train` makes. `special` [V] bool marks them,
-    `word_starts` [V] bool the pieces that start a word.
+    `boundaries` [V] uint8 says where words begin: see the function of that name. `word_starts` [V] bool is its bit 0.
+    `surfaces` [V] are the pieces without the mark of a word start, empty for special ones: a word is their join.
     """
 
     def __init__(self, model: bytes):
@@ -31,7 +35,9 @@ class Tokenizer:
         if pieces[:5] != ["<pad>", "<unk>", "<cls>", "<sep>", "<mask>"]:
             raise InputError(f"the tokenizer's first five pieces are {pieces[:5]}: train it with jaxmlm prepare")
         self.special = np.arange(self.size) <= MASK
-        self.word_starts = np.array([piece.startswith(_SPACE) for piece in pieces])
+        self.boundaries = boundaries(pieces, self.special)
+        self.word_starts = (self.boundaries & 1).astype(bool)
+        self.surfaces = ["" if s else p.replace(_SPACE, "") for p, s in zip(pieces, self.special, strict=True)]
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
@@ -117,6 +123,58 @@ class Tokenizer:
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """The pieces of these ids; a leading low line marks a word start."""
         return [self._sp.id_to_piece(int(i)) for i in ids]
+
+
+def boundaries(pieces: Sequence[str], special: Bool[np.ndarray, " V"]) -> UInt8[np.ndarray, " V"]:
+    """Where words begin: bit 0, this piece begins a word; bit 1, the piece after it does.
+
+    A word starts at a token when bit 0 of it or bit 1 of the token before it is set. Special tokens and pieces of
+    punctuation have both: an attached full stop is no part of a word, as in BERT's basic tokenizer. The vocabulary
+    must be one of SentencePiece (words start with a low line), of WordPiece (`##` goes on with a word) or of
+    byte-level BPE (words start with U+0120); the mark that more pieces begin with decides.
+
+    >>> boundaries(["<s>", "\u2581new", "er", "."], np.array([True, False, False, False])).tolist()
+    [3, 1, 0, 3]
+    >>> boundaries(["[CLS]", "new", "##er", "."], np.array([True, False, False, False])).tolist()
+    [3, 1, 0, 3]
+    """
+    plain = [piece for piece, kept in zip(pieces, ~special, strict=True) if kept]
+    marked = {mark: sum(piece.startswith(mark) for piece in plain) for mark in (_SPACE, _GOES_ON, _BYTE_SPACE)}
+    mark = max(marked, key=lambda mark: marked[mark])
+    if not marked[mark]:
+        raise InputError(
+            f"no piece of this vocabulary (as {plain[:3]}) begins with a low line, ## or U+0120, so nothing tells "
+            "where words start: take a SentencePiece, WordPiece or byte-level BPE vocabulary"
+        )
+    bits = np.zeros(len(pieces), np.uint8)
+    for i, piece in enumerate(pieces):
+        if special[i]:
+            bits[i] = 3
+        elif mark == _GOES_ON and piece.startswith(mark):
+            bits[i] = 0
+        else:
+            begins = mark == _GOES_ON or piece.startswith(mark)
+            text = _text_of_bytes(piece) if mark == _BYTE_SPACE else piece.removeprefix(mark)
+            bits[i] = 3 if _punctuation(text) else int(begins)
+    return bits
+
+
+def _punctuation(text: str) -> bool:
+    """Whether this is punctuation and symbols only; a lone space is not, nor a mark that goes on a letter."""
+    text = text.strip()
+    return bool(text) and not any(unicodedata.category(char)[0] in "LMN" for char in text)
+
+
+def _text_of_bytes(piece: str) -> str:
+    """The text of a byte-level piece; bytes of a character that is not whole count as a letter."""
+    return bytes(_BYTE[char] for char in piece if char in _BYTE).decode("utf-8", "surrogateescape").translate(_PART)
+
+
+# GPT-2 shows the bytes that print as themselves, the 68 others as the characters from U+0100 on.
+_PRINT = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_OTHER = [byte for byte in range(256) if byte not in _PRINT]
+_BYTE = {chr(byte): byte for byte in _PRINT} | {chr(256 + i): byte for i, byte in enumerate(_OTHER)}
+_PART = {0xDC00 + byte: "a" for byte in range(128, 256)}
 
 
 def _clean(text: str) -> str:

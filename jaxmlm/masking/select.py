@@ -1,20 +1,77 @@
-"""How many tokens are selected, and which."""
+"""How many tokens are selected, and which: an arc of the circle on which the units lie in a random order."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 
-def budget(key: Key[Array, ""], rate: float, maskable: Bool[Array, " L"]) -> Int[Array, ""]:
-    """floor(rate * n + u) of n maskable tokens, u uniform in [0, 1): rate * n in expectation; at least 1 if n > 0."""
-    n = maskable.sum()
-    count = jnp.floor(rate * n + jax.random.uniform(key)).astype(jnp.int32)
+class Circle(NamedTuple):
+    """The maskable tokens of an example laid around a circle, its units one after another in a random order.
+
+    order [L]: the position of the token at each place of the circle, then those that are not maskable; within [L]:
+    the place of that token in its unit; n: how many are maskable; zero: the place from which arcs are counted.
+    """
+
+    order: jax.Array
+    within: jax.Array
+    n: jax.Array
+    zero: jax.Array | int
+
+
+class Arc(NamedTuple):
+    """The units that start on an arc: positions [P] and places in their units, within [P]; the first `count` count."""
+
+    positions: jax.Array
+    within: jax.Array
+    count: jax.Array
+
+
+def budget(rate: float | Float[Array, ""], n: Int[Array, ""], u: float | Float[Array, ""]) -> Int[Array, ""]:
+    """floor(rate * n + u) of n tokens, at least 1 if n > 0. With u uniform in [0, 1): rate * n in expectation."""
+    count = jnp.floor(rate * n + u).astype(jnp.int32)
     return jnp.clip(count, jnp.minimum(n, 1), n)
 
 
-def draw(key: Key[Array, ""], maskable: Bool[Array, " L"], most: int) -> Int[Array, " P"]:
-    """`most` distinct positions: a uniform random order of the maskable ones, then the others."""
-    # 31 random bits sort before the unmaskable ones; two equal draws among L happen with probability L^2 / 2^32
-    # and then the earlier position goes first.
-    order = jnp.where(maskable, jax.random.bits(key, maskable.shape) >> 1, jnp.uint32(0xFFFFFFFF))
-    return jnp.argsort(order)[:most]
+def lay(
+    key: Key[Array, ""], within: Int[Array, " L"], maskable: Bool[Array, " L"], zero_key: Key[Array, ""] | None
+) -> Circle:
+    """Lay the units out in a uniformly random order; `within` is the place of each token in its unit.
+
+    Without `zero_key` arcs are counted from the first unit, which is as good where every unit is one token.
+    """
+    at, n = jnp.arange(maskable.shape[0]), maskable.sum()
+    # 31 random bits for each unit sort before the unmaskable tokens. Two equal draws among L happen with probability
+    # L^2 / 2^32, and then the earlier unit goes first: the sort is stable, so a unit's tokens stay together.
+    drawn = (jax.random.bits(key, maskable.shape) >> 1)[at - within]
+    _, order, within = jax.lax.sort((jnp.where(maskable, drawn, jnp.uint32(0xFFFFFFFF)), at, within), num_keys=1)
+    zero = 0 if zero_key is None else jax.random.randint(zero_key, (), 0, jnp.maximum(n, 1))
+    return Circle(order, within, n, zero)
+
+
+def arc(circle: Circle, begin: int | Int[Array, ""], length: Int[Array, ""], most: int) -> Arc:
+    """The units whose first token lies on the arc [begin, begin + length), counted from the circle's zero.
+
+    As the zero is uniform, each unit is on an arc of `length` with probability length / n exactly, whatever its size:
+    no unit is cut, none favoured, and the expected number of tokens is `length`. The arc holds whole units, so the
+    number differs from `length` by less than the longest of them; `most` must be its largest value.
+    """
+    order, within, n, zero = circle
+    start = _start(circle, begin)
+    first = start.min()
+    count = (start < length).sum()
+    place = (zero + begin + first + jnp.arange(most)) % jnp.maximum(n, 1)
+    return Arc(order[place], within[place], count)
+
+
+def nearest(circle: Circle) -> Int[Array, ""]:
+    """How far the first unit's start lies from the circle's zero: an arc must be longer to hold any unit."""
+    return _start(circle, 0).min()
+
+
+def _start(circle: Circle, begin: int | Int[Array, ""]) -> Int[Array, " L"]:
+    """Where on the circle, counted from `begin`, the unit of each token starts; far away if it is not maskable."""
+    at = jnp.arange(circle.order.shape[0])
+    n = jnp.maximum(circle.n, 1)
+    return jnp.where(at < circle.n, (at - circle.within - circle.zero - begin) % n, at.shape[0])

@@ -1,0 +1,26 @@
+"""Wettig et al. 2022, section 6: does a uniform mask at a high rate rival spans and phrases?
+
+    jaxmlm study configs/paper/strategies.py --dry-run
+
+Tokens, whole words, spans and PMI phrases, each at 15 % and at 40 %. The paper: at 15 % PMI masking is best, at its own
+best rate uniform masking is as good.
+"""
+
+from pathlib import Path
+from runpy import run_path
+from typing import Literal
+
+from jaxmlm.masking import PhraseUnits, SpanUnits, TokenUnits, WordUnits
+from jaxmlm.studies import Study, Vary
+
+study = run_path(str(Path(__file__).with_name("common.py")))["study"]
+
+
+def config(
+    scale: Literal["cpu", "pod"] = "cpu", text: str = "sample:20000", glue: str = "sample:", blimp: str = "sample:"
+) -> Study:
+    """The text to learn from, and where GLUE and BLiMP lie; sample: is the generated world."""
+    units = (TokenUnits(), WordUnits(), SpanUnits(), PhraseUnits())
+    names = ("tokens", "words", "spans", "phrases")
+    axes = (Vary("masking.rate", (0.15, 0.40)), Vary("masking.units", units, names))
+    return study("strategies", scale, text, glue, blimp, axes)

@@ -1,0 +1,166 @@
+"""Tokenizers of the `transformers` format: WordPiece and byte-level BPE read, SentencePiece written."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+
+from jaxmlm.data.tokenizer import Tokenizer, boundaries
+from jaxmlm.errors import InputError
+
+_COMMON = {
+    "pad": ("[PAD]", "<pad>"),
+    "unk": ("[UNK]", "<unk>"),
+    "cls": ("[CLS]", "<s>", "<cls>"),
+    "sep": ("[SEP]", "</s>", "<sep>"),
+    "mask": ("[MASK]", "<mask>"),
+}
+"""What the special tokens are called where no file says it."""
+
+
+class HfTokenizer:
+    """A WordPiece, byte-level BPE or Unigram tokenizer from a tokenizer.json, with the interface of `Tokenizer`.
+
+    `special` [V] bool marks the special tokens, `word_starts` [V] bool the pieces that start a word. `kind` is
+    "WordPiece", "BPE" or "Unigram".
+    """
+
+    def __init__(self, folder: str | Path):
+        tokenizers = _library()
+        self.folder = Path(folder)
+        file = self.folder / "tokenizer.json"
+        if not file.is_file():
+            raise InputError(
+                f"{folder} has no tokenizer.json: write one with transformers, "
+                "AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)"
+            )
+        self.model = file.read_bytes()
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(self.model.decode("utf-8"))
+        except Exception as error:  # the library raises bare Exception
+            raise InputError(f"{file} is no tokenizer that the tokenizers library reads: {error}") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        plain = json.loads(self.model)
+        self.kind: str = plain["model"].get("type", "BPE")
+        self.size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        ids = {name: self._special_id(name) for name in _COMMON}
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[name] for name in _COMMON)
+        self._pieces = [self._tokenizer.id_to_token(i) or "" for i in range(self.size)]
+        marked = {token["id"] for token in plain.get("added_tokens", []) if token.get("special")}
+        self.special = np.isin(np.arange(self.size), [*marked, *ids.values()])
+        self.boundaries = boundaries(self._pieces, self.special)
+        self.word_starts = (self.boundaries & 1).astype(bool)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without special tokens."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """The ids of several texts, without special tokens."""
+        return [found.ids for found in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+    def encode_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids and, for each, the characters [begin, end) of the text that it stands for, without the space before."""
+        found = self._tokenizer.encode(text, add_special_tokens=False)
+        empty = [piece == "\u2581" for piece in found.tokens]  # a word start alone stands for no character
+        return list(found.ids), [
+            _trimmed(text, at[0], at[1], none) for at, none in zip(found.offsets, empty, strict=True)
+        ]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of these ids; special tokens are left out."""
+        return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """The pieces of these ids, as the vocabulary writes them."""
+        return [self._pieces[int(i)] for i in ids]
+
+    def _special_id(self, name: str) -> int:
+        said: list[str] = []
+        for file in ("tokenizer_config.json", "special_tokens_map.json"):
+            if (self.folder / file).is_file():
+                value = json.loads((self.folder / file).read_text()).get(f"{name}_token")
+                said += [value["content"] if isinstance(value, dict) else value] if value else []
+        for token in (*said, *_COMMON[name]):
+            if (found := self._tokenizer.token_to_id(token)) is not None:
+                return found
+        raise InputError(f"{self.folder}: the tokenizer has no {name} token: a masked language model needs one")
+
+
+def _trimmed(text: str, begin: int, end: int, empty: bool) -> tuple[int, int]:
+    while begin < end and text[begin].isspace():
+        begin += 1
+    return begin, begin if empty else end
+
+
+def export_tokenizer(tokenizer: "Tokenizer | HfTokenizer", folder: str | Path, most: int) -> None:
+    """Write tokenizer.json and tokenizer_config.json; `most` is the longest input of the model.
+
+    The ids of a text are those of `encode`, but for texts that spell a special token: there it is one.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(tokenizer, HfTokenizer):
+        (folder / "tokenizer.json").write_bytes(tokenizer.model)
+    else:
+        (folder / "tokenizer.json").write_text(sentencepiece_json(tokenizer), encoding="utf-8")
+    ids = {"pad": tokenizer.pad_id, "unk": tokenizer.unk_id, "cls": tokenizer.cls_id, "sep": tokenizer.sep_id}
+    names = {f"{name}_token": tokenizer.pieces([i])[0] for name, i in {**ids, "mask": tokenizer.mask_id}.items()}
+    plain = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": most, **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(plain, indent=2) + "\n")
+
+
+def sentencepiece_json(tokenizer: Tokenizer) -> str:
+    """The tokenizer.json of a SentencePiece unigram model: the same pieces, scores and character map."""
+    tokenizers = _library()
+    from sentencepiece import sentencepiece_model_pb2 as messages
+    from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+
+    model = getattr(messages, "ModelProto").FromString(tokenizer.model)  # noqa: B009 (made at run time)
+    vocabulary = [(piece.piece, piece.score) for piece in model.pieces]
+    made = tokenizers.Tokenizer(models.Unigram(vocabulary, unk_id=tokenizer.unk_id, byte_fallback=False))
+    rule = model.normalizer_spec
+    # The map alone drops the marks of a letter that has an entry: letters with marks are composed and lowered before.
+    kept = _not_lowered(tokenizer) if rule.name.endswith("_cf") else {}
+    lowered = [normalizers.Lowercase()] if rule.name.endswith("_cf") else []
+    steps: list[Any] = [
+        normalizers.NFC(),
+        *(normalizers.Replace(letter, aside) for letter, aside in kept.items()),
+        *lowered,
+        normalizers.Precompiled(rule.precompiled_charsmap),
+        *(normalizers.Replace(aside, letter) for letter, aside in kept.items()),
+        normalizers.Replace(Regex(" {2,}"), " "),
+        normalizers.Strip(left=False, right=True),
+    ]
+    made.normalizer = normalizers.Sequence(steps)
+    # "first": what stands right after <mask> is no new word unless a space says so.
+    made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="first")
+    made.decoder = decoders.Metaspace(replacement="\u2581", prepend_scheme="first")
+    names = tokenizer.pieces(range(5))
+    made.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names[:4]])
+    made.add_special_tokens([AddedToken(names[4], special=True, normalized=False, lstrip=True)])
+    cls, sep = (names[2], tokenizer.cls_id), (names[3], tokenizer.sep_id)
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{cls[0]} $A {sep[0]}", pair=f"{cls[0]} $A {sep[0]} $B {sep[0]}", special_tokens=[cls, sep]
+    )
+    return made.to_str()
+
+
+def _not_lowered(tokenizer: Tokenizer) -> dict[str, str]:
+    """Capitals that the character map leaves as they are, each with a private character to stand aside as."""
+    capitals = [letter for letter in map(chr, range(0x80, 0x3000)) if letter.lower() != letter]
+    with_map = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
+    left = [letter for letter in capitals if letter in with_map.normalize(letter)]
+    return {letter: chr(0xE000 + i) for i, letter in enumerate(left)}
+
+
+def _library() -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise InputError("tokenizer.json needs the tokenizers library: pip install 'jaxmlm[hf]'") from error
+    return tokenizers

@@ -1,0 +1,261 @@
+"""Is the rate that was asked for the rate that is given? A masking measured on rows of tokens.
+
+Would have caught ELECTRA's 33 % for 40 % (positions drawn with replacement), the 15.6 % that BERT's cap of 20
+predictions makes of 40 %, and every system that masks its special tokens.
+"""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmlm.masking.masking import Masking, Tokens, Vocab, mask_batch
+from jaxmlm.masking.units import PHRASE, WORD, places
+
+SIGMAS = 4.5
+"""Half of an interval: what a right masking leaves once in 150,000 audits."""
+_CHUNK = 256
+
+
+class Drawn(NamedTuple):
+    """What a masking did to rows: selected, predicted [R, K, L] bool, inputs [R, K, L], place [R, L] in the unit.
+
+    slots [R, K]: predictions made.
+    """
+
+    selected: np.ndarray
+    predicted: np.ndarray
+    inputs: np.ndarray
+    place: np.ndarray
+    slots: np.ndarray
+
+
+def audit(
+    masking: Masking, tokens: Tokens, examples: np.ndarray, vocab: Vocab, seed: int = 0, step: int = 0, epochs: int = 3
+) -> dict[str, Any]:
+    """Measure a masking on rows [R, L] with ids `examples` [R]; `step` is the one whose rate is asked for.
+
+    Returns shares of the maskable tokens, asked and got, with intervals; the units' lengths and how often each length
+    and each position is selected; the share of words, of spans of three words and of phrases (where the unit bits
+    know them) that is hidden whole; faults, all of which must be 0; and "ok".
+    """
+    drawn = _draw(masking, tokens, examples, vocab, seed, step)
+    tokens = Tokens(*map(np.asarray, tokens))  # pyright: ignore[reportArgumentType]
+    maskable, views = np.asarray(tokens.maskable), masking.views
+    shares = _shares(masking, drawn, tokens, vocab, float(masking.schedule(step)))
+    lengths = _by_length(masking, drawn, maskable)
+    changed = drawn.inputs != tokens.ids[:, None]
+    faults = {
+        "special tokens selected": int((drawn.selected & ~maskable[:, None]).sum()),
+        "special tokens changed": int((changed & ~maskable[:, None]).sum()),
+        "changed and not selected": int((changed & ~drawn.selected).sum()),
+        "units cut": _cut(drawn, maskable),
+        "predicted twice": int((drawn.predicted.sum(1) > 1).sum()),
+        "over capacity": int((drawn.predicted.sum(-1) != drawn.slots).sum()),
+    }
+    again = [_draw(masking, tokens, examples, vocab, seed, step + 1 + epoch).selected for epoch in range(epochs - 1)]
+    repeated = sum(int((drawn.selected == other).all((1, 2)).sum()) for other in again)
+    at = drawn.selected.sum((0, 1)) / np.maximum(views * maskable.sum(0), 1)
+    return {
+        "rows": len(maskable),
+        "tokens": int(maskable.sum()),
+        "views": views,
+        "shares": shares,
+        "lengths": lengths,
+        "positions": [round(float(p), 5) for p in at],
+        "whole": _whole(drawn.selected, tokens),
+        "faults": faults,
+        "capacity": {"slots": masking.predictions(maskable.shape[1]), "most used": int(drawn.predicted.sum(-1).max())},
+        "repeated masks": {"rows": repeated, "of": len(maskable) * (epochs - 1)},
+        "ok": all(share["ok"] for share in shares.values())
+        and all(row["ok"] for row in lengths.values())
+        and not any(faults.values()),
+    }
+
+
+@partial(jax.jit, static_argnums=(0, 1, 4))
+def _chunk(masking: Masking, seed: int, tokens: Tokens, examples: jax.Array, vocab: Vocab, step: jax.Array) -> Any:
+    length, views = tokens.ids.shape[1], masking.views
+
+    def one(example: jax.Array, row: Tokens) -> Any:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step), example)
+
+        def on(arc: Any) -> jax.Array:
+            used = jnp.arange(arc.positions.shape[0]) < arc.count
+            return jnp.zeros(length, bool).at[jnp.where(used, arc.positions, length)].set(True, mode="drop")
+
+        def view(number: jax.Array) -> Any:
+            predicted, selected = masking.draw(key, row, step, number)
+            return on(selected), on(predicted), predicted.count
+
+        starts = masking.units.starts(masking.keys(key).unit, row.unit, row.maskable)
+        return *jax.vmap(view)(jnp.arange(views)), places(starts, row.maskable)
+
+    selected, predicted, slots, place = jax.vmap(one)(examples, tokens)
+    inputs = mask_batch(masking, seed, examples, tokens, vocab, step).inputs
+    return selected, predicted, inputs.reshape(-1, views, length), place, slots
+
+
+def _draw(masking: Masking, tokens: Tokens, examples: np.ndarray, vocab: Vocab, seed: int, step: int) -> Drawn:
+    def parts() -> Iterator[Drawn]:
+        for start in range(0, len(examples), _CHUNK):
+            # The last rows are drawn twice rather than compiled for again.
+            here = np.minimum(np.arange(start, start + _CHUNK), len(examples) - 1)
+            rows = Tokens(*(jnp.asarray(np.asarray(x)[here]) for x in tokens))
+            out = _chunk(masking, seed, rows, jnp.asarray(examples[here], jnp.int32), vocab, jnp.int32(step))
+            yield Drawn(*(np.asarray(x)[: len(examples) - start] for x in out))
+
+    return Drawn(*(np.concatenate(part) for part in zip(*parts(), strict=True)))
+
+
+def _shares(masking: Masking, drawn: Drawn, tokens: Tokens, vocab: Vocab, factor: float) -> dict[str, dict[str, Any]]:
+    """Shares of the maskable tokens, each asked and got; got is a mean over rows, whose spread gives the interval."""
+    n, views, replace = np.asarray(tokens.maskable).sum(-1), masking.views, masking.replace
+    selected, predicted = _expected(masking, factor, n)
+    masked = drawn.selected & (drawn.inputs == vocab.mask_id)
+    kept = drawn.selected & (drawn.inputs == tokens.ids[:, None])
+    same = _same(masking, tokens, vocab)  # random tokens that happen to be the one that was there
+    fates = {
+        "masked": replace.mask,
+        "random": replace.random * (1 - same),
+        "kept": replace.keep + replace.random * same,
+    }
+    got = {"selected": drawn.selected, "masked": masked, "random": drawn.selected & ~masked & ~kept, "kept": kept}
+    got["corrupted"] = drawn.selected & ~kept
+    asked = {name: selected * share for name, share in ({"selected": 1.0} | fates).items()}
+    asked["corrupted"] = selected * (fates["masked"] + fates["random"])
+    got["predicted"], asked["predicted"] = drawn.predicted, predicted
+    shares = {}
+    for name, where in got.items():
+        of = n.sum() * (1 if name == "predicted" else views)
+        off = where.sum((1, 2)) - asked[name]
+        half = SIGMAS * math.sqrt(len(n)) * float(off.std()) + 1e-3 * len(n)  # of a token, for the mean over u
+        low, high = (asked[name].sum() - half) / of, (asked[name].sum() + half) / of
+        share = where.sum() / of
+        shares[name] = {
+            "asked": round(float(asked[name].sum() / of), 6),
+            "got": round(float(share), 6),
+            "low": round(float(low), 6),
+            "high": round(float(high), 6),
+            "ok": bool(low - 1e-7 <= share <= high + 1e-7),
+        }
+    return shares
+
+
+def _expected(masking: Masking, factor: float, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many tokens rows of n are expected to select, over all views, and to predict: `Masking.draw` averaged over u.
+
+    A view selects m_corr, or its slice of the predictions where rounding makes that one larger.
+    """
+    u = np.array([0.5]) if masking.count == "exact" else (np.arange(1000) + 0.5) / 1000
+    sizes, at = np.unique(n, return_inverse=True)
+
+    def budget(rate: float) -> np.ndarray:
+        share = rate * factor * sizes[:, None]
+        return np.clip(np.floor(share + u), np.minimum(sizes, 1)[:, None], sizes[:, None])
+
+    select, predict, views = budget(masking.rate), budget(masking.predict or masking.rate), masking.views
+    edges = [predict * view // views for view in range(views + 1)]
+    selected = np.sum([np.maximum(select, end - begin) for begin, end in pairwise(edges)], axis=0)
+    return selected.mean(1)[at], predict.mean(1)[at]
+
+
+def _same(masking: Masking, tokens: Tokens, vocab: Vocab) -> float:
+    """How likely a random token is the one that it replaces."""
+    weight = np.ones(len(vocab.drawable)) if masking.replace.ids == "uniform" else vocab.unigram
+    if masking.replace.random == 0 or weight is None:
+        return 0.0
+    law = np.zeros(vocab.size)
+    law[vocab.drawable] = weight / weight.sum()
+    return float(law[np.asarray(tokens.ids)[tokens.maskable]].mean())
+
+
+def _by_length(masking: Masking, drawn: Drawn, maskable: np.ndarray) -> dict[str, dict[str, Any]]:
+    """For each length of a unit: how many there are, and how often one is selected."""
+    first = maskable & (drawn.place == 0)
+    length = _unit_lengths(drawn.place, maskable)
+    overall = (drawn.selected & maskable[:, None]).sum() / (masking.views * maskable.sum())
+    rows = {}
+    for size in np.unique(length[first]):
+        here = first & (length == size)
+        hits = (drawn.selected & here[:, None]).sum((1, 2))
+        units = here.sum(-1) * masking.views
+        share = float(hits.sum() / units.sum())
+        off = hits - overall * units
+        # The spread within a row, not below that of independent draws: rare lengths show too little of it.
+        spread = max(float((off**2).sum()), overall * (1 - overall) * float(units.sum()))
+        half = SIGMAS * math.sqrt(spread) * masking.views / float(units.sum())
+        rows[str(int(size))] = {
+            "units": int(here.sum()),
+            "selected": round(share, 5),
+            "low": round(float(overall - half), 5),
+            "high": round(float(overall + half), 5),
+            "ok": bool(abs(share - overall) <= half),
+        }
+    return rows
+
+
+def _unit_lengths(place: np.ndarray, maskable: np.ndarray) -> np.ndarray:
+    """At each unit's first token: how many tokens the unit has."""
+    starts = (place == 0) | ~maskable
+    at = np.arange(place.shape[1])
+    # The next start after each token, from the right.
+    upcoming = np.where(starts, at, place.shape[1])
+    after = np.minimum.accumulate(upcoming[:, ::-1], 1)[:, ::-1]
+    following = np.concatenate([after[:, 1:], np.full((len(place), 1), place.shape[1])], 1)
+    return following - at
+
+
+def _cut(drawn: Drawn, maskable: np.ndarray) -> int:
+    """Tokens whose fate, selected or not, is not that of their unit's first token."""
+    at = np.arange(maskable.shape[1])
+    first = at - np.where(maskable, drawn.place, 0)
+    cut = 0
+    for marks in (drawn.selected, drawn.predicted):
+        cut += int((marks != np.take_along_axis(marks, first[:, None].repeat(marks.shape[1], 1), -1)).sum())
+    return cut
+
+
+def _whole(selected: np.ndarray, tokens: Tokens) -> dict[str, float]:
+    """Shares of the words, of three words in a row, and of the phrases of several words that are selected whole."""
+    unit, maskable = np.asarray(tokens.unit), np.asarray(tokens.maskable)
+    gap = maskable & ~np.concatenate([np.zeros((len(unit), 1), bool), maskable[:, :-1]], 1)
+    word = maskable & ((unit & WORD > 0) | gap)
+    found = {"words": _groups(selected, maskable, word)}
+    found["words of several tokens"] = _groups(selected, maskable, word, least=2)
+    number = np.cumsum(word, 1)
+    threes = word & ((number % 3 == 1) | gap)
+    found["three words in a row"] = _groups(selected, maskable, threes, words=word, exactly=3)
+    phrase = maskable & ((unit & PHRASE > 0) | gap)
+    if (phrase & word).sum() < word.sum() and (unit & PHRASE > 0).any():
+        found["phrases"] = _groups(selected, maskable, phrase, words=word, several=True)
+    return found
+
+
+def _groups(
+    selected: np.ndarray,
+    maskable: np.ndarray,
+    starts: np.ndarray,
+    least: int = 1,
+    words: np.ndarray | None = None,
+    exactly: int | None = None,
+    several: bool = False,
+) -> float:
+    """The share of groups of consecutive maskable tokens, each beginning at a start, that is selected whole."""
+    rows, length = maskable.shape
+    group = np.where(maskable, np.cumsum(starts, 1) + np.arange(rows)[:, None] * (length + 1), 0).ravel()
+    size = np.bincount(group, minlength=rows * (length + 1) + length)
+    kept = size >= least
+    kept[0] = False
+    if words is not None:
+        many = np.bincount(group, words.ravel(), minlength=len(size))
+        kept &= many == exactly if exactly else many >= 2 if several else True
+    whole = [
+        np.bincount(group, selected[:, view].ravel(), minlength=len(size)) == size for view in range(selected.shape[1])
+    ]
+    return round(float(np.mean([w[kept].mean() for w in whole])), 5) if kept.any() else math.nan
