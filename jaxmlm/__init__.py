@@ -1,3 +1,15 @@
 """jaxmlm: a masked-language-model laboratory and trainer in JAX."""
 
+from typing import Any
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "export", "from_transformers", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the interface when it is first used: `import jaxmlm` alone stays cheap."""
+    if name in ("export", "from_transformers", "load"):
+        from jaxmlm import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'jaxmlm' has no attribute {name!r}")

@@ -3,9 +3,19 @@
 from flax import nnx
 
 from jaxmlm.models.encoder import Encoder, EncoderConfig
-from jaxmlm.models.heads import Classifier, MaskedLM, SpanPredictor
-from jaxmlm.models.presets import preset
+from jaxmlm.models.heads import Classifier, MaskedLM, SpanPredictor, TokenClassifier
+from jaxmlm.models.presets import parameters, preset
 
 Model = nnx.Module
 
-__all__ = ["Classifier", "Encoder", "EncoderConfig", "MaskedLM", "Model", "SpanPredictor", "preset"]
+__all__ = [
+    "Classifier",
+    "Encoder",
+    "EncoderConfig",
+    "MaskedLM",
+    "Model",
+    "SpanPredictor",
+    "TokenClassifier",
+    "parameters",
+    "preset",
+]

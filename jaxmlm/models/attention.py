@@ -1,4 +1,6 @@
-"""Bidirectional self-attention: tokens of the same segment see each other."""
+"""Bidirectional self-attention: tokens of the same segment see each other, in a window or at any distance."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,35 +11,40 @@ from jaxmlm.models.layers import dropout, lift
 from jaxmlm.parallel import gathered, spec
 
 
+class Scene(NamedTuple):
+    """What a layer's attention goes by: who sees whom [B, 1, L, L], and the angles of rotary positions [L, K / 2]."""
+
+    visible: Array
+    angles: Array | None
+
+
 class Attention(nnx.Module):
     """Multi-head self-attention. Kernels are stored as [D, 3, H, K] and [H, K, D]."""
 
-    def __init__(self, key: Key[Array, ""], width: int, heads: int, scale: float, rope: bool, drop: float):
+    def __init__(self, key: Key[Array, ""], width: int, heads: int, scale: float, drop: float, bias: bool = True):
         in_key, out_key = jax.random.split(key)
         size = width // heads
         shape = (width, 3, heads, size)
         self.qkv = nnx.Param(scale * jax.random.normal(in_key, shape, out_sharding=spec("embed", None, "heads", None)))
-        self.qkv_bias = nnx.Param(jnp.zeros(shape[1:], out_sharding=spec(None, "heads", None)))
+        self.qkv_bias = nnx.Param(jnp.zeros(shape[1:], out_sharding=spec(None, "heads", None))) if bias else None
         out = spec("heads", None, "embed")
         self.out = nnx.Param(scale * jax.random.normal(out_key, (heads, size, width), out_sharding=out))
-        self.out_bias = nnx.Param(jnp.zeros(width))
-        self.rope, self.drop = rope, drop
+        self.out_bias = nnx.Param(jnp.zeros(width)) if bias else None
+        self.drop = drop
 
-    def __call__(
-        self, x: Float[Array, "B L D"], visible: Bool[Array, "B 1 L L"], key: Key[Array, ""] | None
-    ) -> Float[Array, "B L D"]:
+    def __call__(self, x: Float[Array, "B L D"], scene: Scene, key: Key[Array, ""] | None) -> Float[Array, "B L D"]:
         """Attend from every token to the visible ones."""
         qkv_kernel = gathered(self.qkv[...], "embed", None, "heads", None).astype(x.dtype)
         out_kernel = gathered(self.out[...], "heads", None, "embed").astype(x.dtype)
         sharded = spec("batch", None, None, "heads", None)
         qkv = jnp.einsum("BLD,DcHK->BLcHK", x, qkv_kernel, out_sharding=sharded)
-        qkv = qkv + lift(self.qkv_bias[...], qkv)
+        qkv = qkv if self.qkv_bias is None else qkv + lift(self.qkv_bias[...], qkv)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        if self.rope:
-            q, k = _rotate(q), _rotate(k)
-        attended = attend(q, k, v, visible, self.drop, key)
+        if scene.angles is not None:
+            q, k = _rotate(q, scene.angles), _rotate(k, scene.angles)
+        attended = attend(q, k, v, scene.visible, self.drop, key)
         out = jnp.einsum("BLHK,HKD->BLD", attended, out_kernel, out_sharding=spec("batch", None, None))
-        return out + lift(self.out_bias[...], out)
+        return out if self.out_bias is None else out + lift(self.out_bias[...], out)
 
 
 def attend(
@@ -48,7 +55,12 @@ def attend(
     drop: float = 0.0,
     key: Key[Array, ""] | None = None,
 ) -> Float[Array, "B L H K"]:
-    """softmax(q k^T / sqrt(K)) v over the visible tokens, the softmax in float32; the reference path."""
+    """softmax(q k^T / sqrt(K)) v over the visible tokens, the softmax in float32.
+
+    With dropout the einsums below, the reference; without, JAX's own function, which a backend may fuse.
+    """
+    if key is None or drop == 0.0:
+        return jax.nn.dot_product_attention(q, k, v, mask=visible)
     scores = jnp.einsum("BLHK,BMHK->BHLM", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
     # A row that sees nothing (padding) stays finite: the lowest number, not minus infinity.
     scores = jnp.where(visible, scores, jnp.finfo(jnp.float32).min)
@@ -56,16 +68,39 @@ def attend(
     return jnp.einsum("BHLM,BMHK->BLHK", shares, v)
 
 
-def visibility(segments: Int[Array, "B L"]) -> Bool[Array, "B 1 L L"]:
-    """Which token sees which: those of its own segment; segment 0, padding, is seen by nobody else."""
-    return (segments[:, None, :, None] == segments[:, None, None, :]) & (segments > 0)[:, None, None, :]
+def visibility(segments: Int[Array, "B L"], window: int | None = None) -> Bool[Array, "B 1 L L"]:
+    """Which token sees which: those of its own segment; segment 0, padding, is seen by nobody else.
+
+    With a window only those at most window // 2 tokens away, as ModernBERT counts it.
+    """
+    seen = (segments[:, None, :, None] == segments[:, None, None, :]) & (segments > 0)[:, None, None, :]
+    if window is None:
+        return seen
+    at = jnp.arange(segments.shape[1])
+    return seen & (jnp.abs(at[:, None] - at[None, :]) <= window // 2)[None, None]
 
 
-def _rotate(x: Float[Array, "B L H K"]) -> Float[Array, "B L H K"]:
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864), base 10,000, halves rotated against each other."""
-    half = x.shape[-1] // 2
-    frequency = 10_000.0 ** (-jnp.arange(half) / half)
-    angle = (jnp.arange(x.shape[1])[:, None] * frequency[None, :])[None, :, None, :]
+def places(segments: Int[Array, "B L"]) -> Int[Array, "B L"]:
+    """The place of every token in its own document, counted from 0.
+
+    >>> places(jnp.array([[1, 1, 1, 2, 2, 0]])).tolist()
+    [[0, 1, 2, 0, 1, 0]]
+    """
+    at = jnp.arange(segments.shape[1], dtype=jnp.int32)[None]
+    begins = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)))
+    return at - jax.lax.cummax(jnp.where(begins, at, 0), axis=1)
+
+
+def rotary_angles(length: int, size: int, base: float) -> Float[Array, "L half"]:
+    """The angles of rotary positions (Su et al. 2021, arXiv 2104.09864) for heads of this size."""
+    half = size // 2
+    frequency = base ** (-jnp.arange(half) / half)
+    return jnp.arange(length)[:, None] * frequency[None, :]
+
+
+def _rotate(x: Float[Array, "B L H K"], angles: Float[Array, "L half"]) -> Float[Array, "B L H K"]:
+    """Rotary positions: the halves of each head rotated against each other."""
+    half, angle = x.shape[-1] // 2, angles[None, :, None, :]
     cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
     a, b = x[..., :half], x[..., half:]
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)

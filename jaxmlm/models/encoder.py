@@ -1,15 +1,16 @@
-"""The encoder: RoBERTa with pre-layer-norm and an embedding layer-norm by default, the paper's architecture."""
+"""One encoder with options: the paper's RoBERTa with pre-layer-norm by default; BERT, RoBERTa and ModernBERT too."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from jaxmlm.errors import InputError
-from jaxmlm.models.attention import Attention, visibility
-from jaxmlm.models.layers import Dense, Dtype, LayerNorm, dropout
+from jaxmlm.models.attention import Attention, Scene, places, rotary_angles, visibility
+from jaxmlm.models.layers import Activation, Dense, Dtype, LayerNorm, dropout, gelu
 from jaxmlm.parallel import spec
 
 
@@ -26,10 +27,28 @@ class EncoderConfig:
     """Layer norm before each part of a block (the paper) or after it (BERT, RoBERTa)."""
     embed_norm: bool = True
     """Layer norm of the embeddings."""
+    first_norm: bool = True
+    """Layer norm before the attention of the first block; ModernBERT has none there (pre-layer-norm only)."""
+    activation: Activation = "gelu"
+    """Of the MLP: GELU, or GeGLU, a GELU that gates a second map; exact or by tanh."""
+    biases: bool = True
+    """Of linear maps and layer norms; the bias of the vocabulary is always there."""
+    tied: bool = True
+    """The masked-LM head reads its logits off the embedding table; if not, off a table of its own."""
+    token_types: int = 0
+    """Rows of a table of token types, as BERT has for first and second sentences; 0: no such table."""
     positions: Literal["learned", "rope"] = "learned"
     """Learned position embeddings (the paper) or rotary ones, which need fewer steps."""
     most_positions: int = 512
-    """Rows of the learned position table: the longest input."""
+    """Rows of the learned position table: the longest document."""
+    rope_base: float = 10_000.0
+    """Base of the rotary frequencies."""
+    window: int | None = None
+    """Tokens that a token sees in most layers: itself and window // 2 on each side; None: all of its document."""
+    global_every: int = 3
+    """With a window: every so many layers, the first included, see the whole document."""
+    local_rope_base: float | None = None
+    """Base of the rotary frequencies of the layers with a window; rope_base if not given."""
     dropout: float = 0.1
     """Of embeddings and of each part's output."""
     attention_dropout: float = 0.1
@@ -44,10 +63,16 @@ class EncoderConfig:
     """Recompute the blocks in the backward pass: less memory, a third more work."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width", "heads", "mlp", "most_positions"):
+        least = dict.fromkeys(("layers", "width", "heads", "mlp", "most_positions", "window", "global_every"), 1)
+        for name, low in {**least, "token_types": 0}.items():
             size = getattr(self, name)
-            if size is not None and size < 1:
-                raise InputError(f"model.{name} is {size}: it must be at least 1")
+            if size is not None and size < low:
+                raise InputError(f"model.{name} is {size}: it must be at least {low}")
+        for name in ("rope_base", "local_rope_base"):
+            if (base := getattr(self, name)) is not None and not base > 1:
+                raise InputError(f"model.{name} is {base:g}: it must be above 1")
+        if not self.first_norm and self.norm == "post":
+            raise InputError("model.first_norm False goes with model.norm pre only: set one of the two")
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"model.{name} is {getattr(self, name):g}: it must be at least 0 and below 1")
@@ -65,27 +90,38 @@ class Block(nnx.Module):
     def __init__(self, config: EncoderConfig, key: Key[Array, ""]):
         c, keys = config, jax.random.split(key, 3)
         mlp = c.mlp or 4 * c.width
-        self.attention = Attention(
-            keys[0], c.width, c.heads, c.init, rope=c.positions == "rope", drop=c.attention_dropout
-        )
-        self.up = Dense(keys[1], (c.width, mlp), ("embed", "mlp"), c.init)
-        self.down = Dense(keys[2], (mlp, c.width), ("mlp", "embed"), c.init)
-        self.attention_norm = LayerNorm(c.width, c.epsilon)
-        self.mlp_norm = LayerNorm(c.width, c.epsilon)
+        self.attention = Attention(keys[0], c.width, c.heads, c.init, c.attention_dropout, c.biases)
+        self.up = Dense(keys[1], (c.width, mlp), ("embed", "mlp"), c.init, c.biases)
+        self.down = Dense(keys[2], (mlp, c.width), ("mlp", "embed"), c.init, c.biases)
+        if c.activation.startswith("geglu"):
+            gate_key = jax.random.fold_in(keys[1], 1)
+            self.gate = Dense(gate_key, (c.width, mlp), ("embed", "mlp"), c.init, c.biases)
+        self.attention_norm = LayerNorm(c.width, c.epsilon, c.biases)
+        self.mlp_norm = LayerNorm(c.width, c.epsilon, c.biases)
         self.pre, self.drop = c.norm == "pre", c.dropout
+        self.activation: Activation = c.activation
 
     def __call__(
-        self, x: Float[Array, "B L D"], visible: Bool[Array, "B 1 L L"], key: Key[Array, ""] | None
+        self,
+        x: Float[Array, "B L D"],
+        scene: Scene,
+        key: Key[Array, ""] | None,
+        normed: Array | None = None,
     ) -> Float[Array, "B L D"]:
-        """One block."""
+        """One block; `normed` False leaves out the layer norm before its attention."""
         keys = [None] * 3 if key is None else jax.random.split(key, 3)
         norm = self.attention_norm
-        y = self.attention(norm(x) if self.pre else x, visible, keys[0])
+        y = norm(x) if self.pre else x
+        y = self.attention(y if normed is None else jnp.where(normed, y, x), scene, keys[0])
         x = x + dropout(keys[1], self.drop, y)
         x, norm = (x, self.mlp_norm) if self.pre else (norm(x), self.mlp_norm)
-        y = self.down(jax.nn.gelu(self.up(norm(x) if self.pre else x), approximate=False))
+        y = self._mlp(norm(x) if self.pre else x)
         x = x + dropout(keys[2], self.drop, y)
         return x if self.pre else norm(x)
+
+    def _mlp(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        hidden = gelu(self.activation, self.up(x))
+        return self.down(hidden * self.gate(x) if self.activation.startswith("geglu") else hidden)
 
 
 class Encoder(nnx.Module):
@@ -99,45 +135,80 @@ class Encoder(nnx.Module):
         self.embedding = nnx.Param(table)
         if c.positions == "learned":
             self.position = nnx.Param(c.init * jax.random.normal(keys[1], (c.most_positions, c.width)))
+        if c.token_types:
+            type_key = jax.random.fold_in(keys[1], 1)
+            self.token_type = nnx.Param(c.init * jax.random.normal(type_key, (c.token_types, c.width)))
         if c.embed_norm:
-            self.embed_norm = LayerNorm(c.width, c.epsilon)
+            self.embed_norm = LayerNorm(c.width, c.epsilon, c.biases)
         self.blocks = jax.vmap(lambda k: Block(c, k))(jax.random.split(keys[2], c.layers))
         if c.norm == "pre":
-            self.final_norm = LayerNorm(c.width, c.epsilon)
+            self.final_norm = LayerNorm(c.width, c.epsilon, c.biases)
 
     def __call__(
-        self, ids: Int[Array, "B L"], segments: Int[Array, "B L"], key: Key[Array, ""] | None = None
+        self,
+        ids: Int[Array, "B L"],
+        segments: Int[Array, "B L"],
+        key: Key[Array, ""] | None = None,
+        types: Int[Array, "B L"] | None = None,
     ) -> Float[Array, "B L D"]:
         """Hidden states of every token.
 
         Args:
             ids: token ids.
-            segments: 0 for padding, else the number of the token's document; a token sees its own document.
+            segments: 0 for padding, else the number of the token's document; a token sees its own document, whose
+                positions count from 0.
             key: for dropout; None is evaluation.
+            types: token types of an encoder that has them; None is type 0.
 
         """
         c = self.config
         embed_key, block_key = (None, None) if key is None else jax.random.split(key)
+        x = dropout(embed_key, c.dropout, self._embed(ids, segments, types)).astype(c.dtype)
+        scenes = [Scene(visibility(segments, window), self._angles(ids.shape[1], base)) for window, base in self._kinds]
+        layers = jnp.arange(c.layers)
+        # Per layer: does it see the whole document, has it a layer norm first? None where all layers are alike.
+        whole = layers % c.global_every == 0 if len(scenes) > 1 else None
+        normed = None if c.first_norm else layers > 0
+
+        def block(x: Array, layer: tuple[Block, Array | None, Array | None, Array | None]) -> tuple[Array, None]:
+            part, key, is_whole, is_normed = layer
+            scene = scenes[0]
+            if is_whole is not None:
+                scene = jax.tree.map(lambda a, b: jnp.where(is_whole, a, b), *scenes)
+            return part(x, scene, key, is_normed), None
+
+        keys = None if block_key is None else jax.random.split(block_key, c.layers)
+        # One compiled block on accelerators; on CPU unrolled, where a loop costs copies of its parameters.
+        unroll = c.layers if jax.default_backend() == "cpu" else 1
+        stacked = (self.blocks, keys, whole, normed)
+        x, _ = jax.lax.scan(jax.checkpoint(block) if c.remat else block, x, stacked, unroll=unroll)
+        return self.final_norm(x) if c.norm == "pre" else x
+
+    @property
+    def _kinds(self) -> list[tuple[int | None, float]]:
+        """Window and rotary base of the layers that see all, and of those with a window if there are any."""
+        c = self.config
+        kinds: list[tuple[int | None, float]] = [(None, c.rope_base)]
+        return kinds if c.window is None else [*kinds, (c.window, c.local_rope_base or c.rope_base)]
+
+    def _angles(self, length: int, base: float) -> Float[Array, "L half"] | None:
+        c = self.config
+        return rotary_angles(length, c.width // c.heads, base) if c.positions == "rope" else None
+
+    def _embed(
+        self, ids: Int[Array, "B L"], segments: Int[Array, "B L"], types: Int[Array, "B L"] | None
+    ) -> Float[Array, "B L D"]:
+        c, rows = self.config, spec("batch", None, None)
         # A look-up in a sharded table would gather per row: gather the table once.
         table = jax.sharding.reshard(self.embedding[...], spec(None, None))
-        x = table.at[ids].get(out_sharding=spec("batch", None, None))
+        x = table.at[ids].get(out_sharding=rows)
+        if c.token_types:
+            x = x + self.token_type[...].at[jnp.zeros_like(ids) if types is None else types].get(out_sharding=rows)
         if c.positions == "learned":
             if ids.shape[1] > c.most_positions:
                 raise InputError(
                     f"an input of {ids.shape[1]} tokens is longer than model.most_positions {c.most_positions}: "
                     "raise that, shorten the input, or take rotary positions"
                 )
-            x = x + self.position[: ids.shape[1]][None]
-        if c.embed_norm:
-            x = self.embed_norm(x)
-        x = dropout(embed_key, c.dropout, x).astype(c.dtype)
-        visible = visibility(segments)
-
-        def block(x: Array, layer: tuple[Block, Array | None]) -> tuple[Array, None]:
-            return layer[0](x, visible, layer[1]), None
-
-        keys = None if block_key is None else jax.random.split(block_key, c.layers)
-        # One compiled block on accelerators; on CPU unrolled, where a loop costs copies of its parameters.
-        unroll = c.layers if jax.default_backend() == "cpu" else 1
-        x, _ = jax.lax.scan(jax.checkpoint(block) if c.remat else block, x, (self.blocks, keys), unroll=unroll)
-        return self.final_norm(x) if c.norm == "pre" else x
+            x = x + self.position[...].at[places(segments)].get(out_sharding=rows)
+        return self.embed_norm(x) if c.embed_norm else x

@@ -6,31 +6,40 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmlm.models.encoder import Encoder
-from jaxmlm.models.layers import Dense, LayerNorm, dropout, lift
+from jaxmlm.models.layers import Dense, LayerNorm, dropout, gelu, lift
 from jaxmlm.parallel import gathered, spec
 
 
 class MaskedLM(nnx.Module):
-    """Masked-language-model head of RoBERTa: dense, GELU, layer norm, the tied embedding table, a bias."""
+    """Masked-language-model head: dense, GELU, layer norm, the embedding table (or one of its own), a bias."""
 
     def __init__(self, encoder: Encoder, key: Key[Array, ""]):
         c = encoder.config
         self.encoder = encoder
-        self.dense = Dense(key, (c.width, c.width), ("embed", None), c.init)
-        self.norm = LayerNorm(c.width, c.epsilon)
+        self.dense = Dense(key, (c.width, c.width), ("embed", None), c.init, c.biases)
+        self.norm = LayerNorm(c.width, c.epsilon, c.biases)
+        if not c.tied:
+            shape, sharding = encoder.embedding[...].shape, spec("vocab", "embed")
+            own = c.init * jax.random.normal(jax.random.fold_in(key, 1), shape, out_sharding=sharding)
+            self.decoder = nnx.Param(own)
         self.bias = nnx.Param(jnp.zeros(encoder.embedding[...].shape[0], out_sharding=spec("vocab")))
 
     def hidden(
-        self, ids: Int[Array, "B L"], segments: Int[Array, "B L"], key: Key[Array, ""] | None = None
+        self,
+        ids: Int[Array, "B L"],
+        segments: Int[Array, "B L"],
+        key: Key[Array, ""] | None = None,
+        types: Int[Array, "B L"] | None = None,
     ) -> Float[Array, "B L D"]:
         """The encoder's hidden states."""
-        return self.encoder(ids, segments, key)
+        return self.encoder(ids, segments, key, types)
 
     def logits(self, hidden: Float[Array, "B L D"], positions: Int[Array, "B P"]) -> Float[Array, "B P V"]:
         """Logits over the (padded) vocabulary at these positions only; padded entries are minus infinity."""
         at = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
-        x = self.norm(jax.nn.gelu(self.dense(at), approximate=False))
-        table = gathered(self.encoder.embedding[...], "vocab", "embed").astype(x.dtype)
+        x = self.norm(gelu(self.encoder.config.activation, self.dense(at)))
+        table = self.encoder.embedding if self.encoder.config.tied else self.decoder
+        table = gathered(table[...], "vocab", "embed").astype(x.dtype)
         out = spec("batch", None, "vocab")
         logits = jnp.einsum("BPD,VD->BPV", x, table, out_sharding=out, preferred_element_type=jnp.float32)
         real = jax.sharding.reshard(jnp.arange(table.shape[0]) < self.encoder.vocab, spec("vocab"))
@@ -47,11 +56,15 @@ class Classifier(nnx.Module):
         self.out = Dense(keys[1], (c.width, classes), ("embed", None), c.init)
 
     def __call__(
-        self, ids: Int[Array, "B L"], segments: Int[Array, "B L"], key: Key[Array, ""] | None = None
+        self,
+        ids: Int[Array, "B L"],
+        segments: Int[Array, "B L"],
+        key: Key[Array, ""] | None = None,
+        types: Int[Array, "B L"] | None = None,
     ) -> Float[Array, "B C"]:
         """Logits of the classes."""
         keys = [None] * 3 if key is None else jax.random.split(key, 3)
-        first = self.encoder(ids, segments, keys[0])[:, 0].astype(jnp.float32)
+        first = self.encoder(ids, segments, keys[0], types)[:, 0].astype(jnp.float32)
         x = jnp.tanh(self.dense(dropout(keys[1], self.drop, first)))
         return self.out(dropout(keys[2], self.drop, x))
 
@@ -64,7 +77,31 @@ class SpanPredictor(nnx.Module):
         self.out = Dense(key, (encoder.config.width, 2), ("embed", None), encoder.config.init)
 
     def __call__(
-        self, ids: Int[Array, "B L"], segments: Int[Array, "B L"], key: Key[Array, ""] | None = None
+        self,
+        ids: Int[Array, "B L"],
+        segments: Int[Array, "B L"],
+        key: Key[Array, ""] | None = None,
+        types: Int[Array, "B L"] | None = None,
     ) -> Float[Array, "B L C"]:
         """Logits [B, L, 2]: of the start and of the end of the answer."""
-        return self.out(self.encoder(ids, segments, key).astype(jnp.float32))
+        return self.out(self.encoder(ids, segments, key, types).astype(jnp.float32))
+
+
+class TokenClassifier(nnx.Module):
+    """A class for every token: dropout, dense; on a frozen encoder, a linear probe."""
+
+    def __init__(self, encoder: Encoder, classes: int, key: Key[Array, ""]):
+        self.encoder, self.drop = encoder, encoder.config.dropout
+        self.out = Dense(key, (encoder.config.width, classes), ("embed", None), encoder.config.init)
+
+    def __call__(
+        self,
+        ids: Int[Array, "B L"],
+        segments: Int[Array, "B L"],
+        key: Key[Array, ""] | None = None,
+        types: Int[Array, "B L"] | None = None,
+    ) -> Float[Array, "B L C"]:
+        """Logits of every token's classes."""
+        keys = [None] * 2 if key is None else jax.random.split(key)
+        hidden = self.encoder(ids, segments, keys[0], types).astype(jnp.float32)
+        return self.out(dropout(keys[1], self.drop, hidden))

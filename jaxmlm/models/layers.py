@@ -10,29 +10,39 @@ from jaxtyping import Array, Float, Key
 from jaxmlm.parallel import gathered, spec
 
 Dtype = Literal["float32", "bfloat16"]
+Activation = Literal["gelu", "gelu_tanh", "geglu", "geglu_tanh"]
+"""Exact GELU or its tanh approximation, alone or gating a second map (GeGLU, Shazeer 2020, arXiv 2002.05202)."""
 
 
 class Dense(nnx.Module):
     """x @ kernel + bias over the last axis: kernel [in, out], stored by the logical axes, used in x's dtype."""
 
-    def __init__(self, key: Key[Array, ""], shape: tuple[int, int], axes: tuple[str | None, str | None], scale: float):
+    def __init__(
+        self,
+        key: Key[Array, ""],
+        shape: tuple[int, int],
+        axes: tuple[str | None, str | None],
+        scale: float,
+        bias: bool = True,
+    ):
         self.kernel = nnx.Param(scale * jax.random.normal(key, shape, out_sharding=spec(*axes)))
-        self.bias = nnx.Param(jnp.zeros(shape[1:], out_sharding=spec(_used(axes[1]))))
+        self.bias = nnx.Param(jnp.zeros(shape[1:], out_sharding=spec(_used(axes[1])))) if bias else None
         self.axes = axes
 
     def __call__(self, x: Float[Array, "*B F"]) -> Float[Array, "*B D"]:
         """Map the last axis of x."""
         kernel = gathered(self.kernel[...], *self.axes).astype(x.dtype)
         out = spec("batch", *(None,) * (x.ndim - 2), _used(self.axes[1]))
-        return jnp.einsum("...f,fd->...d", x, kernel, out_sharding=out) + lift(self.bias[...], x)
+        y = jnp.einsum("...f,fd->...d", x, kernel, out_sharding=out)
+        return y if self.bias is None else y + lift(self.bias[...], y)
 
 
 class LayerNorm(nnx.Module):
     """Layer norm over the last axis, in float32 whatever the dtype of x."""
 
-    def __init__(self, width: int, epsilon: float):
+    def __init__(self, width: int, epsilon: float, bias: bool = True):
         self.scale = nnx.Param(jnp.ones(width))
-        self.bias = nnx.Param(jnp.zeros(width))
+        self.bias = nnx.Param(jnp.zeros(width)) if bias else None
         self.epsilon = epsilon
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
@@ -41,7 +51,13 @@ class LayerNorm(nnx.Module):
         mean = y.mean(-1, keepdims=True)
         variance = jnp.square(y - mean).mean(-1, keepdims=True)
         y = (y - mean) * jax.lax.rsqrt(variance + self.epsilon)
-        return (y * lift(self.scale[...], y) + lift(self.bias[...], y)).astype(x.dtype)
+        y = y * lift(self.scale[...], y)
+        return (y if self.bias is None else y + lift(self.bias[...], y)).astype(x.dtype)
+
+
+def gelu(kind: Activation, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The GELU in this kind of activation."""
+    return jax.nn.gelu(x, approximate=kind.endswith("tanh"))
 
 
 def lift(parameter: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -1,0 +1,301 @@
+"""The Python interface: `jaxmlm.load(path)` gives a model that fills masks, embeds, scores, classifies and answers."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmlm.data.buckets import edges_to, pad
+from jaxmlm.data.hf_tokenizer import HfTokenizer, export_tokenizer
+from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.errors import InputError
+from jaxmlm.models import interchange
+from jaxmlm.parallel import make_mesh
+
+MASKS = ("[MASK]", "<mask>")
+"""How a masked word may be written in a text, whatever the tokenizer calls it."""
+_ASIDE = "\ue0ff"  # stands for a mask while SentencePiece reads the text; no vocabulary has it
+
+
+class Filled(NamedTuple):
+    """A prediction for a mask: the text of its piece, its id and its probability."""
+
+    token: str
+    id: int
+    probability: float
+
+
+class Answer(NamedTuple):
+    """A part of a context, where it begins and ends in it, and its score (the sum of the two logits)."""
+
+    text: str
+    begin: int
+    end: int
+    score: float
+
+
+class Loaded:
+    """A model with its tokenizer. `model` is the encoder with its head, `kind` what the head is for.
+
+    Inputs are padded to a few lengths and batches to powers of two, so that few programs are compiled.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, kind: str, labels: tuple[str, ...], about: dict[str, Any]):
+        self.model, self.tokenizer, self.kind, self.labels, self.about = model, tokenizer, kind, labels, about
+        self.encoder = model if kind == "encoder" else model.encoder
+        c = self.encoder.config
+        self.longest = c.most_positions if c.positions == "learned" else 8192
+        self._mesh = make_mesh(devices=jax.devices()[:1])
+
+    def fill_mask(self, text: str, top: int = 5) -> list[list[Filled]]:
+        """The `top` predictions for each mask of a text, best first; a mask is written [MASK] or <mask>.
+
+        Probabilities are shares among the pieces that are no special tokens.
+        """
+        self._needs("mlm", "fill_mask")
+        ids = self._ids(text)
+        places = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_id]
+        if not places:
+            raise InputError(f"the text {text[:60]!r} has no {MASKS[0]}: write one where a word is to be filled in")
+        logits = self._masked_logits([ids] * len(places), places)
+        filled = []
+        for row in logits:
+            row = row[: len(self.tokenizer.special)].copy()
+            row[self.tokenizer.special[: len(row)]] = -np.inf
+            shares = np.exp(row - np.logaddexp.reduce(row.astype(np.float64)))
+            best = np.argsort(-row, kind="stable")[:top]
+            filled.append([Filled(self._word(int(i)), int(i), float(shares[i])) for i in best])
+        return filled
+
+    def score(self, text: str) -> float:
+        """The pseudo-log-likelihood of a text in nats: each token masked in turn (Salazar et al. 2020)."""
+        self._needs("mlm", "score")
+        ids = self._ids(text)
+        places = [i for i in range(1, len(ids) - 1)]
+        rows = [[*ids[:i], self.tokenizer.mask_id, *ids[i + 1 :]] for i in places]
+        if not rows:
+            return 0.0
+        logits = self._masked_logits(rows, places).astype(np.float64)
+        return float(sum(row[ids[i]] - np.logaddexp.reduce(row) for row, i in zip(logits, places, strict=True)))
+
+    def embed(self, texts: Sequence[str], pool: str = "mean") -> np.ndarray:
+        """One vector [B, D] for each text: the mean over its tokens, or that of the first token (pool="first")."""
+        if pool not in ("mean", "first"):
+            raise InputError(f"pool is {pool!r}: mean or first")
+        run = _mean if pool == "mean" else _first
+        rows = [self._ids(text) for text in texts]
+        return self._over(rows, lambda ids, segments, _: run(self.encoder, ids, segments), self.encoder.config.width)
+
+    def logits(self, text: str) -> np.ndarray:
+        """Logits [L, V] over the vocabulary at every token of a text, first and last special tokens included."""
+        self._needs("mlm", "logits")
+        ids = self._ids(text)
+        return self._masked_logits([ids] * len(ids), list(range(len(ids))))
+
+    def classify(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, float]]:
+        """For each text, or pair of texts, the probability of every label; of one label (regression) its number."""
+        self._needs("classify", "classify")
+        rows, types = zip(*(self._pair(text) for text in texts), strict=True)
+        run = lambda ids, segments, types: _called(self.model, ids, segments, types)  # noqa: E731
+        outputs = self._over(list(rows), run, len(self.labels), list(types))
+        if len(self.labels) > 1:
+            outputs = np.exp(outputs - np.logaddexp.reduce(outputs, axis=-1, keepdims=True))
+        return [{name: float(value) for name, value in zip(self.labels, row, strict=True)} for row in outputs]
+
+    def answer(self, question: str, context: str, longest: int = 30) -> Answer:
+        """The best span of at most `longest` tokens of the context; the context is cut to what the model reads."""
+        self._needs("answer", "answer")
+        ids, offsets = self.tokenizer.encode_offsets(context)
+        head = self._ids(question)
+        gap = [self.tokenizer.sep_id] if _two_separators(self.encoder.config) else []
+        first = len(head) + len(gap)
+        ids = ids[: self.longest - first - 1]
+        row = [*head, *gap, *ids, self.tokenizer.sep_id]
+        types = [0] * len(head) + [1] * (len(row) - len(head))
+        with jax.set_mesh(self._mesh):
+            batch = self._batch([row], [types])
+            outputs = np.asarray(_called(self.model, *batch))[0, first : first + len(ids)]
+        scores = outputs[:, None, 0] + outputs[None, :, 1]
+        at = np.arange(len(ids))
+        allowed = (at[None] >= at[:, None]) & (at[None] < at[:, None] + longest)
+        start, end = np.unravel_index(np.where(allowed, scores, -np.inf).argmax(), scores.shape)
+        begin, stop = offsets[start][0], offsets[end][1]
+        return Answer(context[begin:stop], begin, stop, float(scores[start, end]))
+
+    def _needs(self, kind: str, method: str) -> None:
+        if self.kind != kind:
+            raise InputError(f"{method} needs a model of kind {kind!r}, and this one is {self.kind!r}: load another")
+
+    def _ids(self, text: str) -> list[int]:
+        """The ids of a text with its special tokens; masks in it become the mask token, which no space precedes."""
+        t = self.tokenizer
+        for name in MASKS:
+            text = text.replace(name, _ASIDE)
+        if isinstance(t, Tokenizer):
+            ids: list[int] = []
+            found, offsets = t.encode_offsets(text)
+            for i, (begin, end) in zip(found, offsets, strict=True):
+                if text[begin:end] == _ASIDE:
+                    ids = ids[:-1] if ids and t.pieces(ids[-1:]) == ["\u2581"] else ids
+                    i = t.mask_id
+                ids.append(i)
+        else:
+            name = t.pieces([t.mask_id])[0]
+            ids = t.encode(text.replace(_ASIDE, name))
+        if len(ids) > self.longest - 2:
+            raise InputError(f"the text has {len(ids) + 2} tokens, the model reads {self.longest}: shorten it")
+        return [t.cls_id, *ids, t.sep_id]
+
+    def _pair(self, text: str | tuple[str, str]) -> tuple[list[int], list[int]]:
+        first, second = (text, None) if isinstance(text, str) else text
+        ids = self._ids(first)
+        if second is None:
+            return ids, [0] * len(ids)
+        gap = [self.tokenizer.sep_id] if _two_separators(self.encoder.config) else []
+        rest = [*gap, *self._ids(second)[1:]]
+        return ids + rest, [0] * len(ids) + [1] * len(rest)
+
+    def _word(self, i: int) -> str:
+        return self.tokenizer.decode([i]).strip()
+
+    def _masked_logits(self, rows: list[list[int]], places: list[int]) -> np.ndarray:
+        vocab = self.encoder.vocab
+        marks = [[int(i == at) for i in range(len(row))] for row, at in zip(rows, places, strict=True)]
+        run = lambda ids, segments, marks: _logits(self.model, ids, segments, marks.argmax(-1))  # noqa: E731
+        return self._over(rows, run, vocab, marks)
+
+    def _over(self, rows: list[list[int]], run: Any, width: int, extra: list[list[int]] | None = None) -> np.ndarray:
+        """`run` on batches of at most 32 rows; its outputs [B, width] in order."""
+        outputs = np.zeros((len(rows), width), np.float32)
+        order = np.argsort([len(row) for row in rows], kind="stable")
+        with jax.set_mesh(self._mesh):
+            for start in range(0, len(rows), 32):
+                some = order[start : start + 32]
+                batch = self._batch([rows[i] for i in some], [extra[i] for i in some] if extra else None)
+                outputs[some] = np.asarray(run(*batch))[: len(some), :width]
+        return outputs
+
+    def _batch(self, rows: list[list[int]], extra: list[list[int]] | None) -> tuple[Any, Any, Any]:
+        size = 1 << math.ceil(math.log2(len(rows)))
+        full = [*rows, *rows[:1] * (size - len(rows))]
+        most = max(map(len, rows))
+        if most > self.longest:
+            raise InputError(f"an input has {most} tokens, the model reads {self.longest}: shorten it")
+        length = next(edge for edge in edges_to(self.longest) if edge >= most)
+        ids = pad(full, length, self.tokenizer.pad_id)
+        segments = pad([[1] * len(row) for row in full], length, 0)
+        more = [*extra, *extra[:1] * (size - len(rows))] if extra else [[0]] * size
+        return ids, segments, pad(more, length, 0)
+
+
+@jax.jit
+def _called(model: Any, ids: Any, segments: Any, types: Any) -> Any:
+    encoder = model.encoder
+    return model(ids, segments, None, types if encoder.config.token_types > 1 else None)
+
+
+@jax.jit
+def _logits(model: Any, ids: Any, segments: Any, place: Any) -> Any:
+    return model.logits(model.hidden(ids, segments), jnp.asarray(place)[:, None])[:, 0]
+
+
+@jax.jit
+def _mean(encoder: Any, ids: Any, segments: Any) -> Any:
+    real = (segments > 0).astype(jnp.float32)[:, :, None]
+    return (encoder(ids, segments).astype(jnp.float32) * real).sum(1) / real.sum(1)
+
+
+@jax.jit
+def _first(encoder: Any, ids: Any, segments: Any) -> Any:
+    return encoder(ids, segments)[:, 0].astype(jnp.float32)
+
+
+def _two_separators(config: Any) -> bool:
+    """RoBERTa puts two separators between two texts; encoders with token types put one."""
+    return config.positions == "learned" and config.token_types == 1
+
+
+def load(path: str | Path) -> Loaded:
+    """The model in a run's folder (its newest checkpoint) or in a folder of the `transformers` format."""
+    folder = Path(path)
+    if not (folder / "run.json").is_file() and (folder / "config.json").is_file():
+        return from_transformers(folder)
+    from jaxmlm.tasks.run import load as load_run
+
+    with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
+        found = load_run(folder)
+    return Loaded(found.model, found.tokenizer, "mlm", (), json.loads((folder / "run.json").read_text()))
+
+
+def from_transformers(folder: str | Path) -> Loaded:
+    """The model and the tokenizer in a folder of the `transformers` format."""
+    with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
+        found = interchange.read(folder)
+    tokenizer = HfTokenizer(folder)
+    if tokenizer.size > found.vocab:
+        raise InputError(f"{folder}: the tokenizer has {tokenizer.size} pieces and the model {found.vocab}")
+    about = {"architecture": found.architecture, "unused": list(found.unused)}
+    return Loaded(found.model, tokenizer, found.kind, found.labels, about)
+
+
+def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
+    """Write a checkpoint as a folder that `transformers` reads: weights, config, tokenizer and a model card."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already: name a new folder")
+    loaded = load(checkpoint)
+    t = loaded.tokenizer
+    ids = {"pad": t.pad_id, "cls": t.cls_id, "sep": t.sep_id, "mask": t.mask_id}
+    labels = loaded.labels if loaded.kind in ("classify", "tokens") else ()
+    architecture = interchange.write(loaded.model, folder, loaded.kind, ids=ids, labels=labels)
+    export_tokenizer(t, folder, min(loaded.longest, 8192))
+    (folder / "README.md").write_text(card(loaded.about, Path(checkpoint), architecture))
+    return {"folder": str(folder), "architecture": architecture, "rows": []}
+
+
+def card(about: dict[str, Any], checkpoint: Path, architecture: str) -> str:
+    """The model card: what was learned from which text, how it was masked, what it scored."""
+    head = "---\nlibrary_name: transformers\npipeline_tag: fill-mask\ntags: [jaxmlm, masked-lm]\n---\n\n"
+    if "config" not in about:
+        return f"{head}# {architecture}\n\nWritten by jaxmlm from a folder of the transformers format.\n"
+    config = about["config"]
+    lines = [
+        f"- text: {config['data']['text']}, rows of {config['data']['length']} tokens",
+        f"- steps: {config['loop']['steps']} of {config['loop']['batch']} rows, seed {config['loop']['seed']}",
+        f"- masking: {', '.join(f'{name} {value}' for name, value in config['masking'].items() if name != 'class')}",
+    ]
+    results = checkpoint / "results.jsonl"
+    for row in map(json.loads, results.read_text().splitlines()) if results.is_file() else ():
+        scores = ", ".join(f"{name} {value:.4g}" for name, value in row["scores"].items())
+        lines.append(f"- {row['stage']} {row['task']}: {scores}")
+    versions = ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items())
+    body = "\n".join([*lines, f"- versions: {versions}"])
+    return f"{head}# {architecture}\n\nA masked language model, pre-trained with jaxmlm.\n\n{body}\n"
+
+
+def check_import(folder: str | Path, to: str | Path | None = None) -> dict[str, Any]:
+    """Read a `transformers` folder whole, say what it is, and copy it as a checkpoint if `to` is given."""
+    loaded = from_transformers(folder)
+    if to is not None:
+        if Path(to).exists():
+            raise InputError(f"{to} is there already: name a new folder")
+        shutil.copytree(folder, to)
+    return {"folder": str(to or folder), "kind": loaded.kind, **loaded.about, "rows": []}
+
+
+def say(result: dict[str, Any]) -> Iterator[str]:
+    """The lines that the verbs of this module print."""
+    if "fills" in result:
+        for number, fills in enumerate(result["fills"], 1):
+            yield from (f"mask {number}: {fill['probability']:.3f}  {fill['token']}" for fill in fills)
+    elif "kind" in result:
+        yield f"{result['architecture']} ({result['kind']}) in {result['folder']}"
+        yield from (f"not used: {name}" for name in result["unused"])
+    else:
+        yield f"{result['architecture']} written to {result['folder']}"

@@ -1,0 +1,185 @@
+"""config.json of the `transformers` format and `EncoderConfig`, both ways; what one cannot say is refused."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jaxmlm.errors import InputError
+from jaxmlm.models.encoder import EncoderConfig
+from jaxmlm.models.names import BERT, FORMATS, MODERN, PRE_ROBERTA, ROBERTA, Format
+
+HEADS = {
+    "encoder": "Model",
+    "mlm": "ForMaskedLM",
+    "classify": "ForSequenceClassification",
+    "answer": "ForQuestionAnswering",
+    "tokens": "ForTokenClassification",
+}
+"""The end of the architecture's name, by kind of model."""
+
+_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+
+
+def recognise(plain: dict[str, Any], names: Iterable[str], folder: Path) -> tuple[Format, str]:
+    """The format and the kind of model that a config.json and the names of its weights tell.
+
+    >>> recognise({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, [], Path("x"))[1]
+    'mlm'
+    """
+    family = plain.get("model_type")
+    if family not in FORMATS:
+        raise InputError(f"{folder}: config.json has model_type {family!r}: jaxmlm reads {', '.join(FORMATS)}")
+    form = FORMATS[family]
+    architecture = (plain.get("architectures") or [f"{form.family}Model"])[0]
+    ends = {end: kind for kind, end in HEADS.items()} | {"ForPreTraining": "mlm"}
+    end = next((end for end in ends if architecture.endswith(end)), None)
+    if end is None or (form is MODERN and ends[end] not in ("mlm", "encoder")):
+        kinds = [HEADS["mlm"], HEADS["encoder"]] if form is MODERN else list(HEADS.values())
+        raise InputError(f"{folder}: no reader for {architecture}: for {family} there are {', '.join(kinds)}")
+    # princeton-nlp/efficient_mlm_* call themselves RoBERTa and have pre-layer-norm.
+    if form is ROBERTA and any(name.endswith("layer.0.attention.LayerNorm.weight") for name in names):
+        form = PRE_ROBERTA._replace(prefix=ROBERTA.prefix)
+    return form, ends[end]
+
+
+def config_of(form: Format, plain: dict[str, Any], folder: Path) -> tuple[EncoderConfig, int, int]:
+    """The encoder that this config.json describes, its vocabulary, and the position rows before the first."""
+
+    def refuse(name: str, allowed: str) -> InputError:
+        return InputError(f"{folder}: config.json has {name} {plain.get(name)!r}: jaxmlm computes {allowed} only")
+
+    activation = "hidden_activation" if form is MODERN else "hidden_act"
+    if plain.get(activation, "gelu") not in _ACTIVATIONS:
+        raise refuse(activation, " or ".join(_ACTIVATIONS))
+    gelu = _ACTIVATIONS[plain.get(activation, "gelu")]
+    if form not in (BERT, MODERN) and gelu != "gelu":
+        raise refuse(activation, "gelu (the head of a RoBERTa is exact always)")
+    for name, allowed in (
+        ("position_embedding_type", "absolute"),
+        ("is_decoder", False),
+        ("add_cross_attention", False),
+    ):
+        if plain.get(name, allowed) != allowed:
+            raise refuse(name, repr(allowed))
+    sizes = {
+        "layers": plain["num_hidden_layers"],
+        "width": plain["hidden_size"],
+        "heads": plain["num_attention_heads"],
+        "mlp": plain["intermediate_size"],
+        "init": float(plain.get("initializer_range", 0.02)),
+        "tied": plain.get("tie_word_embeddings", True),
+    }
+    if form is MODERN:
+        return _modern(plain, sizes, gelu, refuse), plain["vocab_size"], 0
+    offset = plain.get("pad_token_id", 1) + 1 if form.offset else 0
+    config = EncoderConfig(
+        **sizes,
+        norm="pre" if form.pre else "post",
+        activation=gelu,  # type: ignore[arg-type]
+        token_types=plain.get("type_vocab_size", 2),
+        most_positions=plain.get("max_position_embeddings", 512) - offset,
+        epsilon=float(plain.get("layer_norm_eps", 1e-12)),
+        dropout=float(plain.get("hidden_dropout_prob", 0.1)),
+        attention_dropout=float(plain.get("attention_probs_dropout_prob", 0.1)),
+    )
+    return config, plain["vocab_size"], offset
+
+
+def _modern(plain: dict[str, Any], sizes: dict[str, Any], gelu: str, refuse: Any) -> EncoderConfig:
+    for name in ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"):
+        if plain.get(name, False):
+            raise refuse(name, "False")
+    if not plain.get("decoder_bias", True):
+        raise refuse("decoder_bias", "True")
+    if _ACTIVATIONS.get(plain.get("classifier_activation", "gelu")) != gelu:
+        raise refuse("classifier_activation", "that of the blocks")
+    layers, kinds = sizes["layers"], plain.get("layer_types")
+    every = plain.get("global_attn_every_n_layers", 3)
+    if kinds is not None:
+        every = next((n for n in range(1, layers + 1) if kinds == _kinds(layers, n)), None)
+        if every is None:
+            raise refuse("layer_types", "full_attention at every n-th layer, the first included")
+    ropes = plain.get("rope_parameters") or {}
+    whole, local = (ropes.get(kind) or {} for kind in ("full_attention", "sliding_attention"))
+    if {whole.get("rope_type", "default"), local.get("rope_type", "default")} != {"default"}:
+        raise refuse("rope_parameters", "rope_type default")
+    return EncoderConfig(
+        **sizes, positions="rope", activation="geglu_tanh" if gelu == "gelu_tanh" else "geglu", biases=False,
+        first_norm=False, window=plain.get("local_attention", 128), global_every=every,
+        rope_base=float(whole.get("rope_theta", plain.get("global_rope_theta", 160_000.0))),
+        local_rope_base=float(local.get("rope_theta", plain.get("local_rope_theta") or 10_000.0)),
+        most_positions=plain.get("max_position_embeddings", 8192), epsilon=float(plain.get("norm_eps", 1e-5)),
+        dropout=float(plain.get("mlp_dropout", 0.0)), attention_dropout=float(plain.get("attention_dropout", 0.0)),
+    )  # fmt: skip
+
+
+def _kinds(layers: int, every: int) -> list[str]:
+    return ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
+
+
+def format_for(config: EncoderConfig, kind: str) -> Format:
+    """The format that computes exactly what this encoder does; InputError says what none has."""
+    c = config
+    if c.positions == "rope":
+        form, wanted = MODERN, {"norm": "pre", "biases": False, "first_norm": False}
+        if not c.activation.startswith("geglu"):
+            wanted["activation"] = "geglu"
+        if c.window is None:
+            wanted["window"] = 128
+        if kind not in ("mlm", "encoder"):
+            raise InputError("this head on an encoder with rotary positions has no reader there: export the masked LM")
+    else:
+        form = PRE_ROBERTA if c.norm == "pre" else ROBERTA
+        wanted = {"biases": True, "first_norm": True, "window": None}
+        if c.norm == "post" and (c.token_types > 1 or c.activation == "gelu_tanh"):
+            form = BERT
+        elif c.activation != "gelu":
+            wanted["activation"] = "gelu"
+    wanted |= {"embed_norm": True} | ({"token_types": 0} if form is MODERN else {})
+    if wrong := [name for name, value in wanted.items() if getattr(c, name) != value]:
+        told = ", ".join(f"model.{name} {getattr(c, name)} (it has {wanted[name]})" for name in wrong)
+        raise InputError(
+            f"the transformers format cannot hold this encoder: with model.positions {c.positions} and model.norm "
+            f"{c.norm} its {form.family} is the nearest, which has no {told}: pre-train with those options to export"
+        )
+    return form
+
+
+def plain_of(form: Format, config: EncoderConfig, kind: str, vocab: int, ids: dict[str, int]) -> dict[str, Any]:
+    """The config.json of an encoder that `format_for` found a format for; `ids` of pad, cls, sep and mask."""
+    c = config
+    family = next(name for name, other in FORMATS.items() if other is form)
+    gelu = "gelu_pytorch_tanh" if c.activation.endswith("tanh") else "gelu"
+    shared = {
+        "architectures": [form.family + HEADS[kind]],
+        "model_type": family,
+        "vocab_size": vocab,
+        "num_hidden_layers": c.layers,
+        "hidden_size": c.width,
+        "num_attention_heads": c.heads,
+        "intermediate_size": c.mlp or 4 * c.width,
+        "initializer_range": c.init,
+        "tie_word_embeddings": c.tied,
+        "pad_token_id": ids["pad"],
+        "bos_token_id": ids["cls"],
+        "eos_token_id": ids["sep"],
+        "dtype": "float32",
+    }
+    if form is MODERN:
+        local = c.local_rope_base or c.rope_base
+        return shared | {
+            "cls_token_id": ids["cls"], "sep_token_id": ids["sep"], "max_position_embeddings": c.most_positions,
+            "hidden_activation": gelu, "classifier_activation": gelu, "norm_eps": c.epsilon,
+            "local_attention": c.window, "layer_types": _kinds(c.layers, c.global_every),
+            "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": c.rope_base},
+                                "sliding_attention": {"rope_type": "default", "rope_theta": local}},
+            "mlp_dropout": c.dropout, "attention_dropout": c.attention_dropout,
+        }  # fmt: skip
+    return shared | {
+        "hidden_act": gelu,
+        "hidden_dropout_prob": c.dropout,
+        "attention_probs_dropout_prob": c.attention_dropout,
+        "type_vocab_size": c.token_types or 1,
+        "layer_norm_eps": c.epsilon,
+        "max_position_embeddings": c.most_positions + (ids["pad"] + 1 if form.offset else 0),
+    }

@@ -1,0 +1,280 @@
+"""Models to and from the `transformers` format: config.json and model.safetensors (or PyTorch's .bin) in a folder."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxmlm.errors import InputError
+from jaxmlm.models.encoder import Encoder, EncoderConfig
+from jaxmlm.models.formats import HEADS, config_of, format_for, plain_of, recognise
+from jaxmlm.models.heads import Classifier, MaskedLM, SpanPredictor, TokenClassifier
+from jaxmlm.models.names import MODERN, Format, Weight, weights
+
+# Weights that stand in published files and that no output depends on.
+_UNUSED = re.compile(r"(position_ids|token_type_ids)$|(^|\.)pooler\.|^cls\.seq_relationship\.")
+# The patched RoBERTa of princeton-nlp/efficient_mlm_* makes a layer norm in every attention and never calls it.
+_DEAD = re.compile(r"\.attention\.self\.LayerNorm\.(weight|bias)$")
+
+
+class Imported(NamedTuple):
+    """A model read from a folder: itself, what it is, its labels, and the weights in the file that it does not use."""
+
+    model: Any
+    config: EncoderConfig
+    kind: str
+    vocab: int
+    labels: tuple[str, ...]
+    architecture: str
+    unused: tuple[str, ...]
+
+
+def read(folder: str | Path) -> Imported:
+    """The model in a `transformers` folder, on the current mesh.
+
+    Its kind is that of the architecture in config.json: "mlm", "encoder", "classify", "answer" or "tokens".
+    InputError names every weight that is missing, not known or of another shape, and what no option here spans.
+    """
+    folder = Path(folder)
+    plain = _json(folder / "config.json")
+    with _Tensors(folder) as tensors:
+        form, kind = recognise(plain, tensors.shapes, folder)
+        if kind == "encoder":
+            tensors.strip(form.prefix)
+        config, vocab, offset = config_of(form, plain, folder)
+        if config.token_types == 1 and form is not MODERN:
+            types = next((name for name in tensors.shapes if name.endswith("token_type_embeddings.weight")), None)
+            if types is not None and not tensors.read(types).any():  # how a format without the option says it
+                config = EncoderConfig(**{**vars(config), "token_types": 0})
+                tensors.drop(types)
+        labels = tuple(str(plain.get("id2label", {}).get(str(i), i)) for i in range(_classes(plain)))
+        table = weights(form, config, kind, vocab, offset)
+        like = _abstract(config, kind, vocab, len(labels))
+        unused = _check(table, like, tensors, form, config, folder)
+        leaves = {ours: array for weight in table for ours, array in _joined(weight, like, tensors, config)}
+    model = jax.tree_util.tree_map_with_path(lambda path, leaf: _placed(leaves[_name(path)], leaf), like)
+    return Imported(model, config, kind, vocab, labels, f"{form.family}{HEADS[kind]}", unused)
+
+
+def write(model: Any, folder: str | Path, kind: str = "mlm", *, ids: dict[str, int], labels: Iterable[str] = ()) -> str:
+    """Write config.json and model.safetensors; returns the name of the architecture.
+
+    `ids` are those of the tokenizer's pad, cls, sep and mask. InputError, before anything is written, if no
+    architecture of the format computes what this model does.
+    """
+    encoder: Encoder = model if kind == "encoder" else model.encoder
+    config, vocab = encoder.config, encoder.vocab
+    form = format_for(config, kind)
+    offset = ids["pad"] + 1 if form.offset else 0
+    names = list(labels)
+    plain = plain_of(form, config, kind, vocab, ids) | (
+        {"id2label": {str(i): name for i, name in enumerate(names)}, "label2id": {n: i for i, n in enumerate(names)}}
+        if names
+        else {}
+    )
+    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
+    tensors: dict[str, np.ndarray] = {}
+    for weight in weights(form, config, kind, vocab, offset):
+        parts = [np.asarray(jax.device_get(leaves[name])) for name in weight.ours.split()]
+        ours = parts[0] if len(parts) == 1 else np.stack(parts, axis=1)
+        for number in range(config.layers) if weight.layered else [None]:
+            one = weight.split(ours if number is None else ours[number])
+            for name, tensor in zip(weight.theirs, one, strict=True):
+                # Safetensors writes the memory of a transposed array as if it were not, without a word.
+                tensors[name.format(number)] = np.ascontiguousarray(tensor)
+    if not config.token_types and form is not MODERN:
+        prefix = "" if kind == "encoder" else form.prefix
+        name = f"{prefix}embeddings.token_type_embeddings.weight"
+        tensors[name] = np.zeros((1, config.width), np.float32)
+    if form is MODERN:  # a first block without a norm has no weights of one
+        tensors = {name: value for name, value in tensors.items() if "layers.0.attn_norm" not in name}
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(plain, indent=2) + "\n")
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return plain["architectures"][0]
+
+
+def _make(config: EncoderConfig, kind: str, vocab: int, classes: int, key: jax.Array) -> Any:
+    encoder = Encoder(config, vocab, key)
+    heads = {
+        "encoder": lambda: encoder,
+        "mlm": lambda: MaskedLM(encoder, key),
+        "classify": lambda: Classifier(encoder, classes, key),
+        "answer": lambda: SpanPredictor(encoder, key),
+        "tokens": lambda: TokenClassifier(encoder, classes, key),
+    }
+    return heads[kind]()
+
+
+def _abstract(config: EncoderConfig, kind: str, vocab: int, classes: int) -> Any:
+    return jax.eval_shape(lambda key: _make(config, kind, vocab, classes, key), jax.random.key(0))
+
+
+def _name(path: tuple) -> str:
+    names = [str(getattr(part, "name", getattr(part, "key", part))) for part in path]
+    return ".".join(name for name in names if name not in ("value", "raw_value"))
+
+
+def _placed(array: np.ndarray, like: Any) -> jax.Array:
+    mesh = jax.sharding.get_mesh()
+    spec = getattr(like.sharding, "spec", None) if like.sharding is not None else None
+    return jax.device_put(array, NamedSharding(mesh, spec if spec is not None else PartitionSpec()))
+
+
+def _shape(leaves: dict[str, Any], weight: Weight) -> tuple[int, ...]:
+    """The shape of ours that `split` takes: of one layer, two parameters stacked."""
+    names = weight.ours.split()
+    shape = leaves[names[0]].shape[1:] if weight.layered else leaves[names[0]].shape
+    return shape if len(names) == 1 else (len(names), *shape)
+
+
+def _check(
+    table: list[Weight], like: Any, tensors: "_Tensors", form: Format, config: EncoderConfig, folder: Path
+) -> tuple[str, ...]:
+    """Compare names and shapes before anything is read; the names that are known and not used."""
+    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
+    wanted: dict[str, tuple[int, ...]] = {}
+    for weight in table:
+        blank = np.broadcast_to(np.float32(0), _shape(leaves, weight))
+        for name, part in zip(weight.theirs, weight.split(blank), strict=True):
+            for number in range(config.layers) if weight.layered else [0]:
+                wanted[name.format(number)] = part.shape
+    if not config.first_norm:
+        wanted = {name: shape for name, shape in wanted.items() if "layers.0.attn_norm" not in name}
+    have = tensors.shapes
+    faults = [f"{name} is missing" for name in wanted if name not in have]
+    unused = []
+    for name in have:
+        if name in wanted:
+            if have[name] != wanted[name]:
+                faults.append(f"{name} is {list(have[name])}, config.json says {list(wanted[name])}")
+        elif _UNUSED.search(name) or (form.pre and _DEAD.search(name)) or _is_twin(name, config, tensors, table):
+            unused.append(name)
+        else:
+            faults.append(f"{name} is not known")
+    if faults:
+        raise InputError(
+            f"the weights in {folder} are not those of the {form.family} in its config.json: {'; '.join(faults)}"
+        )
+    return tuple(unused)
+
+
+def _is_twin(name: str, config: EncoderConfig, tensors: "_Tensors", table: list[Weight]) -> bool:
+    """A second name of a weight of the masked-LM head, as .bin files and untied checkpoints carry."""
+    if not re.fullmatch(r"(cls\.predictions\.|lm_head\.)(decoder\.(weight|bias)|bias)|decoder\.weight", name):
+        return False
+    ours = "bias" if name.endswith("bias") else "encoder.embedding"
+    first = next((weight.theirs[0] for weight in table if weight.ours == ours), None)
+    if first is None or first not in tensors.shapes:
+        return False
+    if config.tied and not np.array_equal(tensors.read(name), tensors.read(first)):
+        raise InputError(
+            f"{tensors.folder}: config.json ties {name} to {first}, which differs: set tie_word_embeddings to false"
+        )
+    return True
+
+
+def _joined(weight: Weight, like: Any, tensors: "_Tensors", config: EncoderConfig) -> Iterator[tuple[str, np.ndarray]]:
+    """Our arrays of one row of the table, layers stacked."""
+    names = weight.ours.split()
+    if not weight.layered:
+        yield names[0], np.ascontiguousarray(weight.join([tensors.read(name) for name in weight.theirs]))
+        return
+    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
+    stacked = [np.ones(leaves[name].shape, np.float32) for name in names]
+    for number in range(config.layers):
+        if number == 0 and not config.first_norm and "blocks.attention_norm" in names[0]:
+            continue
+        joined = weight.join([tensors.read(name.format(number)) for name in weight.theirs])
+        for array, part in zip(stacked, joined if len(names) > 1 else [joined], strict=True):
+            array[number] = part
+    yield from zip(names, stacked, strict=True)
+
+
+class _Tensors:
+    """The named tensors of a folder, read one at a time, in float32."""
+
+    def __init__(self, folder: Path):
+        self.folder, self._open, self._where = folder, [], {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for file in self._files():
+            if file.suffix == ".bin":
+                self._add(self._torch(file))
+            else:
+                try:
+                    opened = safetensors.safe_open(file, framework="numpy")
+                except safetensors.SafetensorError as error:
+                    raise InputError(f"{file} is not a whole safetensors file ({error}): copy it again") from error
+                self._open.append(opened)
+                self._add({name: opened for name in opened.keys()})
+
+    def __enter__(self) -> "_Tensors":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._where.clear()
+        self._open.clear()
+
+    def _files(self) -> list[Path]:
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            if (self.folder / name).is_file():
+                return [self.folder / name]
+            index = self.folder / f"{name}.index.json"
+            if index.is_file():
+                return [self.folder / part for part in sorted(set(_json(index)["weight_map"].values()))]
+        raise InputError(f"{self.folder} holds no weights: expected model.safetensors or pytorch_model.bin")
+
+    def _torch(self, file: Path) -> dict[str, Any]:
+        try:
+            import torch
+        except ImportError as error:
+            raise InputError(f"{file} needs PyTorch: pip install torch, or give model.safetensors") from error
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # pickle and zip errors of many kinds; weights_only refuses code
+            raise InputError(f"{file} is not a file of weights alone: {str(error).splitlines()[0]}") from error
+
+    def _add(self, found: dict[str, Any]) -> None:
+        for name, source in found.items():
+            # TensorFlow's names of scale and bias, which the first BERT files still carry.
+            now = re.sub(r"\bgamma$", "weight", re.sub(r"\bbeta$", "bias", name))
+            self._where[now] = (name, source)
+            inside = source.get_slice(name).get_shape() if hasattr(source, "get_slice") else source.shape
+            self.shapes[now] = tuple(inside)
+
+    def strip(self, prefix: str) -> None:
+        """Take the prefix off the names that have it: bare encoders are saved with and without."""
+        for names in (self._where, self.shapes):
+            for name in [name for name in names if name.startswith(prefix)]:
+                names[name.removeprefix(prefix)] = names.pop(name)
+
+    def drop(self, name: str) -> None:
+        """Forget a tensor."""
+        del self._where[name], self.shapes[name]
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor."""
+        inside, source = self._where[name]
+        tensor = source.get_tensor(inside) if hasattr(source, "get_slice") else source.float().numpy()
+        return np.asarray(tensor, np.float32)
+
+
+def _classes(plain: dict[str, Any]) -> int:
+    return len(plain["id2label"]) if plain.get("id2label") else int(plain.get("num_labels", 2))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path.parent} is no folder of the transformers format (no {path.name})")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
