@@ -2,9 +2,9 @@
 
     jaxmlm study configs/wiki_small.py --text wiki.train.txt.xz --glue glue_data --squad squad --blimp blimp
 
-Wikipedia at three masking rates and three seeds each, beside an encoder that was not pre-trained. 5 M tokens a run
-teach agreement (BLiMP by field) and show in the loss matrix; they do not lift fine-tuned GLUE scores above the
-control, which is reported beside them all the same. Measured: docs/results/wiki_small.md.
+Wikipedia at three masking rates and three seeds each, beside an encoder that was not pre-trained. 5 M tokens a run show
+in the loss matrix and in some fields of BLiMP; they do not lift BLiMP's mean or fine-tuned scores above the control,
+which are reported beside them all the same. Measured: docs/results/wiki_small.md.
 """
 
 from jaxmlm.data import Data

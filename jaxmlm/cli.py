@@ -1,5 +1,6 @@
 """The command line: a table of verbs, each a thin wrapper over the function that does the work."""
 
+import dataclasses
 import importlib
 import json
 import math
@@ -55,7 +56,9 @@ def main(argv: list[str] | None = None) -> int:
             print(json.dumps(_plain(result), allow_nan=False), flush=True)
         elif result is not None:
             _say(result)
-        return PREEMPTED if result is not None and result.get("preempted") else DONE
+        if result is None:
+            return DONE
+        return PREEMPTED if result.get("preempted") else FAILED if result.get("ok") is False else DONE
     except SystemExit as exit:  # a --help printed on the way
         return exit.code if isinstance(exit.code, int) else DONE
     except InputError as error:
@@ -105,6 +108,14 @@ def _prepare(call: Call) -> dict:
     return _function("jaxmlm.tools.prepare:prepare")(run)
 
 
+def _audit(call: Call) -> dict:
+    return _beside(call, "jaxmlm.tools.audit:Audit", "jaxmlm.tools.audit:audit")
+
+
+def _show(call: Call) -> dict:
+    return _beside(call, "jaxmlm.tools.show:Show", "jaxmlm.tools.show:show")
+
+
 def _pretrain(call: Call) -> dict:
     run = _config(call, "Run")
     return _function("jaxmlm.tasks.run:pretrain")(run)
@@ -124,14 +135,61 @@ def _report(call: Call) -> dict:
     return _function("jaxmlm.studies.study:report")(call.target)
 
 
+def _fill(call: Call) -> dict:
+    words = [word for word in call.flags if not word.startswith("-")]
+    if len(words) != 1 or len(call.flags) != 1:
+        raise InputError('`jaxmlm fill` takes a CHECKPOINT and one text; write: jaxmlm fill CHECKPOINT "a [MASK] text"')
+    fills = _function("jaxmlm.api:load")(call.target).fill_mask(words[0])
+    return {"fills": [[fill._asdict() for fill in one] for one in fills], "rows": []}
+
+
+def _export(call: Call) -> dict:
+    if len(call.flags) != 1 or call.flags[0].startswith("-"):
+        raise InputError("`jaxmlm export` takes a CHECKPOINT and a new folder; write: jaxmlm export CHECKPOINT DIR")
+    return _function("jaxmlm.api:export")(call.target, call.flags[0])
+
+
+def _import(call: Call) -> dict:
+    if len(call.flags) > 1 or any(word.startswith("-") for word in call.flags):
+        raise InputError("`jaxmlm import` takes a folder, and a new one to copy it to; write: jaxmlm import DIR [NEW]")
+    return _function("jaxmlm.api:check_import")(call.target, *call.flags)
+
+
 VERBS = {
     "study": Verb("CONFIG [--dry-run]", "the main job: a grid of maskings, one report", _study),
     "prepare": Verb("CONFIG", "text to tokenizer to token shards", _prepare),
     "pretrain": Verb("CONFIG", "one pre-training run; running it again resumes it", _pretrain),
     "finetune": Verb("CHECKPOINT --task NAME --data FOLDER", "fine-tune it on a GLUE task or SQuAD", _finetune),
     "evaluate": Verb("CHECKPOINT [--blimp FOLDER]", "score a checkpoint: held-out loss, BLiMP", _evaluate),
+    "fill": Verb('CHECKPOINT "a [MASK] text"', "the most probable words for each [MASK]", _fill),
+    "import": Verb("DIR [NEW]", "read a transformers folder whole: what it is, what is wrong with it", _import),
+    "export": Verb("CHECKPOINT DIR", "write a folder that transformers reads", _export),
+    "audit": Verb("CONFIG [--presets all]", "the rates asked and got; 1 if one is not what was asked", _audit),
+    "show": Verb("CONFIG [--rates 0.15 0.4]", "sentences as each masking leaves them, in colour", _show),
     "report": Verb("WORKDIR", "draw a study's report again", _report),
 }
+
+
+def _beside(call: Call, options: str, function: str) -> dict:
+    """A verb with options of its own (`--presets`) beside those of its configuration (`--data.text`)."""
+    from jaxmlm.config import from_flags
+
+    kind = _function(options)
+    own, rest = _split(call.flags, [f"--{field.name}" for field in dataclasses.fields(kind)])
+    config = _config(call._replace(flags=rest), "Run", "Study")
+    # A study's store lies in the study's folder.
+    run = dataclasses.replace(config.run, workdir=config.workdir) if type(config).__name__ == "Study" else config
+    return _function(function)(run, from_flags(kind, own, prog=call.prog))
+
+
+def _split(flags: list[str], names: list[str]) -> tuple[list[str], list[str]]:
+    """The words of the options with these names, and the other words."""
+    own, rest, mine = [], [], False
+    for word in flags:
+        if word.startswith("--"):
+            mine = word.split("=")[0] in names
+        (own if mine else rest).append(word)
+    return own, rest
 
 
 def _config(call: Call, *kinds: str) -> Any:
@@ -179,14 +237,17 @@ def _usage_of(name: str, verb: Verb) -> str:
     about = {
         "CONFIG": "CONFIG is a Python file whose config() returns a Run or a Study (configs/quickstart.py).\n"
         f"Every value in it is an option: `jaxmlm {name} CONFIG --help` lists them with what they are now.",
-        "CHECKPOINT": f"CHECKPOINT is the folder of a run (its newest step) or of one step.\n"
+        "CHECKPOINT": "CHECKPOINT is the folder of a run (its newest step) or of the transformers format."
+        if name in ("fill", "export")
+        else f"CHECKPOINT is the folder of a run (its newest step) or of one step.\n"
         f"`jaxmlm {name} CHECKPOINT --help` lists the options.",
         "WORKDIR": "WORKDIR is the folder of a study.",
+        "DIR": "DIR is a folder of the transformers format: config.json, weights and tokenizer.json.",
     }[target]
     dry = (
         "\n\n  --dry-run   list the cells with tokens and estimated time, and stop" if "--dry-run" in verb.takes else ""
     )
-    options = " [--OPTION VALUE ...]" if target != "WORKDIR" else ""
+    options = "" if name in ("report", "fill", "import", "export") else " [--OPTION VALUE ...]"
     return f"usage: jaxmlm {name} {verb.takes}{options} [--json]\n\n{verb.does}\n\n{about}{dry}"
 
 
@@ -205,6 +266,9 @@ def _say(result: dict) -> None:
         scores = "  ".join(f"{name} {value:.4g}" for name, value in row["scores"].items())
         seed = "" if row["tuning_seed"] is None else f" seed {row['tuning_seed']}"
         print(f"{row['stage']} {row['task']}{seed}: {scores}")
+    if "fills" in result or "architecture" in result:
+        for line in _function("jaxmlm.api:say")(result):
+            print(line)
 
 
 def _plain(result: Any) -> Any:

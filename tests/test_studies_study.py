@@ -10,7 +10,7 @@ from jaxmlm.config import load
 from jaxmlm.errors import InputError
 from jaxmlm.paths import replace_path
 from jaxmlm.studies import Finetune, Vary, run_study
-from jaxmlm.studies.study import cells_of, show
+from jaxmlm.studies.study import cells_of
 from jaxmlm.tasks.run import read_rows
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -99,7 +99,7 @@ def test_a_value_can_be_added_but_not_another_base(study, done):
     ("path", "value", "message"),
     [
         ("vary", (Vary("masking.rat", (0.1,)),), "no field 'masking.rat'; did you mean masking.rate"),
-        ("vary", (Vary("masking.rate", (0.1, 1.5)),), "masking.rate must lie between 0 and 1"),
+        ("vary", (Vary("masking.rate", (0.1, 1.5)),), "masking.rate must be above 0 and at most 1"),
         ("finetune", (Finetune("cola", data="no/such/folder"),), "is missing"),
         ("run.data.text", "no/such/file", "no text file"),
     ],
@@ -108,7 +108,7 @@ def test_bad_studies_are_refused_before_anything_is_written(study, tmp_path, pat
     bad = replace_path(replace_path(study, "workdir", str(tmp_path / "bad")), path, value)
     with pytest.raises(InputError, match=message):
         run_study(bad)
-    assert not (tmp_path / "bad" / "study.json").exists() and not (tmp_path / "bad" / "cells").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_task_suggests():
@@ -116,7 +116,10 @@ def test_unknown_task_suggests():
         Finetune("cloa")
 
 
-@pytest.mark.parametrize("name", ["rates", "sizes", "steps"])
+STUDIES = ["rates", "sizes", "steps", "strategies", "corruption_vs_prediction", "replacement", "schedules"]
+
+
+@pytest.mark.parametrize("name", STUDIES)
 @pytest.mark.parametrize("scale", ["cpu", "pod"])
 def test_the_papers_studies_list_their_cells(name, scale, capsys, tmp_path):
     words = [
@@ -138,10 +141,11 @@ def test_the_papers_studies_list_their_cells(name, scale, capsys, tmp_path):
 def test_a_sentence_as_each_masking_leaves_it(study, done):
     from jaxmlm.data import Store
     from jaxmlm.masking import Masking, Replace
+    from jaxmlm.tasks.shown import shown
 
     store = Store(Path(study.workdir) / "store")
-    for masking in (Masking(0.5), Masking(0.5, Replace(0.0, 0.5, 0.5))):
-        pieces = show(masking, store, study.sentence)
+    for masking in (Masking(0.5), Masking(0.5, replace=Replace(0.0, 0.5, 0.5))):
+        pieces = shown(masking, store, study.sentence)
         states = [state for _, state in pieces]
         assert len(states) == len(store.tokenizer.encode(study.sentence))
         assert abs(sum(state != "plain" for state in states) - 0.5 * len(states)) <= 1

@@ -136,7 +136,7 @@ def test_batches_and_limit(folder, tokenizer):
         return glue.task(RTE, folder, tokenizer, lambda key: None, batch=4, length=24, seed=seed, limit=limit)
 
     def epoch(limit, seed):
-        batches = [task(limit, seed).batch_at(step) for step in range(-(-(limit or 30) // 4))]
+        batches = [task(limit, seed).batch_at(step) for step in range(task(limit, seed).epoch)]
         assert all(b["ids"].shape == b["segments"].shape and b["ids"].shape[1] in (16, 24) for b in batches)
         assert all(((b["ids"] != tokenizer.pad_id) == (b["segments"] == 1)).all() for b in batches)
         rows = [tuple(i[i != 0]) for b in batches for i in b["ids"][b["weight"] > 0]]

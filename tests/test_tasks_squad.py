@@ -161,6 +161,14 @@ def make(folder, tokenizer, batch, length=32, stride=8, limit=None):
     )
 
 
+def test_an_epoch_shows_every_window_once(folder, tokenizer):
+    """Windows, not questions: a paragraph that is cut into two must not halve the training."""
+    task, w = make(folder, tokenizer, 4, 20, 4), squad.windows(squad.read(folder / "train-v1.1.json"), tokenizer, 20, 4)
+    assert len(w.begin) > len(squad.read(folder / "train-v1.1.json").questions)
+    assert task.epoch == -(-len(w.begin) // 4)
+    assert sum(int(task.batch_at(step)["weight"].sum()) for step in range(task.epoch)) == len(w.begin)
+
+
 def evaluate(ev, predict):
     kept = []
     for batch in ev.batches():

@@ -47,7 +47,7 @@ def linear_task(
         return Mean((rows * batch["weight"]).sum(), batch["weight"].sum()), {"size": Mean(out.sum(), jnp.ones(()))}
 
     init = jax.jit(lambda key: Dense(key, (8, width), ("embed", "vocab"), 0.1))
-    return Task(init, loss, batch_at, evals or {})
+    return Task(init, loss, batch_at, evals or {}, 4)
 
 
 def devices(*sizes: int) -> jax.sharding.Mesh:

@@ -31,14 +31,17 @@ def flops_per_token(run: Run, length: int | None = None, head: float | None = No
     Args:
         run: the run.
         length: of a row; that of pre-training if not given.
-        head: share of the tokens that are predicted; the masking rate if not given.
+        head: share of the tokens that are predicted; that of the masking, and its views, if not given.
 
     """
     m, length = run.model, length or run.data.length
     mlp = m.mlp or 4 * m.width
     block = 2 * (4 * m.width * m.width + 2 * m.width * mlp) + 4 * length * m.width
     output = 2 * (m.width * m.width + m.width * run.data.vocab)
-    return 3 * (m.layers * block + (run.masking.rate if head is None else head) * output)
+    if head is not None:
+        return 3 * (m.layers * block + head * output)
+    masking = run.masking
+    return 3 * (masking.views * m.layers * block + (masking.predict or masking.rate) * output)
 
 
 def seconds_of(

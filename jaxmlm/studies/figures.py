@@ -14,6 +14,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from jaxmlm.studies.report import Report
@@ -314,3 +315,33 @@ def fields(results: Results) -> Figure | None:
         ncols=min(5 if len(results.paths) < 2 else 2, len(order)),
     )
     return figure
+
+
+def audit_figures(found: dict[str, dict[str, Any]], folder: Path) -> list[Path]:
+    """Draw what `jaxmlm audit` measured: selection by position and by unit length, and what is hidden whole."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.2 * WIDTH, 3.6))
+        by_position, by_length, whole = figure.subplots(1, 3)
+        kinds = list(dict.fromkeys(kind for one in found.values() for kind in one["whole"]))
+        for i, (name, one) in enumerate(found.items()):
+            look: Any = {"color": PALETTE[i % len(PALETTE)], "lw": 1.2, "label": name}
+            share = 100 * np.array(one["positions"])
+            by_position.plot(np.flatnonzero(share), share[share > 0], ls=DASHES[i // len(PALETTE) % 4], **look)
+            lengths = {int(n): row for n, row in one["lengths"].items() if row["units"] >= 50}  # rarer ones say little
+            middle = [100 * row["selected"] for row in lengths.values()]
+            half = [50 * (row["high"] - row["low"]) for row in lengths.values()]
+            by_length.errorbar(list(lengths), middle, half, marker=MARKERS[i % 7], ms=4, capsize=2, **look)
+            bar = 0.8 / len(found)
+            values = [100 * one["whole"].get(kind, math.nan) for kind in kinds]
+            whole.bar(np.arange(len(kinds)) + bar * (i - (len(found) - 1) / 2), values, bar, color=look["color"])
+        by_position.set(xlabel="position in the row", title="selected, %", ylim=(0, None))
+        by_length.set(xlabel="tokens in the unit", title="units selected, % (intervals)", ylim=(0, None))
+        by_length.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole.set(title="hidden whole, %")
+        whole.set_xticks(
+            range(len(kinds)), [kind.replace(" of", "\nof").replace(" in", "\nin") for kind in kinds], fontsize=8
+        )
+        figure.legend(*by_position.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+        path = folder / "audit.png"
+        figure.savefig(path, dpi=150)
+    return [path]

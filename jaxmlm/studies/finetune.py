@@ -1,7 +1,9 @@
 """A checkpoint judged: fine-tuned on a task through the one training loop, or scored as it is."""
 
+import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,28 +69,28 @@ class Evaluate:
     """Masked copies in a model pass."""
 
 
-def folder_of(data: str, workdir: Path) -> Path:
-    """The folder of task data; the generated one is written below `workdir` first."""
-    if data != SAMPLE:
-        return Path(data).expanduser()
-    if not (workdir / "sample" / "blimp").is_dir():
-        part = workdir / "sample.part"
-        sample.write(part, 0)
-        part.replace(workdir / "sample")
-    return workdir / "sample"
+def folder_of(data: str) -> Path:
+    """The folder of task data."""
+    return Path(_sample().name) if data == SAMPLE else Path(data).expanduser()
 
 
-def check(config: Finetune, workdir: Path) -> int:
-    """Read the task's files, so that what is wrong with them shows before any training; returns the training rows."""
-    folder = folder_of(config.data, workdir)
+@cache
+def _sample() -> tempfile.TemporaryDirectory:
+    """The generated tasks, written anew by each process (0.2 s), so that a refused command leaves no file behind."""
+    folder = tempfile.TemporaryDirectory(prefix="jaxmlm-sample-")
+    sample.write(Path(folder.name), 0)
+    return folder
+
+
+def check(config: Finetune) -> None:
+    """Read the task's files, so that what is wrong with them shows before any training."""
+    folder = folder_of(config.data)
     if config.task == "squad":
-        train_file, dev_file = squad.files_in(folder)
-        squad.read(dev_file)
-        rows = len(squad.read(train_file).questions)
+        for file in squad.files_in(folder):
+            squad.read(file)
     else:
-        glue.read(glue.TASKS[config.task], folder, "dev")
-        rows = len(glue.read(glue.TASKS[config.task], folder, "train").labels)
-    return min(rows, config.limit or rows)
+        for split in ("train", "dev"):
+            glue.read(glue.TASKS[config.task], folder, split)
 
 
 def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
@@ -96,19 +98,17 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
 
     Returns {"rows": a line of results for each seed}.
     """
-    check(config, Path(checkpoint))
+    check(config)
     mesh = make_mesh(Mesh())
     with jax.set_mesh(mesh):
         loaded = load(checkpoint)
-        return {"rows": [tune(loaded, config, seed, Path(checkpoint), mesh) for seed in config.seeds]}
+        return {"rows": [tune(loaded, config, seed, mesh) for seed in config.seeds]}
 
 
-def tune(
-    loaded: Loaded, config: Finetune, seed: int, workdir: Path, mesh: jax.sharding.Mesh, stage: str = ""
-) -> dict[str, Any]:
+def tune(loaded: Loaded, config: Finetune, seed: int, mesh: jax.sharding.Mesh, stage: str = "") -> dict[str, Any]:
     """One fine-tuning: a line of results."""
-    task = make_task(loaded, config, seed, workdir)
-    steps = max(1, round(config.epochs * check(config, workdir) / config.batch))
+    task = make_task(loaded, config, seed)
+    steps = max(1, round(config.epochs * task.epoch))
     optim = Optim(config.learning_rate, config.warmup, config.weight_decay)
     loop = Loop(steps, config.batch, seed, save_every=0, log_every=max(1, steps // 10))
     started = time.perf_counter()
@@ -119,9 +119,9 @@ def tune(
             "tokens_per_second": round(done.tokens_per_second, 1)}  # fmt: skip
 
 
-def make_task(loaded: Loaded, config: Finetune, seed: int, workdir: Path) -> Task:
+def make_task(loaded: Loaded, config: Finetune, seed: int) -> Task:
     """The task of fine-tuning this encoder: a copy of it under a new head."""
-    folder = folder_of(config.data, workdir)
+    folder = folder_of(config.data)
     sizes = {"batch": config.batch, "length": config.length, "seed": seed, "limit": config.limit}
 
     def init(key: jax.Array) -> Model:
@@ -140,13 +140,13 @@ def evaluate(checkpoint: str, config: Evaluate) -> dict[str, Any]:
     """Score a checkpoint on minimal pairs. Returns {"rows": one line of results}."""
     mesh = make_mesh(Mesh())
     with jax.set_mesh(mesh):
-        return {"rows": [minimal_pairs(load(checkpoint), config, Path(checkpoint), mesh)]}
+        return {"rows": [minimal_pairs(load(checkpoint), config, mesh)]}
 
 
-def minimal_pairs(loaded: Loaded, config: Evaluate, workdir: Path, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+def minimal_pairs(loaded: Loaded, config: Evaluate, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """BLiMP accuracy: a line of results."""
     started = time.perf_counter()
-    folder = folder_of(config.blimp, workdir)
+    folder = folder_of(config.blimp)
     pairs = blimp.evaluation(folder, loaded.tokenizer, pairs_per_set=config.pairs, batch=config.batch)
     scores = judge(pairs, loaded.model, mesh)
     return {"stage": "blimp", "task": "blimp", "tuning_seed": None, "main": "accuracy", "scores": scores,

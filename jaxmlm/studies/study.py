@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from rich.console import Console
 
 from jaxmlm.data import Store
 from jaxmlm.errors import InputError
-from jaxmlm.masking import Masking, Tokens
+from jaxmlm.masking import Phrases
 from jaxmlm.parallel import make_mesh
 from jaxmlm.paths import describe, replace_path
 from jaxmlm.studies import report as reports
@@ -29,7 +28,8 @@ from jaxmlm.studies.estimate import Assumed, seconds_of
 from jaxmlm.studies.finetune import Evaluate, Finetune, check, folder_of, minimal_pairs, tune
 from jaxmlm.studies.statistics import label
 from jaxmlm.tasks import blimp
-from jaxmlm.tasks.mlm import open_store, vocab_of
+from jaxmlm.tasks.mlm import open_store
+from jaxmlm.tasks.phrases import phrases_of
 from jaxmlm.tasks.run import (
     Run,
     append_rows,
@@ -41,6 +41,7 @@ from jaxmlm.tasks.run import (
     read_rows,
     unclaimed,
 )
+from jaxmlm.tasks.shown import shown
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
     if dry_run:
         return _plan(study, cells)
     _check(study, cells)
-    store = open_store(cells[0].run.data, folder)
+    store = open_store(cells[0].run.data, folder, phrases=_phrases(cells))
     claim(folder, "study.json", _identity(study), {"config": describe(study)})
     for number, cell in enumerate(cells, 1):
         _run_cell(study, cell, _original(cell, cells), f"[{number}/{len(cells)}] {cell.name.replace(',', ' ')}: ")
@@ -147,11 +148,22 @@ def _check(study: Study, cells: list[Cell]) -> None:
     unclaimed(Path(study.workdir), "study.json", _identity(study))
     for cell in cells:
         unclaimed(Path(cell.run.workdir), "run.json", identity(cell.run))
+    _phrases(cells)
     make_mesh(study.run.mesh)
     for config in study.finetune:
-        check(config, Path(study.workdir))
+        check(config)
     if study.evaluate is not None:
-        blimp.read(folder_of(study.evaluate.blimp, Path(study.workdir)), study.evaluate.pairs)
+        blimp.read(folder_of(study.evaluate.blimp), study.evaluate.pairs)
+
+
+def _phrases(cells: list[Cell]) -> Phrases | None:
+    """The phrase list that the cells need: they share a store, which has the units of one list."""
+    wanted = {phrases_of(cell.run.masking) for cell in cells} - {None}
+    if len(wanted) > 1:
+        raise InputError(
+            f"the study's maskings want {len(wanted)} phrase lists, and a token store has one: make a study of each"
+        )
+    return wanted.pop() if wanted else None
 
 
 def _identity(study: Study) -> dict[str, Any]:
@@ -186,9 +198,9 @@ def _run_cell(study: Study, cell: Cell, original: Cell, stage: str) -> None:
         loaded = load(cell.run.workdir)
         for key, config, seed in wanted:
             if isinstance(config, Evaluate):
-                row = minimal_pairs(loaded, config, Path(study.workdir), mesh)
+                row = minimal_pairs(loaded, config, mesh)
             else:
-                row = tune(loaded, config, seed, Path(study.workdir), mesh, stage)
+                row = tune(loaded, config, seed, mesh, stage)
             append_rows(path, [{**row, "settings": key[-1]}])
 
 
@@ -236,7 +248,7 @@ def _describe(study: Study, cells: list[Cell], store: Store) -> None:
     page = {
         "title": study.title,
         "note": study.note,
-        "sentences": {label(c.values): show(c.run.masking, store, study.sentence) for c in cells if not c.control},
+        "sentences": {label(c.values): shown(c.run.masking, store, study.sentence) for c in cells if not c.control},
         "origin": {
             "command": shlex.join(["jaxmlm", *sys.argv[1:]]),
             "commit": made["git"] or "unknown",
@@ -260,22 +272,6 @@ def _draw(folder: Path) -> dict[str, Any]:
     console.print(reports.table(rows))
     console.print(f"report: {folder / 'report.html'}\n{summary['verdict']}", soft_wrap=True)
     return {"workdir": str(folder), "report": str(folder / "report.html"), **summary}
-
-
-def show(masking: Masking, store: Store, text: str) -> list[tuple[str, str]]:
-    """The pieces of a text as this masking leaves them, each with its state: plain, mask, random or keep."""
-    tokenizer = store.tokenizer
-    ids = jnp.asarray([tokenizer.cls_id, *tokenizer.encode(text), tokenizer.sep_id])
-    special, starts = jnp.asarray(tokenizer.special)[ids], jnp.asarray(tokenizer.word_starts)[ids]
-    masked = masking(jax.random.key(0), Tokens(ids, ~special, starts.astype(jnp.uint8)), vocab_of(tokenizer))
-    selected = {int(p) for p, w in zip(masked.positions, masked.weights, strict=True) if w > 0}
-    states = []
-    for i in range(1, len(ids) - 1):
-        now = int(masked.inputs[i])
-        state = "mask" if now == tokenizer.mask_id else "random" if now != int(ids[i]) else "keep"
-        piece = tokenizer.pieces([int(ids[i]) if now == tokenizer.mask_id else now])[0]
-        states.append((piece, state if i in selected else "plain"))
-    return states
 
 
 def _curve(path: Path) -> list[dict[str, Any]]:

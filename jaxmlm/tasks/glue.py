@@ -193,7 +193,9 @@ def task(
             yield _batch(dev, rows, padded, tokenizer.pad_id)
 
     evals = {"dev": Eval(batches, partial(_predict, spec), partial(_score, spec))}
-    return Task(init=init, loss=partial(_loss, spec), batch_at=batch_at, evals=evals)
+    return Task(
+        init=init, loss=partial(_loss, spec), batch_at=batch_at, evals=evals, epoch=train_buckets.steps_per_epoch
+    )
 
 
 def _batch(data: Encoded, rows: np.ndarray, length: int, pad_id: int) -> Batch:

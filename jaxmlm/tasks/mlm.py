@@ -12,27 +12,38 @@ from jaxtyping import Array, Int, Integer, Key
 from jaxmlm.data import Batches, Data, Store, Tokenizer, build, documents
 from jaxmlm.data.sources import files, fingerprint
 from jaxmlm.errors import InputError
-from jaxmlm.masking import Masked, Masking, Tokens, Vocab, mask_rows
+from jaxmlm.masking import Masked, Masking, Phrases, PhraseUnits, Tokens, Vocab, mask_rows
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
 from jaxmlm.parallel import spec
 from jaxmlm.samples import world
 from jaxmlm.tasks.metrics import log_probability
+from jaxmlm.tasks.phrases import add_phrases, check_units, list_of
 from jaxmlm.training import Batch, Eval, Log, Mean, Task
 
 HELD_OUT_RATES = (0.15, 0.40, 0.80)
 """The rates at which every model is judged, at masks that are the same for all: the columns of the loss matrix."""
 HELD_OUT_ROWS = 1024
 _HELD_OUT_SEED = 2202_08005 % 2**31
+UNIGRAM_TOKENS = 1 << 25
+"""How often each token occurs is counted on the first so many of a text."""
 _DROPOUT = 0xFFFFFFFF  # an id that no example has
 
 
-def open_store(data: Data, workdir: Path, stage: str = "prepare") -> Store:
-    """The token store of this configuration, made if it is not there."""
+def open_store(data: Data, workdir: Path, stage: str = "prepare", phrases: Phrases | None = None) -> Store:
+    """The token store of this configuration, made if it is not there; with `phrases` also the unit bits they give."""
     folder = Path(data.store) if data.store else workdir / "store"
+    ready = list_of(phrases, data.lowercase, folder) if phrases else None
     if (folder / "manifest.json").is_file():
         store = Store(folder)
         store.check(data)
-        return store
+    else:
+        store = _build_store(data, folder, stage)
+    if phrases and not check_units(store, phrases):
+        add_phrases(store, phrases, ready, stage)
+    return store
+
+
+def _build_store(data: Data, folder: Path, stage: str) -> Store:
     if data.text.startswith("sample:"):
         count = data.text.removeprefix("sample:")
         if not count.isdecimal() or int(count) < 1:
@@ -51,30 +62,49 @@ def open_store(data: Data, workdir: Path, stage: str = "prepare") -> Store:
         )
 
 
-def vocab_of(tokenizer: Tokenizer) -> Vocab:
-    """What a masking must know of this tokenizer."""
+def vocab_of(store: Store, masking: Masking) -> Vocab:
+    """What this masking must know of a store's tokenizer and text."""
+    tokenizer = store.tokenizer
     drawable = np.flatnonzero(~tokenizer.special).astype(np.int32)
-    return Vocab(tokenizer.size, tokenizer.mask_id, tokenizer.pad_id, drawable)
+    unigram = None
+    if masking.replace.ids == "unigram" and masking.replace.random > 0:
+        tokens = store.tokens("train")
+        some = tokens[np.arange(min(len(tokens), UNIGRAM_TOKENS))]
+        unigram = np.bincount(some, minlength=tokenizer.size)[drawable]
+    return Vocab(tokenizer.size, tokenizer.mask_id, tokenizer.pad_id, drawable, unigram)
+
+
+def tokens_of(tokenizer: Tokenizer, ids: Int[Array, "*B L"], unit: Integer[Array, "*B L"] | None = None) -> Tokens:
+    """Token rows as a masking wants them; `unit` is what the store says of them, else words are found by their ids."""
+    if unit is None:
+        boundaries = jnp.asarray(tokenizer.boundaries)[ids]
+        before = jnp.concatenate([jnp.full_like(boundaries[..., :1], 2), boundaries[..., :-1]], -1)
+        unit = (boundaries & 1) | (before >> 1)
+    return Tokens(ids, ~jnp.asarray(tokenizer.special)[ids], unit.astype(jnp.uint8))
 
 
 def mask(
     masking: Masking,
     key: Key[Array, ""],
-    ids: Int[Array, "B L"],
-    examples: Integer[Array, " B"],
+    batch: Batch,
     tokenizer: Tokenizer,
+    vocab: Vocab,
+    step: int | Integer[Array, ""] = 0,
 ) -> Masked:
-    """Mask token rows on the device, each by its own id, sharded like the rows; `key` is that of the step."""
-    vocab, special, starts = vocab_of(tokenizer), tokenizer.special, tokenizer.word_starts
+    """Mask the rows of a batch on the device, each by its own id, sharded like them; `key` is that of the step.
 
-    def local(key: Any, ids: Any, examples: Any) -> Masked:
-        tokens = Tokens(ids, ~jnp.asarray(special)[ids], jnp.asarray(starts)[ids].astype(jnp.uint8))
-        return mask_rows(masking, key, examples, tokens, vocab)
+    The batch has "ids" [B, L], "example" [B], and "unit" [B, L] where the masking needs what only the store knows.
+    """
+
+    def local(key: Any, rows: Batch, step: Any) -> Masked:
+        return mask_rows(
+            masking, key, rows["example"], tokens_of(tokenizer, rows["ids"], rows.get("unit")), vocab, step
+        )
 
     # Masking knows no mesh. Its look-ups and sorts are all within a row, so the compiler needs no collective.
     rows: Any = spec("batch", None)
     apart: Any = jax.sharding.auto_axes(local, out_sharding=Masked(rows, rows, rows, rows))
-    return apart(key, ids, examples)
+    return apart(key, {name: batch[name] for name in ("ids", "example", "unit") if name in batch}, step)
 
 
 def mlm_task(store: Store, data: Data, masking: Masking, encoder: EncoderConfig, batch: int, seed: int) -> Task:
@@ -85,7 +115,9 @@ def mlm_task(store: Store, data: Data, masking: Masking, encoder: EncoderConfig,
     """
     tokenizer = store.tokenizer
     hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
-    train = Batches.of(store, "train", data.length, batch, seed, **hosts)
+    units = isinstance(masking.units, PhraseUnits)
+    train = Batches.of(store, "train", data.length, batch, seed, **hosts, units=units)
+    vocab = vocab_of(store, masking)
 
     @jax.jit
     def init(key: jax.Array) -> MaskedLM:
@@ -93,12 +125,12 @@ def mlm_task(store: Store, data: Data, masking: Masking, encoder: EncoderConfig,
         return MaskedLM(Encoder(encoder, tokenizer.size, encoder_key), head_key)
 
     def loss(model: Any, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[Mean, dict[str, Mean]]:
-        masked = mask(masking, key, batch["ids"], batch["example"], tokenizer)
+        masked = mask(masking, key, batch, tokenizer, vocab, step)
         nats, right = _predictions(model, masked, jax.random.fold_in(key, _DROPOUT))
         count = masked.weights.sum()
         return Mean(nats.sum(), count), {"accuracy": Mean(right.sum(), count)}
 
-    return Task(init, loss, train.at, {"heldout": heldout(store, data, batch)})
+    return Task(init, loss, train.at, {"heldout": heldout(store, data, batch)}, train.rows // batch)
 
 
 def heldout(store: Store, data: Data, batch: int) -> Eval:
@@ -115,7 +147,7 @@ def heldout(store: Store, data: Data, batch: int) -> Eval:
         outputs = {}
         for rate in HELD_OUT_RATES:
             key = jax.random.key(_HELD_OUT_SEED)
-            masked = mask(Masking(rate), key, batch["ids"], batch["example"], store.tokenizer)
+            masked = mask(Masking(rate), key, batch, store.tokenizer, vocab_of(store, Masking(rate)))
             nats, right = _predictions(model, masked, None)
             sums = {"loss": nats, "accuracy": right, "count": masked.weights}
             outputs |= {f"{name}@{rate:.2f}": x.sum(-1) for name, x in sums.items()}

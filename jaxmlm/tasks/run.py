@@ -23,6 +23,7 @@ from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
 from jaxmlm.parallel import Mesh, make_mesh
 from jaxmlm.paths import describe
 from jaxmlm.tasks.mlm import mlm_task, open_store
+from jaxmlm.tasks.phrases import phrases_of
 from jaxmlm.training import Checkpoints, Loop, Optim, train
 
 
@@ -78,7 +79,7 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     if (folder / "DONE").exists():
         return {"workdir": str(folder), "rows": read_rows(folder / "results.jsonl")}
     mesh = make_mesh(run.mesh)
-    store = open_store(run.data, folder, stage=f"{stage}: prepare")
+    store = open_store(run.data, folder, f"{stage}: prepare", phrases_of(run.masking))
     with jax.set_mesh(mesh):
         task = mlm_task(store, run.data, run.masking, run.model, run.loop.batch, run.loop.seed)
     claim(folder, "run.json", identity(run), {"config": describe(run)})

@@ -202,7 +202,8 @@ def task(
         answers = {q.id: [text for text, _ in q.answers] for q in dev_squad.questions}
         return {**metrics.squad(texts, answers), "lost": float(dev.lost)}
 
-    return Task(init=init, loss=_loss, batch_at=batch_at, evals={"dev": Eval(batches, _predict, score)})
+    evals = {"dev": Eval(batches, _predict, score)}
+    return Task(init=init, loss=_loss, batch_at=batch_at, evals=evals, epoch=train_buckets.steps_per_epoch)
 
 
 def files_in(folder: Path) -> tuple[Path, Path]:

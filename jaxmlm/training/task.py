@@ -35,13 +35,15 @@ class Task(NamedTuple):
     """An objective.
 
     `init(key)` makes the model, `loss(model, batch, key, step)` gives the loss as a `Mean` and further metrics,
-    `batch_at(step)` this host's rows, `evals` by name. `key` is that of the seed and the step.
+    `batch_at(step)` this host's rows, `evals` by name, `epoch` the steps that show every row once. `key` is that of
+    the seed and the step.
     """
 
     init: Callable[[jax.Array], Model]
     loss: Callable[[Model, Batch, jax.Array, jax.Array], tuple[Mean, dict[str, Mean]]]
     batch_at: Callable[[int], Batch]
     evals: Mapping[str, Eval]
+    epoch: int
 
 
 def evaluate(judge: Eval, model: Model, mesh: jax.sharding.Mesh, predict: Callable | None = None) -> dict[str, float]:

@@ -1,0 +1,38 @@
+"""A text as a masking leaves it, to look at."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmlm.data import Store
+from jaxmlm.masking import Masking
+from jaxmlm.tasks.mlm import tokens_of, vocab_of
+from jaxmlm.tasks.phrases import matcher, phrases_of
+
+
+class Piece(NamedTuple):
+    """A token's piece as the model sees it, and its state: plain, mask, random or keep."""
+
+    text: str
+    state: str
+
+
+def shown(masking: Masking, store: Store, text: str, seed: int = 0, view: int = 0) -> list[Piece]:
+    """The pieces of a text as one draw of this masking leaves them."""
+    tokenizer = store.tokenizer
+    ids = np.array([tokenizer.cls_id, *tokenizer.encode(text), tokenizer.sep_id], np.int32)
+    unit = jnp.asarray(matcher(store)(ids)) if phrases_of(masking) else None
+    tokens = tokens_of(tokenizer, jnp.asarray(ids), unit)
+    key = jax.random.key(seed)
+    now = np.asarray(masking(key, tokens, vocab_of(store, masking), 0, view).inputs).tolist()
+    _, selected = masking.draw(key, tokens, 0, view)
+    chosen = set(np.asarray(selected.positions)[: int(selected.count)].tolist())
+    pieces = []
+    for i in np.flatnonzero(~tokenizer.special[ids]).tolist():
+        state = "plain"
+        if i in chosen:
+            state = "mask" if now[i] == tokenizer.mask_id else "keep" if now[i] == ids[i] else "random"
+        pieces.append(Piece(tokenizer.pieces([int(ids[i]) if state == "mask" else now[i]])[0], state))
+    return pieces

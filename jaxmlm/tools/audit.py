@@ -1,0 +1,91 @@
+"""`jaxmlm audit`: the rates asked and got, for one masking or all presets, on rows of the real token store."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from jaxmlm.data import Batches, Store
+from jaxmlm.masking import PRESETS, Tokens, preset
+from jaxmlm.masking.audit import audit as measure
+from jaxmlm.studies.figures import audit_figures
+from jaxmlm.tasks.mlm import open_store, tokens_of, vocab_of
+from jaxmlm.tasks.phrases import phrases_of
+from jaxmlm.tasks.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """What `jaxmlm audit` takes beside the options of the configuration."""
+
+    presets: tuple[str, ...] = ()
+    """Audit these presets (wettig2022, bert, ...; all: every one) in place of the configuration's masking."""
+    rows: int = 2048
+    """Rows of the train split to measure on."""
+    step: int = 0
+    """The training step whose rate is asked for, where the masking has a schedule."""
+
+
+def audit(run: Run, options: Audit) -> dict[str, Any]:
+    """Measure maskings on a run's token store, made if it is not there.
+
+    Writes WORKDIR/audit.json and audit-*.png. Returns {"ok", "maskings": {name: what `masking.audit` gives}}.
+    """
+    names = tuple(PRESETS) if "all" in options.presets else options.presets
+    maskings = {name: preset(name) for name in names} or {"this run": run.masking}
+    if phrases_of(run.masking):  # one store has one list: the run's own
+        own = {"units": run.masking.units}
+        maskings = {k: dataclasses.replace(m, **own) if phrases_of(m) else m for k, m in maskings.items()}
+    wanted = next((phrases for m in maskings.values() if (phrases := phrases_of(m))), None)
+    store = open_store(run.data, Path(run.workdir), phrases=wanted)
+    tokens, examples = rows_of(store, run.data.length, options.rows)
+    found = {
+        name: measure(masking, tokens, examples, vocab_of(store, masking), run.loop.seed, options.step)
+        for name, masking in maskings.items()
+    }
+    folder = Path(run.workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "audit.json").write_text(json.dumps(found, indent=1) + "\n")
+    paths = audit_figures(found, folder)
+    console = Console(stderr=True)
+    for drawn in tables(found):
+        console.print(drawn)
+    console.print(f"{folder / 'audit.json'}, {', '.join(str(path) for path in paths)}", soft_wrap=True)
+    return {"ok": all(one["ok"] for one in found.values()), "maskings": found}
+
+
+def rows_of(store: Store, length: int, rows: int) -> tuple[Tokens, np.ndarray]:
+    """The first rows of the train split as a masking sees them, and their ids."""
+    batches = Batches.of(store, "train", length, 1, units=store.units("train") is not None)
+    examples = np.arange(min(rows, batches.rows))
+    batch = batches.take(examples)
+    unit = jnp.asarray(batch["unit"]) if "unit" in batch else None
+    return tokens_of(store.tokenizer, jnp.asarray(batch["ids"]), unit), examples
+
+
+def tables(found: dict[str, dict[str, Any]]) -> list[Table]:
+    """Shares asked and got, and what is hidden whole, for the terminal."""
+    shares = Table(title="share of the maskable tokens, %: got (asked); red where it is not within its interval")
+    shares.add_column("masking", style="cyan", no_wrap=True)
+    for name in next(iter(found.values()))["shares"]:
+        shares.add_column(name, justify="right")
+    shares.add_column("faults", justify="right")
+    whole = Table(title="hidden whole, %")
+    whole.add_column("masking", style="cyan", no_wrap=True)
+    kinds = list(dict.fromkeys(kind for one in found.values() for kind in one["whole"]))
+    for kind in kinds:
+        whole.add_column(kind, justify="right")
+    for name, one in found.items():
+        cells = [
+            f"{'' if share['ok'] else '[red]'}{100 * share['got']:.2f} ({100 * share['asked']:.2f})"
+            for share in one["shares"].values()
+        ]
+        faults = sum(one["faults"].values()) + sum(not row["ok"] for row in one["lengths"].values())
+        shares.add_row(name, *cells, f"{'[red]' if faults else ''}{faults}")
+        whole.add_row(name, *(f"{100 * one['whole'][kind]:.2f}" if kind in one["whole"] else "" for kind in kinds))
+    return [shares, whole]

@@ -1,0 +1,96 @@
+"""`jaxmlm show`: sentences of the store under each strategy and rate, in colour, and as an HTML page."""
+
+import dataclasses
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from jaxmlm.data import Batches, Store
+from jaxmlm.masking import Phrases, PhraseUnits, SpanUnits, TokenUnits, Units, WordUnits
+from jaxmlm.tasks.mlm import open_store
+from jaxmlm.tasks.phrases import phrases_of
+from jaxmlm.tasks.run import Run
+from jaxmlm.tasks.shown import Piece, shown
+
+COLOURS = {"mask": "black on cyan", "random": "black on yellow", "keep": "black on green", "plain": ""}
+BRACKETS = {"mask": "[]", "random": "{}", "keep": "()"}  # where there are no colours
+_STYLE = """body { font: 16px/1.7 system-ui, sans-serif; max-width: 60rem; margin: 1rem auto; padding: 0 1rem;
+  color-scheme: light dark; } h2 { font-size: 1.05rem; margin: 1.4rem 0 .2rem; } p { margin: .3rem 0; }
+.mask { background: #30343a; color: #fff; } .random { background: #ffd9b8; color: #222; }
+.keep { background: #cfe8d8; color: #222; } .mask, .random, .keep { border-radius: 3px; padding: 0 .15em; }"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """What `jaxmlm show` takes beside the options of the configuration."""
+
+    rates: tuple[float, ...] = (0.15, 0.40, 0.80)
+    text: str | None = None
+    """Your own sentence; else some of the store's."""
+    sentences: int = 3
+    """How many of them."""
+    draw: int = 0
+    """Another number gives other masks."""
+
+
+def show(run: Run, options: Show) -> dict[str, Any]:
+    """Print sentences as each strategy leaves them; also WORKDIR/show.html.
+
+    Strategies: tokens, words, spans, and phrases where the store has a phrase list (or the run wants one).
+    """
+    store = open_store(run.data, Path(run.workdir), phrases=phrases_of(run.masking))
+    texts = [options.text] if options.text else some(store, run.data.length, options.sentences)
+    units: dict[str, Units] = {"tokens": TokenUnits(), "words": WordUnits(), "spans": SpanUnits()}
+    if store.units("train") is not None:
+        units["phrases"] = run.masking.units if phrases_of(run.masking) else PhraseUnits(Phrases())
+    console, parts = Console(), []
+    for name, unit in units.items():
+        for rate in options.rates:
+            masking = dataclasses.replace(run.masking, rate=rate, predict=None, units=unit)
+            head = f"{name}, {rate:.0%}"
+            console.print(f"[bold]{head}")
+            parts.append(f"<h2>{escape(head)}</h2>")
+            for text in texts:
+                pieces = shown(masking, store, text, options.draw)
+                console.print(_line(pieces, console.color_system is not None), soft_wrap=True)
+                parts.append(_paragraph(pieces))
+    path = Path(run.workdir) / "show.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    title = "What the model sees"
+    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
+    page += '<meta name=viewport content="width=device-width"><h1>' + title + "</h1>" + "".join(parts) + "</html>\n"
+    path.write_text(page, encoding="utf-8")
+    return {"page": str(path), "strategies": list(units), "rates": list(options.rates)}
+
+
+def some(store: Store, length: int, many: int) -> list[str]:
+    """The beginnings of a few rows of the held-out split."""
+    batches = Batches.of(store, "valid", length, 1)
+    at = np.linspace(0, batches.rows - 1, min(many, batches.rows)).astype(int)
+    return [store.tokenizer.decode(row[1:25].tolist()) for row in batches.take(at)["ids"]]
+
+
+def _line(pieces: list[Piece], colours: bool) -> Text:
+    line = Text()
+    for text, state in pieces:
+        word = text.removeprefix("\u2581")
+        if word != text:
+            line.append(" ")
+        if colours or state == "plain":
+            line.append(word, style=COLOURS[state])
+        else:
+            line.append(word.join(BRACKETS[state]))
+    return line
+
+
+def _paragraph(pieces: list[Piece]) -> str:
+    marked = []
+    for text, state in pieces:
+        word = escape(text.removeprefix("\u2581"))
+        space = " " if text.startswith("\u2581") else ""
+        marked.append(space + (word if state == "plain" else f'<span class="{state}">{word}</span>'))
+    return f"<p>{''.join(marked)}</p>"

@@ -1,0 +1,70 @@
+"""`audit` and `show` as a user types them, on the generated sample."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jaxmlm import cli
+from jaxmlm.masking import PRESETS
+
+QUICKSTART = str(Path(__file__).parent.parent / "configs" / "quickstart.py")
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory) -> Path:
+    """A workdir whose store, word boundaries and phrases exist, as the first `audit --presets all` leaves it."""
+    workdir = tmp_path_factory.mktemp("tools")
+    assert cli.main(
+        ["audit", QUICKSTART, "--small", "--presets", "pmi", "--rows", "50", "--workdir", str(workdir)]
+    ) in (0, 1)
+    return workdir
+
+
+def test_audit_reports_every_preset_within_its_interval(workdir, capsys):
+    words = ["audit", QUICKSTART, "--small", "--presets", "all", "--rows", "300", "--workdir", str(workdir), "--json"]
+    assert cli.main(words) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out.splitlines()[-1])
+    assert found["ok"] and set(found["maskings"]) == set(PRESETS) and "hidden whole" in captured.err
+    assert json.loads((workdir / "audit.json").read_text()).keys() == PRESETS.keys()
+    assert (workdir / "audit.png").stat().st_size > 10_000
+    whole = {name: one["whole"] for name, one in found["maskings"].items()}
+    assert whole["pmi"]["phrases"] > 2 * whole["roberta"]["phrases"]
+
+
+def test_audit_of_a_runs_own_masking_with_views(workdir, capsys):
+    words = ["audit", QUICKSTART, "--small", "--rows", "100", "--run.masking.predict", "0.8", "--workdir", str(workdir)]
+    assert cli.main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["maskings"]["this run"]
+    assert found["views"] == 2 and found["shares"]["predicted"]["asked"] == pytest.approx(0.8)
+
+
+def test_an_audit_that_fails_exits_with_1(workdir, monkeypatch, capsys):
+    from jaxmlm.tools import audit
+
+    monkeypatch.setattr(audit, "measure", lambda *args: {**good(), "ok": False})
+    assert cli.main(["audit", QUICKSTART, "--small", "--workdir", str(workdir), "--rows", "50"]) == 1
+
+
+def good() -> dict:
+    share = {"asked": 0.4, "got": 0.3, "low": 0.39, "high": 0.41, "ok": False}
+    length = {"units": 1, "selected": 0.4, "low": 0.3, "high": 0.5, "ok": True}
+    return {"shares": {"selected": share}, "lengths": {"1": length}, "positions": [0.0, 0.4], "whole": {"words": 0.4},
+            "faults": {"units cut": 0}}  # fmt: skip
+
+
+def test_show_prints_every_strategy_and_writes_a_page(workdir, capsys):
+    words = ["show", QUICKSTART, "--small", "--rates", "0.15", "0.8", "--workdir", str(workdir)]
+    assert cli.main([*words, "--text", "the <old> baker sold a loaf"]) == 0
+    out = capsys.readouterr().out
+    page = (workdir / "show.html").read_text()
+    assert out.count("[") > 10 and "[" not in out.splitlines()[0]  # without colours, hidden pieces stand in brackets
+    for head in ("tokens, 15%", "words, 80%", "spans, 80%", "phrases, 15%"):
+        assert head in out and head in page
+    assert 'class="mask"' in page and "<old>" not in page
+
+
+def test_a_wrong_option_is_suggested(workdir, capsys):
+    assert cli.main(["audit", QUICKSTART, "--small", "--presets", "spanber", "--workdir", str(workdir)]) == 2
+    assert "did you mean spanbert" in capsys.readouterr().err
