@@ -278,3 +278,17 @@ def test_figures_are_saved_without_the_sentences(tmp_path):
     paths = figures.save_all(report.Report("t", rows), tmp_path)
     assert [path.name for path in paths] == ["scores.png", "matrix.png", "fields.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def test_the_cost_of_several_views_is_shown_wherever_runs_are_compared(tmp_path):
+    rows = whole()
+    assert "rows per example" not in report.heads(collect(rows))  # one row each: nothing to say
+    for found in rows:
+        if found["stage"] == "pretrain":
+            found["views"] = 2 if found["values"]["masking.rate"] == 0.4 else 1
+    results = collect(rows)
+    assert report.heads(results) == ["masking rate", "rows per example"]
+    assert [report.points(results, name)[-1] for name in report.names(results)] == ["1", "2", ""]
+    assert report.summary(rows)["rates"]["0.40"]["rows_per_example"] == 2
+    report.write(tmp_path, report.Report("views", rows))
+    assert "rows per example" in (tmp_path / "report.html").read_text()

@@ -10,7 +10,7 @@ import pytest
 
 from jaxmlm.data import Data
 from jaxmlm.errors import InputError
-from jaxmlm.masking import Masking
+from jaxmlm.masking import Masking, SpanUnits
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh, make_mesh
 from jaxmlm.paths import replace_path
@@ -168,3 +168,8 @@ def test_a_folder_without_a_run_is_no_checkpoint(tmp_path):
 
 
 GOLDEN = [6.5708, 6.404, 6.2898, 6.1786, 6.0579]
+
+
+def test_spans_longer_than_a_row_are_refused():
+    with pytest.raises(InputError, match="most 10 is longer than a row's 6 tokens"):
+        Run(data=Data(length=8), masking=Masking(units=SpanUnits()))

@@ -134,7 +134,7 @@ def first_table(results: Results, report: Report) -> str:
         *(["as the model sees it"] if shown else []),
         *(column.heading for column in listed),
     ]
-    left = len(results.paths or "1") + shown
+    left = len(heads(results)) + shown
     lines = ["".join(f"<th{' class=left' if i < left else ''}>{escape(h)}</th>" for i, h in enumerate(head))]
     for name in names(results):
         cells = [

@@ -70,7 +70,8 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     """The numbers for --json: per value its held-out losses, scores, speed and cost; the pairs; the verdict.
 
     Scores are on their own scale (shares and correlations, not times 100); sd and intervals are None where
-    one seed gives none; tokens_per_second is the mean over cells, tokens and seconds are sums over cells.
+    one seed gives none; tokens_per_second is the mean over cells, tokens and seconds are sums over cells. tokens
+    counts an example once, whatever the rows_per_example that the model is shown of it.
     """
     results = collect(rows)
     compared = [name for name in ("blimp", "finetune") if name in results.measures]
@@ -103,6 +104,7 @@ def _one(results: Results, name: str) -> dict[str, Any]:
         "scores": scores,
         "blimp_fields": {key: found._asdict() for key, m in results.fields().items() if (found := m.spread(name))},
         "tokens": sum(row.get("tokens") or 0 for row in mine if row["stage"] == "pretrain"),
+        "rows_per_example": _views(results, name),
         "tokens_per_second": sum(speeds) / len(speeds) if speeds else None,
         "seconds": sum(row.get("seconds") or 0.0 for row in mine),
     }
@@ -137,8 +139,9 @@ def entry(column: Column, name: str) -> str:
 
 
 def heads(results: Results) -> list[str]:
-    """The headings of the varied paths."""
-    return [heading(path) for path in results.paths] or ["run"]
+    """The headings of the varied paths, and of what one example costs where a run shows it more than once."""
+    cost = ["rows per example"] if _many_views(results) else []
+    return ([heading(path) for path in results.paths] or ["run"]) + cost
 
 
 def heading(path: str) -> str:
@@ -151,10 +154,21 @@ def heading(path: str) -> str:
 
 
 def points(results: Results, name: str) -> list[str]:
-    """A label's value on every varied path, as text."""
+    """A label's value on every varied path, as text, and what `heads` adds."""
+    cost = [str(_views(results, name) or "")] if _many_views(results) else []
     if name == CONTROL:
-        return [CONTROL] + [""] * (len(results.paths) - 1)
-    return [plain(results.values[name].get(path, "")) for path in results.paths] or [name]
+        return [CONTROL] + [""] * (len(results.paths) - 1) + cost
+    return ([plain(results.values[name].get(path, "")) for path in results.paths] or [name]) + cost
+
+
+def _views(results: Results, name: str) -> int | None:
+    """How many rows a value's runs make of one example; None where nothing was trained, or an old run did not say."""
+    mine = (row for row in results.rows if row["stage"] == "pretrain" and row_label(row) == name)
+    return next((row["views"] for row in mine if row.get("views")), None)
+
+
+def _many_views(results: Results) -> bool:
+    return any((_views(results, name) or 1) > 1 for name in results.labels)
 
 
 def names(results: Results) -> list[str]:

@@ -18,7 +18,7 @@ import jax
 
 from jaxmlm.data import Data, Tokenizer
 from jaxmlm.errors import InputError
-from jaxmlm.masking import Masking
+from jaxmlm.masking import Masking, SpanUnits
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
 from jaxmlm.parallel import Mesh, make_mesh
 from jaxmlm.paths import describe
@@ -45,6 +45,12 @@ class Run:
             raise InputError(
                 f"data.length {self.data.length} is above model.most_positions {self.model.most_positions}: raise "
                 "that, shorten the rows, or take --model.positions rope"
+            )
+        units, text = self.masking.units, self.data.length - 2  # a row begins and ends with a special token
+        if isinstance(units, SpanUnits) and units.most > text:
+            raise InputError(
+                f"masking.units.most {units.most} is longer than a row's {text} tokens of text (data.length "
+                f"{self.data.length}): shorten the spans or lengthen the rows"
             )
 
 
@@ -90,7 +96,7 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
         {"stage": "pretrain", "task": "mlm", "tuning_seed": None, "main": None,
          "scores": {"loss": done.loss} if run.loop.steps else {},
          "seconds": round(time.perf_counter() - started, 2),
-         "tokens": run.loop.steps * run.loop.batch * run.data.length,
+         "tokens": run.loop.steps * run.loop.batch * run.data.length, "views": run.masking.views,
          "tokens_per_second": round(done.tokens_per_second, 1) or None},
         {"stage": "heldout", "task": "mlm", "tuning_seed": None, "main": None, "scores": done.evals["heldout"],
          "seconds": None, "tokens": None, "tokens_per_second": None},

@@ -1,0 +1,49 @@
+"""The paper's studies, shrunk: the telling cells of each pre-train from its own config."""
+
+from pathlib import Path
+
+import pytest
+
+from jaxmlm import config
+from jaxmlm.paths import replace_path
+from jaxmlm.studies.study import cells_of
+from jaxmlm.tasks.run import pretrain, read_rows
+
+PAPER = Path(__file__).parent.parent / "configs" / "paper"
+SMALL = {
+    "data.text": "sample:400",
+    "data.length": 24,
+    "data.valid": 0.05,
+    "model.layers": 1,
+    "model.width": 16,
+    "model.heads": 2,
+    "loop.steps": 3,
+    "loop.batch": 8,
+    "loop.save_every": 0,
+    "loop.log_every": 1,
+}
+CELLS = {
+    "strategies": "phrases",
+    "corruption_vs_prediction": "20% hidden 40% predicted (2 rows)",
+    "replacement": "80-10-10",
+    "schedules": "step 0.30 to 0.15",
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> str:
+    return str(tmp_path_factory.mktemp("paper") / "store")
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_small_cell_of_each_study_trains(name, store, tmp_path):
+    study = config.load(PAPER / f"{name}.py")
+    cell = next(cell for cell in cells_of(study) if CELLS[name] in cell.values.values())
+    run = cell.run
+    for path, value in {**SMALL, "data.store": store, "workdir": str(tmp_path / "run")}.items():
+        run = replace_path(run, path, value)
+    rows = pretrain(run)["rows"]
+    logged = [row for row in read_rows(tmp_path / "run" / "log.jsonl") if "eval" not in row]
+    assert [row["step"] for row in logged] == [1, 2, 3]
+    assert all(0 < row["loss"] < 20 for row in logged)
+    assert rows[1]["scores"]["loss@0.15"] > 0
