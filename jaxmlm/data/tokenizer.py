@@ -118,7 +118,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of these ids; special tokens are left out."""
-        return self._sp.decode([int(i) for i in ids if i > MASK or i == UNK])
+        return self._sp.decode([int(i) for i in ids])
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """The pieces of these ids; a leading low line marks a word start."""
