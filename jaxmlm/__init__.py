@@ -1,6 +1,9 @@
 """jaxmlm: a masked-language-model laboratory and trainer in JAX."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxmlm.api import export, from_transformers, load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "export", "from_transformers", "load"]

@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +13,10 @@ import numpy as np
 
 from jaxmlm.data.buckets import edges_to, pad
 from jaxmlm.data.hf_tokenizer import HfTokenizer, export_tokenizer
-from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import interchange
 from jaxmlm.parallel import make_mesh
+from jaxmlm.tasks import run
 
 MASKS = ("[MASK]", "<mask>")
 """How a masked word may be written in a text, whatever the tokenizer calls it."""
@@ -137,7 +137,7 @@ class Loaded:
         t = self.tokenizer
         for name in MASKS:
             text = text.replace(name, _ASIDE)
-        if isinstance(t, Tokenizer):
+        if not isinstance(t, HfTokenizer):
             ids: list[int] = []
             found, offsets = t.encode_offsets(text)
             for i, (begin, end) in zip(found, offsets, strict=True):
@@ -223,25 +223,18 @@ def _two_separators(config: Any) -> bool:
 
 def load(path: str | Path) -> Loaded:
     """The model in a run's folder (its newest checkpoint) or in a folder of the `transformers` format."""
-    folder = Path(path)
-    if not (folder / "run.json").is_file() and (folder / "config.json").is_file():
-        return from_transformers(folder)
-    from jaxmlm.tasks.run import load as load_run
-
-    with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
-        found = load_run(folder)
-    return Loaded(found.model, found.tokenizer, "mlm", (), json.loads((folder / "run.json").read_text()))
+    return _on_one_device(run.load, path)
 
 
 def from_transformers(folder: str | Path) -> Loaded:
     """The model and the tokenizer in a folder of the `transformers` format."""
+    return _on_one_device(run.from_transformers, folder)
+
+
+def _on_one_device(read: Callable[..., run.Loaded], path: str | Path) -> Loaded:
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
-        found = interchange.read(folder)
-    tokenizer = HfTokenizer(folder)
-    if tokenizer.size > found.vocab:
-        raise InputError(f"{folder}: the tokenizer has {tokenizer.size} pieces and the model {found.vocab}")
-    about = {"architecture": found.architecture, "unused": list(found.unused)}
-    return Loaded(found.model, tokenizer, found.kind, found.labels, about)
+        found = read(path)
+    return Loaded(found.model, found.tokenizer, found.kind, found.labels, found.about)
 
 
 def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:

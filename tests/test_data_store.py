@@ -163,3 +163,15 @@ def test_what_does_not_belong_to_the_store_is_refused(tmp_path):
 def test_settings_out_of_range(field, value):
     with pytest.raises(InputError, match=rf"data\.{field} must"):
         Data(**{field: value})
+
+
+def test_a_ready_tokenizer_is_taken_as_it_is(tmp_path):
+    build(tmp_path / "first", DATA, lambda: iter(TEXTS), [])
+    ready = replace(DATA, tokenizer=str(tmp_path / "first"), vocab=9_999, lowercase=False)  # neither counts any more
+    store = build(tmp_path / "second", ready, lambda: iter(TEXTS), [])
+    assert np.array_equal(store.tokens("train"), Store(tmp_path / "first").tokens("train"))
+    store.check(replace(ready, tokenizer=str(tmp_path / "second" / "tokenizer.model")))  # the same model elsewhere
+    with pytest.raises(InputError, match="data.vocab"):
+        store.check(DATA)
+    with pytest.raises(InputError, match="no tokenizer at"):
+        replace(DATA, tokenizer=str(tmp_path / "none")).content()

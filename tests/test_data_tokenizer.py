@@ -1,10 +1,12 @@
 """Fixed ids, no special id out of text, exact word starts and offsets, training that is a function of its text."""
 
+import io
 import random
 import re
 
 import numpy as np
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -170,3 +172,28 @@ def test_training_is_a_function_of_the_text(tokenizer, tmp_path):
     assert Tokenizer.train(iter(TEXTS), 60).model == model != Tokenizer.train(TEXTS, 61).model
     (tmp_path / "tokenizer.model").write_bytes(model)
     assert Tokenizer.load(tmp_path / "tokenizer.model").encode(TEXTS[0]) == Tokenizer(model).encode(TEXTS[0])
+
+
+def test_special_pieces_of_other_makers_are_found_by_name():
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS * 4), model_writer=out, vocab_size=60, minloglevel=2,
+        control_symbols=["[CLS]", "[SEP]", "[MASK]"], pad_id=0, unk_id=1, bos_id=-1, eos_id=-1,
+    )  # fmt: skip
+    tokenizer = Tokenizer(out.getvalue())
+    ids = (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
+    assert tokenizer.pieces(ids) == ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
+    assert np.flatnonzero(tokenizer.special).tolist() == sorted(ids)
+
+
+def test_a_tokenizer_without_a_mask_is_refused(tmp_path):
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS * 4), model_writer=out, vocab_size=60, pad_id=0, unk_id=1, bos_id=2, eos_id=3,
+        minloglevel=2,
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"has no mask piece \(looked for \[MASK\] and <mask>\)"):
+        Tokenizer(out.getvalue())
+    (tmp_path / "tokenizer.model").write_bytes(b"no model")
+    with pytest.raises(InputError, match="no SentencePiece model"):
+        Tokenizer.load(tmp_path / "tokenizer.model")

@@ -173,3 +173,40 @@ GOLDEN = [6.5708, 6.404, 6.2898, 6.1786, 6.0579]
 def test_spans_longer_than_a_row_are_refused():
     with pytest.raises(InputError, match="most 10 is longer than a row's 6 tokens"):
         Run(data=Data(length=8), masking=Masking(units=SpanUnits()))
+
+
+def test_a_run_goes_on_from_another_at_another_rate_on_other_text(base, one_device, tmp_path):
+    """The weights and the tokenizer are those of the first run, the text and the masks are not."""
+    run = Run(
+        workdir=str(tmp_path / "on"),
+        init=base.workdir,
+        data=Data(text="sample:100", length=12, valid=0.05),
+        masking=Masking(rate=0.15),
+        model=EncoderConfig(dropout=0.0),
+        loop=Loop(steps=0, batch=8),
+    )
+    rows = pretrain(run)["rows"]
+    before, after = load(base.workdir), load(run.workdir)
+    assert after.tokenizer.model == before.tokenizer.model
+    assert (after.config.width, after.config.dropout, before.config.dropout) == (32, 0.0, 0.1)
+    assert all(map(np.array_equal, jax.tree.leaves(before.model), jax.tree.leaves(after.model)))
+    assert rows[1]["scores"]["loss@0.15"] < 0.98 * np.log(700)  # it has learned something already
+    trained = replace_path(replace_path(run, "workdir", str(tmp_path / "more")), "loop.steps", 3)
+    pretrain(trained)
+    assert not all(map(np.array_equal, jax.tree.leaves(before.model), jax.tree.leaves(load(trained.workdir).model)))
+    record = json.loads((tmp_path / "more" / "run.json").read_text())
+    assert record["config"]["model"]["width"] == 32 and record["config"]["init"] == base.workdir
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": EncoderConfig(layers=3)}, "model.layers is 3 and the encoder in .* has 2: leave it out"),
+        ({"init": "no/such/run"}, "not the folder of a run"),
+        ({"data": Data(tokenizer="a", length=16)}, "init and data.tokenizer are both given"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_is_refused(base, one_device, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        pretrain(Run(**{"workdir": str(tmp_path / "x"), "init": base.workdir, "data": base.data, **changes}))
+    assert not list(tmp_path.iterdir())

@@ -8,21 +8,12 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
-from jaxmlm.data.tokenizer import Tokenizer, boundaries
+from jaxmlm.data.tokenizer import SPECIAL, Tokenizer, boundaries, clean, surface
 from jaxmlm.errors import InputError
 
-_COMMON = {
-    "pad": ("[PAD]", "<pad>"),
-    "unk": ("[UNK]", "<unk>"),
-    "cls": ("[CLS]", "<s>", "<cls>"),
-    "sep": ("[SEP]", "</s>", "<sep>"),
-    "mask": ("[MASK]", "<mask>"),
-}
-"""What the special tokens are called where no file says it."""
 
-
-class HfTokenizer:
-    """A WordPiece, byte-level BPE or Unigram tokenizer from a tokenizer.json, with the interface of `Tokenizer`.
+class HfTokenizer(Tokenizer):
+    """A WordPiece, byte-level BPE or Unigram tokenizer from a tokenizer.json, in the place of SentencePiece.
 
     `special` [V] bool marks the special tokens, `word_starts` [V] bool the pieces that start a word. `kind` is
     "WordPiece", "BPE" or "Unigram".
@@ -47,25 +38,28 @@ class HfTokenizer:
         plain = json.loads(self.model)
         self.kind: str = plain["model"].get("type", "BPE")
         self.size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
-        ids = {name: self._special_id(name) for name in _COMMON}
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[name] for name in _COMMON)
+        ids = {name: self._special_id(name) for name in SPECIAL}
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[name] for name in SPECIAL)
         self._pieces = [self._tokenizer.id_to_token(i) or "" for i in range(self.size)]
         marked = {token["id"] for token in plain.get("added_tokens", []) if token.get("special")}
         self.special = np.isin(np.arange(self.size), [*marked, *ids.values()])
         self.boundaries = boundaries(self._pieces, self.special)
         self.word_starts = (self.boundaries & 1).astype(bool)
+        self.surfaces = ["" if s else surface(p, self.kind) for p, s in zip(self._pieces, self.special, strict=True)]
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self._tokenizer.encode(clean(text), add_special_tokens=False).ids
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of several texts, without special tokens."""
-        return [found.ids for found in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+        return [
+            found.ids for found in self._tokenizer.encode_batch_fast(list(map(clean, texts)), add_special_tokens=False)
+        ]
 
     def encode_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids and, for each, the characters [begin, end) of the text that it stands for, without the space before."""
-        found = self._tokenizer.encode(text, add_special_tokens=False)
+        found = self._tokenizer.encode(clean(text), add_special_tokens=False)
         empty = [piece == "\u2581" for piece in found.tokens]  # a word start alone stands for no character
         return list(found.ids), [
             _trimmed(text, at[0], at[1], none) for at, none in zip(found.offsets, empty, strict=True)
@@ -79,13 +73,19 @@ class HfTokenizer:
         """The pieces of these ids, as the vocabulary writes them."""
         return [self._pieces[int(i)] for i in ids]
 
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files into a folder."""
+        (folder / "tokenizer.json").write_bytes(self.model)
+        ids = {"pad": self.pad_id, "unk": self.unk_id, "cls": self.cls_id, "sep": self.sep_id, "mask": self.mask_id}
+        _write_config(folder, {name: self._pieces[i] for name, i in ids.items()}, {})
+
     def _special_id(self, name: str) -> int:
         said: list[str] = []
         for file in ("tokenizer_config.json", "special_tokens_map.json"):
             if (self.folder / file).is_file():
                 value = json.loads((self.folder / file).read_text()).get(f"{name}_token")
                 said += [value["content"] if isinstance(value, dict) else value] if value else []
-        for token in (*said, *_COMMON[name]):
+        for token in (*said, *SPECIAL[name]):
             if (found := self._tokenizer.token_to_id(token)) is not None:
                 return found
         raise InputError(f"{self.folder}: the tokenizer has no {name} token: a masked language model needs one")
@@ -104,14 +104,30 @@ def export_tokenizer(tokenizer: "Tokenizer | HfTokenizer", folder: str | Path, m
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(tokenizer, HfTokenizer):
-        (folder / "tokenizer.json").write_bytes(tokenizer.model)
-    else:
-        (folder / "tokenizer.json").write_text(sentencepiece_json(tokenizer), encoding="utf-8")
+    own = isinstance(tokenizer, HfTokenizer)
+    (folder / "tokenizer.json").write_bytes(tokenizer.model if own else sentencepiece_json(tokenizer).encode())
     ids = {"pad": tokenizer.pad_id, "unk": tokenizer.unk_id, "cls": tokenizer.cls_id, "sep": tokenizer.sep_id}
-    names = {f"{name}_token": tokenizer.pieces([i])[0] for name, i in {**ids, "mask": tokenizer.mask_id}.items()}
-    plain = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": most, **names}
+    names = {name: tokenizer.pieces([i])[0] for name, i in {**ids, "mask": tokenizer.mask_id}.items()}
+    _write_config(folder, names, {"model_max_length": most})
+
+
+def _write_config(folder: Path, names: dict[str, str], more: dict[str, Any]) -> None:
+    plain = {"tokenizer_class": "PreTrainedTokenizerFast", **more}
+    plain |= {f"{name}_token": piece for name, piece in names.items()}
     (folder / "tokenizer_config.json").write_text(json.dumps(plain, indent=2) + "\n")
+
+
+def open_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer of a folder (tokenizer.model or tokenizer.json) or in such a file."""
+    path = Path(path).expanduser()
+    folder = path if path.is_dir() else path.parent
+    if path.is_file() and path.suffix != ".json":
+        return Tokenizer.load(path)
+    if path.is_dir() and (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file():
+        return Tokenizer.load(folder / "tokenizer.model")
+    if path.is_dir() or path.is_file():
+        return HfTokenizer(folder)
+    raise InputError(f"no tokenizer at {path}: give a folder with a tokenizer.model or tokenizer.json, or such a file")
 
 
 def sentencepiece_json(tokenizer: Tokenizer) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.sources import Layout, sha256
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
@@ -36,6 +37,8 @@ class Data:
     """What ends a document: a blank line, each line, or the end of the file."""
     store: str | None = None
     """Folder of the token store; by default WORKDIR/store. Made when it is not there."""
+    tokenizer: str | None = None
+    """A ready tokenizer: a folder or file of tokenizer.model or tokenizer.json. Without it one is trained."""
     vocab: int = 4096
     """Pieces of the SentencePiece vocabulary."""
     lowercase: bool = True
@@ -57,7 +60,12 @@ class Data:
 
     def content(self) -> dict:
         """What decides the bytes of the store (the length of a row does not, nor where the store lies)."""
-        return {key: value for key, value in asdict(self).items() if key not in ("store", "length")}
+        aside = {"store", "length", "tokenizer"}
+        if self.tokenizer is None:
+            return {key: value for key, value in asdict(self).items() if key not in aside}
+        aside |= {"vocab", "lowercase", "tokenizer_words"}
+        ready = {"tokenizer": hashlib.sha256(open_tokenizer(self.tokenizer).model).hexdigest()}
+        return {key: value for key, value in asdict(self).items() if key not in aside} | ready
 
 
 def build(
@@ -67,17 +75,20 @@ def build(
     source: list[dict],
     progress: Callable[[str, int, int], None] = lambda stage, documents, tokens: None,
 ) -> "Store":
-    """Train the tokenizer and write the store; it appears whole under its name, or not at all.
+    """Train the tokenizer, or take the ready one, and write the store; it appears whole under its name, or not at all.
 
-    `documents` is called twice, `source` describes the text in the manifest, `progress` is told (stage, documents
-    done, tokens done).
+    `documents` is called once or twice, `source` describes the text in the manifest, `progress` is told (stage,
+    documents done, tokens done).
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder} is there and is no token store: name another --data.store or --workdir")
     progress("tokenizer", 0, 0)
-    tokenizer = Tokenizer.train(_first_words(documents(), data.tokenizer_words), data.vocab, data.lowercase)
+    if data.tokenizer is not None:
+        tokenizer = open_tokenizer(data.tokenizer)
+    else:
+        tokenizer = Tokenizer.train(_first_words(documents(), data.tokenizer_words), data.vocab, data.lowercase)
     with _whole(folder) as part, ExitStack() as opened:
-        (part / "tokenizer.model").write_bytes(tokenizer.model)
+        tokenizer.save(part)
         dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
         splits = {name: opened.enter_context(_Writer(part, name, dtype)) for name in ("train", "valid")}
         for chunk in _batched(documents(), 500):
@@ -88,7 +99,7 @@ def build(
             "format": 1,
             "dtype": dtype.name,
             "vocab": tokenizer.size,
-            "tokenizer_sha256": sha256(part / "tokenizer.model"),
+            "tokenizer_sha256": hashlib.sha256(tokenizer.model).hexdigest(),
             "data": data.content(),
             "source": source,
             **{name: writer.close() for name, writer in splits.items()},
@@ -114,10 +125,13 @@ class Store:
         if not path.is_file():
             raise InputError(f"{self.folder} holds no token store (no manifest.json): make one with jaxmlm prepare")
         self.manifest = json.loads(path.read_text())
-        model = self.folder / "tokenizer.model"
-        if not model.is_file() or sha256(model) != self.manifest["tokenizer_sha256"]:
-            raise InputError(f"{self.folder}: tokenizer.model is not the one that wrote this store: prepare it again")
-        self.tokenizer = Tokenizer.load(model)
+        files = [
+            file for file in (self.folder / name for name in ("tokenizer.model", "tokenizer.json")) if file.is_file()
+        ]
+        if not files or sha256(files[0]) != self.manifest["tokenizer_sha256"]:
+            name = files[0].name if files else "tokenizer.model"
+            raise InputError(f"{self.folder}: {name} is not the one that wrote this store: prepare it again")
+        self.tokenizer = open_tokenizer(self.folder)
 
     def check(self, data: Data) -> None:
         """Refuse a store that was made from another text or with other settings."""

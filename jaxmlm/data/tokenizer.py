@@ -13,6 +13,14 @@ from jaxtyping import Bool, UInt8
 from jaxmlm.errors import InputError
 
 PAD, UNK, CLS, SEP, MASK = range(5)
+SPECIAL = {
+    "pad": ("[PAD]", "<pad>"),
+    "unk": ("[UNK]", "<unk>"),
+    "cls": ("[CLS]", "<s>", "<cls>"),
+    "sep": ("[SEP]", "</s>", "<sep>"),
+    "mask": ("[MASK]", "<mask>"),
+}
+"""What the special tokens are called in vocabularies of other makers."""
 _SPACE = "\u2581"  # SentencePiece's mark of a word start
 _GOES_ON, _BYTE_SPACE = "##", "\u0120"  # WordPiece's mark of a word's later pieces; byte-level BPE's space
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -21,7 +29,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class Tokenizer:
     """A trained SentencePiece model.
 
-    Ids 0 to 4 are pad, unk, cls, sep and mask in every model that `train` makes. `special` [V] bool marks them,
+    Ids 0 to 4 are pad, unk, cls, sep and mask in every model that `train` makes; in others they are found by their
+    usual names. `special` [V] bool marks them and all other control pieces,
     `boundaries` [V] uint8 says where words begin: see the function of that name. `word_starts` [V] bool is its bit 0.
     `surfaces` [V] are the pieces without the mark of a word start, empty for special ones: a word is their join.
     """
@@ -30,11 +39,19 @@ class Tokenizer:
         self.model = model
         self._sp = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.size: int = self._sp.get_piece_size()
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = PAD, UNK, CLS, SEP, MASK
         pieces = [self._sp.id_to_piece(i) for i in range(self.size)]
-        if pieces[:5] != ["<pad>", "<unk>", "<cls>", "<sep>", "<mask>"]:
-            raise InputError(f"the tokenizer's first five pieces are {pieces[:5]}: train it with jaxmlm prepare")
-        self.special = np.arange(self.size) <= MASK
+        ids = {
+            what: next((pieces.index(name) for name in names if name in pieces), -1) for what, names in SPECIAL.items()
+        }
+        ids["unk"] = self._sp.unk_id()
+        if lacking := [what for what, i in ids.items() if i < 0]:
+            raise InputError(
+                f"the tokenizer has no {lacking[0]} piece (looked for {' and '.join(SPECIAL[lacking[0]])}): a masked "
+                "language model needs one; train the tokenizer with jaxmlm prepare"
+            )
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[what] for what in SPECIAL)
+        control = [self._sp.is_control(i) or self._sp.is_unused(i) for i in range(self.size)]
+        self.special = np.array(control) | np.isin(np.arange(self.size), list(ids.values()))
         self.boundaries = boundaries(pieces, self.special)
         self.word_starts = (self.boundaries & 1).astype(bool)
         self.surfaces = ["" if s else p.replace(_SPACE, "") for p, s in zip(pieces, self.special, strict=True)]
@@ -42,7 +59,21 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
         """The tokenizer in this `tokenizer.model` file."""
-        return cls(Path(path).read_bytes())
+        try:
+            return cls(Path(path).read_bytes())
+        except RuntimeError as error:  # as SentencePiece says that it cannot parse the bytes
+            raise InputError(
+                f"{path} is no SentencePiece model: give the .model file that its trainer wrote"
+            ) from error
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's file into a folder."""
+        (folder / "tokenizer.model").write_bytes(self.model)
+
+    @property
+    def lowers(self) -> bool:
+        """Whether it takes capital letters for small ones."""
+        return self.encode("A") == self.encode("a")
 
     @classmethod
     def train(cls, texts: Iterable[str], size: int, lowercase: bool = True) -> "Tokenizer":
@@ -50,7 +81,7 @@ class Tokenizer:
         out = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=(line for text in texts for line in _clean(text).split("\n") if line),
+                sentence_iterator=(line for text in texts for line in clean(text).split("\n") if line),
                 model_writer=out,
                 vocab_size=size,
                 model_type="unigram",
@@ -88,11 +119,11 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens."""
-        return self._sp.encode(_clean(text))
+        return self._sp.encode(clean(text))
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of several texts, without special tokens."""
-        return self._sp.encode([_clean(text) for text in texts])
+        return self._sp.encode([clean(text) for text in texts])
 
     def encode_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids and, for each, the characters [begin, end) of the original text that it stands for.
@@ -100,7 +131,7 @@ class Tokenizer:
         SentencePiece counts UTF-8 bytes, and gives a character that became several pieces (an ellipsis three full
         stops) to the last of them; here the earlier ones get it too. A piece that only marks a word start has none.
         """
-        text = _clean(text)
+        text = clean(text)
         pieces = self._sp.encode(text, return_type="proto").pieces
         # Character index of each byte, and of the end: bytes 0b10xxxxxx continue a character.
         raw = np.frombuffer(text.encode("utf-8"), np.uint8)
@@ -177,6 +208,24 @@ _BYTE = {chr(byte): byte for byte in _PRINT} | {chr(256 + i): byte for i, byte i
 _PART = {0xDC00 + byte: "a" for byte in range(128, 256)}
 
 
-def _clean(text: str) -> str:
+def surface(piece: str, kind: str) -> str:
+    """The text of a piece without the mark of its place in a word; `kind`: WordPiece, BPE or Unigram.
+
+    A piece that holds a part of a character's bytes stays as the vocabulary writes it.
+
+    >>> surface("##er", "WordPiece"), surface("\u0120new", "BPE"), surface("\u2581new", "Unigram")
+    ('er', 'new', 'new')
+    """
+    if kind == "WordPiece":
+        return piece.removeprefix(_GOES_ON)
+    if kind == "BPE" and all(char in _BYTE for char in piece):
+        try:
+            return bytes(_BYTE[char] for char in piece).decode("utf-8").strip()
+        except UnicodeDecodeError:
+            return piece
+    return piece.replace(_SPACE, "")
+
+
+def clean(text: str) -> str:
     """Lone surrogates cannot be written as UTF-8, and NUL ends a C string: both become the replacement character."""
     return _SURROGATE.sub("\ufffd", text).replace("\0", "\ufffd")

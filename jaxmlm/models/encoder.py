@@ -1,6 +1,6 @@
 """One encoder with options: the paper's RoBERTa with pre-layer-norm by default; BERT, RoBERTa and ModernBERT too."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import jax
@@ -12,6 +12,9 @@ from jaxmlm.errors import InputError
 from jaxmlm.models.attention import Attention, Scene, places, rotary_angles, visibility
 from jaxmlm.models.layers import Activation, Dense, Dtype, LayerNorm, dropout, gelu
 from jaxmlm.parallel import spec
+
+HOW_TRAINED = ("dropout", "attention_dropout", "dtype", "remat")
+"""Options of an encoder that may differ between a checkpoint and what goes on from it."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,10 @@ class EncoderConfig:
                 + (" of even width (rotary positions)" if self.width % self.heads == 0 else "")
                 + ": change model.width or model.heads"
             )
+
+    def trained_like(self, other: "EncoderConfig") -> "EncoderConfig":
+        """This encoder with the options of another that change how it is trained and not what it computes."""
+        return replace(self, **{name: getattr(other, name) for name in HOW_TRAINED})
 
 
 class Block(nnx.Module):

@@ -36,8 +36,8 @@ class Imported(NamedTuple):
     unused: tuple[str, ...]
 
 
-def read(folder: str | Path) -> Imported:
-    """The model in a `transformers` folder, on the current mesh.
+def read(folder: str | Path, like: EncoderConfig | None = None) -> Imported:
+    """The model in a `transformers` folder, on the current mesh; to be trained as `like` says, if that is given.
 
     Its kind is that of the architecture in config.json: "mlm", "encoder", "classify", "answer" or "tokens".
     InputError names every weight that is missing, not known or of another shape, and what no option here spans.
@@ -54,6 +54,7 @@ def read(folder: str | Path) -> Imported:
             if types is not None and not tensors.read(types).any():  # how a format without the option says it
                 config = EncoderConfig(**{**vars(config), "token_types": 0})
                 tensors.drop(types)
+        config = config.trained_like(like) if like else config
         labels = tuple(str(plain.get("id2label", {}).get(str(i), i)) for i in range(_classes(plain)))
         table = weights(form, config, kind, vocab, offset)
         like = _abstract(config, kind, vocab, len(labels))

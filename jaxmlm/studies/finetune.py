@@ -125,7 +125,7 @@ def make_task(loaded: Loaded, config: Finetune, seed: int) -> Task:
     sizes = {"batch": config.batch, "length": config.length, "seed": seed, "limit": config.limit}
 
     def init(key: jax.Array) -> Model:
-        encoder = jax.tree.map(jnp.copy, loaded.model.encoder)  # the first step gives its buffers away
+        encoder = jax.tree.map(jnp.copy, loaded.encoder)  # the first step gives its buffers away
         if config.task == "squad":
             return jax.jit(SpanPredictor)(encoder, key)
         classes = glue.TASKS[config.task].classes
@@ -145,6 +145,8 @@ def evaluate(checkpoint: str, config: Evaluate) -> dict[str, Any]:
 
 def minimal_pairs(loaded: Loaded, config: Evaluate, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """BLiMP accuracy: a line of results."""
+    if loaded.kind != "mlm":
+        raise InputError(f"the model in {loaded.folder} has no masked-LM head ({loaded.kind}): evaluate needs one")
     started = time.perf_counter()
     folder = folder_of(config.blimp)
     pairs = blimp.evaluation(folder, loaded.tokenizer, pairs_per_set=config.pairs, batch=config.batch)

@@ -127,7 +127,7 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
     if dry_run:
         return _plan(study, cells)
     _check(study, cells)
-    store = open_store(cells[0].run.data, folder, phrases=_phrases(cells))
+    store = open_store(cells[0].run.text, folder, phrases=_phrases(cells))
     claim(folder, "study.json", _identity(study), {"config": describe(study)})
     for number, cell in enumerate(cells, 1):
         _run_cell(study, cell, _original(cell, cells), f"[{number}/{len(cells)}] {cell.name.replace(',', ' ')}: ")

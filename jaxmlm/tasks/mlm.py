@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Int, Integer, Key
 
 from jaxmlm.data import Batches, Data, Store, Tokenizer, build, documents
+from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.sources import files, fingerprint
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masked, Masking, Phrases, PhraseUnits, Tokens, Vocab, mask_rows
@@ -32,7 +33,8 @@ _DROPOUT = 0xFFFFFFFF  # an id that no example has
 def open_store(data: Data, workdir: Path, stage: str = "prepare", phrases: Phrases | None = None) -> Store:
     """The token store of this configuration, made if it is not there; with `phrases` also the unit bits they give."""
     folder = Path(data.store) if data.store else workdir / "store"
-    ready = list_of(phrases, data.lowercase, folder) if phrases else None
+    lowercase = open_tokenizer(data.tokenizer).lowers if data.tokenizer else data.lowercase
+    ready = list_of(phrases, lowercase, folder) if phrases else None
     if (folder / "manifest.json").is_file():
         store = Store(folder)
         store.check(data)
@@ -107,8 +109,16 @@ def mask(
     return apart(key, {name: batch[name] for name in ("ids", "example", "unit") if name in batch}, step)
 
 
-def mlm_task(store: Store, data: Data, masking: Masking, encoder: EncoderConfig, batch: int, seed: int) -> Task:
-    """Pre-train an encoder on a token store under a masking.
+def mlm_task(
+    store: Store,
+    data: Data,
+    masking: Masking,
+    encoder: EncoderConfig,
+    batch: int,
+    seed: int,
+    start: MaskedLM | None = None,
+) -> Task:
+    """Pre-train an encoder on a token store under a masking, from random weights or from the model `start`.
 
     The eval "heldout" gives loss (nats) and accuracy at the fixed masks of each of `HELD_OUT_RATES`, and the
     perplexity at the first of them.
@@ -119,8 +129,11 @@ def mlm_task(store: Store, data: Data, masking: Masking, encoder: EncoderConfig,
     train = Batches.of(store, "train", data.length, batch, seed, **hosts, units=units)
     vocab = vocab_of(store, masking)
 
-    @jax.jit
     def init(key: jax.Array) -> MaskedLM:
+        return fresh(key) if start is None else jax.tree.map(jnp.copy, start)  # the first step gives its buffers away
+
+    @jax.jit
+    def fresh(key: jax.Array) -> MaskedLM:
         encoder_key, head_key = jax.random.split(key)
         return MaskedLM(Encoder(encoder, tokenizer.size, encoder_key), head_key)
 

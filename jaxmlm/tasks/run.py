@@ -1,25 +1,26 @@
 """A pre-training run: a config, a folder, and what stands in it.
 
-WORKDIR/run.json  log.jsonl  tokenizer.model  checkpoints/STEP/  results.jsonl  DONE
+WORKDIR/run.json  log.jsonl  tokenizer.model (or .json)  checkpoints/STEP/  results.jsonl  DONE
 """
 
 import importlib.metadata
 import json
 import platform
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from jaxmlm.data import Data, Tokenizer
+from jaxmlm.data.hf_tokenizer import HfTokenizer, open_tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking, SpanUnits
-from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
+from jaxmlm.models import Encoder, EncoderConfig, MaskedLM, interchange
+from jaxmlm.models.encoder import HOW_TRAINED
 from jaxmlm.parallel import Mesh, make_mesh
 from jaxmlm.paths import describe
 from jaxmlm.tasks.mlm import mlm_task, open_store
@@ -33,6 +34,8 @@ class Run:
 
     workdir: str = "runs/run"
     """Folder of everything that the run writes."""
+    init: str | None = None
+    """Go on from this encoder and its tokenizer: the folder of a run, or one of the transformers format."""
     data: Data = field(default_factory=Data)
     masking: Masking = field(default_factory=Masking)
     model: EncoderConfig = field(default_factory=EncoderConfig)
@@ -41,11 +44,13 @@ class Run:
     mesh: Mesh = field(default_factory=Mesh)
 
     def __post_init__(self) -> None:
-        if self.model.positions == "learned" and self.data.length > self.model.most_positions:
+        if self.init and self.data.tokenizer:
             raise InputError(
-                f"data.length {self.data.length} is above model.most_positions {self.model.most_positions}: raise "
-                "that, shorten the rows, or take --model.positions rope"
+                "init and data.tokenizer are both given, and an encoder goes with its own tokenizer: leave out "
+                "data.tokenizer"
             )
+        if not self.init:  # else the encoder's own positions count
+            _check_length(self.model, self.data.length)
         units, text = self.masking.units, self.data.length - 2  # a row begins and ends with a special token
         if isinstance(units, SpanUnits) and units.most > text:
             raise InputError(
@@ -53,14 +58,31 @@ class Run:
                 f"{self.data.length}): shorten the spans or lengthen the rows"
             )
 
+    @property
+    def text(self) -> Data:
+        """The data, with the tokenizer that they are to be read by."""
+        return replace(self.data, tokenizer=self.init) if self.init else self.data
+
 
 class Loaded(NamedTuple):
-    """A model read back: itself, its tokenizer, its configuration, and the run's folder."""
+    """A model read back: itself (`kind` is what its head is for), its tokenizer, its configuration, its folder.
 
-    model: MaskedLM
+    `kind` is "mlm", or for a folder of the transformers format that of `interchange.read`, as are `labels`. `about`
+    is what a run's run.json says, or which architecture was read.
+    """
+
+    model: Any
     tokenizer: Tokenizer
     config: EncoderConfig
     folder: Path
+    kind: str
+    labels: tuple[str, ...]
+    about: dict[str, Any]
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder without its head."""
+        return self.model if self.kind == "encoder" else self.model.encoder
 
 
 def identity(run: Run) -> dict[str, Any]:
@@ -85,11 +107,14 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     if (folder / "DONE").exists():
         return {"workdir": str(folder), "rows": read_rows(folder / "results.jsonl")}
     mesh = make_mesh(run.mesh)
-    store = open_store(run.data, folder, f"{stage}: prepare", phrases_of(run.masking))
     with jax.set_mesh(mesh):
-        task = mlm_task(store, run.data, run.masking, run.model, run.loop.batch, run.loop.seed)
-    claim(folder, "run.json", identity(run), {"config": describe(run)})
-    shutil.copyfile(store.folder / "tokenizer.model", folder / "tokenizer.model")
+        start, whole = _start(run, jax.random.key(run.loop.seed)) if run.init else (None, run)
+    store = open_store(run.text, folder, f"{stage}: prepare", phrases_of(run.masking))
+    with jax.set_mesh(mesh):
+        task = mlm_task(store, run.data, run.masking, whole.model, run.loop.batch, run.loop.seed, start)
+    vocab = store.tokenizer.size if start is None else start.encoder.vocab
+    claim(folder, "run.json", identity(run), {"config": describe(whole), "vocab": vocab})
+    store.tokenizer.save(folder)
     started = time.perf_counter()
     done = train(task, run.optim, run.loop, mesh, folder, stage)
     rows = [
@@ -107,23 +132,64 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     return {"workdir": str(folder), "rows": rows}
 
 
-def load(path: str | Path) -> Loaded:
-    """The model of a run's folder (its newest whole checkpoint), on the current mesh."""
+def _start(run: Run, key: jax.Array) -> tuple[MaskedLM, Run]:
+    """The model to go on from, and the run with that model's sizes; a bare encoder gets a new head."""
+    found = load(str(run.init), run.model)
+    usual = EncoderConfig()
+    for field_ in fields(EncoderConfig):
+        name = field_.name
+        asked, have = getattr(run.model, name), getattr(found.config, name)
+        if name not in HOW_TRAINED and asked not in (have, getattr(usual, name)):
+            raise InputError(f"model.{name} is {asked!r} and the encoder in {run.init} has {have!r}: leave it out")
+    _check_length(found.config, run.data.length)
+    model = found.model if found.kind == "mlm" else jax.jit(MaskedLM)(found.encoder, key)
+    return model, replace(run, model=found.config)
+
+
+def _check_length(model: EncoderConfig, length: int) -> None:
+    if model.positions == "learned" and length > model.most_positions:
+        raise InputError(
+            f"data.length {length} is above model.most_positions {model.most_positions}: raise that, shorten the "
+            "rows, or take --model.positions rope"
+        )
+
+
+def load(path: str | Path, like: EncoderConfig | None = None) -> Loaded:
+    """The model of a run's folder (its newest whole checkpoint), or of one of the transformers format, on the mesh.
+
+    It will be trained with the dropout, type and rematerialisation that it had, or those of `like`.
+    """
     folder = Path(path)
     if not (folder / "run.json").is_file():
-        raise InputError(f"{folder} is not the folder of a run (no run.json): give the --workdir of a pre-training")
-    plain = json.loads((folder / "run.json").read_text())["config"]["model"]
-    config = EncoderConfig(**{key: value for key, value in plain.items() if key != "class"})
-    tokenizer = Tokenizer.load(folder / "tokenizer.model")
+        if (folder / "config.json").is_file():
+            return from_transformers(folder, like)
+        raise InputError(
+            f"{folder} is not the folder of a run (no run.json) nor of a transformers model (no config.json): give the "
+            "--workdir of a pre-training"
+        )
+    about = json.loads((folder / "run.json").read_text())
+    config = EncoderConfig(**{key: value for key, value in about["config"]["model"].items() if key != "class"})
+    config = config.trained_like(like) if like else config
+    tokenizer = open_tokenizer(folder)
 
     def init(key: jax.Array) -> MaskedLM:
-        return MaskedLM(Encoder(config, tokenizer.size, key), key)
+        return MaskedLM(Encoder(config, about.get("vocab", tokenizer.size), key), key)
 
     checkpoints = Checkpoints(folder / "checkpoints")
     # Made for real and thrown away: an abstract model would not carry the shardings of every leaf.
     model = checkpoints.model(jax.jit(init)(jax.random.key(0)))
     checkpoints.close()
-    return Loaded(model, tokenizer, config, folder)
+    return Loaded(model, tokenizer, config, folder, "mlm", (), about)
+
+
+def from_transformers(folder: str | Path, like: EncoderConfig | None = None) -> Loaded:
+    """The model and the tokenizer in a folder of the transformers format, on the current mesh."""
+    found = interchange.read(folder, like)
+    tokenizer = HfTokenizer(folder)
+    if tokenizer.size > found.vocab:
+        raise InputError(f"{folder}: the tokenizer has {tokenizer.size} pieces and the model {found.vocab}")
+    about = {"architecture": found.architecture, "unused": list(found.unused)}
+    return Loaded(found.model, tokenizer, found.config, Path(folder), found.kind, found.labels, about)
 
 
 def unclaimed(folder: Path, name: str, identity: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ def audit(run: Run, options: Audit) -> dict[str, Any]:
         own = {"units": run.masking.units}
         maskings = {k: dataclasses.replace(m, **own) if phrases_of(m) else m for k, m in maskings.items()}
     wanted = next((phrases for m in maskings.values() if (phrases := phrases_of(m))), None)
-    store = open_store(run.data, Path(run.workdir), phrases=wanted)
+    store = open_store(run.text, Path(run.workdir), phrases=wanted)
     tokens, examples = rows_of(store, run.data.length, options.rows)
     found = {
         name: measure(masking, tokens, examples, vocab_of(store, masking), run.loop.seed, options.step)

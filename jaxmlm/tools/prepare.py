@@ -15,7 +15,7 @@ def prepare(run: Run) -> dict[str, Any]:
     A masking of phrases also gets its phrase list and unit bits.
     """
     phrases = phrases_of(run.masking)
-    store = open_store(run.data, Path(run.workdir), phrases=phrases)
+    store = open_store(run.text, Path(run.workdir), phrases=phrases)
     splits = {name: {key: store.manifest[name][key] for key in ("documents", "tokens")} for name in ("train", "valid")}
     for split in splits.values():
         split["rows"] = split["tokens"] // (run.data.length - 1)

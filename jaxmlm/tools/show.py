@@ -42,7 +42,7 @@ def show(run: Run, options: Show) -> dict[str, Any]:
 
     Strategies: tokens, words, spans, and phrases where the store has a phrase list (or the run wants one).
     """
-    store = open_store(run.data, Path(run.workdir), phrases=phrases_of(run.masking))
+    store = open_store(run.text, Path(run.workdir), phrases=phrases_of(run.masking))
     texts = [options.text] if options.text else some(store, run.data.length, options.sentences)
     units: dict[str, Units] = {"tokens": TokenUnits(), "words": WordUnits(), "spans": SpanUnits()}
     if store.units("train") is not None:
