@@ -1,49 +1,123 @@
-"""Forward pass of an imported base model beside PyTorch, in one process on the same cores: python benchmarks/models.py
+"""An imported encoder beside PyTorch: python benchmarks/models.py            # needs the extra `parity`
 
-Random weights, RoBERTa base, batch 8 x 128, float32; the better of alternating rounds: both see the same machine.
+Random weights of RoBERTa's base and large size, float32. The forward passes on 8 x 128 tokens take turns in one
+process, so both see the same machine. The import of the large one is timed in a process of its own, for its peak of
+memory.
 """
 
+import argparse
 import json
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-import torch
-import transformers
 
+import jaxmlm
 from jaxmlm.models import interchange
 from jaxmlm.parallel import make_mesh
 
-ROUNDS = 5
+SIZES = {"base": (12, 768, 12), "large": (24, 1024, 16)}
 
 
 def main() -> None:
-    """Print the seconds of both, their ratio, and how long the import took."""
+    """Print one JSON object a line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--import-only", metavar="FOLDER", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.import_only:
+        print(json.dumps(imported(asked.import_only)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = saved("base", Path(folder))
+        print(json.dumps({"forward 8 x 128": forward(theirs, folder, asked.rounds)}))
+        print(json.dumps({"fill_mask, base, one sentence": fill(folder, asked.rounds)}))
+    with tempfile.TemporaryDirectory() as folder:
+        saved("large", Path(folder))
+        command = [sys.executable, __file__, "--import-only", folder]
+        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="")
+
+
+def saved(size: str, folder: Path) -> Any:
+    """A RobertaForMaskedLM with random weights, and a tokenizer of two words, written into a folder."""
+    import tokenizers
+    import torch
+    import transformers
+
     torch.manual_seed(0)
-    theirs = transformers.RobertaModel(transformers.RobertaConfig(max_position_embeddings=514), False).eval()
+    layers, width, heads = SIZES[size]
+    config = transformers.RobertaConfig(
+        vocab_size=50_265,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        max_position_embeddings=514,
+    )
+    model = transformers.RobertaForMaskedLM(config).eval()
+    model.save_pretrained(folder)
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    made = tokenizers.ByteLevelBPETokenizer()
+    made.train_from_iterator(["a small city by the river"] * 9, vocab_size=300, special_tokens=special)
+    transformers.RobertaTokenizerFast(tokenizer_object=made._tokenizer).save_pretrained(folder)
+    return model
+
+
+def forward(theirs: Any, folder: str, rounds: int) -> dict[str, float]:
+    """Seconds of the bare encoder of both, medians, and how often ours fits into theirs."""
+    import torch
+
     ids = np.random.default_rng(0).integers(5, 50_265, (8, 128)).astype(np.int32)
     segments = np.ones_like(ids)
-    with tempfile.TemporaryDirectory() as folder, jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
-        theirs.save_pretrained(folder)
-        started = time.perf_counter()
-        ours = jax.block_until_ready(interchange.read(folder).model)
-        imported = time.perf_counter() - started
-        forward = jax.jit(lambda model, ids, segments: model(ids, segments))
-        jax.block_until_ready(forward(ours, ids, segments))
-        torch_ids = torch.tensor(ids).long()
-        seconds: dict[str, list[float]] = {"jaxmlm": [], "transformers": []}
-        for _ in range(ROUNDS):
+    torch_ids = torch.tensor(ids).long()
+    seconds: dict[str, list[float]] = {"jaxmlm": [], "transformers": []}
+    with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
+        encoder = jaxmlm.load(folder).encoder
+        called = jax.jit(lambda encoder, ids, segments: encoder(ids, segments))
+        jax.block_until_ready(called(encoder, ids, segments))
+        for _ in range(rounds):
             started = time.perf_counter()
-            jax.block_until_ready(forward(ours, ids, segments))
+            jax.block_until_ready(called(encoder, ids, segments))
             seconds["jaxmlm"].append(time.perf_counter() - started)
             started = time.perf_counter()
             with torch.inference_mode():
-                theirs(torch_ids)
+                theirs.roberta(torch_ids)
             seconds["transformers"].append(time.perf_counter() - started)
-    best = {name: round(min(values), 4) for name, values in seconds.items()}
-    ratio = round(best["transformers"] / best["jaxmlm"], 3)
-    print(json.dumps({**best, "ratio": ratio, "import_seconds": round(imported, 2)}))
+    median = {name: round(statistics.median(times), 4) for name, times in seconds.items()}
+    pairs = [b / a for a, b in zip(*seconds.values(), strict=True)]
+    return {**median, "ratio": round(statistics.median(pairs), 3)}
+
+
+def fill(folder: str, rounds: int) -> dict[str, float]:
+    """Milliseconds of fill_mask, the first call apart."""
+    model, times = jaxmlm.load(folder), []
+    for _ in range(rounds + 1):
+        started = time.perf_counter()
+        model.fill_mask("a small [MASK] by the river")
+        times.append(1000 * (time.perf_counter() - started))
+    return {"first ms": round(times[0], 1), "then ms": round(statistics.median(times[1:]), 1)}
+
+
+def imported(folder: str) -> dict[str, Any]:
+    """Seconds and peak of memory of reading the large model, beside the bytes of its weights."""
+    started = time.perf_counter()
+    with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
+        model = jax.block_until_ready(interchange.read(folder).model)
+    seconds = time.perf_counter() - started
+    # Not getrusage, which a child begins with the peak of its parent.
+    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(model)) / 2**30
+    number = sum(leaf.size for leaf in jax.tree.leaves(model))
+    return {
+        "import": {"parameters": number, "seconds": round(seconds, 2), "weights GiB": round(weights, 2),
+                   "peak GiB of the process": round(peak, 2), "peak / weights": round(peak / weights, 2)}
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

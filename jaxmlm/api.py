@@ -47,8 +47,13 @@ class Loaded:
     """
 
     def __init__(self, model: Any, tokenizer: Any, kind: str, labels: tuple[str, ...], about: dict[str, Any]):
-        self.model, self.tokenizer, self.kind, self.labels, self.about = model, tokenizer, kind, labels, about
+        self.tokenizer, self.kind, self.labels, self.about = tokenizer, kind, labels, about
         self.encoder = model if kind == "encoder" else model.encoder
+        if jax.default_backend() == "cpu":
+            self.encoder = self.encoder.apart()
+        self.model = self.encoder if kind == "encoder" else jax.tree.map(lambda x: x, model)
+        if kind != "encoder":
+            self.model.encoder = self.encoder
         c = self.encoder.config
         self.longest = c.most_positions if c.positions == "learned" else 8192
         self._mesh = make_mesh(devices=jax.devices()[:1])
@@ -234,7 +239,7 @@ def from_transformers(folder: str | Path) -> Loaded:
 def _on_one_device(read: Callable[..., run.Loaded], path: str | Path) -> Loaded:
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         found = read(path)
-    return Loaded(found.model, found.tokenizer, found.kind, found.labels, found.about)
+        return Loaded(found.model, found.tokenizer, found.kind, found.labels, found.about)
 
 
 def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
@@ -242,12 +247,13 @@ def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already: name a new folder")
-    loaded = load(checkpoint)
-    t = loaded.tokenizer
+    with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
+        loaded = run.load(checkpoint)
+    t, c = loaded.tokenizer, loaded.config
     ids = {"pad": t.pad_id, "cls": t.cls_id, "sep": t.sep_id, "mask": t.mask_id}
     labels = loaded.labels if loaded.kind in ("classify", "tokens") else ()
     architecture = interchange.write(loaded.model, folder, loaded.kind, ids=ids, labels=labels)
-    export_tokenizer(t, folder, min(loaded.longest, 8192))
+    export_tokenizer(t, folder, c.most_positions if c.positions == "learned" else 8192)
     (folder / "README.md").write_text(card(loaded.about, Path(checkpoint), architecture))
     return {"folder": str(folder), "architecture": architecture, "rows": []}
 

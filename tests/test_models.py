@@ -180,6 +180,14 @@ def test_a_rolled_scan_is_the_unrolled_one(monkeypatch):
     assert ["stablehlo.while" in program for program in programs] == [True, False]
 
 
+def test_blocks_apart_are_the_stacked_ones():
+    config = small(layers=3, window=4, global_every=2, first_norm=False, positions="rope", init=0.2)
+    encoder = made(config).encoder
+    ids, segments = jnp.asarray(BATCH["ids"]), jnp.asarray(BATCH["segments"])
+    one, other = (jax.jit(lambda e: e(ids, segments))(e) for e in (encoder, encoder.apart()))
+    assert jnp.allclose(one, other, atol=1e-6)
+
+
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_where_it_counts():
     exact, cheap = CONFIGS["no dropout"], small(dropout=0.0, attention_dropout=0.0, init=0.2, dtype="bfloat16")
     model = made(cheap)

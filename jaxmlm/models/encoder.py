@@ -184,12 +184,23 @@ class Encoder(nnx.Module):
                 scene = jax.tree.map(lambda a, b: jnp.where(is_whole, a, b), *scenes)
             return part(x, scene, key, is_normed), None
 
+        block = jax.checkpoint(block) if c.remat else block
         keys = None if block_key is None else jax.random.split(block_key, c.layers)
+        if isinstance(self.blocks, nnx.List):
+            for i, part in enumerate(self.blocks):
+                x, _ = block(x, (part, *jax.tree.map(lambda a, i=i: a[i], (keys, whole, normed))))
+            return self.final_norm(x) if c.norm == "pre" else x
         # One compiled block on accelerators; on CPU unrolled, where a loop costs copies of its parameters.
         unroll = c.layers if jax.default_backend() == "cpu" else 1
         stacked = (self.blocks, keys, whole, normed)
-        x, _ = jax.lax.scan(jax.checkpoint(block) if c.remat else block, x, stacked, unroll=unroll)
+        x, _ = jax.lax.scan(block, x, stacked, unroll=unroll)
         return self.final_norm(x) if c.norm == "pre" else x
+
+    def apart(self) -> "Encoder":
+        """This encoder with blocks that are not stacked, for the CPU: a stack costs a copy of itself in every call."""
+        copy = jax.tree.map(lambda x: x, self)
+        copy.blocks = nnx.List([jax.tree.map(lambda x, i=i: x[i], self.blocks) for i in range(self.config.layers)])
+        return copy
 
     @property
     def _kinds(self) -> list[tuple[int | None, float]]:
