@@ -1,6 +1,7 @@
 """What a model must keep to: the mesh, padding, packing, remat and dtype change nothing but speed and memory."""
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -186,6 +187,33 @@ def test_blocks_apart_are_the_stacked_ones():
     ids, segments = jnp.asarray(BATCH["ids"]), jnp.asarray(BATCH["segments"])
     one, other = (jax.jit(lambda e: e(ids, segments))(e) for e in (encoder, encoder.apart()))
     assert jnp.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("window", [None, 16])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
+def test_splash_attention_is_the_plain_one(sizes, window):
+    """The TPU's kernel, interpreted: hidden states of what is no padding, and gradients, on one device and on eight."""
+    config = small(positions="rope", init=0.2, attention_dropout=0.0, window=window, global_every=2)
+    random = np.random.default_rng(0)
+    rows = {
+        "ids": random.integers(0, VOCAB, (8, 128), np.int32),
+        "segments": np.ones((8, 128), np.int32),
+        "weight": random.normal(size=(8, 128, 32)).astype(np.float32),
+    }
+    rows["segments"][:4, 50:], rows["segments"][2:, 100:] = 2, 0
+    rows["weight"][rows["segments"] == 0] = 0
+
+    def mean(encoder: Encoder, rows: dict[str, Any]) -> jax.Array:
+        return (encoder(rows["ids"], rows["segments"]) * rows["weight"]).sum() / 1000
+
+    def run(kernel: Any) -> Any:
+        mesh = make_mesh(Mesh(*sizes), jax.devices()[: int(np.prod(sizes))])
+        with jax.set_mesh(mesh):
+            encoder = jax.jit(lambda key: Encoder(replace(config, attention=kernel), VOCAB, key))(jax.random.key(0))
+            return jax.device_get(jax.jit(jax.value_and_grad(mean))(encoder, place(rows, mesh)))
+
+    plain, splash = jax.tree.leaves(run("plain")), jax.tree.leaves(run("splash"))
+    assert all(np.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(plain, splash, strict=True))
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_where_it_counts():

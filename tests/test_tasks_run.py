@@ -1,6 +1,7 @@
 """Pre-training runs: golden losses, resume, folders that belong to another run, bad input."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,6 +134,18 @@ def test_a_folder_of_another_run_is_refused(base, one_device, change, message):
     with pytest.raises(InputError, match=message):
         pretrain(replace_path(base, *change))
     assert sorted(p.name for p in Path(base.workdir).iterdir()) == before
+
+
+def test_a_run_of_a_version_with_fewer_fields_is_known_again(base, one_device, tmp_path):
+    """A field that was added since is at its default there; at another value it is another run."""
+    folder = shutil.copytree(base.workdir, tmp_path / "old")
+    record = json.loads((folder / "run.json").read_text())
+    del record["identity"]["model"]["attention"], record["identity"]["init"]
+    (folder / "run.json").write_text(json.dumps(record))
+    old = replace(base, workdir=str(folder))
+    assert pretrain(old)["rows"] == one_device["rows"]
+    with pytest.raises(InputError, match="model.attention is 'auto' there and 'plain' here"):
+        pretrain(replace_path(old, "model.attention", "plain"))
 
 
 @pytest.mark.parametrize(

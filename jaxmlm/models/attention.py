@@ -1,6 +1,7 @@
 """Bidirectional self-attention: tokens of the same segment see each other, in a window or at any distance."""
 
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,20 +9,38 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmlm.models.layers import dropout, lift
+from jaxmlm.models.splash import splash, suits
 from jaxmlm.parallel import gathered, spec
+
+Kernel = Literal["auto", "plain", "splash"]
 
 
 class Scene(NamedTuple):
-    """What a layer's attention goes by: who sees whom [B, 1, L, L], and the angles of rotary positions [L, K / 2]."""
+    """What a layer's attention goes by: who sees whom [B, 1, L, L], and the angles of rotary positions [L, K / 2].
+
+    `segments` [B, L] and `whole`, whether a layer of a windowed encoder sees its whole document, say the first again.
+    """
 
     visible: Array
     angles: Array | None
+    segments: Array
+    whole: Array | None = None
 
 
 class Attention(nnx.Module):
     """Multi-head self-attention. Kernels are stored as [D, 3, H, K] and [H, K, D]."""
 
-    def __init__(self, key: Key[Array, ""], width: int, heads: int, scale: float, drop: float, bias: bool = True):
+    def __init__(
+        self,
+        key: Key[Array, ""],
+        width: int,
+        heads: int,
+        scale: float,
+        drop: float,
+        bias: bool = True,
+        window: int | None = None,
+        kernel: Kernel = "plain",
+    ):
         in_key, out_key = jax.random.split(key)
         size = width // heads
         shape = (width, 3, heads, size)
@@ -30,7 +49,7 @@ class Attention(nnx.Module):
         out = spec("heads", None, "embed")
         self.out = nnx.Param(scale * jax.random.normal(out_key, (heads, size, width), out_sharding=out))
         self.out_bias = nnx.Param(jnp.zeros(width)) if bias else None
-        self.drop = drop
+        self.drop, self.window, self.kernel = drop, window, kernel
 
     def __call__(self, x: Float[Array, "B L D"], scene: Scene, key: Key[Array, ""] | None) -> Float[Array, "B L D"]:
         """Attend from every token to the visible ones."""
@@ -42,9 +61,21 @@ class Attention(nnx.Module):
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if scene.angles is not None:
             q, k = _rotate(q, scene.angles), _rotate(k, scene.angles)
-        attended = attend(q, k, v, scene.visible, self.drop, key)
+        attended = self._attend(q, k, v, scene, key)
         out = jnp.einsum("BLHK,HKD->BLD", attended, out_kernel, out_sharding=spec("batch", None, None))
         return out if self.out_bias is None else out + lift(self.out_bias[...], out)
+
+    def _attend(self, q: Array, k: Array, v: Array, scene: Scene, key: Array | None) -> Array:
+        def plain(q: Array, k: Array, v: Array) -> Array:
+            return attend(q, k, v, scene.visible, self.drop, key)
+
+        drops = key is not None and self.drop > 0  # which the kernel cannot
+        if self.kernel == "plain" or drops or (self.kernel == "auto" and not suits(q.shape[1])):
+            return plain(q, k, v)
+        fast = partial(splash, segments=scene.segments, window=self.window, whole=scene.whole)
+        # Chosen when the program is lowered, so that one compiled ahead of time for a TPU has the kernel.
+        other = plain if self.kernel == "auto" else partial(fast, interpret=True)
+        return jax.lax.platform_dependent(q, k, v, tpu=fast, default=other)
 
 
 def attend(

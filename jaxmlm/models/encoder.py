@@ -9,11 +9,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmlm.errors import InputError
-from jaxmlm.models.attention import Attention, Scene, places, rotary_angles, visibility
+from jaxmlm.models.attention import Attention, Kernel, Scene, places, rotary_angles, visibility
 from jaxmlm.models.layers import Activation, Dense, Dtype, LayerNorm, dropout, gelu
 from jaxmlm.parallel import spec
 
-HOW_TRAINED = ("dropout", "attention_dropout", "dtype", "remat")
+HOW_TRAINED = ("dropout", "attention_dropout", "attention", "dtype", "remat")
 """Options of an encoder that may differ between a checkpoint and what goes on from it."""
 
 
@@ -60,6 +60,8 @@ class EncoderConfig:
     """Of layer norm."""
     init: float = 0.02
     """Standard deviation of the initial weights."""
+    attention: Kernel = "auto"
+    """Splash, the TPU's kernel for long rows without attention dropout; auto takes it there from 1,024 tokens on."""
     dtype: Dtype = "float32"
     """Type of the computation; parameters and the loss are float32 always."""
     remat: bool = False
@@ -97,7 +99,9 @@ class Block(nnx.Module):
     def __init__(self, config: EncoderConfig, key: Key[Array, ""]):
         c, keys = config, jax.random.split(key, 3)
         mlp = c.mlp or 4 * c.width
-        self.attention = Attention(keys[0], c.width, c.heads, c.init, c.attention_dropout, c.biases)
+        self.attention = Attention(
+            keys[0], c.width, c.heads, c.init, c.attention_dropout, c.biases, c.window, c.attention
+        )
         self.up = Dense(keys[1], (c.width, mlp), ("embed", "mlp"), c.init, c.biases)
         self.down = Dense(keys[2], (mlp, c.width), ("mlp", "embed"), c.init, c.biases)
         if c.activation.startswith("geglu"):
@@ -171,7 +175,10 @@ class Encoder(nnx.Module):
         c = self.config
         embed_key, block_key = (None, None) if key is None else jax.random.split(key)
         x = dropout(embed_key, c.dropout, self._embed(ids, segments, types)).astype(c.dtype)
-        scenes = [Scene(visibility(segments, window), self._angles(ids.shape[1], base)) for window, base in self._kinds]
+        scenes = [
+            Scene(visibility(segments, window), self._angles(ids.shape[1], base), segments)
+            for window, base in self._kinds
+        ]
         layers = jnp.arange(c.layers)
         # Per layer: does it see the whole document, has it a layer norm first? None where all layers are alike.
         whole = layers % c.global_every == 0 if len(scenes) > 1 else None
@@ -181,7 +188,7 @@ class Encoder(nnx.Module):
             part, key, is_whole, is_normed = layer
             scene = scenes[0]
             if is_whole is not None:
-                scene = jax.tree.map(lambda a, b: jnp.where(is_whole, a, b), *scenes)
+                scene = jax.tree.map(lambda a, b: jnp.where(is_whole, a, b), *scenes)._replace(whole=is_whole)
             return part(x, scene, key, is_normed), None
 
         block = jax.checkpoint(block) if c.remat else block

@@ -201,7 +201,9 @@ def unclaimed(folder: Path, name: str, identity: dict[str, Any]) -> None:
         raise InputError(f"{folder} holds a {other.removesuffix('.json')}: name another --workdir")
     if (folder / name).is_file():
         have = json.loads((folder / name).read_text())["identity"]
-        for where, old, new in _differences(have, json.loads(json.dumps(identity)), ""):
+        # A field that a later version has added stands where it had no name yet: at its default.
+        usual = describe(Run())
+        for where, old, new in _differences(have, json.loads(json.dumps(identity)), usual, ""):
             raise InputError(
                 f"{folder} holds another {name.removesuffix('.json')}: {where} is {old!r} there and {new!r} here: "
                 "name another --workdir"
@@ -253,9 +255,11 @@ def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         f.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-def _differences(a: Any, b: Any, at: str) -> Iterator[tuple[str, Any, Any]]:
+def _differences(a: Any, b: Any, usual: Any, at: str) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(a, dict) and isinstance(b, dict):
+        usual = usual if isinstance(usual, dict) else {}
         for key in [*a, *(key for key in b if key not in a)]:
-            yield from _differences(a.get(key), b.get(key), f"{at}.{key}" if at else key)
+            old = a.get(key, usual.get(key))
+            yield from _differences(old, b.get(key), usual.get(key), f"{at}.{key}" if at else key)
     elif a != b:
         yield at, a, b
