@@ -29,13 +29,12 @@ def splash(
 
     def local(q: Array, k: Array, v: Array, segments: Array, whole: Array | None) -> Array:
         length, heads = q.shape[1:3]
-        rows = tuple(x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))
+        q, k, v = (x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))
 
         def over(mask: pallas.Mask) -> Array:
-            kernel: Any = pallas.make_splash_mha(
-                pallas.MultiHeadMask([mask] * heads), head_shards=1, q_seq_shards=1, interpret=interpret
-            )
-            return jax.vmap(lambda q, k, v, s: kernel(q, k, v, segment_ids=pallas.SegmentIds(s, s)))(*rows, segments)
+            masks = pallas.MultiHeadMask([mask] * heads)
+            kernel: Any = pallas.make_splash_mha(masks, head_shards=1, q_seq_shards=1, interpret=interpret)
+            return jax.vmap(lambda q, k, v, s: kernel(q, k, v, pallas.SegmentIds(q=s, kv=s)))(q, k, v, segments)
 
         everything = pallas.FullMask((length, length))
         if window is None:

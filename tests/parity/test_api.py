@@ -158,12 +158,17 @@ def test_the_answer_is_the_best_span_of_the_context(family, tmp_path):
     inside = [i for i, part in enumerate(batch.sequence_ids(0)) if part == 1]
     with torch.no_grad():
         out = theirs(**batch)
-    spans = [(float(out.start_logits[0, i] + out.end_logits[0, j]), i, j) for i in inside for j in inside
-             if i <= j < i + 5]  # fmt: skip
-    score, i, j = max(spans)
-    got = jaxmlm.load(folder).answer(question, context, longest=5)
-    assert got.score == pytest.approx(score, abs=1e-4)
-    assert got.text == context[offsets[i][0] : offsets[j][1]].strip() == context[got.begin : got.end]
+    model = jaxmlm.load(folder)
+    for longest in (1, 5):
+        score, i, j = max(
+            (float(out.start_logits[0, i] + out.end_logits[0, j]), i, j)
+            for i in inside
+            for j in inside
+            if i <= j < i + longest
+        )
+        got = model.answer(question, context, longest)
+        assert got.score == pytest.approx(score, abs=1e-4)
+        assert got.text == context[offsets[i][0] : offsets[j][1]].strip() == context[got.begin : got.end]
 
 
 @pytest.fixture(scope="module")

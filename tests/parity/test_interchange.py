@@ -88,6 +88,18 @@ def test_logits_are_those_of_transformers_and_the_way_back_is_bitwise(family, en
     assert apart(theirs(back, ids, segments), theirs(model, ids, segments), segments) < 2e-5
 
 
+@pytest.mark.parametrize("family", ["Bert", "RobertaPreLayerNorm"])
+def test_logits_at_base_size_and_full_length(family, tmp_path):
+    torch.manual_seed(0)
+    model = getattr(transformers, family + "ForMaskedLM")(
+        getattr(transformers, family + "Config")(vocab_size=V, max_position_embeddings=514, pad_token_id=1)
+    ).eval()
+    model.save_pretrained(tmp_path)
+    found = interchange.read(tmp_path)
+    ids, segments = inputs((2, 512), 400, 1)
+    assert apart(ours(found, ids, segments), theirs(model, ids, segments), segments) < 1e-4
+
+
 def test_the_patched_layout_of_princeton_nlp_and_bin_files(tmp_path):
     """Called RoBERTa, pre-layer-norm, a dead norm in every attention, both names of the tied table, in a .bin."""
     model = made("RobertaPreLayerNorm", "ForMaskedLM")
