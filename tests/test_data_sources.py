@@ -93,3 +93,24 @@ def test_a_packed_file_that_is_not_whole(tmp_path, kind):
 def test_packed_files_joined_end_to_end(tmp_path, kind):
     path = write(tmp_path, f"a.{kind}", PACK[kind](b"one\n\n") + PACK[kind](b"two\n"))
     assert list(documents([path])) == ["one", "two"]
+
+
+def test_json_lines(tmp_path):
+    path = write(tmp_path, "a.jsonl", b'{"text": "one\\ntwo", "body": "b", "n": 1}\n\n{"text": "three", "body": "c"}\n')
+    assert list(documents([path], "jsonl")) == ["one\ntwo", "three"]
+    assert list(documents([path], "jsonl", "body")) == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "a"', "line 2: not JSON"),
+        ("[1]", "line 2: a JSON list, not an object"),
+        ('{"title": "a", "n": 1, "body": "b"}', "line 2: no text field 'text'; there are title, body: name one as"),
+        ('{"text": 3}', "no text field 'text'; there are none"),
+    ],
+)
+def test_json_lines_that_are_none(tmp_path, line, message):
+    path = write(tmp_path, "a.jsonl", f'{{"text": "fine"}}\n{line}\n'.encode())
+    with pytest.raises(InputError, match=message):
+        list(documents([path], "jsonl"))

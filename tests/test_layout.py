@@ -29,7 +29,7 @@ TYPES = {
 HOMES = {
     "flax": ("models/",),
     "orbax": ("training/checkpoint.py",),
-    "tensorflow_datasets": ("data/sources.py", "tasks/"),
+    "tensorflow_datasets": ("data/from_tfds.py", "tasks/"),
     "matplotlib": ("studies/figures.py",),
 }
 LINES = 400

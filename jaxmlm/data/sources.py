@@ -4,6 +4,7 @@ import glob
 import gzip
 import hashlib
 import io
+import json
 import lzma
 import zlib
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import zstandard
 
 from jaxmlm.errors import InputError
 
-Layout = Literal["blank-line", "line", "file"]
+Layout = Literal["blank-line", "line", "file", "jsonl"]
 
 
 def files(text: str) -> list[Path]:
@@ -43,16 +44,20 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def documents(paths: list[Path], layout: Layout = "blank-line") -> Iterator[str]:
+def documents(paths: list[Path], layout: Layout = "blank-line", field: str = "text") -> Iterator[str]:
     """The documents of these files, in order.
 
-    `blank-line`: documents are separated by blank lines; `line`: each line is one; `file`: each file is one.
+    `blank-line`: documents are separated by blank lines; `line`: each line is one; `file`: each file is one;
+    `jsonl`: each line is a JSON object whose `field` is one.
     A byte-order mark and carriage returns are dropped; bytes that are not UTF-8 are an error that names the line.
     """
     for path in paths:
         pending: list[str] = []
-        for line in _lines(path):
-            if layout == "line":
+        for number, line in enumerate(_lines(path), 1):
+            if layout == "jsonl":
+                if line:
+                    yield _of_json(line, field, f"{path}, line {number}")
+            elif layout == "line":
                 if line:
                     yield line
             elif line or layout == "file":
@@ -62,6 +67,19 @@ def documents(paths: list[Path], layout: Layout = "blank-line") -> Iterator[str]
                 pending = []
         if any(pending):
             yield "\n".join(pending)
+
+
+def _of_json(line: str, field: str, where: str) -> str:
+    try:
+        found = json.loads(line)
+    except ValueError as e:
+        raise InputError(f"{where}: not JSON ({e}): a .jsonl file has one object a line") from e
+    if not isinstance(found, dict):
+        raise InputError(f"{where}: a JSON {type(found).__name__}, not an object: a .jsonl file has one object a line")
+    if not isinstance(found.get(field), str):
+        texts = ", ".join(key for key, value in found.items() if isinstance(value, str)) or "none"
+        raise InputError(f"{where}: no text field {field!r}; there are {texts}: name one as --data.field")
+    return found[field]
 
 
 def _lines(path: Path) -> Iterator[str]:

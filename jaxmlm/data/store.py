@@ -32,9 +32,12 @@ class Data:
     """The text to learn from, and how it is cut into tokens and rows."""
 
     text: str = "sample:20000"
-    """Text file or glob (plain, .gz, .xz, .zst), several separated by commas; sample:N is N generated documents."""
+    """Text file or glob (plain, .gz, .xz, .zst), several separated by commas; tfds:NAME a data
+    set of TensorFlow Datasets; sample:N is N generated documents."""
     layout: Layout = "blank-line"
-    """What ends a document: a blank line, each line, or the end of the file."""
+    """What ends a document: a blank line, each line, the end of the file; jsonl: each line is a JSON object."""
+    field: str = "text"
+    """Where the text stands in the objects of JSON lines, or in the examples of a TensorFlow dataset."""
     store: str | None = None
     """Folder of the token store; by default WORKDIR/store. Made when it is not there."""
     tokenizer: str | None = None
@@ -61,6 +64,8 @@ class Data:
     def content(self) -> dict:
         """What decides the bytes of the store (the length of a row does not, nor where the store lies)."""
         aside = {"store", "length", "tokenizer"}
+        if self.layout != "jsonl" and not self.text.startswith("tfds:"):
+            aside.add("field")
         if self.tokenizer is None:
             return {key: value for key, value in asdict(self).items() if key not in aside}
         aside |= {"vocab", "lowercase", "tokenizer_words"}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Integer, Key
 
-from jaxmlm.data import Batches, Data, Store, Tokenizer, build, documents
+from jaxmlm.data import Batches, Data, Store, Tokenizer, build, documents, from_tfds
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.sources import files, fingerprint
 from jaxmlm.errors import InputError
@@ -51,9 +51,11 @@ def _build_store(data: Data, folder: Path, stage: str) -> Store:
         if not count.isdecimal() or int(count) < 1:
             raise InputError(f"data.text {data.text!r}: write sample:N with N generated documents, as sample:20000")
         read, source = lambda: world.documents(0, int(count)), [{"file": data.text}]
+    elif data.text.startswith(from_tfds.PREFIX):
+        read, source = from_tfds.opened(data.text, data.field)
     else:
         paths = files(data.text)
-        read, source = lambda: documents(paths, data.layout), fingerprint(paths)
+        read, source = lambda: documents(paths, data.layout, data.field), fingerprint(paths)
     with Log(None, stage, 0) as log:
         return build(
             folder,

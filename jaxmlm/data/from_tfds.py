@@ -1,0 +1,125 @@
+"""Documents out of TensorFlow Datasets: read without TensorFlow where they are prepared as array_record."""
+
+import difflib
+import importlib.util
+import re
+import socket
+import urllib.parse
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxmlm.errors import InputError
+
+PREFIX = "tfds:"
+
+
+def opened(text: str, field: str) -> tuple[Callable[[], Iterator[str]], list[dict]]:
+    """The documents of `tfds:NAME[/CONFIG][:VERSION][:SPLIT]` (the split is train if not given), and what they are.
+
+    The data set is prepared first where it is not there yet, as array_record, below $TFDS_DATA_DIR
+    (~/tensorflow_datasets). InputError says what is missing for it: a name, TensorFlow, a file to download.
+    """
+    asked = re.fullmatch(r"([^:]+)(:\d[\d.*]*)?(?::(.+))?", text.removeprefix(PREFIX))
+    if asked is None:
+        raise InputError(f"{text}: write tfds:NAME, as tfds:lm1b, tfds:wikipedia/20230601.en or tfds:lm1b:test")
+    name, split = asked[1] + (asked[2] or ""), asked[3] or "train"
+    builder = _builder(name)
+    if not builder.data_path.exists():
+        _prepare(builder, name)
+    if split.partition("[")[0] not in builder.info.splits:
+        raise InputError(f"{text}: no split {split!r}; there are {', '.join(sorted(builder.info.splits))}")
+    features = dict(builder.info.features.items())
+    if field not in features:
+        raise InputError(
+            f"{text}: no field {field!r}; there are {', '.join(sorted(features))}: name one as --data.field"
+        )
+
+    def read() -> Iterator[str]:
+        for example in _examples(builder, split, text):
+            value = example[field]
+            found = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+            if not isinstance(found, str):
+                raise InputError(f"{text}: the field {field!r} holds no text: name another as --data.field")
+            yield plain(found)
+
+    info = {"file": text, "version": str(builder.version), "documents": builder.info.splits[split].num_examples}
+    return read, [info]
+
+
+def plain(text: str) -> str:
+    """The text without the marks of structure that wiki40b has.
+
+    >>> plain("_START_ARTICLE_\\nA city\\n_START_PARAGRAPH_\\nIt lies_NEWLINE_there")
+    'A city\\nIt lies\\nthere'
+    """
+    for mark in ("_START_ARTICLE_\n", "_START_SECTION_\n", "_START_PARAGRAPH_\n"):
+        text = text.replace(mark, "")
+    return text.replace("_NEWLINE_", "\n").strip()
+
+
+def _builder(name: str) -> Any:
+    tfds = _library()
+    try:
+        return tfds.builder(name, file_format="array_record", try_gcs=False)
+    except (tfds.core.DatasetNotFoundError, ImportError):
+        near = difflib.get_close_matches(name, _names(), 3)
+        raise InputError(
+            f"no data set {name!r} in TensorFlow Datasets" + (f": did you mean {' or '.join(near)}?" if near else "")
+        ) from None
+    except ValueError as error:  # an unknown config or version, or one prepared in another format
+        if "file_format" in str(error) or "format" in str(error).lower():
+            return tfds.builder(name, try_gcs=False)
+        raise InputError(f"{PREFIX}{name}: {str(error).splitlines()[0]}") from error
+
+
+def _names() -> list[str]:
+    """The data sets that can be listed without TensorFlow, which the library's own list wants."""
+    tfds = _library()
+    packages = (path.name for root in tfds.__path__ for path in Path(root, "datasets").glob("[a-z]*"))
+    return sorted({*packages, *tfds.core.registered.list_imported_builders()})
+
+
+def _prepare(builder: Any, name: str) -> None:
+    tfds = _library()
+    manual = Path(builder._data_dir_root, "downloads", "manual")
+    infos = (getattr(builder, "url_infos", None) or {}).items()
+    try:
+        for url, info in infos:
+            if not (manual / info.filename).exists():  # asked here, where the library tries for minutes
+                socket.getaddrinfo(urllib.parse.urlsplit(url).hostname, None)
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(manual)))
+    except ImportError as error:
+        package = "jaxmlm[tf]" if "tensorflow" in str(error.name) else error.name
+        raise InputError(
+            f"{PREFIX}{name} is not in {builder._data_dir_root}, and preparing it needs {error.name}: pip install "
+            f"{package}, or copy the prepared folder there"
+        ) from error
+    except Exception as error:  # of the network, of checksums, of many libraries
+        files = [f"{info.filename} (SHA-256 {info.checksum}) from {url}" for url, info in infos]
+        raise InputError(
+            f"{PREFIX}{name} cannot be prepared: {str(error).splitlines()[0][:200] or type(error).__name__}"
+            + (f"; put into {manual}: {'; '.join(files[:4])}" if files else "")
+        ) from error
+
+
+def _examples(builder: Any, split: str, text: str) -> Iterator[Any]:
+    if builder.info.file_format.value == "array_record":
+        source = builder.as_data_source(split=split)
+        yield from (source[i] for i in range(len(source)))
+        return
+    if importlib.util.find_spec("tensorflow") is None:
+        raise InputError(
+            f"{text} is prepared as {builder.info.file_format.value}, which TensorFlow reads: pip install jaxmlm[tf], "
+            'or prepare it with file_format="array_record"'
+        )
+    yield from _library().as_numpy(builder.as_dataset(split=split, shuffle_files=False))
+
+
+def _library() -> Any:
+    with warnings.catch_warnings():  # of modules that it imports
+        warnings.simplefilter("ignore")
+        import tensorflow_datasets as tfds
+        import tensorflow_datasets.text  # noqa: F401  (its loop over all data sets stops before these without h5py)
+    return tfds
