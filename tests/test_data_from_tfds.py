@@ -1,5 +1,6 @@
 """TensorFlow Datasets as a source: a builder of the test's own, prepared as array_record, read without TensorFlow."""
 
+import shutil
 import subprocess
 import sys
 
@@ -90,3 +91,13 @@ def test_a_data_set_that_must_be_downloaded_where_nothing_can_be(monkeypatch):
         InputError, match=r"lm1b cannot be prepared: no network; put into .*/downloads/manual: .*SHA-256 [0-9a-f]{64}"
     ):
         from_tfds.opened("tfds:lm1b", "text")
+
+
+def test_a_data_set_that_tensorflow_must_read(prepared, tmp_path, monkeypatch):
+    shutil.copytree(prepared / "cats", tmp_path / "cats")
+    info = tmp_path / "cats" / "1.0.0" / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(from_tfds.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"prepared as tfrecord, which TensorFlow reads: pip install jaxmlm\[tf\]"):
+        list(from_tfds.opened("tfds:cats", "text")[0]())

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import os
 import re
 import socket
 import urllib.parse
@@ -61,16 +62,17 @@ def plain(text: str) -> str:
 
 def _builder(name: str) -> Any:
     tfds = _library()
+    where = {"data_dir": os.environ.get("TFDS_DATA_DIR"), "try_gcs": False}  # the library looks at its import only
     try:
-        return tfds.builder(name, file_format="array_record", try_gcs=False)
+        return tfds.builder(name, file_format="array_record", **where)
     except (tfds.core.DatasetNotFoundError, ImportError):
         near = difflib.get_close_matches(name, _names(), 3)
         raise InputError(
             f"no data set {name!r} in TensorFlow Datasets" + (f": did you mean {' or '.join(near)}?" if near else "")
         ) from None
-    except ValueError as error:  # an unknown config or version, or one prepared in another format
-        if "file_format" in str(error) or "format" in str(error).lower():
-            return tfds.builder(name, try_gcs=False)
+    except ValueError as error:
+        if "does not match the file formats" in str(error):  # it is there already, in another format
+            return tfds.builder(name, **where)
         raise InputError(f"{PREFIX}{name}: {str(error).splitlines()[0]}") from error
 
 

@@ -120,13 +120,13 @@ def _write_config(folder: Path, names: dict[str, str], more: dict[str, Any]) -> 
 def open_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer of a folder (tokenizer.model or tokenizer.json) or in such a file."""
     path = Path(path).expanduser()
-    folder = path if path.is_dir() else path.parent
+    if path.is_dir():
+        names = ("tokenizer.json", "tokenizer.model")
+        path = next((path / name for name in names if (path / name).is_file()), path)
+    if path.name == "tokenizer.json":
+        return HfTokenizer(path.parent)
     if path.is_file() and path.suffix != ".json":
         return Tokenizer.load(path)
-    if path.is_dir() and (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file():
-        return Tokenizer.load(folder / "tokenizer.model")
-    if path.is_dir() or path.is_file():
-        return HfTokenizer(folder)
     raise InputError(f"no tokenizer at {path}: give a folder with a tokenizer.model or tokenizer.json, or such a file")
 
 
