@@ -90,6 +90,10 @@ def _dispatch(words: list[str]) -> dict | None:
     if flags and flags[0] in ("-h", "--help"):
         print(_usage_of(name, verb))
         return None
+    if name == "prepare" and flags[:1] == ["--inspect"]:
+        if len(flags) != 2:
+            raise InputError(f"`jaxmlm prepare --inspect` takes the folder of one token store, got {len(flags) - 1}")
+        return _function("jaxmlm.tools.inspect:inspect")(flags[1])
     target = verb.takes.split()[0]
     if not flags or flags[0].startswith("-"):
         got = f"got {flags[0]!r} first" if flags else "got nothing"
@@ -157,7 +161,7 @@ def _import(call: Call) -> dict:
 
 VERBS = {
     "study": Verb("CONFIG [--dry-run]", "the main job: a grid of maskings, one report", _study),
-    "prepare": Verb("CONFIG", "text to tokenizer to token shards", _prepare),
+    "prepare": Verb("CONFIG (or --inspect STORE)", "text to tokenizer to token shards; what is in one", _prepare),
     "pretrain": Verb("CONFIG", "one pre-training run; running it again resumes it", _pretrain),
     "finetune": Verb("CHECKPOINT --task NAME --data FOLDER", "fine-tune it on a GLUE task or SQuAD", _finetune),
     "evaluate": Verb("CHECKPOINT [--blimp FOLDER]", "score a checkpoint: held-out loss, BLiMP", _evaluate),

@@ -1,11 +1,14 @@
 """`audit` and `show` as a user types them, on the generated sample."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxmlm import cli
+from jaxmlm.data import Store
 from jaxmlm.masking import PRESETS
 
 QUICKSTART = str(Path(__file__).parent.parent / "configs" / "quickstart.py")
@@ -68,3 +71,29 @@ def test_show_prints_every_strategy_and_writes_a_page(workdir, capsys):
 def test_a_wrong_option_is_suggested(workdir, capsys):
     assert cli.main(["audit", QUICKSTART, "--small", "--presets", "spanber", "--workdir", str(workdir)]) == 2
     assert "did you mean spanbert" in capsys.readouterr().err
+
+
+def test_what_is_in_a_store(workdir, capsys):
+    """Beside counts that are made of the whole stream at once."""
+    store = Store(workdir / "store")
+    assert cli.main(["prepare", "--inspect", str(workdir / "store"), "--json"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    found = json.loads(out[-1])
+    tokens = store.tokens("train")[np.arange(len(store.tokens("train")))]
+    texts = "".join(chr(0x4E00 + i) for i in tokens).split(chr(0x4E00 + store.tokenizer.sep_id))[:-1]
+    assert found["train"]["tokens"] == len(tokens) and found["train"]["documents"] == len(texts)
+    assert found["train"]["lengths"]["65"] == sum(65 <= len(text) < 129 for text in texts)
+    assert sum(found["train"]["lengths"].values()) == len(texts)
+    piece, share = found["train"]["top"][0]
+    best = Counter("".join(texts)).most_common(1)[0]
+    assert store.tokenizer.pieces([ord(best[0]) - 0x4E00]) == [piece]
+    assert share == pytest.approx(best[1] / len(tokens), abs=1e-5)
+    assert found["train"]["unknown"] == pytest.approx((tokens == 1).mean(), abs=1e-6)
+    start = next(line for line in out if line.startswith("at 0: "))
+    assert start == "at 0: " + store.tokenizer.decode(tokens[:64].tolist())
+
+
+@pytest.mark.parametrize("words", [["no/such/store"], [], ["a", "b"]])
+def test_a_store_that_is_none_is_not_inspected(words, capsys):
+    assert cli.main(["prepare", "--inspect", *words]) == cli.WRONG_INPUT
+    assert len(capsys.readouterr().err.splitlines()) == 1
