@@ -69,9 +69,9 @@ def test_an_empty_file(tmp_path):
 
 
 @pytest.mark.parametrize("kind", PACK)
-def test_bytes_that_are_not_utf8_name_their_line(tmp_path, kind):
+def test_bytes_that_are_not_utf8_name_their_place(tmp_path, kind):
     path = write(tmp_path, f"a.{kind}", PACK[kind](b"one\n\nthr\xe9e\n"))
-    with pytest.raises(InputError, match=rf"a\.{kind}, line 3: not UTF-8 text .*byte 3 "):
+    with pytest.raises(InputError, match=rf"a\.{kind}, line 3: not UTF-8 text .*byte 8 of the file"):
         list(documents([path]))
 
 

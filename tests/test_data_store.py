@@ -9,6 +9,7 @@ import pytest
 
 from jaxmlm.data import Data, Store, Tokenizer, build
 from jaxmlm.data import store as module
+from jaxmlm.data.sources import Source
 from jaxmlm.errors import InputError
 
 DATA = Data(text="mine", vocab=50, valid=0.2, length=16)
@@ -24,7 +25,7 @@ TEXTS = texts(120)
 
 
 def built(folder, texts=TEXTS, data=DATA) -> Store:
-    return build(folder, data, lambda: iter(texts), [{"file": "mine"}])
+    return build(folder, data, [Source(lambda: iter(texts), [{"file": "mine"}])])
 
 
 def contents(folder):
@@ -98,7 +99,7 @@ def test_a_build_that_dies_leaves_nothing(tmp_path):
             yield text
 
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path / "new" / "store", DATA, documents, [])
+        build(tmp_path / "new" / "store", DATA, [Source(documents, [])])
     assert len(calls) == 2 and list(tmp_path.iterdir()) == []
     (tmp_path / "store.part").mkdir()  # what a kill -9 leaves
     (tmp_path / "store.part" / "train-00007.bin").write_bytes(b"left over")
@@ -166,12 +167,53 @@ def test_settings_out_of_range(field, value):
 
 
 def test_a_ready_tokenizer_is_taken_as_it_is(tmp_path):
-    build(tmp_path / "first", DATA, lambda: iter(TEXTS), [])
+    build(tmp_path / "first", DATA, [Source(lambda: iter(TEXTS), [])])
     ready = replace(DATA, tokenizer=str(tmp_path / "first"), vocab=9_999, lowercase=False)  # neither counts any more
-    store = build(tmp_path / "second", ready, lambda: iter(TEXTS), [])
+    store = build(tmp_path / "second", ready, [Source(lambda: iter(TEXTS), [])])
     assert np.array_equal(store.tokens("train"), Store(tmp_path / "first").tokens("train"))
     store.check(replace(ready, tokenizer=str(tmp_path / "second" / "tokenizer.model")))  # the same model elsewhere
     with pytest.raises(InputError, match="data.vocab"):
         store.check(DATA)
     with pytest.raises(InputError, match="no tokenizer at"):
         replace(DATA, tokenizer=str(tmp_path / "none")).content()
+
+
+def test_texts_are_mixed_by_their_share_of_the_tokens(tmp_path):
+    marked = {name: [f"{name} {text}" for text in texts(count, seed=1)] for name, count in (("red", 90), ("big", 400))}
+    data = replace(DATA, text="red, big", weights=(0.25, 0.75), valid=0.01)
+    sources = [Source(lambda name=name: iter(marked[name]), [{"file": name}]) for name in ("red", "big")]
+    store = build(tmp_path / "store", data, sources)
+    taken, total = store.manifest["mix"], store.manifest["train"]["tokens"] + store.manifest["valid"]["tokens"]
+    assert sum(taken.values()) == total and abs(taken["red"] / total - 0.25) < 0.01
+    first = [text.split()[0] for text in split(store, "train")]
+    assert 0.15 < first[:40].count("red") / 40 < 0.35  # all the way, not one after the other
+    assert 85 < first.count("red") <= 90 and first.count("big") < 300  # ended with the first text that did
+    assert store.manifest["source"] == [{"file": "red"}, {"file": "big"}]
+    in_turn = build(tmp_path / "turn", replace(data, weights=()), sources)
+    assert [text.split()[0] for text in split(in_turn, "train")] == sorted(
+        [text.split()[0] for text in split(in_turn, "train")], reverse=True
+    )
+    assert "mix" not in in_turn.manifest
+    with pytest.raises(InputError, match=r"data.weights \[0.25, 0.75\], this run wants \[0.5, 0.5\]"):
+        store.check(replace(data, weights=(0.5, 0.5)))
+
+
+@pytest.mark.parametrize(("weights", "message"), [((1.0,), "one weight for each"), ((1.0, 0.0), "got 0")])
+def test_weights_that_fit_no_text(weights, message):
+    with pytest.raises(InputError, match=message):
+        Data(text="a, b", weights=weights)
+
+
+def test_a_text_that_changed_is_not_served_from_the_old_store(tmp_path):
+    from jaxmlm.tasks.mlm import open_store
+
+    file = tmp_path / "text.txt"
+    file.write_text("\n".join(TEXTS))
+    data = replace(DATA, text=str(file), layout="line", vocab=40)
+    made = open_store(data, tmp_path).manifest
+    assert open_store(data, tmp_path).manifest == made
+    file.write_text("\n".join(TEXTS[:-1]))
+    with pytest.raises(InputError, match="text.txt of [0-9,]+ bytes was not in it"):
+        open_store(data, tmp_path)
+    file.unlink()
+    assert open_store(data, tmp_path).manifest == made  # a store may travel without its text

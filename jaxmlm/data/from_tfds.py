@@ -7,16 +7,17 @@ import re
 import socket
 import urllib.parse
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxmlm.data.sources import Source
 from jaxmlm.errors import InputError
 
 PREFIX = "tfds:"
 
 
-def opened(text: str, field: str) -> tuple[Callable[[], Iterator[str]], list[dict]]:
+def opened(text: str, field: str) -> Source:
     """The documents of `tfds:NAME[/CONFIG][:VERSION][:SPLIT]` (the split is train if not given), and what they are.
 
     The data set is prepared first where it is not there yet, as array_record, below $TFDS_DATA_DIR
@@ -46,7 +47,7 @@ def opened(text: str, field: str) -> tuple[Callable[[], Iterator[str]], list[dic
             yield plain(found)
 
     info = {"file": text, "version": str(builder.version), "documents": builder.info.splits[split].num_examples}
-    return read, [info]
+    return Source(read, [info])
 
 
 def plain(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Documents out of text files."""
+"""Documents out of text files, and several texts mixed into one."""
 
 import glob
 import gzip
@@ -7,15 +7,43 @@ import io
 import json
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import zstandard
 
 from jaxmlm.errors import InputError
 
 Layout = Literal["blank-line", "line", "file", "jsonl"]
+Item = TypeVar("Item")
+
+
+class Source(NamedTuple):
+    """A text: how its documents are read, each time the same ones, and what the manifest of a store says of it."""
+
+    documents: Callable[[], Iterator[str]]
+    about: list[dict[str, Any]]
+
+
+def mixed(streams: Sequence[Iterator[Item]], weights: Sequence[float], size: Callable[[Item], int]) -> Iterator[Item]:
+    """Items of several streams in turn, so that the sizes taken from them keep to the weights all the way.
+
+    The next item is of the stream that is furthest behind its weight; when that one has ended, so has the mix. Each
+    share of the whole is off by less than the largest item.
+
+    >>> "".join(mixed([iter("aaaa"), iter("bbbb")], [3.0, 1.0], len))
+    'abaaab'
+    """
+    taken = [0] * len(streams)
+    while True:
+        due = min(range(len(streams)), key=lambda i: taken[i] / weights[i])
+        try:
+            item = next(streams[due])
+        except StopIteration:
+            return
+        taken[due] += size(item)
+        yield item
 
 
 def files(text: str) -> list[Path]:
@@ -49,7 +77,7 @@ def documents(paths: list[Path], layout: Layout = "blank-line", field: str = "te
 
     `blank-line`: documents are separated by blank lines; `line`: each line is one; `file`: each file is one;
     `jsonl`: each line is a JSON object whose `field` is one.
-    A byte-order mark and carriage returns are dropped; bytes that are not UTF-8 are an error that names the line.
+    A byte-order mark and carriage returns are dropped; bytes that are not UTF-8 are an error that says where.
     """
     for path in paths:
         pending: list[str] = []
@@ -83,16 +111,17 @@ def _of_json(line: str, field: str, where: str) -> str:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    number = 0
+    number = begin = 0
     try:
         with _open(path) as f:
             for raw in f:
                 number += 1
                 yield raw.decode("utf-8").lstrip("\ufeff").strip()
+                begin += len(raw)
     except UnicodeDecodeError as e:
         raise InputError(
-            f"{path}, line {number}: not UTF-8 text ({e.reason} at byte {e.start} of the line): convert it, for "
-            "example with iconv -t UTF-8"
+            f"{path}, line {number}: not UTF-8 text ({e.reason} at byte {begin + e.start} of the file): convert it, "
+            "for example with iconv -t UTF-8, or leave it out if it is no text at all"
         ) from e
     except (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as e:
         raise InputError(f"{path}, after line {number}: cannot be read ({e}): is the file whole?") from e

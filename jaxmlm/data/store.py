@@ -12,19 +12,21 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxmlm.data.hf_tokenizer import open_tokenizer
-from jaxmlm.data.sources import Layout, sha256
+from jaxmlm.data.sources import Layout, Source, mixed, sha256
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 
 SHARD = 1 << 28  # tokens
+CHUNK = 500  # documents that are encoded at once
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,10 @@ class Data:
     """The text to learn from, and how it is cut into tokens and rows."""
 
     text: str = "sample:20000"
-    """Text file or glob (plain, .gz, .xz, .zst), several separated by commas; tfds:NAME a data
-    set of TensorFlow Datasets; sample:N is N generated documents."""
+    """Text file or glob (plain, .gz, .xz, .zst); tfds:NAME a data set of TensorFlow Datasets;
+    sample:N is N generated documents. Several are separated by commas."""
+    weights: tuple[float, ...] = ()
+    """Mix the several texts: the share of each in tokens. The mix ends when one of them does."""
     layout: Layout = "blank-line"
     """What ends a document: a blank line, each line, the end of the file; jsonl: each line is a JSON object."""
     field: str = "text"
@@ -60,30 +64,44 @@ class Data:
             raise InputError(f"data.length must be at least 8 tokens; got {self.length}: try 128")
         if self.vocab < 16:
             raise InputError(f"data.vocab must be at least 16 pieces; got {self.vocab}: try 4096")
+        if self.weights and len(self.weights) != len(self.parts):
+            raise InputError(
+                f"data.weights are {len(self.weights)} and data.text names {len(self.parts)} texts "
+                f"({', '.join(self.parts)}): give one weight for each, or none to read one text after the other"
+            )
+        if wrong := [weight for weight in self.weights if not 0 < weight < float("inf")]:
+            raise InputError(f"data.weights must be positive numbers; got {wrong[0]:g}: leave that text out instead")
+
+    @property
+    def parts(self) -> list[str]:
+        """The texts that `text` names, one by one."""
+        return [part.strip() for part in self.text.split(",")]
 
     def content(self) -> dict:
         """What decides the bytes of the store (the length of a row does not, nor where the store lies)."""
         aside = {"store", "length", "tokenizer"}
-        if self.layout != "jsonl" and not self.text.startswith("tfds:"):
+        if self.layout != "jsonl" and not any(part.startswith("tfds:") for part in self.parts):
             aside.add("field")
+        if not self.weights:
+            aside.add("weights")
+        plain = asdict(self) | {"weights": list(self.weights)}
         if self.tokenizer is None:
-            return {key: value for key, value in asdict(self).items() if key not in aside}
+            return {key: value for key, value in plain.items() if key not in aside}
         aside |= {"vocab", "lowercase", "tokenizer_words"}
         ready = {"tokenizer": hashlib.sha256(open_tokenizer(self.tokenizer).model).hexdigest()}
-        return {key: value for key, value in asdict(self).items() if key not in aside} | ready
+        return {key: value for key, value in plain.items() if key not in aside} | ready
 
 
 def build(
     folder: Path,
     data: Data,
-    documents: Callable[[], Iterator[str]],
-    source: list[dict],
+    sources: list[Source],
     progress: Callable[[str, int, int], None] = lambda stage, documents, tokens: None,
 ) -> "Store":
     """Train the tokenizer, or take the ready one, and write the store; it appears whole under its name, or not at all.
 
-    `documents` is called once or twice, `source` describes the text in the manifest, `progress` is told (stage,
-    documents done, tokens done).
+    The sources are read one after the other, or mixed by `data.weights`, once or twice; the manifest tells what they
+    are and, of a mix, the tokens taken from each. `progress` is told (stage, documents done, tokens done).
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder} is there and is no token store: name another --data.store or --workdir")
@@ -91,22 +109,27 @@ def build(
     if data.tokenizer is not None:
         tokenizer = open_tokenizer(data.tokenizer)
     else:
-        tokenizer = Tokenizer.train(_first_words(documents(), data.tokenizer_words), data.vocab, data.lowercase)
+        texts = _joined([source.documents() for source in sources], data.weights, _words_in)
+        tokenizer = Tokenizer.train(_first_words(texts, data.tokenizer_words), data.vocab, data.lowercase)
     with _whole(folder) as part, ExitStack() as opened:
         tokenizer.save(part)
         dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
         splits = {name: opened.enter_context(_Writer(part, name, dtype)) for name in ("train", "valid")}
-        for chunk in _batched(documents(), 500):
-            for text, ids in zip(chunk, tokenizer.encode_batch(list(chunk)), strict=True):
-                splits["valid" if _hash(text) < data.valid * 2**64 else "train"].add([*ids, tokenizer.sep_id])
-            progress("tokens", *(sum(getattr(w, what) for w in splits.values()) for what in ("documents", "tokens")))
+        taken = [0] * len(sources)
+        encoded = [_encoded(i, source.documents(), tokenizer) for i, source in enumerate(sources)]
+        for number, (of, text, ids) in enumerate(_joined(encoded, data.weights, lambda item: len(item[2])), 1):
+            splits["valid" if _hash(text) < data.valid * 2**64 else "train"].add(ids)
+            taken[of] += len(ids)
+            if number % CHUNK == 0:
+                progress("tokens", number, sum(taken))
         manifest = {
             "format": 1,
             "dtype": dtype.name,
             "vocab": tokenizer.size,
             "tokenizer_sha256": hashlib.sha256(tokenizer.model).hexdigest(),
             "data": data.content(),
-            "source": source,
+            "source": [about for source in sources for about in source.about],
+            **({"mix": dict(zip(data.parts, taken, strict=True))} if data.weights else {}),
             **{name: writer.close() for name, writer in splits.items()},
         }
         least = 4 * data.length
@@ -311,14 +334,23 @@ def _whole(folder: Path) -> Iterator[Path]:
         raise
 
 
-def _first_words(texts: Iterable[str], words: int) -> Iterator[str]:
+def _joined(streams: list[Iterator], weights: Sequence[float], size: Callable[[Any], int]) -> Iterator:
+    return mixed(streams, weights, size) if weights else itertools.chain(*streams)
+
+
+def _words_in(text: str) -> int:
+    return text.count(" ") + 1
+
+
+def _first_words(texts: Iterator[str], words: int) -> Iterator[str]:
     for text in texts:
         yield text
-        words -= text.count(" ") + 1
+        words -= _words_in(text)
         if words <= 0:
             return
 
 
-def _batched(items: Iterator[str], size: int) -> Iterator[tuple[str, ...]]:
-    while chunk := tuple(itertools.islice(items, size)):
-        yield chunk
+def _encoded(of: int, texts: Iterator[str], tokenizer: Tokenizer) -> Iterator[tuple[int, str, list[int]]]:
+    while chunk := list(itertools.islice(texts, CHUNK)):
+        for text, ids in zip(chunk, tokenizer.encode_batch(chunk), strict=True):
+            yield of, text, [*ids, tokenizer.sep_id]

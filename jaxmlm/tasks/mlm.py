@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, Integer, Key
 
 from jaxmlm.data import Batches, Data, Store, Tokenizer, build, documents, from_tfds
 from jaxmlm.data.hf_tokenizer import open_tokenizer
-from jaxmlm.data.sources import files, fingerprint
+from jaxmlm.data.sources import Source, files, fingerprint
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masked, Masking, Phrases, PhraseUnits, Tokens, Vocab, mask_rows
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
@@ -38,6 +38,7 @@ def open_store(data: Data, workdir: Path, stage: str = "prepare", phrases: Phras
     if (folder / "manifest.json").is_file():
         store = Store(folder)
         store.check(data)
+        _check_files(store, data)
     else:
         store = _build_store(data, folder, stage)
     if phrases and not check_units(store, phrases):
@@ -46,23 +47,36 @@ def open_store(data: Data, workdir: Path, stage: str = "prepare", phrases: Phras
 
 
 def _build_store(data: Data, folder: Path, stage: str) -> Store:
-    if data.text.startswith("sample:"):
-        count = data.text.removeprefix("sample:")
-        if not count.isdecimal() or int(count) < 1:
-            raise InputError(f"data.text {data.text!r}: write sample:N with N generated documents, as sample:20000")
-        read, source = lambda: world.documents(0, int(count)), [{"file": data.text}]
-    elif data.text.startswith(from_tfds.PREFIX):
-        read, source = from_tfds.opened(data.text, data.field)
-    else:
-        paths = files(data.text)
-        read, source = lambda: documents(paths, data.layout, data.field), fingerprint(paths)
+    sources = [_source(data, part) for part in data.parts]
     with Log(None, stage, 0) as log:
-        return build(
-            folder,
-            data,
-            read,
-            source,
-            lambda what, n, tokens: log.show(n, {"tokens_done": tokens}),
+        return build(folder, data, sources, lambda what, n, tokens: log.show(n, {"tokens_done": tokens}))
+
+
+def _source(data: Data, text: str) -> Source:
+    if text.startswith("sample:"):
+        count = text.removeprefix("sample:")
+        if not count.isdecimal() or int(count) < 1:
+            raise InputError(f"data.text {text!r}: write sample:N with N generated documents, as sample:20000")
+        return Source(lambda: world.documents(0, int(count)), [{"file": text}])
+    if text.startswith(from_tfds.PREFIX):
+        return from_tfds.opened(text, data.field)
+    paths = files(text)
+    return Source(lambda: documents(paths, data.layout, data.field), fingerprint(paths))
+
+
+def _check_files(store: Store, data: Data) -> None:
+    """Refuse a store whose text files have changed since; files that are gone have not (a store travels alone)."""
+    try:
+        paths = [path for part in data.parts if ":" not in part for path in files(part)]
+    except InputError:
+        return
+    now = [(path.name, path.stat().st_size) for path in paths]
+    then = [(about["file"], about["bytes"]) for about in store.manifest["source"] if "bytes" in about]
+    if now != then:
+        name, size = next(((n, s) for n, s in now if (n, s) not in then), now[0] if now else ("none", 0))
+        raise InputError(
+            f"the token store {store.folder} was made of another text than {data.text!r} is now ({name} of {size:,} "
+            "bytes was not in it): delete the store to make it again, or name another --data.store"
         )
 
 

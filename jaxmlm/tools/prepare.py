@@ -21,7 +21,11 @@ def prepare(run: Run) -> dict[str, Any]:
         split["rows"] = split["tokens"] // (run.data.length - 1)
     for name, split in splits.items():
         print(f"{name}: " + ", ".join(f"{value:,} {what}" for what, value in split.items()), file=sys.stderr)
+    for text, tokens in store.manifest.get("mix", {}).items():
+        print(f"mixed in: {tokens:,} tokens of {text}", file=sys.stderr)
     shown = {"store": str(store.folder), "vocab": store.tokenizer.size, **splits}
+    if "mix" in store.manifest:
+        shown["mix"] = store.manifest["mix"]
     if phrases:
         entry = store.manifest["phrases"]
         print(describe_phrases(entry), file=sys.stderr)
