@@ -130,7 +130,7 @@ def _finetune(call: Call) -> dict:
 
 
 def _evaluate(call: Call) -> dict:
-    return _on_checkpoint(call, "jaxmlm.studies.finetune:evaluate", "jaxmlm.studies.finetune:Evaluate")
+    return _on_checkpoint(call, "jaxmlm.studies.evaluate:evaluate", "jaxmlm.studies.evaluate:Evaluate")
 
 
 def _report(call: Call) -> dict:

@@ -7,7 +7,8 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 
-from jaxmlm.studies.finetune import SAMPLE, Evaluate, Finetune
+from jaxmlm.studies.evaluate import Evaluate
+from jaxmlm.studies.finetune import SAMPLE, Finetune
 from jaxmlm.tasks.run import Run
 
 _EFFICIENCY = 0.35  # of the matrix-product peak; measured with 2 x 128 and 4 x 256 encoders on two CPU cores

@@ -1,4 +1,4 @@
-"""A checkpoint judged: fine-tuned on a task through the one training loop, or scored as it is."""
+"""A checkpoint fine-tuned on a task, through the one training loop."""
 
 import tempfile
 import time
@@ -15,10 +15,9 @@ from jaxmlm.models import Classifier, Model, SpanPredictor
 from jaxmlm.parallel import Mesh, make_mesh
 from jaxmlm.paths import hint
 from jaxmlm.samples import tasks as sample
-from jaxmlm.tasks import blimp, glue, squad
+from jaxmlm.tasks import glue, squad
 from jaxmlm.tasks.run import Loaded, load
 from jaxmlm.training import Loop, Optim, Task, train
-from jaxmlm.training import evaluate as judge
 
 SAMPLE = "sample:"
 """Named as a folder of task data: the generated one."""
@@ -55,18 +54,6 @@ class Finetune:
     def main(self) -> str:
         """The name of the task's main score."""
         return "f1" if self.task == "squad" else glue.TASKS[self.task].metrics[0]
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Scores without training."""
-
-    blimp: str = SAMPLE
-    """Folder with the BLiMP sets; sample: is the generated ones."""
-    pairs: int | None = 200
-    """Pairs of each set."""
-    batch: int = 256
-    """Masked copies in a model pass."""
 
 
 def folder_of(data: str) -> Path:
@@ -134,22 +121,3 @@ def make_task(loaded: Loaded, config: Finetune, seed: int) -> Task:
     if config.task == "squad":
         return squad.task(folder, loaded.tokenizer, init, stride=config.stride, **sizes)
     return glue.task(glue.TASKS[config.task], folder, loaded.tokenizer, init, **sizes)
-
-
-def evaluate(checkpoint: str, config: Evaluate) -> dict[str, Any]:
-    """Score a checkpoint on minimal pairs. Returns {"rows": one line of results}."""
-    mesh = make_mesh(Mesh())
-    with jax.set_mesh(mesh):
-        return {"rows": [minimal_pairs(load(checkpoint), config, mesh)]}
-
-
-def minimal_pairs(loaded: Loaded, config: Evaluate, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """BLiMP accuracy: a line of results."""
-    if loaded.kind != "mlm":
-        raise InputError(f"the model in {loaded.folder} has no masked-LM head ({loaded.kind}): evaluate needs one")
-    started = time.perf_counter()
-    folder = folder_of(config.blimp)
-    pairs = blimp.evaluation(folder, loaded.tokenizer, pairs_per_set=config.pairs, batch=config.batch)
-    scores = judge(pairs, loaded.model, mesh)
-    return {"stage": "blimp", "task": "blimp", "tuning_seed": None, "main": "accuracy", "scores": scores,
-            "seconds": round(time.perf_counter() - started, 2), "tokens": None, "tokens_per_second": None}  # fmt: skip

@@ -25,7 +25,8 @@ from jaxmlm.parallel import make_mesh
 from jaxmlm.paths import describe, replace_path
 from jaxmlm.studies import report as reports
 from jaxmlm.studies.estimate import Assumed, seconds_of
-from jaxmlm.studies.finetune import Evaluate, Finetune, check, folder_of, minimal_pairs, tune
+from jaxmlm.studies.evaluate import Evaluate, minimal_pairs
+from jaxmlm.studies.finetune import Finetune, check, folder_of, tune
 from jaxmlm.studies.statistics import label
 from jaxmlm.tasks import blimp
 from jaxmlm.tasks.mlm import open_store

@@ -16,7 +16,8 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking
 from jaxmlm.models import EncoderConfig
 from jaxmlm.samples import world
-from jaxmlm.studies.finetune import Evaluate, Finetune, evaluate, finetune
+from jaxmlm.studies.evaluate import Evaluate, evaluate
+from jaxmlm.studies.finetune import Finetune, finetune
 from jaxmlm.tasks.run import Run, load, pretrain
 from jaxmlm.training import Loop
 
