@@ -276,6 +276,22 @@ def test_the_log_and_the_judgements(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["log.jsonl"]  # save_every = 0
 
 
+def test_the_last_judgements_write_their_predictions(tmp_path):
+    """What `save` gets is what `score` gets: in order, without padding rows; judgements under way write nothing."""
+    saved: list[Path] = []
+
+    def save(outputs: dict[str, np.ndarray], folder: Path) -> None:
+        saved.append(folder)
+        np.save(folder / "rows.npy", outputs["rows"])
+
+    (judge,) = counting_eval([]).values()
+    evals = {"judge": judge._replace(save=save), "silent": judge}
+    done = train(linear_task(evals=evals), OPTIM, Loop(4, 8, save_every=0, eval_every=2), devices(1, 1, 1),
+                 predictions=tmp_path / "said")  # fmt: skip
+    assert saved == [tmp_path / "said"] and len(list(saved[0].iterdir())) == 1
+    assert np.load(saved[0] / "rows.npy").mean() == pytest.approx(done.evals["judge"]["mean"])
+
+
 def test_no_steps_save_and_judge_the_initial_model(tmp_path):
     calls: list[int] = []
     task, loop = linear_task(evals=counting_eval(calls)), Loop(0, 8, seed=9)

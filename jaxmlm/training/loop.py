@@ -65,8 +65,11 @@ def train(
     mesh: jax.sharding.Mesh,
     folder: Path | None = None,
     stage: str = "train",
+    predictions: Path | None = None,
 ) -> Trained:
     """Train a task to its last step, from the newest checkpoint in `folder` if there is one.
+
+    The judgements at the end write their prediction files (see `Eval.save`) into `predictions`.
 
     Same versions and same device layout: the resumed run is bit for bit the uninterrupted one, for a step depends
     on the state and its own number only.
@@ -123,7 +126,7 @@ def train(
 
         if checkpoints is not None and loop.steps == 0 and checkpoints.latest() is None:
             checkpoints.save(state)
-        evals = _judge(task, judges, state, mesh, log, loop.steps)
+        evals = _judge(task, judges, state, mesh, log, loop.steps, predictions)
     return Trained(state, evals, loss, clock.total, done_tokens)
 
 
@@ -143,8 +146,16 @@ def _batches(task: Task, first: int, last: int, mesh: jax.sharding.Mesh) -> Iter
             yield step, batch
 
 
-def _judge(task: Task, judges: dict, state: TrainState, mesh: jax.sharding.Mesh, log: Log, step: int) -> dict:
-    scores = {name: evaluate(task.evals[name], state.model, mesh, judge) for name, judge in judges.items()}
+def _judge(
+    task: Task,
+    judges: dict,
+    state: TrainState,
+    mesh: jax.sharding.Mesh,
+    log: Log,
+    step: int,
+    predictions: Path | None = None,
+) -> dict:
+    scores = {name: evaluate(task.evals[name], state.model, mesh, judge, predictions) for name, judge in judges.items()}
     for name, score in scores.items():
         log.record({"step": step, "eval": name, **{k: round(v, 5) for k, v in score.items()}}, step)
     return scores

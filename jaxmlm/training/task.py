@@ -1,6 +1,7 @@
 """What is learned and how it is judged: pure functions, like an optax transformation."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,12 +24,14 @@ class Eval(NamedTuple):
     """A held-out judgement.
 
     `batches()` yields batches with "weight" [B], 0 on padding rows, which the runner drops. `predict(model, batch)`
-    runs jitted and returns arrays [B, ...]. `score` gets them joined, in order, on the host.
+    runs jitted and returns arrays [B, ...]. `score` gets them joined, in order, on the host; so does `save`, which
+    writes them into an existing folder as prediction files, in the format of the task's official scripts.
     """
 
     batches: Callable[[], Iterator[Batch]]
     predict: Callable[[Model, Batch], dict[str, jax.Array]]
     score: Callable[[dict[str, np.ndarray]], dict[str, float]]
+    save: Callable[[dict[str, np.ndarray], Path], None] | None = None
 
 
 class Task(NamedTuple):
@@ -46,8 +49,17 @@ class Task(NamedTuple):
     epoch: int
 
 
-def evaluate(judge: Eval, model: Model, mesh: jax.sharding.Mesh, predict: Callable | None = None) -> dict[str, float]:
-    """Run one `Eval` over all its batches. `predict`: its jitted prediction, to keep it over several calls."""
+def evaluate(
+    judge: Eval,
+    model: Model,
+    mesh: jax.sharding.Mesh,
+    predict: Callable | None = None,
+    folder: Path | None = None,
+) -> dict[str, float]:
+    """Run one `Eval` over all its batches; with a `folder` its prediction files are written there.
+
+    `predict`: its jitted prediction, to keep it over several calls.
+    """
     predict = predict or jax.jit(judge.predict)
     outputs, weights = [], []
     for batch in judge.batches():
@@ -56,4 +68,8 @@ def evaluate(judge: Eval, model: Model, mesh: jax.sharding.Mesh, predict: Callab
         if len(outputs) > 2:  # keep the device busy, and only small results on it
             outputs[-3] = jax.device_get(outputs[-3])
     kept = np.concatenate(weights) > 0
-    return judge.score(jax.tree.map(lambda *parts: np.concatenate(parts)[kept], *jax.device_get(outputs)))
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts)[kept], *jax.device_get(outputs))
+    if folder is not None and judge.save is not None and jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        judge.save(joined, folder)
+    return judge.score(joined)
