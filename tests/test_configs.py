@@ -1,4 +1,4 @@
-"""The paper's studies, shrunk: the telling cells of each pre-train from its own config."""
+"""Studies of the shipped configs, shrunk: the telling cells of each pre-train from its own config."""
 
 from pathlib import Path
 
@@ -9,9 +9,10 @@ from jaxmlm.paths import replace_path
 from jaxmlm.studies.study import cells_of
 from jaxmlm.tasks.run import pretrain, read_rows
 
-PAPER = Path(__file__).parent.parent / "configs" / "paper"
+CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL = {
     "data.text": "sample:400",
+    "data.vocab": 700,
     "data.length": 24,
     "data.valid": 0.05,
     "model.layers": 1,
@@ -23,10 +24,11 @@ SMALL = {
     "loop.log_every": 1,
 }
 CELLS = {
-    "strategies": "phrases",
-    "corruption_vs_prediction": "20% hidden 40% predicted (2 rows)",
-    "replacement": "80-10-10",
-    "schedules": "step 0.30 to 0.15",
+    "paper/strategies": "phrases",
+    "paper/corruption_vs_prediction": "20% hidden 40% predicted (2 rows)",
+    "paper/replacement": "80-10-10",
+    "paper/schedules": "step 0.30 to 0.15",
+    "wiki_gpu": 0.4,
 }
 
 
@@ -37,7 +39,7 @@ def store(tmp_path_factory) -> str:
 
 @pytest.mark.parametrize("name", CELLS)
 def test_a_small_cell_of_each_study_trains(name, store, tmp_path):
-    study = config.load(PAPER / f"{name}.py")
+    study = config.load(CONFIGS / f"{name}.py")
     cell = next(cell for cell in cells_of(study) if CELLS[name] in cell.values.values())
     run = cell.run
     for path, value in {**SMALL, "data.store": store, "workdir": str(tmp_path / "run")}.items():
