@@ -203,6 +203,30 @@ def test_weight_decay_is_for_tables_and_kernels_alone():
     assert not updates.bias[...].any()
 
 
+@pytest.mark.mesh(data=2, fsdp=2, tensor=2)
+def test_a_lower_layer_learns_more_slowly():
+    """Rates 1/2 and 1/4 of the head's for the layers of two, from the top, 1/8 for the embeddings."""
+    config = EncoderConfig(layers=2, width=16, heads=2)
+    model = jax.jit(lambda key: Classifier(Encoder(config, 40, key), 2, key))(jax.random.key(0))
+
+    def moved(decay: float) -> Any:
+        optimizer = Optim(0.1, warmup=0.0, layer_decay=decay).transformation(10)
+        step = jax.jit(lambda model: optimizer.update(model, optimizer.init(model), model)[0])
+        return step(model)
+
+    ratio = jax.tree.map(lambda a, b: a / jnp.where(b == 0, 1, b), moved(0.5), moved(1.0))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(ratio):
+        name = jax.tree_util.keystr(path)
+        share = {"encoder": 1 / 8, "final_norm": 1 / 2}
+        expected = next((share[part] for part in ("final_norm", "encoder") if part in name), 1.0)
+        rates = [1 / 4, 1 / 2] if "blocks" in name else [expected]
+        for part, rate in zip(leaf if "blocks" in name else [leaf], rates, strict=True):
+            found = np.asarray(part)
+            assert np.allclose(found[found != 0], rate), name
+    with pytest.raises(InputError, match=r"layer_decay is 1.5"):
+        Optim(layer_decay=1.5)
+
+
 def test_loss_and_gradient_are_sum_over_count(tmp_path):
     task = linear_task(drop=0.0)
     optimizer = optax.sgd(1.0)

@@ -1,9 +1,11 @@
 """The optimiser: AdamW with warm-up and linear decay, as the paper (after Izsak et al. 2021)."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxmlm.errors import InputError
@@ -22,6 +24,8 @@ class Optim:
     b1: float = 0.9
     b2: float = 0.98
     epsilon: float = 1e-6
+    layer_decay: float = 1.0
+    """For fine-tuning: each layer's rate is this share of that of the layer above it; the head has the whole rate."""
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0 or not 0 <= self.warmup <= 1:
@@ -29,6 +33,8 @@ class Optim:
                 f"optim: learning_rate must be above 0 and warmup between 0 and 1; got {self.learning_rate:g} and "
                 f"{self.warmup:g}"
             )
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(f"optim.layer_decay is {self.layer_decay:g}: it must be above 0 and at most 1")
 
     def schedule(self, steps: int) -> optax.Schedule:
         """The learning rate at a step of a run of this many steps."""
@@ -44,14 +50,36 @@ class Optim:
         adamw = optax.adamw(
             self.schedule(steps), self.b1, self.b2, self.epsilon, weight_decay=self.weight_decay, mask=decayed
         )
+        if self.layer_decay < 1:
+            adamw = optax.chain(adamw, optax.stateless(partial(_by_layer, self.layer_decay)))
         return optax.apply_if_finite(adamw, max_consecutive_errors=steps)
+
+
+def _by_layer(decay: float, updates: Any, _: Any) -> Any:
+    """Updates of the last layer times `decay`, of the one below times its square, of the embeddings a power more."""
+    paths = jax.tree_util.tree_leaves_with_path(updates)
+    layers = next(leaf.shape[0] for path, leaf in paths if "blocks" in _names(path))
+    stacked = decay ** jnp.arange(layers, 0, -1.0)
+
+    def scaled(path: tuple, update: jax.Array) -> jax.Array:
+        names = _names(path)
+        if "blocks" in names:
+            return update * jax.lax.expand_dims(stacked, range(1, update.ndim))
+        if "encoder" not in names:
+            return update
+        return update * decay ** (1 if "final_norm" in names else layers + 1)
+
+    return jax.tree_util.tree_map_with_path(scaled, updates)
 
 
 def decayed(model: Any) -> Any:
     """Which parameters decay, by name: not those called bias or scale (stacked, they are matrices too)."""
 
     def is_decayed(path: tuple, _: Any) -> bool:
-        names = [getattr(part, "name", "") for part in path]
-        return not any(name.endswith(("bias", "scale")) for name in names)
+        return not any(name.endswith(("bias", "scale")) for name in _names(path))
 
     return jax.tree_util.tree_map_with_path(is_decayed, model)
+
+
+def _names(path: tuple) -> list[str]:
+    return [getattr(part, "name", "") for part in path]
