@@ -7,8 +7,9 @@ O(1). The last rows % batch rows of an epoch's order are left out; every epoch h
 from dataclasses import dataclass
 
 import numpy as np
-from grain.experimental import index_shuffle
+from numpy.lib.stride_tricks import sliding_window_view
 
+from jaxmlm.data.permutation import shuffled
 from jaxmlm.data.store import Store, Stream
 from jaxmlm.errors import InputError
 
@@ -71,19 +72,21 @@ class Batches:
         share = self.batch // self.hosts
         first = k * self.batch + self.host * share
         seed = (self.seed * 1_000_003 + epoch) % 2**32
-        index = [index_shuffle(i, max_index=self.rows - 1, seed=seed, rounds=4) for i in range(first, first + share)]
-        return self.take(np.array(index))
+        return self.take(shuffled(np.arange(first, first + share), self.rows, seed))
 
     def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """The rows with these ids."""
         width = self.length - 1
         ids = np.empty((len(index), self.length), np.int32)
         ids[:, 0] = self.cls_id
-        places = index[:, None] * width + np.arange(width)
-        ids[:, 1:] = self.tokens[places]
+        ids[:, 1:] = _runs(self.tokens, index * width, width)
         rows = {"ids": ids, "example": index.astype(np.int32)}
         if self.units is not None:
             # A row that starts within a word or phrase has the rest of it as a unit, not as a part of <cls>.
             rows["unit"] = np.full(ids.shape, 3, np.uint8)
-            rows["unit"][:, 2:] = self.units[places[:, 1:]]
+            rows["unit"][:, 2:] = _runs(self.units, index * width + 1, width - 1)
         return rows
+
+
+def _runs(tokens: np.ndarray | Stream, starts: np.ndarray, width: int) -> np.ndarray:
+    return tokens.runs(starts, width) if isinstance(tokens, Stream) else sliding_window_view(tokens, width)[starts]

@@ -246,17 +246,33 @@ class Stream:
     """Several shards as one array of tokens, of which only what is asked for is read."""
 
     def __init__(self, parts: list[np.ndarray]):
-        self.parts, self.starts = parts, np.cumsum([0, *map(len, parts)])
+        # Plain views: a slice of a memmap costs ten times as much as one of an array.
+        self.parts, self.starts = [np.asarray(part) for part in parts], np.cumsum([0, *map(len, parts)])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
         """The tokens at these places, in the shape of `index`."""
-        out = np.empty(index.shape, self.parts[0].dtype)
-        for part, start in zip(self.parts, self.starts[:-1], strict=True):
-            here = (index >= start) & (index < start + len(part))
-            out[here] = part[index[here] - start]
+        flat = index.ravel()
+        out, which = np.empty(flat.shape, self.parts[0].dtype), np.searchsorted(self.starts, flat, "right") - 1
+        order = np.argsort(which, kind="stable")
+        shards, first = np.unique(which[order], return_index=True)
+        for shard, here in zip(shards, np.split(order, first[1:]), strict=True):
+            out[here] = self.parts[shard][flat[here] - self.starts[shard]]
+        return out.reshape(index.shape)
+
+    def runs(self, starts: np.ndarray, width: int) -> np.ndarray:
+        """The `width` tokens from each of these places on, [B, width]."""
+        out = np.empty((len(starts), width), self.parts[0].dtype)
+        which = np.searchsorted(self.starts, starts, "right") - 1
+        for row, start, shard, at in zip(
+            out, starts.tolist(), which.tolist(), (starts - self.starts[which]).tolist(), strict=True
+        ):
+            part = self.parts[shard][at : at + width]
+            row[: len(part)] = part
+            if len(part) < width:
+                row[len(part) :] = self[np.arange(start + len(part), start + width)]
         return out
 
 
