@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmlm.models.layers import dropout, lift
 from jaxmlm.models.splash import splash, suits
-from jaxmlm.parallel import gathered, spec
+from jaxmlm.parallel import gathered, platform, spec
 
 Kernel = Literal["auto", "plain", "splash"]
 
@@ -91,7 +91,7 @@ def attend(
     On an accelerator without dropout JAX's own function, which it may fuse; else the einsums below, the reference. On
     the CPU they take half the time of that function: one transposition of each input, and the division comes last.
     """
-    if jax.default_backend() != "cpu" and (key is None or drop == 0.0):
+    if platform() != "cpu" and (key is None or drop == 0.0):
         return jax.nn.dot_product_attention(q, k, v, mask=visible)
     q, k, v = (x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))
     scores = jnp.einsum("BHLK,BHMK->BHLM", q, k).astype(jnp.float32)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from jaxmlm.errors import InputError
 from jaxmlm.models.attention import Attention, Kernel, Scene, places, rotary_angles, visibility
 from jaxmlm.models.layers import Activation, Dense, Dtype, LayerNorm, dropout, gelu
-from jaxmlm.parallel import spec
+from jaxmlm.parallel import platform, spec
 
 HOW_TRAINED = ("dropout", "attention_dropout", "attention", "dtype", "remat")
 """Options of an encoder that may differ between a checkpoint and what goes on from it."""
@@ -198,7 +198,7 @@ class Encoder(nnx.Module):
                 x, _ = block(x, (part, *jax.tree.map(lambda a, i=i: a[i], (keys, whole, normed))))
             return self.final_norm(x) if c.norm == "pre" else x
         # One compiled block on accelerators; on CPU unrolled, where a loop costs copies of its parameters.
-        unroll = c.layers if jax.default_backend() == "cpu" else 1
+        unroll = c.layers if platform() == "cpu" else 1
         stacked = (self.blocks, keys, whole, normed)
         x, _ = jax.lax.scan(block, x, stacked, unroll=unroll)
         return self.final_norm(x) if c.norm == "pre" else x

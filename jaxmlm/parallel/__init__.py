@@ -1,6 +1,6 @@
 """Devices, and which part of an array lives on which."""
 
-from jaxmlm.parallel.mesh import Mesh, make_mesh, place
+from jaxmlm.parallel.mesh import Mesh, make_mesh, place, platform
 from jaxmlm.parallel.rules import gathered, spec
 
-__all__ = ["Mesh", "gathered", "make_mesh", "place", "spec"]
+__all__ = ["Mesh", "gathered", "make_mesh", "place", "platform", "spec"]

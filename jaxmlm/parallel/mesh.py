@@ -36,6 +36,12 @@ def make_mesh(config: Mesh = Mesh(), devices: list | None = None) -> jax.shardin
     return jax.make_mesh(shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Explicit,) * 3, devices=devices)
 
 
+def platform() -> str:
+    """Of the devices that a program is traced for: "tpu" too where it is compiled ahead of time, beside no TPU."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def place(batch: Any, mesh: jax.sharding.Mesh) -> Any:
     """This host's rows of a batch (leading axis B) as arrays over the whole mesh."""
 
