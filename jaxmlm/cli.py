@@ -14,6 +14,8 @@ from jaxmlm import __version__
 from jaxmlm.errors import InputError
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED, PREEMPTED = 0, 1, 2, 130, 75
+HOSTS = ["--coordinator", "--processes", "--process", "--require", "--wait"]
+"""Options of the verbs that run on many hosts (parallel/hosts.py)."""
 
 
 class Verb(NamedTuple):
@@ -45,19 +47,26 @@ def main(argv: list[str] | None = None) -> int:
     jaxmlm 0.1.0
     0
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    code = _main(list(sys.argv[1:] if argv is None else argv))
+    if code and "jaxmlm.parallel.hosts" in sys.modules:
+        _function("jaxmlm.parallel.hosts:leave")(code)
+    return code
+
+
+def _main(words: list[str]) -> int:
     # Programs compiled once are found again by the next process: a study compiles the same few many times.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/jaxmlm/xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
     as_json = "--json" in words
     try:
         result = _dispatch([word for word in words if word != "--json"])
-        if as_json and result is not None:
-            print(json.dumps(_plain(result), allow_nan=False), flush=True)
-        elif result is not None:
-            _say(result)
         if result is None:
             return DONE
+        speaks = "jaxmlm.parallel.hosts" not in sys.modules or _function("jaxmlm.parallel.hosts:speaks")()
+        if as_json and speaks:
+            print(json.dumps(_plain(result), allow_nan=False), flush=True)
+        elif speaks:
+            _say(result)
         return PREEMPTED if result.get("preempted") else FAILED if result.get("ok") is False else DONE
     except SystemExit as exit:  # a --help printed on the way
         return exit.code if isinstance(exit.code, int) else DONE
@@ -98,7 +107,18 @@ def _dispatch(words: list[str]) -> dict | None:
     if not flags or flags[0].startswith("-"):
         got = f"got {flags[0]!r} first" if flags else "got nothing"
         raise InputError(f"`jaxmlm {name}` needs a {target}, {got}; write: jaxmlm {name} {verb.takes}")
-    return verb.run(Call(name, flags[0], flags[1:], dry_run))
+    call = Call(name, flags[0], flags[1:], dry_run)
+    return verb.run(_joined(call) if name in ON_MANY_HOSTS else call)
+
+
+def _joined(call: Call) -> Call:
+    """The call without the options about hosts, once this process has joined the others, if it is one of many."""
+    from jaxmlm.config import from_flags
+
+    own, rest = _split(call.flags, HOSTS)
+    if not {"-h", "--help"} & set(rest):
+        _function("jaxmlm.parallel.hosts:start")(from_flags(_function("jaxmlm.parallel.hosts:Hosts"), own))
+    return call._replace(flags=rest)
 
 
 def _study(call: Call) -> dict:
@@ -172,6 +192,7 @@ VERBS = {
     "show": Verb("CONFIG [--rates 0.15 0.4]", "sentences as each masking leaves them, in colour", _show),
     "report": Verb("WORKDIR", "draw a study's report again", _report),
 }
+ON_MANY_HOSTS = ("study", "prepare", "pretrain", "finetune", "evaluate")
 
 
 def _beside(call: Call, options: str, function: str) -> dict:
@@ -231,6 +252,9 @@ A masked-language-model laboratory: which masking rate is best for your text?
   {"jaxmlm VERB --help":46} what a verb takes
   {"jaxmlm --version":46} the version
   {"--json":46} print the result as one JSON object on the last line
+  {"--require tpu":46} refuse to fall back to the CPU (or gpu)
+  {"--coordinator HOST:PORT --processes N --process I":46}
+  {"":46} one of many hosts; Cloud TPU, GKE and Slurm say so by themselves
   {"JAXMLM_DEBUG=1":46} show the traceback of an error
 
 Exit codes: 0 done, 1 failed, 2 wrong input, 75 preempted (run it again)."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 
 from jaxmlm.errors import InputError
@@ -50,3 +51,24 @@ def place(batch: Any, mesh: jax.sharding.Mesh) -> Any:
         return jax.make_array_from_process_local_data(sharding, x)
 
     return jax.tree.map(put, batch)
+
+
+def mine(batch: Any) -> Any:
+    """Of a batch that every host has whole, the rows that are this host's to place."""
+    host, hosts = jax.process_index(), jax.process_count()
+    if hosts == 1:
+        return batch
+
+    def part(x: Any) -> Any:
+        if len(x) % hosts:
+            raise InputError(f"a batch of {len(x)} rows does not divide over {hosts} hosts: take a multiple")
+        return x[host * len(x) // hosts : (host + 1) * len(x) // hosts]
+
+    return jax.tree.map(part, batch)
+
+
+def fetch(arrays: Any) -> Any:
+    """Arrays of the whole mesh on every host, as NumPy's."""
+    if jax.process_count() == 1:
+        return jax.device_get(arrays)
+    return multihost_utils.process_allgather(arrays, tiled=True)

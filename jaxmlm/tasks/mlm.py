@@ -15,7 +15,7 @@ from jaxmlm.data.sources import Source, files, fingerprint
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masked, Masking, Phrases, PhraseUnits, Tokens, Vocab, mask_rows
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
-from jaxmlm.parallel import spec
+from jaxmlm.parallel import hosts, spec
 from jaxmlm.samples import world
 from jaxmlm.tasks.metrics import log_probability
 from jaxmlm.tasks.phrases import add_phrases, check_units, list_of
@@ -31,7 +31,15 @@ _DROPOUT = 0xFFFFFFFF  # an id that no example has
 
 
 def open_store(data: Data, workdir: Path, stage: str = "prepare", phrases: Phrases | None = None) -> Store:
-    """The token store of this configuration, made if it is not there; with `phrases` also the unit bits they give."""
+    """The token store of this configuration, made if it is not there; with `phrases` also the unit bits they give.
+
+    Of several hosts the first makes it; the others find it, or make the same where they do not share the disk.
+    """
+    with hosts.first_alone():
+        return _open_store(data, workdir, stage, phrases)
+
+
+def _open_store(data: Data, workdir: Path, stage: str, phrases: Phrases | None) -> Store:
     folder = Path(data.store) if data.store else workdir / "store"
     lowercase = open_tokenizer(data.tokenizer).lowers if data.tokenizer else data.lowercase
     ready = list_of(phrases, lowercase, folder) if phrases else None
@@ -140,9 +148,9 @@ def mlm_task(
     perplexity at the first of them.
     """
     tokenizer = store.tokenizer
-    hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
+    share = {"host": jax.process_index(), "hosts": jax.process_count()}
     units = isinstance(masking.units, PhraseUnits)
-    train = Batches.of(store, "train", data.length, batch, seed, **hosts, units=units)
+    train = Batches.of(store, "train", data.length, batch, seed, **share, units=units)
     vocab = vocab_of(store, masking)
 
     def init(key: jax.Array) -> MaskedLM:

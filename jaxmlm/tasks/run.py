@@ -21,7 +21,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking, SpanUnits
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM, interchange
 from jaxmlm.models.encoder import HOW_TRAINED
-from jaxmlm.parallel import Mesh, make_mesh
+from jaxmlm.parallel import Mesh, hosts, make_mesh
 from jaxmlm.paths import describe
 from jaxmlm.tasks.mlm import mlm_task, open_store
 from jaxmlm.tasks.phrases import phrases_of
@@ -103,9 +103,11 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     Returns {"workdir", "rows": the lines of results.jsonl: what pre-training cost, and the held-out scores}.
     """
     folder = Path(run.workdir)
+    hosts.agree("configurations", describe(replace(run, data=replace(run.data, store=None))))
     unclaimed(folder, "run.json", identity(run))
     if (folder / "DONE").exists():
         return {"workdir": str(folder), "rows": read_rows(folder / "results.jsonl")}
+    hosts.share(folder)
     mesh = make_mesh(run.mesh)
     with jax.set_mesh(mesh):
         start, whole = _start(run, jax.random.key(run.loop.seed)) if run.init else (None, run)

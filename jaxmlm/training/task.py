@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxmlm.models import Model
-from jaxmlm.parallel import place
+from jaxmlm.parallel import fetch, mine, place
 
 Batch = dict[str, Any]
 
@@ -64,11 +64,12 @@ def evaluate(
     outputs, weights = [], []
     for batch in judge.batches():
         weights.append(batch["weight"])
-        outputs.append(predict(model, place(batch, mesh)))
+        outputs.append(predict(model, place(mine(batch), mesh)))
         if len(outputs) > 2:  # keep the device busy, and only small results on it
-            outputs[-3] = jax.device_get(outputs[-3])
+            outputs[-3] = fetch(outputs[-3])
+    outputs[-2:] = map(fetch, outputs[-2:])
     kept = np.concatenate(weights) > 0
-    joined = jax.tree.map(lambda *parts: np.concatenate(parts)[kept], *jax.device_get(outputs))
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts)[kept], *outputs)
     if folder is not None and judge.save is not None and jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         judge.save(joined, folder)

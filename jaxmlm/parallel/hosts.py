@@ -1,0 +1,304 @@
+"""One program on many hosts: find the others, refuse those that differ, by name, and only then touch a device.
+
+JAX aborts the process when a coordinator does not answer or a host is missing. So the hosts meet once before that,
+on the coordinator's port, with plain sockets: each says who it is and which versions it has, process 0 tells
+everybody. What is wrong then is one line on each of them.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxmlm.errors import InputError
+from jaxmlm.parallel.fleets import Fleet, find
+
+PACKAGES = ("jaxmlm", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint")
+HEARTBEAT = 100  # seconds without a sign of life, after which JAX ends the other processes
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Which one of how many processes this is; Cloud TPU, GKE and Slurm tell it by themselves."""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where the processes meet."""
+    processes: int | None = None
+    """How many there are."""
+    process: int | None = None
+    """Which one this is, from 0."""
+    require: Literal["tpu", "gpu"] | None = None
+    """Refuse to run on anything else: without it JAX falls back to the CPU when the accelerator does not start."""
+    wait: float = 300.0
+    """Seconds to wait for the others."""
+
+    def __post_init__(self) -> None:
+        three = (self.coordinator, self.processes, self.process)
+        if three == (None, None, None):
+            return
+        if self.coordinator is None or self.processes is None or self.process is None:
+            raise InputError("--coordinator HOST:PORT, --processes N and --process I go together: give all three")
+        if not self.coordinator.rpartition(":")[2].isdecimal() or ":" not in self.coordinator:
+            raise InputError(f"--coordinator takes HOST:PORT, got {self.coordinator!r}: try {self.coordinator}:8482")
+        if not 0 <= self.process < self.processes:
+            raise InputError(
+                f"--process counts from 0 and is below --processes; got {self.process} of {self.processes}"
+            )
+
+
+class Member(NamedTuple):
+    """What one process tells the others when they meet."""
+
+    process: int
+    host: str
+    versions: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"host {self.process} ({self.host})"
+
+
+def start(hosts: Hosts = Hosts()) -> None:  # noqa: B008
+    """Join the other processes if this is one of many; must come before anything touches a device.
+
+    InputError on every host, with names: the coordinator does not answer, a host is missing or is there twice,
+    versions differ, or JAX does not see the accelerator that `require` names.
+    """
+    fleet = find()
+    if hosts.coordinator is not None and hosts.processes is not None and hosts.process is not None:
+        fleet = Fleet(hosts.coordinator, hosts.processes, hosts.process)
+    if fleet is not None and fleet.processes > 1 and not jax.distributed.is_initialized():
+        members = meet(fleet, Member(fleet.process, socket.gethostname(), versions()), hosts.wait)
+        compare([(member.name, member.versions) for member in members], "versions", "install the same on every host")
+        jax.distributed.initialize(
+            fleet.coordinator,
+            fleet.processes,
+            fleet.process,
+            initialization_timeout=int(hosts.wait),
+            heartbeat_timeout_seconds=HEARTBEAT,
+        )
+    if hosts.require is not None:
+        require(hosts.require)
+
+
+def require(platform: str) -> None:
+    """Refuse to run on anything but this platform, above all on the CPU that JAX falls back to without an error."""
+    try:
+        found, reason = jax.default_backend(), ""
+    except RuntimeError as error:
+        found, reason = "nothing", f" ({' '.join(str(error).split())[:200]})"
+    if found != platform:
+        raise InputError(
+            f"--require {platform}: JAX sees {found} here{reason}: `jaxmlm doctor` tells why; "
+            "leave out --require to run on what there is"
+        )
+
+
+def versions() -> dict[str, str]:
+    """The versions that must be equal on all hosts."""
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def meet(fleet: Fleet, me: Member, wait: float) -> list[Member]:
+    """All members of the fleet by process, told to each other on the coordinator's port."""
+    deadline = time.monotonic() + wait
+    answer = _gather(fleet, me, deadline, wait) if fleet.process == 0 else _tell(fleet, me, deadline, wait)
+    if "error" in answer:
+        raise InputError(answer["error"])
+    return [Member(*member) for member in answer["members"]]
+
+
+def _gather(fleet: Fleet, me: Member, deadline: float, wait: float) -> dict[str, Any]:
+    """Process 0: hear everybody, then tell everybody what was heard."""
+    try:
+        server = socket.create_server(("", fleet.port), backlog=fleet.processes)
+    except OSError as error:
+        raise InputError(
+            f"port {fleet.port} of this host cannot be opened ({error.strerror}): name another in --coordinator"
+        ) from error
+    members, lines = {0: me}, []
+    answer: dict[str, Any] = {}
+    with server, contextlib.ExitStack() as opened:
+        while len(members) < fleet.processes and not answer:
+            server.settimeout(max(deadline - time.monotonic(), 0.001))
+            try:
+                connection, _ = server.accept()
+                line = opened.enter_context(opened.enter_context(connection).makefile("rw"))
+                connection.settimeout(10)
+                member = Member(*json.loads(line.readline()))
+            except TimeoutError:
+                if time.monotonic() < deadline:
+                    continue  # somebody who connected and said nothing
+                missing = ", ".join(fleet.name(i) for i in range(fleet.processes) if i not in members)
+                answer = {
+                    "error": f"{fleet.processes - len(members)} of {fleet.processes} hosts did not come within "
+                    f"{wait:.0f} s: {missing}: start the same command on every host"
+                }
+            except (OSError, ValueError, TypeError):
+                continue  # not one of us
+            else:
+                lines.append(line)
+                if member.process in members or not 0 <= member.process < fleet.processes:
+                    answer = {
+                        "error": f"{member.name} gave a --process that is taken or not below --processes "
+                        f"{fleet.processes}: number the hosts from 0, each once"
+                    }
+                members[member.process] = member
+        answer = answer or {"members": [members[i] for i in range(fleet.processes)]}
+        for line in lines:
+            with contextlib.suppress(OSError):  # it has gone meanwhile: JAX will miss it
+                print(json.dumps(answer), file=line, flush=True)
+    return answer
+
+
+def _tell(fleet: Fleet, me: Member, deadline: float, wait: float) -> dict[str, Any]:
+    """Every other process: tell process 0, hear about everybody."""
+    why: object = "no answer"
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            # Process 0 answers when all have come, or when its own wait is over: a little after ours may be.
+            with socket.create_connection((fleet.address, fleet.port), timeout=left) as connection:
+                connection.settimeout(left + 10)
+                with connection.makefile("rw") as line:
+                    print(json.dumps(me), file=line, flush=True)
+                    return json.loads(line.readline())
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+        time.sleep(min(0.5, max(deadline - time.monotonic(), 0)))
+    raise InputError(
+        f"the coordinator {fleet.coordinator} does not answer after {wait:.0f} s ({why}): start the same command on "
+        "every host, process 0 on that one, and let the port through"
+    )
+
+
+def compare(told: list[tuple[str, Mapping[str, Any]]], what: str, advice: str) -> None:
+    """Refuse hosts that differ: InputError with the first thing that does, and the names of those in the minority.
+
+    >>> compare([("host 0", {"jax": "1"}), ("host 1", {"jax": "1"}), ("host 2", {"jax": "2"})], "versions", "update")
+    Traceback (most recent call last):
+    jaxmlm.errors.InputError: the hosts have different versions: jax is 2 on host 2, and 1 on 2 others: update
+    """
+    for key in dict.fromkeys(key for _, values in told for key in values):
+        have = [(name, json.dumps(values.get(key))) for name, values in told]
+        usual, number = Counter(value for _, value in have).most_common(1)[0]
+        odd = [(name, value) for name, value in have if value != usual]
+        if odd:
+            value = odd[0][1]
+            names = [name for name, other in odd if other == value]
+            shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+            others = f"{number} others" if number > 1 else next(name for name, other in have if other == usual)
+            raise InputError(
+                f"the hosts have different {what}: {key} is {_plain(value)} on {shown}, and {_plain(usual)} on "
+                f"{others}: {advice}"
+            )
+
+
+def _plain(value: str) -> str:
+    return "missing" if value == "null" else value.strip('"')
+
+
+def agree(what: str, values: Mapping[str, Any]) -> None:
+    """Refuse to go on when hosts were given different configurations: one program cannot run on two of them."""
+    told = told_by_all({"host": socket.gethostname(), "values": dict(_flat(values))})
+    named = [(f"host {i} ({one['host']})", one["values"]) for i, one in enumerate(told)]
+    compare(named, what, "start the same command on every host")
+
+
+def told_by_all(value: Any) -> list[Any]:
+    """What each process gives, by process; a plain JSON value."""
+    if jax.process_count() == 1:
+        return [value]
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    size = int(np.max(multihost_utils.process_allgather(np.int32(len(data)))))
+    padded = np.full(size, ord(" "), np.uint8)
+    padded[: len(data)] = data
+    return [json.loads(row.tobytes()) for row in np.asarray(multihost_utils.process_allgather(padded))]
+
+
+def share(folder: Path) -> None:
+    """Refuse a folder that not every host sees: a run's checkpoints are written by all of them into one."""
+    if jax.process_count() == 1:
+        return
+    probe = folder / f".seen-by-all-{told_by_all(time.time_ns())[0]}"
+    first = jax.process_index() == 0
+    fresh = [parent for parent in (folder, *folder.parents) if not parent.exists()] if first else []
+    if first:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+    told_by_all(None)
+    told = told_by_all({"host": socket.gethostname(), "seen": _appears(probe)})
+    if first:
+        probe.unlink()
+    if blind := [f"host {i} ({one['host']})" for i, one in enumerate(told) if not one["seen"]]:
+        for parent in fresh:
+            parent.rmdir()
+        raise InputError(
+            f"{folder} of host 0 ({told[0]['host']}) is not seen by {', '.join(blind[:4])}: the hosts do not share "
+            "that disk: name a --workdir in a mounted bucket or on a network disk"
+        )
+
+
+def _appears(path: Path) -> bool:
+    """Network disks show a new file a little later."""
+    for _ in range(20):
+        if path.exists():
+            return True
+        time.sleep(0.25)
+    return False
+
+
+@contextlib.contextmanager
+def first_alone() -> Iterator[None]:
+    """Process 0 runs the body, then all others do: they find what it has written, or write their own elsewhere."""
+    many, first = jax.process_count() > 1, jax.process_index() == 0
+    if many and not first:
+        told_by_all(None)
+    try:
+        yield
+    finally:  # after an error too: the others meet the same one
+        if many and first:
+            told_by_all(None)
+
+
+def speaks() -> bool:
+    """Whether this process is the one that logs and prints: process 0."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def leave(code: int) -> None:
+    """End this process at once if it is one of many: JAX's own exit would wait for the others, and abort.
+
+    Process 0 goes a little later: the others would abort when they miss it, and mostly they have failed alike.
+    """
+    if jax.distributed.is_initialized() and jax.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if jax.process_index() == 0:
+            time.sleep(2)
+        os._exit(code)
+
+
+def _flat(values: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{at}{key}.")
+        else:
+            yield at + key, value

@@ -1,0 +1,195 @@
+"""One of many: found in what clusters say, met on real sockets, refused by name, run as two processes."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from jaxmlm import cli
+from jaxmlm.errors import InputError
+from jaxmlm.parallel import hosts
+from jaxmlm.parallel.fleets import Fleet, find
+from jaxmlm.parallel.hosts import Hosts, Member
+
+SLURM = {"SLURM_JOB_ID": "4097", "SLURM_NTASKS": "4", "SLURM_PROCID": "2"}
+TINY = """
+from jaxmlm.data import Data
+from jaxmlm.models import EncoderConfig
+from jaxmlm.tasks.run import Run
+from jaxmlm.training import Loop
+def config():
+    return Run(data=Data(text="sample:300", vocab=300, length=16, valid=0.05),
+               model=EncoderConfig(layers=1, width=8, heads=2), loop=Loop(steps=2, batch=4, log_every=1))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def nothing(name: str) -> None:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({**SLURM, "SLURM_STEP_NODELIST": "node7"}, Fleet("node7:61441", 4, 2)),
+        ({**SLURM, "SLURM_STEP_NODELIST": "gpu-a[003-006,9],gpu-b"}, Fleet("gpu-a003:61441", 4, 2)),
+        ({**SLURM, "SLURM_STEP_NODELIST": "gpu-b,gpu-a[3,4]"}, Fleet("gpu-b:61441", 4, 2)),
+        ({**SLURM, "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "n"}, None),
+        ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}, Fleet("a:8482", 2, 1, ("a", "b"))),
+        ({"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, None),
+        (
+            {"TPU_WORKER_HOSTNAMES": "c,d", "TPU_WORKER_ID": "1", "MEGASCALE_NUM_SLICES": "3",
+             "MEGASCALE_SLICE_ID": "2", "MEGASCALE_COORDINATOR_ADDRESS": "a:8080"},
+            Fleet("a:8482", 6, 5),
+        ),
+    ],
+)  # fmt: skip
+def test_a_cluster_says_who_is_who(environment, expected):
+    assert find(environment, nothing) == expected
+
+
+def test_a_cloud_tpu_says_it_in_its_metadata():
+    said = {"agent-worker-number": "1", "worker-network-endpoints": "w:0:10.0.0.1,w:1:10.0.0.2"}
+    assert find({}, said.get) == Fleet("10.0.0.1:8482", 2, 1, ("10.0.0.1", "10.0.0.2"))
+    said["tpu-env"] = (
+        "ZONE: 'z'\nMEGASCALE_NUM_SLICES: '2'\nMEGASCALE_SLICE_ID: '1'\nMEGASCALE_COORDINATOR_ADDRESS: '10.0.9.9'\n"
+    )
+    assert find({}, said.get) == Fleet("10.0.9.9:8482", 4, 3)
+    assert find({"JAX_PLATFORMS": "cpu"}, said.get) is None
+    assert find({"TPU_SKIP_MDS_QUERY": "1"}, said.get) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"coordinator": "a:1"}, "go together"),
+        ({"coordinator": "a", "processes": 2, "process": 0}, "takes HOST:PORT, got 'a': try a:8482"),
+        ({"coordinator": "a:1", "processes": 2, "process": 2}, "counts from 0 and is below"),
+    ],
+)
+def test_wrong_options_are_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        Hosts(**given)
+
+
+def met(members: list[Member], processes: int, wait: float = 10.0) -> list:
+    """What each of these members hears when all of them start at once."""
+    port = free_port()
+
+    def one(member: Member):
+        try:
+            return hosts.meet(Fleet(f"localhost:{port}", processes, member.process, ("a", "b", "c")), member, wait)
+        except InputError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(len(members)) as pool:
+        return list(pool.map(one, members))
+
+
+def test_hosts_that_meet_hear_of_each_other():
+    members = [Member(i, f"h{i}", {"jax": "1"}) for i in (2, 0, 1)]
+    assert met(members, 3) == [[members[1], members[2], members[0]]] * 3
+
+
+def test_a_host_that_is_missing_is_named_on_all_others():
+    heard = met([Member(0, "h0", {}), Member(2, "h2", {})], 3, wait=1.0)
+    assert heard[0] == (
+        "1 of 3 hosts did not come within 1 s: host 1 (b): start the same command on every host"
+    )  # fmt: skip
+    assert heard[1] in (heard[0], heard[1]) and "did not come" in heard[1] or "does not answer" in heard[1]
+
+
+def test_a_number_given_twice_is_refused_by_name():
+    heard = met([Member(0, "h0", {}), Member(1, "h1", {}), Member(1, "h1", {})], 4, wait=5.0)
+    assert "host 1 (h1) gave a --process that is taken" in heard[0]
+
+
+def test_a_stranger_on_the_port_is_ignored():
+    port, me = free_port(), Member(0, "h0", {})
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(hosts.meet, Fleet(f"localhost:{port}", 2, 0), me, 10.0)
+        while True:
+            try:
+                with socket.create_connection(("localhost", port)) as stranger:
+                    stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+        other = Member(1, "h1", {"jax": "1"})
+        assert hosts.meet(Fleet(f"localhost:{port}", 2, 1), other, 10.0) == [me, other] == first.result()
+
+
+def test_a_coordinator_that_does_not_answer_is_one_line(capsys):
+    port = free_port()
+    words = ["--coordinator", f"localhost:{port}", "--processes", "2", "--process", "1", "--wait", "1"]
+    assert cli.main(["pretrain", "nowhere.py", *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"jaxmlm: the coordinator localhost:{port} does not answer after 1 s (Connection refused)")
+    assert said.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_one_line():
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"port {port} of this host cannot be opened"):
+            hosts.meet(Fleet(f"localhost:{port}", 2, 0), Member(0, "h0", {}), 1.0)
+
+
+def test_the_minority_is_what_differs():
+    told = [(f"host {i}", {"jax": "1", "flax": "1"}) for i in range(6)]
+    told[3] = ("host 3", {"jax": "1"})
+    with pytest.raises(InputError, match="flax is missing on host 3, and 1 on 5 others: install"):
+        hosts.compare(told, "versions", "install the same")
+    hosts.compare(told[:3], "versions", "")
+
+
+def test_a_fall_back_to_the_cpu_is_refused(capsys):
+    assert cli.main(["pretrain", "nowhere.py", "--require", "tpu"]) == 2
+    assert "--require tpu: JAX sees cpu here" in capsys.readouterr().err
+
+
+def two(tmp_path: Path, *words: str, second: tuple[str, ...] = ()) -> list[subprocess.CompletedProcess]:
+    """`jaxmlm pretrain` as two processes, the second with further words."""
+    (tmp_path / "tiny.py").write_text(TINY)
+    command = [sys.executable, "-m", "jaxmlm", "pretrain", "tiny.py", *words]
+    command += ["--coordinator", f"localhost:{free_port()}", "--processes", "2"]
+
+    def run(i: int) -> subprocess.CompletedProcess:
+        more = second if i else ()
+        return subprocess.run(
+            [*command, "--process", str(i), *more], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(run, range(2)))
+
+
+def test_two_processes_train_one_run_and_the_first_one_speaks(tmp_path):
+    first, other = two(tmp_path, "--json", "--workdir", "run")
+    assert (first.returncode, other.returncode) == (0, 0), first.stderr + other.stderr
+    rows = json.loads(first.stdout.splitlines()[-1])["rows"]
+    assert [row["stage"] for row in rows] == ["pretrain", "heldout"]
+    assert "jaxmlm" not in other.stdout and "rows" not in other.stdout and "pretrain" not in other.stderr
+    assert (tmp_path / "run" / "DONE").exists()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 2]
+
+
+def test_other_configurations_and_another_disk_are_refused_by_name(tmp_path):
+    name = socket.gethostname()
+    for done in two(tmp_path, "--workdir", "run", second=("--loop.steps", "3")):
+        assert done.returncode == 2
+        assert "the hosts have different configurations: loop.steps is 3 on host 1" in done.stderr
+        assert f"host 1 ({name})" in done.stderr and "and 2 on host 0" in done.stderr
+    assert not (tmp_path / "run").exists()
