@@ -17,7 +17,7 @@ def config(text: str = "data/*.txt.gz") -> Run:
         workdir="runs/large",
         data=Data(text=text, vocab=50_265, length=128, lowercase=False, tokenizer_words=50_000_000, valid=0.001),
         masking=Masking(rate=0.40),
-        model=preset("large", dtype="bfloat16", remat=True),
+        model=preset("large", dtype="bfloat16", remat="full"),
         optim=Optim(learning_rate=2e-3, warmup=0.06, weight_decay=0.01, b1=0.9, b2=0.98, epsilon=1e-6),
         loop=Loop(steps=23_000, batch=4096, save_every=1000, log_every=100),
     )

@@ -15,4 +15,4 @@ large = run_path(str(Path(__file__).with_name("large.py")))["config"]
 
 def config(text: str = "data/*.txt.gz") -> Run:
     """The text to learn from: Wikipedia and books in the paper."""
-    return replace(large(text), workdir="runs/medium", model=preset("medium", dtype="bfloat16", remat=True))
+    return replace(large(text), workdir="runs/medium", model=preset("medium", dtype="bfloat16", remat="full"))

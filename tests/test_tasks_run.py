@@ -223,3 +223,34 @@ def test_an_encoder_that_does_not_fit_is_refused(base, one_device, tmp_path, cha
     with pytest.raises(InputError, match=message):
         pretrain(Run(**{"workdir": str(tmp_path / "x"), "init": base.workdir, "data": base.data, **changes}))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_budget_is_measured_once_and_then_a_number_of_steps(base, tmp_path, monkeypatch):
+    """The number stands in run.json; a resume takes it from there, and says so when the budget is another."""
+    from jaxmlm.tasks import run as module
+
+    timed = []
+    real = module.steps_within
+    monkeypatch.setattr(
+        module, "steps_within", lambda *a, **k: timed.append(min(real(*a, **k, timed=2), 4)) or timed[-1]
+    )
+    run = replace(base, workdir=str(tmp_path / "run"), mesh=Mesh(8), loop=replace(base.loop, budget="10s"))
+    rows = pretrain(run)["rows"]
+    assert timed == [4] and rows[0]["tokens"] == 4 * 8 * 16 and max(losses(run.workdir)) == 4
+    (tmp_path / "run" / "DONE").unlink()
+    pretrain(run)
+    assert len(timed) == 1
+    with pytest.raises(InputError, match="loop.budget is '10s' there and '20s' here"):
+        pretrain(replace_path(run, "loop.budget", "20s"))
+
+
+def test_how_the_work_is_cut_up_may_change_in_a_resume(base, one_device, tmp_path):
+    """Also when an earlier version wrote it down as part of what the run is."""
+    folder = shutil.copytree(base.workdir, tmp_path / "old")
+    record = json.loads((folder / "run.json").read_text())
+    assert "remat" not in record["identity"]["model"] and "accumulate" not in record["identity"]["loop"]
+    record["identity"]["model"]["remat"] = record["config"]["model"]["remat"] = True
+    (folder / "run.json").write_text(json.dumps(record))
+    run = replace_path(replace(base, workdir=str(folder)), "loop.accumulate", 2)
+    assert pretrain(replace_path(run, "model.remat", "dots"))["rows"] == one_device["rows"]
+    assert load(folder).config.remat == "full"

@@ -1,7 +1,8 @@
 """One encoder with options: the paper's RoBERTa with pre-layer-norm by default; BERT, RoBERTa and ModernBERT too."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,10 @@ from jaxmlm.models.attention import Attention, Kernel, Scene, places, rotary_ang
 from jaxmlm.models.layers import Activation, Dense, Dtype, LayerNorm, dropout, gelu
 from jaxmlm.parallel import platform, spec
 
-HOW_TRAINED = ("dropout", "attention_dropout", "attention", "dtype", "remat")
+Remat = Literal["none", "dots", "full"]
+KEPT = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
+"""What `jax.checkpoint` keeps of a block; dots: the products with parameters, not the shares of the attention."""
+HOW_TRAINED = ("dropout", "attention_dropout", "attention", "dtype", "remat", "chunk")
 """Options of an encoder that may differ between a checkpoint and what goes on from it."""
 
 
@@ -64,11 +68,15 @@ class EncoderConfig:
     """Splash, the TPU's kernel for long rows without attention dropout; auto takes it there from 1,024 tokens on."""
     dtype: Dtype = "float32"
     """Type of the computation; parameters and the loss are float32 always."""
-    remat: bool = False
-    """Recompute the blocks in the backward pass: less memory, a third more work."""
+    remat: Remat = "none"
+    """What the backward pass computes again: nothing; all but the matrix products of a block (dots), whose outputs are
+    kept; whole blocks, of which only the input is kept (full: least memory, a third more work)."""
+    chunk: int | None = None
+    """Predictions of a row whose logits are made at a time; None: all, or what fits into a GiB a device."""
 
     def __post_init__(self) -> None:
-        least = dict.fromkeys(("layers", "width", "heads", "mlp", "most_positions", "window", "global_every"), 1)
+        counts = ("layers", "width", "heads", "mlp", "most_positions", "window", "global_every", "chunk")
+        least = dict.fromkeys(counts, 1)
         for name, low in {**least, "token_types": 0}.items():
             size = getattr(self, name)
             if size is not None and size < low:
@@ -87,6 +95,18 @@ class EncoderConfig:
                 + (" of even width (rotary positions)" if self.width % self.heads == 0 else "")
                 + ": change model.width or model.heads"
             )
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> "EncoderConfig":
+        """The encoder that a run.json describes, also one of an earlier version.
+
+        >>> EncoderConfig.read({"class": "EncoderConfig", "layers": 3, "remat": True}).remat
+        'full'
+        """
+        options = {name: value for name, value in plain.items() if name != "class"}
+        if isinstance(options.get("remat"), bool):  # as it was written before there was a choice
+            options["remat"] = "full" if options["remat"] else "none"
+        return cls(**options)
 
     def trained_like(self, other: "EncoderConfig") -> "EncoderConfig":
         """This encoder with the options of another that change how it is trained and not what it computes."""
@@ -191,7 +211,8 @@ class Encoder(nnx.Module):
                 scene = jax.tree.map(lambda a, b: jnp.where(is_whole, a, b), *scenes)._replace(whole=is_whole)
             return part(x, scene, key, is_normed), None
 
-        block = jax.checkpoint(block) if c.remat else block
+        if c.remat != "none":
+            block = jax.checkpoint(block, policy=KEPT[c.remat])
         keys = None if block_key is None else jax.random.split(block_key, c.layers)
         if isinstance(self.blocks, nnx.List):
             for i, part in enumerate(self.blocks):

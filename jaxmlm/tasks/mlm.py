@@ -161,13 +161,16 @@ def mlm_task(
         encoder_key, head_key = jax.random.split(key)
         return MaskedLM(Encoder(encoder, tokenizer.size, encoder_key), head_key)
 
+    def prepare(batch: Batch, key: jax.Array, step: jax.Array) -> Batch:
+        return mask(masking, key, batch, tokenizer, vocab, step)._asdict()
+
     def loss(model: Any, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[Mean, dict[str, Mean]]:
-        masked = mask(masking, key, batch, tokenizer, vocab, step)
+        masked = Masked(**batch)
         nats, right = _predictions(model, masked, jax.random.fold_in(key, _DROPOUT))
         count = masked.weights.sum()
         return Mean(nats.sum(), count), {"accuracy": Mean(right.sum(), count)}
 
-    return Task(init, loss, train.at, {"heldout": heldout(store, data, batch)}, train.rows // batch)
+    return Task(init, loss, train.at, {"heldout": heldout(store, data, batch)}, train.rows // batch, prepare)
 
 
 def heldout(store: Store, data: Data, batch: int) -> Eval:

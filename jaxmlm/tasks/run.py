@@ -8,7 +8,7 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from jaxmlm.parallel import Mesh, hosts, make_mesh
 from jaxmlm.paths import describe
 from jaxmlm.tasks.mlm import mlm_task, open_store
 from jaxmlm.tasks.phrases import phrases_of
-from jaxmlm.training import Checkpoints, Loop, Optim, train
+from jaxmlm.training import Checkpoints, Loop, Optim, Task, steps_within, train
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,13 @@ class Run:
         return replace(self.data, tokenizer=self.init) if self.init else self.data
 
 
+SAME_RUN = (
+    "workdir", "mesh", "data.store", "loop.save_every", "loop.eval_every", "loop.log_every", "loop.accumulate",
+    "model.remat", "model.chunk",
+)  # fmt: skip
+"""What may differ between two starts of one run."""
+
+
 class Loaded(NamedTuple):
     """A model read back: itself (`kind` is what its head is for), its tokenizer, its configuration, its folder.
 
@@ -86,15 +93,22 @@ class Loaded(NamedTuple):
 
 
 def identity(run: Run) -> dict[str, Any]:
-    """What makes two runs the same run: all that changes the result, not where or how often things are written."""
-    plain = describe(run)
-    for path in ("workdir", "mesh", "data.store", "loop.save_every", "loop.eval_every", "loop.log_every"):
-        *parents, name = path.split(".")
-        part = plain
-        for parent in parents:
-            part = part[parent]
-        del part[name]
-    return plain
+    """What makes two runs the same run: all that changes the result, not where or how often things are written.
+
+    Nor how the work is cut up, which changes the last bits at most, or with dropout which bits are drawn.
+    """
+    return _without(describe(run), SAME_RUN)
+
+
+def _without(plain: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """A dictionary of dictionaries without the entries at these dotted paths, where it has them."""
+    here = {path for path in paths if "." not in path}
+    deeper = {name: [path.partition(".")[2] for path in paths if path.startswith(name + ".")] for name in plain}
+    return {
+        name: _without(value, deeper[name]) if deeper[name] and isinstance(value, dict) else value
+        for name, value in plain.items()
+        if name not in here
+    }
 
 
 def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
@@ -115,7 +129,11 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     with jax.set_mesh(mesh):
         task = mlm_task(store, run.data, run.masking, whole.model, run.loop.batch, run.loop.seed, start)
     vocab = store.tokenizer.size if start is None else start.encoder.vocab
-    claim(folder, "run.json", identity(run), {"config": describe(whole), "vocab": vocab})
+    same = identity(run)
+    if run.loop.budget:
+        steps = _steps(run, task, mesh, folder)
+        run, whole = (replace(r, loop=replace(r.loop, steps=steps)) for r in (run, whole))
+    claim(folder, "run.json", same, {"config": describe(whole), "vocab": vocab})
     store.tokenizer.save(folder)
     started = time.perf_counter()
     done = train(task, run.optim, run.loop, mesh, folder, stage)
@@ -132,6 +150,13 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
         append_rows(folder / "results.jsonl", rows)
         (folder / "DONE").touch()
     return {"workdir": str(folder), "rows": rows}
+
+
+def _steps(run: Run, task: Task, mesh: Any, folder: Path) -> int:
+    """The steps that the budget of a run allows: as measured when it was started first."""
+    if (folder / "run.json").is_file():
+        return json.loads((folder / "run.json").read_text())["config"]["loop"]["steps"]
+    return steps_within(str(run.loop.budget), task, run.optim, mesh, run.loop.accumulate)
 
 
 def _start(run: Run, key: jax.Array) -> tuple[MaskedLM, Run]:
@@ -170,7 +195,7 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> Loaded:
             "--workdir of a pre-training"
         )
     about = json.loads((folder / "run.json").read_text())
-    config = EncoderConfig(**{key: value for key, value in about["config"]["model"].items() if key != "class"})
+    config = EncoderConfig.read(about["config"]["model"])
     config = config.trained_like(like) if like else config
     tokenizer = open_tokenizer(folder)
 
@@ -203,6 +228,7 @@ def unclaimed(folder: Path, name: str, identity: dict[str, Any]) -> None:
         raise InputError(f"{folder} holds a {other.removesuffix('.json')}: name another --workdir")
     if (folder / name).is_file():
         have = json.loads((folder / name).read_text())["identity"]
+        have = _without(have, SAME_RUN)  # an earlier version may have written them
         # A field that a later version has added stands where it had no name yet: at its default.
         usual = describe(Run())
         for where, old, new in _differences(have, json.loads(json.dumps(identity)), usual, ""):

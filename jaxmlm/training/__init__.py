@@ -1,5 +1,6 @@
 """The one training loop, for every objective: a new objective is a new `Task`."""
 
+from jaxmlm.training.budget import steps_within
 from jaxmlm.training.checkpoint import Checkpoints
 from jaxmlm.training.logs import Log
 from jaxmlm.training.loop import Loop, Trained, train
@@ -19,5 +20,6 @@ __all__ = [
     "TrainState",
     "Trained",
     "evaluate",
+    "steps_within",
     "train",
 ]

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import place
+from jaxmlm.training.budget import seconds
 from jaxmlm.training.checkpoint import Checkpoints
 from jaxmlm.training.logs import Log
 from jaxmlm.training.optim import Optim
@@ -33,6 +34,10 @@ class Loop:
     eval_every: int = 0
     """Held-out judgements this often; at the end always."""
     log_every: int = 50
+    accumulate: int = 1
+    """Parts of the batch that are worked off one after the other, for less memory."""
+    budget: str | None = None
+    """Train for about this long, as 24h or 90m: 50 steps are timed once, and `steps` becomes what fits."""
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch < 1 or self.log_every < 1:
@@ -40,6 +45,12 @@ class Loop:
                 f"loop: steps must be at least 0, batch and log_every at least 1; got {self.steps}, {self.batch}, "
                 f"{self.log_every}"
             )
+        if self.accumulate < 1 or self.batch % self.accumulate:
+            raise InputError(
+                f"loop.accumulate is {self.accumulate}: it must be at least 1 and divide loop.batch {self.batch}"
+            )
+        if self.budget is not None:
+            seconds(self.budget)
 
 
 @dataclass
@@ -75,7 +86,7 @@ def train(
     on the state and its own number only.
     """
     optimizer = optim.transformation(loop.steps)
-    learning_rate = jax.jit(optim.schedule(loop.steps))
+    learning_rate = jax.jit(optim.rate(loop.steps))
     judges = {name: jax.jit(judge.predict) for name, judge in task.evals.items()}
     # Closed whatever happens: a save under way is finished, also when the run is interrupted.
     saves = closing(Checkpoints(folder / "checkpoints")) if folder is not None and loop.save_every else nullcontext()
@@ -87,47 +98,51 @@ def train(
         if checkpoints is not None and checkpoints.latest() is not None:
             state = checkpoints.restore(state)
         first = int(state.step)
-        step_fn = make_step(task, optimizer)
-        clock, tokens, done_tokens = _Clock(), 0, 0
+        step_fn = make_step(task, optimizer, loop.accumulate)
+        clock, loss = _Clock(), float("nan")
         pending: list[dict[str, Mean]] = []
-        loss = float("nan")
+        due: tuple[int, int, list[dict[str, Mean]]] | None = None
+
+        def tell(done: int, tokens: int, metrics: list[dict[str, Mean]]) -> float:
+            """Log the mean of the steps up to `done`, of so many tokens each; their loss."""
+            means, timed = _means(metrics), len(metrics) - (done - len(metrics) == first)
+            speed = clock.lap(timed * tokens)
+            if not np.isfinite(means["loss"]):
+                raise FloatingPointError(f"the loss is {means['loss']} at step {done}: try a lower optim.learning_rate")
+            rates = {
+                "learning_rate": float(learning_rate(jax.device_put(np.int32(done - 1)))),
+                "tokens_per_second": round(speed, 1),
+            }
+            rounded = {name: round(mean, 5) for name, mean in means.items()}
+            log.record({"step": done, **rounded, "tokens": done * tokens, **rates}, done)
+            return means["loss"]
 
         for step, batch in _batches(task, first, loop.steps, mesh):
             state, metrics = step_fn(state, batch, key)
-            pending.append(metrics)
             if step == first:
                 jax.block_until_ready(metrics)  # compiled: from here on the clock runs
                 clock.start()
-            else:
-                tokens += batch["ids"].size
+            if due:  # what came before is read while this step runs
+                loss, due = tell(*due), None
+            pending.append(metrics)
             done = step + 1
             if done % loop.log_every == 0 or done == loop.steps:
-                means = _means(pending)
-                pending.clear()
-                loss, speed = means["loss"], tokens / clock.lap() if tokens else 0.0
-                done_tokens, tokens = done_tokens + tokens, 0
-                if not np.isfinite(loss):
-                    raise FloatingPointError(f"the loss is {loss} at step {done}: try a lower optim.learning_rate")
-                rates = {
-                    "learning_rate": float(learning_rate(jax.device_put(np.int32(step)))),
-                    "tokens_per_second": round(speed, 1),
-                }
-                seen = done * batch["ids"].size
-                log.record(
-                    {"step": done, **{k: round(v, 5) for k, v in means.items()}, "tokens": seen, **rates},
-                    done,
-                )
-            if loop.eval_every and done % loop.eval_every == 0 and done < loop.steps:
+                due, pending = (done, batch["ids"].size, pending), []
+            judged = loop.eval_every and done % loop.eval_every == 0 and done < loop.steps
+            saved = loop.save_every and (done % loop.save_every == 0 or done == loop.steps)
+            if due and (judged or saved or done == loop.steps):  # no step is under way: nothing would be gained
+                loss, due = tell(*due), None
+            if judged:
                 with clock.paused():
                     _judge(task, judges, state, mesh, log, done)
-            if checkpoints is not None and (done % loop.save_every == 0 or done == loop.steps):
+            if checkpoints is not None and saved:
                 with clock.paused():
                     checkpoints.save(state)
 
         if checkpoints is not None and loop.steps == 0 and checkpoints.latest() is None:
             checkpoints.save(state)
         evals = _judge(task, judges, state, mesh, log, loop.steps, predictions)
-    return Trained(state, evals, loss, clock.total, done_tokens)
+    return Trained(state, evals, loss, clock.total, clock.tokens)
 
 
 def _batches(task: Task, first: int, last: int, mesh: jax.sharding.Mesh) -> Iterator[tuple[int, Batch]]:
@@ -170,19 +185,21 @@ def _means(pending: list[dict[str, Mean]]) -> dict[str, float]:
 
 
 class _Clock:
-    """Seconds of training alone."""
+    """Seconds of training alone, and the tokens that they trained on."""
 
     def __init__(self) -> None:
-        self.total, self._since = 0.0, 0.0
+        self.total, self.tokens, self._since = 0.0, 0, 0.0
 
     def start(self) -> None:
         self._since = time.perf_counter()
 
-    def lap(self) -> float:
+    def lap(self, tokens: int) -> float:
+        """Tokens per second since the last lap."""
         now = time.perf_counter()
-        seconds, self._since = now - self._since, now
-        self.total += seconds
-        return seconds
+        passed, self._since = now - self._since, now
+        self.total += passed
+        self.tokens += tokens
+        return tokens / passed
 
     def paused(self) -> "_Clock":
         return self

@@ -1,8 +1,8 @@
-"""The optimiser: AdamW with warm-up and linear decay, as the paper (after Izsak et al. 2021)."""
+"""The optimiser: AdamW with warm-up and a schedule; by default linear decay, as the paper (after Izsak et al. 2021)."""
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ class Optim:
     """AdamW and its learning rate over the steps."""
 
     learning_rate: float = 1e-3
-    """The peak, reached after the warm-up; from there it falls linearly to 0 at the last step."""
+    """The peak, reached after the warm-up."""
     warmup: float = 0.06
     """Share of the steps in which the rate rises linearly from 0."""
     weight_decay: float = 0.01
@@ -26,6 +26,13 @@ class Optim:
     epsilon: float = 1e-6
     layer_decay: float = 1.0
     """For fine-tuning: each layer's rate is this share of that of the layer above it; the head has the whole rate."""
+    schedule: Literal["linear", "wsd", "inverse_sqrt", "constant"] = "linear"
+    """After the warm-up: fall to 0 at the last step; stay at the peak and fall in the last part of the steps (warm-up,
+    stable, decay: Hu et al. 2024, arXiv 2404.06395); fall as 1 / sqrt(step); stay."""
+    decay: float = 0.1
+    """Share of the steps in which schedule wsd falls, at the end."""
+    clip: float | None = None
+    """Gradients whose global norm is above this are scaled down to it; None: never, as the paper."""
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0 or not 0 <= self.warmup <= 1:
@@ -35,24 +42,39 @@ class Optim:
             )
         if not 0 < self.layer_decay <= 1:
             raise InputError(f"optim.layer_decay is {self.layer_decay:g}: it must be above 0 and at most 1")
+        if not 0 <= self.decay <= 1 or (self.schedule == "wsd" and self.warmup + self.decay > 1):
+            raise InputError(
+                f"optim.decay is {self.decay:g}: it must be between 0 and 1, and together with optim.warmup "
+                f"{self.warmup:g} at most 1"
+            )
+        if self.clip is not None and not self.clip > 0:
+            raise InputError(f"optim.clip is {self.clip:g}: it must be above 0; leave it out to clip nothing")
 
-    def schedule(self, steps: int) -> optax.Schedule:
+    def rate(self, steps: int) -> optax.Schedule:
         """The learning rate at a step of a run of this many steps."""
-        warm = max(1, round(self.warmup * steps))
-        rise = optax.linear_schedule(0.0, self.learning_rate, warm)
-        fall = optax.linear_schedule(self.learning_rate, 0.0, max(1, steps - warm))
-        joined: Any = optax.join_schedules([rise, fall], [warm])
+        warm, peak = max(1, round(self.warmup * steps)), self.learning_rate
+        rise = optax.linear_schedule(0.0, peak, warm)
+        left = max(1, steps - warm)
+        fall = max(1, min(round(self.decay * steps), left))
+        after: dict[str, Any] = {
+            "linear": optax.linear_schedule(peak, 0.0, left),
+            "wsd": optax.linear_schedule(peak, 0.0, fall, transition_begin=left - fall),
+            "inverse_sqrt": lambda step: peak * jnp.sqrt(warm / (warm + step)),
+            "constant": optax.constant_schedule(peak),
+        }
+        joined: Any = optax.join_schedules([rise, after[self.schedule]], [warm])
         # The update of step 0 takes the rate of 1 / warm, not 0: no step is lost.
         return lambda step: joined(step + (step < warm))  # type: ignore[operator]
 
     def transformation(self, steps: int) -> optax.GradientTransformation:
         """The optax transformation. A step whose gradients are not finite is skipped and counted."""
         adamw = optax.adamw(
-            self.schedule(steps), self.b1, self.b2, self.epsilon, weight_decay=self.weight_decay, mask=decayed
+            self.rate(steps), self.b1, self.b2, self.epsilon, weight_decay=self.weight_decay, mask=decayed
         )
+        update = adamw if self.clip is None else optax.chain(optax.clip_by_global_norm(self.clip), adamw)
         if self.layer_decay < 1:
-            adamw = optax.chain(adamw, optax.stateless(partial(_by_layer, self.layer_decay)))
-        return optax.apply_if_finite(adamw, max_consecutive_errors=steps)
+            update = optax.chain(update, optax.stateless(partial(_by_layer, self.layer_decay)))
+        return optax.apply_if_finite(update, max_consecutive_errors=steps)
 
 
 def _by_layer(decay: float, updates: Any, _: Any) -> Any:

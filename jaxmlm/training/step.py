@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmlm.models import Model
+from jaxmlm.parallel import spec
 from jaxmlm.training.task import Batch, Mean, Task
 
 
@@ -28,21 +29,43 @@ def init_state(task: Task, optimizer: optax.GradientTransformation, key: jax.Arr
     return TrainState(jnp.zeros((), jnp.int32), model, jax.jit(optimizer.init)(model))
 
 
-def make_step(task: Task, optimizer: optax.GradientTransformation) -> Callable:
+def make_step(task: Task, optimizer: optax.GradientTransformation, accumulate: int = 1) -> Callable:
     """`step(state, batch, key) -> (state, metrics)`; the state is donated; metrics are `Mean`s.
 
-    `key` is that of the seed: the step folds its own number in, so nothing random has a state.
+    `key` is that of the seed: the step folds its own number in, so nothing random has a state. The batch is worked off
+    in `accumulate` parts, one after the other, for less memory; the loss is the sum over all of them by their count.
     """
 
     def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, Mean]]:
-        def total(model: Model) -> tuple[jax.Array, tuple[Mean, dict[str, Mean]]]:
-            loss, metrics = task.loss(model, batch, jax.random.fold_in(key, state.step), state.step)
-            return loss.total, (loss, metrics)
+        key = jax.random.fold_in(key, state.step)
+        batch = task.prepare(batch, key, state.step)
 
-        grads, (loss, metrics) = jax.grad(total, has_aux=True)(state.model)
-        grads = jax.tree.map(lambda g: g / jnp.maximum(loss.count, 1.0), grads)
+        def total(model: Model, part: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, Mean]]:
+            loss, metrics = task.loss(model, part, key, state.step)
+            return loss.total, {"loss": loss, **metrics}
+
+        gradients = jax.grad(total, has_aux=True)
+        if accumulate == 1:
+            grads, metrics = gradients(state.model, batch, key)
+        else:
+            parts = jax.tree.map(lambda x: _parts(x, accumulate), batch), jax.random.split(key, accumulate)
+            _, like = jax.eval_shape(gradients, state.model, *jax.tree.map(lambda x: x[0], parts))
+            zeros = jax.tree.map(jnp.zeros_like, (state.model, like))
+
+            def add(sums: Any, part: Any) -> tuple[Any, None]:
+                return jax.tree.map(jnp.add, sums, gradients(state.model, *part)), None
+
+            (grads, metrics), _ = jax.lax.scan(add, zeros, parts)
+        grads = jax.tree.map(lambda g: g / jnp.maximum(metrics["loss"].count, 1.0), grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
         model = optax.apply_updates(state.model, updates)
-        return TrainState(state.step + 1, model, opt_state), {"loss": loss, **metrics}
+        return TrainState(state.step + 1, model, opt_state), metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def _parts(x: jax.Array, parts: int) -> jax.Array:
+    """The rows of x in so many parts, [A, B / A, ...]: row i goes to part i % A, so that no row leaves its device."""
+    rest = x.shape[1:]
+    out = spec("batch", *(None,) * (1 + len(rest)))
+    return jnp.reshape(x, (x.shape[0] // parts, parts, *rest), out_sharding=out).swapaxes(0, 1)

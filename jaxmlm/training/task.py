@@ -38,8 +38,9 @@ class Task(NamedTuple):
     """An objective.
 
     `init(key)` makes the model, `loss(model, batch, key, step)` gives the loss as a `Mean` and further metrics,
-    `batch_at(step)` this host's rows, `evals` by name, `epoch` the steps that show every row once. `key` is that of
-    the seed and the step.
+    `batch_at(step)` this host's rows, `evals` by name, `epoch` the steps that show every row once. `prepare(batch, key,
+    step)` makes of a batch on the devices what `loss` gets, all of it or a part of its rows: what is drawn there does
+    not depend on the parts. `key` is that of the seed and the step, in `loss` also of the part.
     """
 
     init: Callable[[jax.Array], Model]
@@ -47,6 +48,7 @@ class Task(NamedTuple):
     batch_at: Callable[[int], Batch]
     evals: Mapping[str, Eval]
     epoch: int
+    prepare: Callable[[Batch, jax.Array, jax.Array], Batch] = lambda batch, key, step: batch
 
 
 def evaluate(

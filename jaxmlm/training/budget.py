@@ -1,0 +1,55 @@
+"""How many steps fit into a given time: measured once, before a run; from then on the run is one of so many steps."""
+
+import re
+import time
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxmlm.errors import InputError
+from jaxmlm.parallel import place
+from jaxmlm.training.optim import Optim
+from jaxmlm.training.step import init_state, make_step
+from jaxmlm.training.task import Task
+
+TIMED = 50
+"""Steps that are timed, after one that compiles."""
+_UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
+
+
+def seconds(budget: str) -> float:
+    """The seconds of a time as people write it.
+
+    >>> seconds("24h"), seconds("1h30m"), seconds("0.5h")
+    (86400.0, 5400.0, 1800.0)
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", budget)
+    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != budget or not total > 0:
+        raise InputError(f"loop.budget is {budget!r}: write a time above 0 as 24h, 90m or 1h30m")
+    return total
+
+
+def steps_within(
+    budget: str, task: Task, optim: Optim, mesh: jax.sharding.Mesh, accumulate: int = 1, timed: int = TIMED
+) -> int:
+    """How many training steps take so long, at least one; every process gets the number of the first.
+
+    The steps that are timed are thrown away. Judgements, checkpoints and compilation are not counted.
+    """
+    with jax.set_mesh(mesh):
+        optimizer, key = optim.transformation(timed), jax.random.key(0)
+        state, step = init_state(task, optimizer, key), make_step(task, optimizer, accumulate)
+        started = 0.0
+        for i in range(1 + timed):
+            state, _ = step(state, place(task.batch_at(i), mesh), key)
+            if i == 0:
+                jax.block_until_ready(state)
+                started = time.perf_counter()
+        jax.block_until_ready(state)
+    each = (time.perf_counter() - started) / timed
+    steps = max(1, int(seconds(budget) / each))
+    if jax.process_count() > 1:
+        steps = int(multihost_utils.broadcast_one_to_all(np.int32(steps)))
+    return steps

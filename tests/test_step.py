@@ -1,0 +1,98 @@
+"""The step and its options: accumulation, clipping, schedules, a budget of time, what is read when."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pytest
+from test_training import OPTIM, STEPS, batch_at, linear_task
+
+from jaxmlm.errors import InputError
+from jaxmlm.parallel import Mesh, make_mesh, place
+from jaxmlm.training import Loop, Optim
+from jaxmlm.training.step import init_state, make_step
+
+
+def one_step(mesh: jax.sharding.Mesh, optimizer: optax.GradientTransformation, accumulate: int = 1) -> Any:
+    """The state and the metrics after step 0, without dropout."""
+    task = linear_task(drop=0.0)
+    with jax.set_mesh(mesh):
+        state = init_state(task, optimizer, jax.random.key(0))
+        return make_step(task, optimizer, accumulate)(state, place(batch_at(3), mesh), jax.random.key(0))
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 1, 2)], ids=str)
+def test_accumulation_changes_nothing(sizes):
+    """Weights differ from row to row, so a mean of the parts' means would be another number."""
+    mesh = make_mesh(Mesh(*sizes), jax.devices()[: int(np.prod(sizes))])
+    (whole, told), (parts, told_too) = (one_step(mesh, optax.sgd(1.0), n) for n in (1, 4))
+    np.testing.assert_allclose(parts.model.kernel[...], whole.model.kernel[...], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(*(np.ravel(jax.tree.leaves(m["loss"])) for m in (told, told_too)), rtol=1e-6)
+    assert parts.model.kernel[...].sharding == whole.model.kernel[...].sharding
+
+
+@pytest.mark.mesh(data=2)
+def test_parts_draw_dropout_of_their_own(mesh):
+    """The same rows in both parts: with the same dropout they would give the same loss twice."""
+    task, optimizer = linear_task(), optax.sgd(0.0)
+    batch = {name: np.repeat(x[:4], 2, axis=0) for name, x in batch_at(3).items()}  # rows i and i + 1 are the same
+    totals = []
+    for accumulate in (1, 2):
+        rows = batch if accumulate == 2 else {name: x[::2] for name, x in batch.items()}
+        state = init_state(task, optimizer, jax.random.key(0))
+        _, metrics = make_step(task, optimizer, accumulate)(state, place(rows, mesh), jax.random.key(0))
+        totals.append(float(metrics["loss"].total))
+    assert totals[1] != pytest.approx(2 * totals[0], rel=1e-3)
+
+
+def test_clipping_is_of_the_global_norm():
+    mesh = jax.sharding.get_mesh()
+    start = init_state(linear_task(), optax.sgd(1.0), jax.random.key(0)).model
+    moved, (clipped, _) = [], one_step(mesh, optax.chain(optax.clip_by_global_norm(0.01), optax.sgd(1.0)))
+    for model in (one_step(mesh, optax.sgd(1.0))[0].model, clipped.model):
+        moved.append(
+            np.concatenate([np.ravel(a - b) for a, b in zip(*map(jax.tree.leaves, (model, start)), strict=True)])
+        )
+    assert np.linalg.norm(moved[1]) == pytest.approx(0.01, rel=1e-4) and np.linalg.norm(moved[0]) > 0.1
+    np.testing.assert_allclose(moved[1] / np.linalg.norm(moved[1]), moved[0] / np.linalg.norm(moved[0]), atol=1e-4)
+    # Adam's first step is of one size whatever the gradient's; its moments tell what it was given.
+    for clip, factor in ((None, 1.0), (1e30, 1.0), (0.01, 0.01 / np.linalg.norm(moved[0]))):
+        state, _ = one_step(mesh, replace(OPTIM, clip=clip).transformation(STEPS))
+        first = next(x for x in jax.tree.leaves(state.opt_state) if x.shape == (8, 4))
+        np.testing.assert_allclose(first, 0.1 * factor * -moved[0][-32:].reshape(8, 4), rtol=1e-3, atol=1e-7)
+
+
+def rates(steps: int, **options: Any) -> np.ndarray:
+    rate = Optim(0.5, **options).rate(steps)
+    return np.array([float(rate(step)) for step in range(steps)])
+
+
+def test_schedules_after_the_warm_up():
+    for name in ("linear", "wsd", "inverse_sqrt", "constant"):
+        found = rates(100, schedule=name, warmup=0.1)
+        assert found[0] == pytest.approx(0.05) and found[10] == 0.5 and (np.diff(found[:9]) > 0).all()
+    assert (rates(100, schedule="constant", warmup=0.1)[10:] == 0.5).all()
+    wsd = rates(100, schedule="wsd", warmup=0.1, decay=0.2)
+    assert (wsd[10:81] == 0.5).all()
+    np.testing.assert_allclose(wsd[80:], 0.5 * (1 - np.arange(20) / 20), rtol=1e-6)
+    falling = rates(100, schedule="inverse_sqrt", warmup=0.1)
+    np.testing.assert_allclose(falling[10:], 0.5 * np.sqrt(10 / np.arange(10, 100)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "message"),
+    [
+        (Optim, {"clip": 0.0}, "optim.clip is 0: it must be above 0"),
+        (Optim, {"decay": 1.5}, "optim.decay is 1.5: it must be between 0 and 1"),
+        (Optim, {"schedule": "wsd", "warmup": 0.6, "decay": 0.5}, "together with optim.warmup 0.6 at most 1"),
+        (Loop, {"batch": 6, "accumulate": 4}, "loop.accumulate is 4: it must be at least 1 and divide loop.batch 6"),
+        (Loop, {"accumulate": 0}, "loop.accumulate is 0"),
+        (Loop, {"budget": "a day"}, "loop.budget is 'a day': write a time above 0 as 24h"),
+        (Loop, {"budget": "0h"}, "loop.budget is '0h'"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(kind, wrong, message):
+    with pytest.raises(InputError, match=message):
+        kind(**wrong)
