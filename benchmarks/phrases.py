@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from jaxmlm.data import Data, Store
 from jaxmlm.masking.phrases import Phrases
-from jaxmlm.tasks.mlm import open_store
 from jaxmlm.tasks.phrases import add_phrases, count_store, describe_phrases
+from jaxmlm.tasks.texts import open_store
 
 
 def main() -> None:

@@ -127,9 +127,7 @@ def _study(call: Call) -> dict:
 
 
 def _prepare(call: Call) -> dict:
-    config = _config(call, "Run", "Study")
-    run = config.run if type(config).__name__ == "Study" else config
-    return _function("jaxmlm.tools.prepare:prepare")(run)
+    return _beside(call, "jaxmlm.tools.prepare:Prepare", "jaxmlm.tools.prepare:prepare")
 
 
 def _audit(call: Call) -> dict:

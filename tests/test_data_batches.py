@@ -8,14 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxmlm.data import Batches
+from jaxmlm.data.rows import Packed
 from jaxmlm.errors import InputError
 
 CLS = 2
 
 
-def batches(rows, batch, length=5, extra=0, **options):
+def batches(rows, batch, length=5, extra=0, units=None, **options):
     """Rows whose tokens tell where they stand in the stream."""
-    return Batches(np.arange(rows * (length - 1) + extra, dtype=np.uint16), CLS, length, batch, **options)
+    return Batches(
+        Packed(np.arange(rows * (length - 1) + extra, dtype=np.uint16), CLS, length, units), batch, **options
+    )
 
 
 def epoch(b, number):
@@ -82,7 +85,7 @@ def test_the_hosts_parts_are_the_global_batch(hosts):
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(InputError, match="a batch of 11 rows of 5 tokens is more than the 10 rows"):
+    with pytest.raises(InputError, match="a batch of 11 rows is more than the 10 rows"):
         batches(10, 11)
     with pytest.raises(InputError, match="loop.batch 8 does not divide over 3 hosts"):
         batches(10, 8, hosts=3)
@@ -93,7 +96,7 @@ def test_a_step_costs_the_same_anywhere_in_a_large_text(tmp_path):
     with open(path, "wb") as f:
         f.truncate(2 * 10**9)
     tokens = np.memmap(path, np.uint16, mode="r+")
-    b = Batches(tokens, CLS, 128, 32)
+    b = Batches(Packed(tokens, CLS, 128), 32)
     row = int(b.at(10**6)["example"][0])
     tokens[row * 127 : row * 127 + 127] = np.arange(127) + 7
     tracemalloc.start()

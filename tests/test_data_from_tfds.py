@@ -8,7 +8,7 @@ import pytest
 
 from jaxmlm.data import Data, from_tfds
 from jaxmlm.errors import InputError
-from jaxmlm.tasks.mlm import open_store
+from jaxmlm.tasks.texts import open_store
 
 TEXTS = [f"the cat number {i} sees a café in the town and runs to the house" for i in range(200)]
 BUILDER = """
@@ -52,12 +52,15 @@ def prepared(tmp_path_factory):
         yield folder
 
 
+def texts(name, field="text"):
+    return [document.text for document in from_tfds.opened(name, field).documents()]
+
+
 def test_documents_in_order_without_tensorflow():
-    read, source = from_tfds.opened("tfds:cats", "text")
-    assert list(read()) == TEXTS
-    assert source == [{"file": "tfds:cats", "version": "1.0.0", "documents": 200}]
-    assert list(from_tfds.opened("tfds:cats:1.0.0:test", "title")[0]()) == [f"title {i}" for i in range(3)]
-    assert list(from_tfds.opened("tfds:cats:train[:2]", "text")[0]()) == TEXTS[:2]
+    assert texts("tfds:cats") == TEXTS
+    assert from_tfds.opened("tfds:cats", "text").about == [{"file": "tfds:cats", "version": "1.0.0", "documents": 200}]
+    assert texts("tfds:cats:1.0.0:test", "title") == [f"title {i}" for i in range(3)]
+    assert texts("tfds:cats:train[:2]") == TEXTS[:2]
     assert "tensorflow" not in sys.modules
 
 
@@ -79,7 +82,7 @@ def test_a_store_of_a_data_set(tmp_path):
 )
 def test_names_that_are_not_there(text, field, message):
     with pytest.raises(InputError, match=message):
-        list(from_tfds.opened(text, field)[0]())
+        texts(text, field)
 
 
 def test_a_data_set_that_must_be_downloaded_where_nothing_can_be(monkeypatch):
@@ -100,4 +103,4 @@ def test_a_data_set_that_tensorflow_must_read(prepared, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     monkeypatch.setattr(from_tfds.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"prepared as tfrecord, which TensorFlow reads: pip install jaxmlm\[tf\]"):
-        list(from_tfds.opened("tfds:cats", "text")[0]())
+        texts("tfds:cats")

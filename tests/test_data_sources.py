@@ -8,8 +8,15 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmlm.data.sources import documents, files, fingerprint
+from jaxmlm.data import sources
+from jaxmlm.data.sources import files, fingerprint
 from jaxmlm.errors import InputError
+
+
+def documents(paths, *options):
+    """The texts alone."""
+    return [document.text for document in sources.documents(paths, *options)]
+
 
 TEXT = "one\ntwo\n\n \t\nthree ä\n\n"
 PACK = {
@@ -29,8 +36,8 @@ def write(folder, name, raw):
 @pytest.mark.parametrize("change", [str, lambda t: "\ufeff" + t, lambda t: t.replace("\n", "\r\n")])
 def test_layouts(tmp_path, kind, change):
     path = write(tmp_path, f"a.{kind}", PACK[kind](change(TEXT).encode()))
-    assert list(documents([path])) == ["one\ntwo", "three ä"]
-    assert list(documents([path, path], "line")) == ["one", "two", "three ä"] * 2
+    assert (documents([path])) == ["one\ntwo", "three ä"]
+    assert (documents([path, path], "line")) == ["one", "two", "three ä"] * 2
     (whole,) = documents([path], "file")
     assert whole.split() == ["one", "two", "three", "ä"]
 
@@ -40,8 +47,8 @@ def test_layouts(tmp_path, kind, change):
 def test_what_was_written_is_read(tmp_path_factory, wanted):
     texts = ["\n".join(lines) for lines in wanted]
     path = write(tmp_path_factory.mktemp("text"), "a.txt", "\n\n".join(texts).encode())
-    assert list(documents([path])) == texts
-    assert list(documents([path], "line")) == [line for lines in wanted for line in lines]
+    assert (documents([path])) == texts
+    assert (documents([path], "line")) == [line for lines in wanted for line in lines]
 
 
 def test_patterns(tmp_path):
@@ -72,7 +79,7 @@ def test_an_empty_file(tmp_path):
 def test_bytes_that_are_not_utf8_name_their_place(tmp_path, kind):
     path = write(tmp_path, f"a.{kind}", PACK[kind](b"one\n\nthr\xe9e\n"))
     with pytest.raises(InputError, match=rf"a\.{kind}, line 3: not UTF-8 text .*byte 8 of the file"):
-        list(documents([path]))
+        (documents([path]))
 
 
 @pytest.mark.parametrize("kind", ["gz", "xz", "zst"])
@@ -83,22 +90,22 @@ def test_a_packed_file_that_is_not_whole(tmp_path, kind):
     broken[200:300] = b"\xff" * 100
     for name, data in {"half": packed[: len(packed) // 2], "end": packed[:-3], "broken": bytes(broken)}.items():
         with pytest.raises(InputError, match=rf"{name}\.{kind}, after line \d+: cannot be read"):
-            list(documents([write(tmp_path, f"{name}.{kind}", data)]))
+            (documents([write(tmp_path, f"{name}.{kind}", data)]))
     with pytest.raises(InputError, match="cannot be read"):
-        list(documents([write(tmp_path, f"text.{kind}", b"no packed file at all")]))
-    assert len(list(documents([write(tmp_path, f"whole.{kind}", packed)]))) == 60_000
+        (documents([write(tmp_path, f"text.{kind}", b"no packed file at all")]))
+    assert len(documents([write(tmp_path, f"whole.{kind}", packed)])) == 60_000
 
 
 @pytest.mark.parametrize("kind", ["gz", "xz", "zst"])
 def test_packed_files_joined_end_to_end(tmp_path, kind):
     path = write(tmp_path, f"a.{kind}", PACK[kind](b"one\n\n") + PACK[kind](b"two\n"))
-    assert list(documents([path])) == ["one", "two"]
+    assert (documents([path])) == ["one", "two"]
 
 
 def test_json_lines(tmp_path):
     path = write(tmp_path, "a.jsonl", b'{"text": "one\\ntwo", "body": "b", "n": 1}\n\n{"text": "three", "body": "c"}\n')
-    assert list(documents([path], "jsonl")) == ["one\ntwo", "three"]
-    assert list(documents([path], "jsonl", "body")) == ["b", "c"]
+    assert (documents([path], "jsonl")) == ["one\ntwo", "three"]
+    assert (documents([path], "jsonl", "body")) == ["b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -113,4 +120,4 @@ def test_json_lines(tmp_path):
 def test_json_lines_that_are_none(tmp_path, line, message):
     path = write(tmp_path, "a.jsonl", f'{{"text": "fine"}}\n{line}\n'.encode())
     with pytest.raises(InputError, match=message):
-        list(documents([path], "jsonl"))
+        (documents([path], "jsonl"))

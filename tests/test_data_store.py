@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from jaxmlm.data import Data, Store, Tokenizer, build
-from jaxmlm.data import store as module
 from jaxmlm.data.sources import Source
 from jaxmlm.errors import InputError
 
@@ -25,7 +24,7 @@ TEXTS = texts(120)
 
 
 def built(folder, texts=TEXTS, data=DATA) -> Store:
-    return build(folder, data, [Source(lambda: iter(texts), [{"file": "mine"}])])
+    return build(folder, data, [Source.of(lambda: texts, {"file": "mine"})])
 
 
 def contents(folder):
@@ -65,18 +64,18 @@ def test_more_documents_move_none_to_the_other_split(tmp_path):
 
 def test_several_shards_read_as_one_stream(tmp_path, monkeypatch):
     whole = built(tmp_path / "one").tokens("train")
-    monkeypatch.setattr(module, "SHARD", 100)
+    monkeypatch.setattr("jaxmlm.data.parts.PART", 300)
     store = built(tmp_path / "many")
     stream, index = store.tokens("train"), np.random.default_rng(0).integers(0, len(whole), (50, 7))
     assert len(store.manifest["train"]["shards"]) > 5 and len(stream) == len(whole)
     np.testing.assert_array_equal(stream[index], whole[index])
-    monkeypatch.setattr(module, "SHARD", 4)  # smaller than any document: one a shard, none empty
+    monkeypatch.setattr("jaxmlm.data.parts.PART", 4)  # smaller than any document: one a shard, none empty
     assert all(shard["tokens"] for shard in built(tmp_path / "each").manifest["train"]["shards"])
 
 
-@pytest.mark.parametrize("shard", [1 << 28, 100])
-def test_a_text_of_one_document_has_a_held_out_part(tmp_path, monkeypatch, shard):
-    monkeypatch.setattr(module, "SHARD", shard)
+@pytest.mark.parametrize("part", [1 << 28, 300])
+def test_a_text_of_one_document_has_a_held_out_part(tmp_path, monkeypatch, part):
+    monkeypatch.setattr("jaxmlm.data.parts.PART", part)
     for name, documents, data in (("one", [" ".join(TEXTS)], DATA), ("few", TEXTS, replace(DATA, valid=1e-9))):
         store = built(tmp_path / name, documents, data)
         train, valid = store.tokens("train"), store.tokens("valid")
@@ -99,7 +98,7 @@ def test_a_build_that_dies_leaves_nothing(tmp_path):
             yield text
 
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path / "new" / "store", DATA, [Source(documents, [])])
+        build(tmp_path / "new" / "store", DATA, [Source.of(documents, {"file": "mine"})])
     assert len(calls) == 2 and list(tmp_path.iterdir()) == []
     (tmp_path / "store.part").mkdir()  # what a kill -9 leaves
     (tmp_path / "store.part" / "train-00007.bin").write_bytes(b"left over")
@@ -167,9 +166,9 @@ def test_settings_out_of_range(field, value):
 
 
 def test_a_ready_tokenizer_is_taken_as_it_is(tmp_path):
-    build(tmp_path / "first", DATA, [Source(lambda: iter(TEXTS), [])])
+    build(tmp_path / "first", DATA, [Source.of(lambda: TEXTS, {"file": "mine"})])
     ready = replace(DATA, tokenizer=str(tmp_path / "first"), vocab=9_999, lowercase=False)  # neither counts any more
-    store = build(tmp_path / "second", ready, [Source(lambda: iter(TEXTS), [])])
+    store = build(tmp_path / "second", ready, [Source.of(lambda: TEXTS, {"file": "mine"})])
     assert np.array_equal(store.tokens("train"), Store(tmp_path / "first").tokens("train"))
     store.check(replace(ready, tokenizer=str(tmp_path / "second" / "tokenizer.model")))  # the same model elsewhere
     with pytest.raises(InputError, match="data.vocab"):
@@ -181,7 +180,7 @@ def test_a_ready_tokenizer_is_taken_as_it_is(tmp_path):
 def test_texts_are_mixed_by_their_share_of_the_tokens(tmp_path):
     marked = {name: [f"{name} {text}" for text in texts(count, seed=1)] for name, count in (("red", 90), ("big", 400))}
     data = replace(DATA, text="red, big", weights=(0.25, 0.75), valid=0.01)
-    sources = [Source(lambda name=name: iter(marked[name]), [{"file": name}]) for name in ("red", "big")]
+    sources = [Source.of(lambda name=name: marked[name], {"file": name}) for name in ("red", "big")]
     store = build(tmp_path / "store", data, sources)
     taken, total = store.manifest["mix"], store.manifest["train"]["tokens"] + store.manifest["valid"]["tokens"]
     assert sum(taken.values()) == total and abs(taken["red"] / total - 0.25) < 0.01
@@ -205,7 +204,7 @@ def test_weights_that_fit_no_text(weights, message):
 
 
 def test_a_text_that_changed_is_not_served_from_the_old_store(tmp_path):
-    from jaxmlm.tasks.mlm import open_store
+    from jaxmlm.tasks.texts import open_store
 
     file = tmp_path / "text.txt"
     file.write_text("\n".join(TEXTS))

@@ -15,9 +15,9 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking, PhraseUnits
 from jaxmlm.masking.phrases import Phrases, merge
 from jaxmlm.tasks import phrases as module
-from jaxmlm.tasks.mlm import open_store
 from jaxmlm.tasks.phrases import count_store, describe_phrases
 from jaxmlm.tasks.run import Run
+from jaxmlm.tasks.texts import open_store
 from jaxmlm.tools.prepare import prepare
 
 DATA = Data(text="sample:300", vocab=600, length=16, valid=0.05)
@@ -29,7 +29,7 @@ def bare(tmp_path_factory) -> dict[str, bytes]:
     """The files of a store without phrases, of several shards."""
     folder = tmp_path_factory.mktemp("bare")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_module, "SHARD", 3000)
+        patch.setattr("jaxmlm.data.parts.PART", 12_000)
         open_store(DATA, folder)
     return contents(folder / "store")
 
@@ -91,7 +91,8 @@ def test_chunks_are_whole_documents_and_decide_nothing(workdir, tmp_path_factory
         np.concatenate([tokens for _, tokens in chunks]), store.tokens("train")[np.arange(len(store.tokens("train")))]
     )
     (other / "store").mkdir()
-    for path in [*(workdir / "store").glob("*.bin"), workdir / "store" / "tokenizer.model"]:
+    bare = [path for kind in ("*.bin", "*.docs", "tokenizer.model") for path in (workdir / "store").glob(kind)]
+    for path in bare:
         (other / "store" / path.name).write_bytes(path.read_bytes())
     plain = {key: value for key, value in store.manifest.items() if key != "phrases"}
     (other / "store" / "manifest.json").write_text(json.dumps(plain))

@@ -15,8 +15,9 @@ from jaxmlm.masking import Masking, SpanUnits
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh, make_mesh
 from jaxmlm.paths import replace_path
-from jaxmlm.tasks.mlm import HELD_OUT_RATES, mlm_task, open_store
+from jaxmlm.tasks.mlm import HELD_OUT_RATES, mlm_task
 from jaxmlm.tasks.run import Run, load, pretrain, read_rows
+from jaxmlm.tasks.texts import open_store
 from jaxmlm.training import Loop, Optim, evaluate
 
 ONE = Mesh(data=1)

@@ -1,8 +1,10 @@
 """From text to batches of token ids: documents, a tokenizer, a store on disk, `batch_at(step)`."""
 
 from jaxmlm.data.batches import Batches
+from jaxmlm.data.finish import merge
+from jaxmlm.data.parts import build
 from jaxmlm.data.sources import documents
-from jaxmlm.data.store import Data, Store, build
+from jaxmlm.data.store import Data, Store
 from jaxmlm.data.tokenizer import Tokenizer
 
-__all__ = ["Batches", "Data", "Store", "Tokenizer", "build", "documents"]
+__all__ = ["Batches", "Data", "Store", "Tokenizer", "build", "documents", "merge"]

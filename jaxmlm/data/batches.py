@@ -7,35 +7,36 @@ O(1). The last rows % batch rows of an epoch's order are left out; every epoch h
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from jaxmlm.data.permutation import shuffled
-from jaxmlm.data.store import Store, Stream
+from jaxmlm.data.rows import Cut, Documents, Packed, Sentences
+from jaxmlm.data.store import Format, Store
 from jaxmlm.errors import InputError
 
 
 @dataclass(frozen=True)
 class Batches:
-    """The rows of a split in the `packed` format: <cls> and length - 1 consecutive tokens of the stream.
+    """Batches of the rows that a split is cut into.
 
-    Row i, for ever the same tokens, is the example with id i. Of each global batch this host reads the rows
-    [host * B / hosts, (host + 1) * B / hosts). With `units`, the stream's unit bits, batches have them as "unit".
+    Of each global batch this host reads the rows [host * B / hosts, (host + 1) * B / hosts).
     """
 
-    tokens: np.ndarray | Stream
-    cls_id: int
-    length: int
+    cut: Cut
     batch: int
     seed: int = 0
     host: int = 0
     hosts: int = 1
-    units: np.ndarray | Stream | None = None
 
     def __post_init__(self) -> None:
         if self.rows < self.batch:
             raise InputError(
-                f"a batch of {self.batch} rows of {self.length} tokens is more than the {self.rows} rows of the text: "
-                "set loop.batch or data.length lower, or give more text"
+                f"a batch of {self.batch} rows is more than the {self.rows} rows of the text: set loop.batch or "
+                "data.length lower, or give more text"
+            )
+        if self.rows >= 1 << 31:
+            raise InputError(
+                f"the text has {self.rows:,} rows, and ids count to 2,147,483,647: make data.length longer, or the "
+                "text into several stores"
             )
         if self.batch % self.hosts:
             raise InputError(f"loop.batch {self.batch} does not divide over {self.hosts} hosts: take a multiple")
@@ -51,6 +52,7 @@ class Batches:
         host: int = 0,
         hosts: int = 1,
         units: bool = False,
+        format: Format = "packed",
     ):
         """The batches of a store's split; with `units` also the unit bits that the phrase list gave."""
         stream = store.units(split) if units else None
@@ -59,34 +61,39 @@ class Batches:
                 f"the token store {store.folder} was prepared without phrases: run jaxmlm prepare with a masking that "
                 "wants them, or name another --data.store"
             )
-        return cls(store.tokens(split), store.tokenizer.cls_id, length, batch, seed, host, hosts, stream)
+        t, tokens = store.tokenizer, store.tokens(split)
+        if format == "packed":
+            cut: Cut = Packed(tokens, t.cls_id, length, stream)
+        else:
+            kind = Documents if format == "documents" else Sentences
+            counts = store.documents(split)["tokens"]
+            cut = kind(tokens, counts, (t.cls_id, t.sep_id, t.pad_id), length, stream)
+        return cls(cut, batch, seed, host, hosts)
 
     @property
     def rows(self) -> int:
-        """How many rows the split has; the tokens after the last whole row belong to none."""
-        return len(self.tokens) // (self.length - 1)
+        """How many rows the split has."""
+        return self.cut.rows
+
+    @property
+    def left_out(self) -> int:
+        """How many rows an epoch leaves out, at the end of its order: they do not fill a batch."""
+        return self.rows % self.batch
 
     def at(self, step: int) -> dict[str, np.ndarray]:
-        """The batch of a step: {"ids": int32 [B, L], "example": int32 [B]}, with units also "unit" uint8 [B, L]."""
-        epoch, k = divmod(step, self.rows // self.batch)
+        """The batch of a step: {"ids": int32 [B, L], "example": int32 [B]}.
+
+        With units also "unit" uint8 [B, L]; formats with padding also have "segments" int32 [B, L] (0: padding).
+        """
+        steps = self.rows // self.batch
+        epoch, k = divmod(step, steps)
+        seed = (self.seed * 1_000_003 + epoch) % 2**32
+        if isinstance(self.cut, Sentences):  # their places go from short to long, so the batches are shuffled too
+            k = int(shuffled(np.array([k]), steps, seed)[0])
         share = self.batch // self.hosts
         first = k * self.batch + self.host * share
-        seed = (self.seed * 1_000_003 + epoch) % 2**32
-        return self.take(shuffled(np.arange(first, first + share), self.rows, seed))
+        return self.cut.batch(np.arange(first, first + share), (k + 1) * self.batch - 1, seed)
 
     def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """The rows with these ids."""
-        width = self.length - 1
-        ids = np.empty((len(index), self.length), np.int32)
-        ids[:, 0] = self.cls_id
-        ids[:, 1:] = _runs(self.tokens, index * width, width)
-        rows = {"ids": ids, "example": index.astype(np.int32)}
-        if self.units is not None:
-            # A row that starts within a word or phrase has the rest of it as a unit, not as a part of <cls>.
-            rows["unit"] = np.full(ids.shape, 3, np.uint8)
-            rows["unit"][:, 2:] = _runs(self.units, index * width + 1, width - 1)
-        return rows
-
-
-def _runs(tokens: np.ndarray | Stream, starts: np.ndarray, width: int) -> np.ndarray:
-    return tokens.runs(starts, width) if isinstance(tokens, Stream) else sliding_window_view(tokens, width)[starts]
+        """The rows with these ids, at full length."""
+        return self.cut.take(index)

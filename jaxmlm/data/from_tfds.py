@@ -8,13 +8,16 @@ import socket
 import urllib.parse
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jaxmlm.data.sources import Source
+from jaxmlm.data.sources import Document, Group, Source
 from jaxmlm.errors import InputError
 
 PREFIX = "tfds:"
+GROUP_EXAMPLES = 100_000
+"""Examples are read in groups of so many, which machines can share among them."""
 
 
 def opened(text: str, field: str) -> Source:
@@ -38,16 +41,21 @@ def opened(text: str, field: str) -> Source:
             f"{text}: no field {field!r}; there are {', '.join(sorted(features))}: name one as --data.field"
         )
 
-    def read() -> Iterator[str]:
-        for example in _examples(builder, split, text):
+    size = builder.info.splits[split].num_examples
+
+    def texts(first: int, last: int) -> Iterator[Document]:
+        for i, example in enumerate(_examples(builder, split, text, first, last), first):
             value = example[field]
             found = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
             if not isinstance(found, str):
                 raise InputError(f"{text}: the field {field!r} holds no text: name another as --data.field")
-            yield plain(found)
+            yield Document(plain(found), i, 0, i + 1 - first)
 
-    info = {"file": text, "version": str(builder.version), "documents": builder.info.splits[split].num_examples}
-    return Source(read, [info])
+    # Only array_record can be entered anywhere.
+    each = GROUP_EXAMPLES if builder.info.file_format.value == "array_record" else max(size, 1)
+    starts = range(0, size, each)
+    groups = [Group(partial(texts, i, min(i + each, size)), min(each, size - i)) for i in starts]
+    return Source(groups, [{"file": text, "version": str(builder.version), "documents": size}])
 
 
 def plain(text: str) -> str:
@@ -107,10 +115,11 @@ def _prepare(builder: Any, name: str) -> None:
         ) from error
 
 
-def _examples(builder: Any, split: str, text: str) -> Iterator[Any]:
+def _examples(builder: Any, split: str, text: str, first: int, last: int) -> Iterator[Any]:
     if builder.info.file_format.value == "array_record":
         source = builder.as_data_source(split=split)
-        yield from (source[i] for i in range(len(source)))
+        for start in range(first, last, 256):
+            yield from source.__getitems__(range(start, min(start + 256, last)))
         return
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError(

@@ -4,10 +4,12 @@ import glob
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -17,17 +19,61 @@ from jaxmlm.errors import InputError
 
 Layout = Literal["blank-line", "line", "file", "jsonl"]
 Item = TypeVar("Item")
+GROUP = 1 << 28
+"""Files are read in groups of about so many bytes on disk, which machines can share among them."""
+LINE = 1 << 30
+"""The most bytes of a line."""
+
+
+class Document(NamedTuple):
+    """A text with its id: it is the `number`-th document (from 0) of the `file`-th file of its source."""
+
+    text: str
+    number: int
+    file: int = 0
+    read: int = 0
+    """How much of its group is read with it, in the unit of the group's size."""
+
+
+class Group(NamedTuple):
+    """A part of a source that can be read without the others; gives the same documents each time."""
+
+    documents: Callable[[], Iterator[Document]]
+    size: int = 0
+    """In bytes of the files, or in documents where there are none; 0 if nobody knows."""
 
 
 class Source(NamedTuple):
-    """A text: how its documents are read, each time the same ones, and what the manifest of a store says of it."""
+    """A text: its groups of documents, and what the manifest of a store says of its files."""
 
-    documents: Callable[[], Iterator[str]]
+    groups: list[Group]
     about: list[dict[str, Any]]
 
+    @classmethod
+    def of(cls, texts: Callable[[], Iterable[str]], about: dict[str, Any], size: int = 0) -> "Source":
+        """A source of one group out of texts; `size` is their number.
 
-def mixed(streams: Sequence[Iterator[Item]], weights: Sequence[float], size: Callable[[Item], int]) -> Iterator[Item]:
+        >>> source = Source.of(lambda: ["one", "two"], {"file": "mine"})
+        >>> [document.text for document in source.documents()]
+        ['one', 'two']
+        """
+        one = Group(lambda: (Document(text, i, 0, i + 1) for i, text in enumerate(texts())), size)
+        return cls([one], [about])
+
+    def documents(self) -> Iterator[Document]:
+        """The documents of all groups, in order."""
+        return itertools.chain.from_iterable(group.documents() for group in self.groups)
+
+
+def mixed(
+    streams: Sequence[Iterator[Item]],
+    weights: Sequence[float],
+    size: Callable[[Item], int],
+    taken: Sequence[int] | None = None,
+) -> Iterator[Item]:
     """Items of several streams in turn, so that the sizes taken from them keep to the weights all the way.
+
+    `taken` has been taken from each before.
 
     The next item is of the stream that is furthest behind its weight; when that one has ended, so has the mix. Each
     share of the whole is off by less than the largest item.
@@ -35,7 +81,7 @@ def mixed(streams: Sequence[Iterator[Item]], weights: Sequence[float], size: Cal
     >>> "".join(mixed([iter("aaaa"), iter("bbbb")], [3.0, 1.0], len))
     'abaaab'
     """
-    taken = [0] * len(streams)
+    taken = list(taken or [0] * len(streams))
     while True:
         due = min(range(len(streams)), key=lambda i: taken[i] / weights[i])
         try:
@@ -72,29 +118,51 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def documents(paths: list[Path], layout: Layout = "blank-line", field: str = "text") -> Iterator[str]:
-    """The documents of these files, in order.
+def text_source(paths: list[Path], layout: Layout = "blank-line", field: str = "text") -> Source:
+    """These files as a source: groups of whole files."""
+    groups, first = [], 0
+    for i in range(len(paths)):
+        size = sum(path.stat().st_size for path in paths[first : i + 1])
+        if size >= GROUP or i + 1 == len(paths):
+            mine = paths[first : i + 1]
+            groups.append(Group(partial(documents, mine, layout, field, first), size))
+            first = i + 1
+    return Source(groups, fingerprint(paths))
+
+
+def documents(
+    paths: list[Path], layout: Layout = "blank-line", field: str = "text", first: int = 0
+) -> Iterator[Document]:
+    """The documents of these files, in order; `first` is the number of the first of the files.
 
     `blank-line`: documents are separated by blank lines; `line`: each line is one; `file`: each file is one;
     `jsonl`: each line is a JSON object whose `field` is one.
     A byte-order mark and carriage returns are dropped; bytes that are not UTF-8 are an error that says where.
     """
-    for path in paths:
-        pending: list[str] = []
-        for number, line in enumerate(_lines(path), 1):
-            if layout == "jsonl":
-                if line:
-                    yield _of_json(line, field, f"{path}, line {number}")
-            elif layout == "line":
-                if line:
-                    yield line
-            elif line or layout == "file":
-                pending.append(line)
-            elif pending:
-                yield "\n".join(pending)
-                pending = []
-        if any(pending):
-            yield "\n".join(pending)
+    before = 0
+    for file, path in enumerate(paths, first):
+        for number, (text, read) in enumerate(_texts(path, layout, field)):
+            yield Document(text, number, file, before + read)
+        before += path.stat().st_size
+
+
+def _texts(path: Path, layout: Layout, field: str) -> Iterator[tuple[str, int]]:
+    pending: list[str] = []
+    read = 0
+    for number, (line, read) in enumerate(_lines(path), 1):  # noqa: B007 (the last is used after the loop)
+        if layout == "jsonl":
+            if line:
+                yield _of_json(line, field, f"{path}, line {number}"), read
+        elif layout == "line":
+            if line:
+                yield line, read
+        elif line or layout == "file":
+            pending.append(line)
+        elif pending:
+            yield "\n".join(pending), read
+            pending = []
+    if any(pending):
+        yield "\n".join(pending), read
 
 
 def _of_json(line: str, field: str, where: str) -> str:
@@ -110,13 +178,19 @@ def _of_json(line: str, field: str, where: str) -> str:
     return found[field]
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path) -> Iterator[tuple[str, int]]:
+    """The lines of a file without the space around them, and how many bytes of the file are read by then."""
     number = begin = 0
     try:
-        with _open(path) as f:
-            for raw in f:
+        with open(path, "rb") as file, _unpacked(file, path) as f:
+            while raw := f.readline(LINE + 1):
                 number += 1
-                yield raw.decode("utf-8").lstrip("\ufeff").strip()
+                if len(raw) > LINE:
+                    raise InputError(
+                        f"{path}, line {number}: a line of more than {LINE >> 20:,} MiB, from byte {begin} on: is it "
+                        "text? Break it up, or leave the file out"
+                    )
+                yield raw.decode("utf-8").lstrip("\ufeff").strip(), file.tell()
                 begin += len(raw)
     except UnicodeDecodeError as e:
         raise InputError(
@@ -127,21 +201,21 @@ def _lines(path: Path) -> Iterator[str]:
         raise InputError(f"{path}, after line {number}: cannot be read ({e}): is the file whole?") from e
 
 
-def _open(path: Path) -> io.BufferedIOBase:
+def _unpacked(file: io.BufferedReader, path: Path) -> io.BufferedIOBase:
     if path.suffix == ".gz":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
+        return gzip.open(file, "rb")  # type: ignore[return-value]
     if path.suffix == ".xz":
-        return lzma.open(path, "rb")  # type: ignore[return-value]
+        return io.BufferedReader(lzma.open(file, "rb"), 1 << 16)  # type: ignore[arg-type]
     if path.suffix == ".zst":
-        return io.BufferedReader(_Zstd(path))
-    return open(path, "rb")
+        return io.BufferedReader(_Zstd(file))
+    return file
 
 
 class _Zstd(io.RawIOBase):
     """A .zst file of any number of frames. zstandard's own reader takes a file that was cut off for a whole one."""
 
-    def __init__(self, path: Path):
-        self._file, self._frame, self._rest, self._text = open(path, "rb"), None, b"", b""
+    def __init__(self, file: io.BufferedReader):
+        self._file, self._frame, self._rest, self._text = file, None, b"", b""
 
     def readable(self) -> bool:
         return True
@@ -160,7 +234,3 @@ class _Zstd(io.RawIOBase):
         size = min(len(out), len(self._text))
         out[:size], self._text = self._text[:size], self._text[size:]
         return size
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()

@@ -1,6 +1,6 @@
 """A token store: uint16 or uint32 shards and a manifest that says what is in them and proves it.
 
-    DIR/manifest.json  tokenizer.model  train-00000.bin ...  valid-00000.bin ...
+    DIR/manifest.json  tokenizer.model  train-00000.bin  train-00000.docs ...  valid-00000.bin  valid-00000.docs ...
     with phrases also  phrases.parquet  train-00000.units ...  valid-00000.units ...
 
 A split is one stream of tokens, each document followed by a separator. It is memory-mapped, so a corpus larger
@@ -8,25 +8,24 @@ than memory costs nothing.
 """
 
 import hashlib
-import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from jaxmlm.data.hf_tokenizer import open_tokenizer
-from jaxmlm.data.sources import Layout, Source, mixed, sha256
-from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.data.sources import Layout, sha256
 from jaxmlm.errors import InputError
 
-SHARD = 1 << 28  # tokens
-CHUNK = 500  # documents that are encoded at once
+Format = Literal["packed", "documents", "sentences"]
+DOCUMENT = np.dtype([("hash", "<u8"), ("number", "<u8"), ("file", "<u4"), ("tokens", "<u4")])
+"""A document in a store: 64 bits of its text's SHA-1, its id (the `number`-th document of the `file`-th of the
+manifest's "source") and its tokens, the separator counted."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +47,34 @@ class Data:
     """A ready tokenizer: a folder or file of tokenizer.model or tokenizer.json. Without it one is trained."""
     vocab: int = 4096
     """Pieces of the SentencePiece vocabulary."""
+    pieces: Literal["unigram", "bpe"] = "unigram"
+    """The law by which SentencePiece chooses the pieces."""
     lowercase: bool = True
     """Lower-case the text."""
+    byte_fallback: bool = False
+    """Spell characters that the vocabulary lacks in UTF-8 bytes (256 of the pieces), so that nothing is unknown."""
     tokenizer_words: int = 2_000_000
     """The tokenizer is trained on the first this many words."""
     valid: float = 0.01
     """Share of the documents held out, chosen by a hash of their text."""
+    drop_duplicates: bool = False
+    """Keep the first only of documents that are the same to the letter."""
     length: int = 128
     """Tokens in a row, the first of which is <cls>."""
+    format: Format = "packed"
+    """How rows are cut. packed: <cls>, then the stream as it comes, over the borders of documents; documents: no block
+    crosses a border, short ones share a row and do not see each other; sentences: each document has a row, or several
+    if it is long, and rows of like length make a batch."""
 
     def __post_init__(self) -> None:
         if not 0 < self.valid < 1:
             raise InputError(f"data.valid must lie between 0 and 1; got {self.valid:g}: try 0.01")
         if self.length < 8:
             raise InputError(f"data.length must be at least 8 tokens; got {self.length}: try 128")
-        if self.vocab < 16:
-            raise InputError(f"data.vocab must be at least 16 pieces; got {self.vocab}: try 4096")
+        if not 16 <= self.vocab < 1 << 31:  # SentencePiece counts in 32 bits
+            raise InputError(f"data.vocab must be from 16 to 2,147,483,647 pieces; got {self.vocab}: try 4096")
+        if self.byte_fallback and self.vocab < 300:
+            raise InputError(f"data.byte_fallback takes 256 pieces of data.vocab {self.vocab}: set that to 300 or more")
         if self.weights and len(self.weights) != len(self.parts):
             raise InputError(
                 f"data.weights are {len(self.weights)} and data.text names {len(self.parts)} texts "
@@ -79,69 +90,18 @@ class Data:
 
     def content(self) -> dict:
         """What decides the bytes of the store (the length of a row does not, nor where the store lies)."""
-        aside = {"store", "length", "tokenizer"}
+        aside = {"store", "length", "format", "tokenizer"}
         if self.layout != "jsonl" and not any(part.startswith("tfds:") for part in self.parts):
             aside.add("field")
-        if not self.weights:
-            aside.add("weights")
+        # Options that are younger than the first stores, which have none of them.
+        later: dict[str, Any] = {"weights": [], "pieces": "unigram", "byte_fallback": False, "drop_duplicates": False}
         plain = asdict(self) | {"weights": list(self.weights)}
+        aside |= {key for key, usual in later.items() if plain[key] == usual}
         if self.tokenizer is None:
             return {key: value for key, value in plain.items() if key not in aside}
-        aside |= {"vocab", "lowercase", "tokenizer_words"}
+        aside |= {"vocab", "pieces", "lowercase", "byte_fallback", "tokenizer_words"}
         ready = {"tokenizer": hashlib.sha256(open_tokenizer(self.tokenizer).model).hexdigest()}
         return {key: value for key, value in plain.items() if key not in aside} | ready
-
-
-def build(
-    folder: Path,
-    data: Data,
-    sources: list[Source],
-    progress: Callable[[str, int, int], None] = lambda stage, documents, tokens: None,
-) -> "Store":
-    """Train the tokenizer, or take the ready one, and write the store; it appears whole under its name, or not at all.
-
-    The sources are read one after the other, or mixed by `data.weights`, once or twice; the manifest tells what they
-    are and, of a mix, the tokens taken from each. `progress` is told (stage, documents done, tokens done).
-    """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"{folder} is there and is no token store: name another --data.store or --workdir")
-    progress("tokenizer", 0, 0)
-    if data.tokenizer is not None:
-        tokenizer = open_tokenizer(data.tokenizer)
-    else:
-        texts = _joined([source.documents() for source in sources], data.weights, _words_in)
-        tokenizer = Tokenizer.train(_first_words(texts, data.tokenizer_words), data.vocab, data.lowercase)
-    with _whole(folder) as part, ExitStack() as opened:
-        tokenizer.save(part)
-        dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
-        splits = {name: opened.enter_context(_Writer(part, name, dtype)) for name in ("train", "valid")}
-        taken = [0] * len(sources)
-        encoded = [_encoded(i, source.documents(), tokenizer) for i, source in enumerate(sources)]
-        for number, (of, text, ids) in enumerate(_joined(encoded, data.weights, lambda item: len(item[2])), 1):
-            splits["valid" if _hash(text) < data.valid * 2**64 else "train"].add(ids)
-            taken[of] += len(ids)
-            if number % CHUNK == 0:
-                progress("tokens", number, sum(taken))
-        manifest = {
-            "format": 1,
-            "dtype": dtype.name,
-            "vocab": tokenizer.size,
-            "tokenizer_sha256": hashlib.sha256(tokenizer.model).hexdigest(),
-            "data": data.content(),
-            "source": [about for source in sources for about in source.about],
-            **({"mix": dict(zip(data.parts, taken, strict=True))} if data.weights else {}),
-            **{name: writer.close() for name, writer in splits.items()},
-        }
-        least = 4 * data.length
-        if (got := manifest["train"]["tokens"] + manifest["valid"]["tokens"]) < least:
-            raise InputError(
-                f"the text {data.text!r} gives {got} tokens, less than a few rows of {data.length}: give more text or "
-                "a smaller data.length"
-            )
-        if manifest["valid"]["tokens"] < data.length or manifest["train"]["tokens"] < data.length:
-            _split_stream(part, manifest, dtype, data)
-        (part / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    return Store(folder)
 
 
 class Store:
@@ -164,12 +124,13 @@ class Store:
     def check(self, data: Data) -> None:
         """Refuse a store that was made from another text or with other settings."""
         have, want = self.manifest["data"], data.content()
-        if differing := [key for key in want if have.get(key) != want[key]]:
-            key = differing[0]
-            raise InputError(
-                f"the token store {self.folder} was made with data.{key} {have.get(key)!r}, this run wants "
-                f"{want[key]!r}: name another --data.store or --workdir"
-            )
+        for key in [*want, *have]:
+            if have.get(key) != want.get(key):
+                then, now = (repr(found[key]) if key in found else "as usual" for found in (have, want))
+                raise InputError(
+                    f"the token store {self.folder} was made with data.{key} {then}, this run wants {now}: name "
+                    "another --data.store or --workdir"
+                )
 
     def tokens(self, split: str) -> "np.ndarray | Stream":
         """The stream of a split, memory-mapped."""
@@ -185,6 +146,19 @@ class Store:
             return None
         parts = [self._map(units_of(name), np.dtype(np.uint8), size) for name, size in self.shards(split)]
         return parts[0] if len(parts) == 1 else Stream(parts)
+
+    def documents(self, split: str) -> np.ndarray:
+        """What is known of each document of a split, in order: the fields of `DOCUMENT`."""
+        parts = [
+            (self.folder / documents_of(name), shard)
+            for (name, _), shard in zip(self.shards(split), self.manifest[split]["shards"], strict=True)
+        ]
+        if lacking := [path for path, shard in parts if "documents" not in shard or not path.is_file()]:
+            raise InputError(
+                f"the token store {self.folder} has no list of its documents ({lacking[0].name}), which this "
+                "data.format needs: delete the store and prepare it again"
+            )
+        return np.concatenate([np.fromfile(path, DOCUMENT) for path, _ in parts])
 
     def shards(self, split: str) -> list[tuple[str, int]]:
         """Name and tokens of each shard of a split."""
@@ -242,6 +216,15 @@ def units_of(shard: str) -> str:
     return shard.removesuffix(".bin") + ".units"
 
 
+def documents_of(shard: str) -> str:
+    """The name of the list of documents beside a shard.
+
+    >>> documents_of("train-00000.bin")
+    'train-00000.docs'
+    """
+    return shard.removesuffix(".bin") + ".docs"
+
+
 class Stream:
     """Several shards as one array of tokens, of which only what is asked for is read."""
 
@@ -274,99 +257,3 @@ class Stream:
             if len(part) < width:
                 row[len(part) :] = self[np.arange(start + len(part), start + width)]
         return out
-
-
-class _Writer:
-    def __init__(self, folder: Path, split: str, dtype: np.dtype):
-        self.folder, self.split, self.dtype = folder, split, dtype
-        self.documents = self.tokens = 0
-        self.shards: list[dict] = []
-        self._next()
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def add(self, ids: list[int]) -> None:
-        """Append a document."""
-        if self.shards[-1]["tokens"] and self.shards[-1]["tokens"] + len(ids) > SHARD:
-            self._file.close()
-            self._next()
-        array = np.asarray(ids, self.dtype)
-        self._file.write(array.tobytes())
-        self.shards[-1]["tokens"] += len(array)
-        self.documents += 1
-        self.tokens += len(array)
-
-    def _next(self) -> None:
-        name = f"{self.split}-{len(self.shards):05d}.bin"
-        self._file = open(self.folder / name, "wb")
-        self.shards.append({"file": name, "tokens": 0})
-
-    def close(self) -> dict:
-        """Finish the files; what the manifest says of the split."""
-        self._file.close()
-        for shard in self.shards:
-            shard["sha256"] = sha256(self.folder / shard["file"])
-        return {"documents": self.documents, "tokens": self.tokens, "shards": self.shards}
-
-
-def _split_stream(folder: Path, manifest: dict, dtype: np.dtype, data: Data) -> None:
-    """A text of few documents: one split got nothing, so the end of the stream is held out instead."""
-    files = [folder / shard["file"] for name in ("train", "valid") for shard in manifest[name]["shards"]]
-    whole = np.concatenate([np.fromfile(file, dtype) for file in files])
-    for file in files:
-        file.unlink()
-    cut = len(whole) - max(data.length, int(data.valid * len(whole)))
-    for name, part in (("train", whole[:cut]), ("valid", whole[cut:])):
-        path = folder / f"{name}-00000.bin"
-        part.tofile(path)
-        shard = {"file": path.name, "tokens": len(part), "sha256": sha256(path)}
-        manifest[name] = {"documents": manifest[name]["documents"], "tokens": len(part), "shards": [shard]}
-
-
-def _hash(text: str) -> int:
-    """64 bits of the text, the same for ever."""
-    return int.from_bytes(hashlib.sha1(text.encode("utf-8", "replace")).digest()[:8])
-
-
-@contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A new folder beside this one, which takes its name at the end; after an error nothing is left of it."""
-    part = folder.with_name(folder.name + ".part")
-    fresh = [parent for parent in part.parents if not parent.exists()]
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        yield part
-        os.replace(part, folder)
-    except BaseException:
-        shutil.rmtree(part)
-        with suppress(OSError):  # somebody else wrote there meanwhile
-            for parent in fresh:
-                parent.rmdir()
-        raise
-
-
-def _joined(streams: list[Iterator], weights: Sequence[float], size: Callable[[Any], int]) -> Iterator:
-    return mixed(streams, weights, size) if weights else itertools.chain(*streams)
-
-
-def _words_in(text: str) -> int:
-    return text.count(" ") + 1
-
-
-def _first_words(texts: Iterator[str], words: int) -> Iterator[str]:
-    for text in texts:
-        yield text
-        words -= _words_in(text)
-        if words <= 0:
-            return
-
-
-def _encoded(of: int, texts: Iterator[str], tokenizer: Tokenizer) -> Iterator[tuple[int, str, list[int]]]:
-    while chunk := list(itertools.islice(texts, CHUNK)):
-        for text, ids in zip(chunk, tokenizer.encode_batch(chunk), strict=True):
-            yield of, text, [*ids, tokenizer.sep_id]

@@ -51,10 +51,12 @@ class Tokenizer:
             )
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[what] for what in SPECIAL)
         control = [self._sp.is_control(i) or self._sp.is_unused(i) for i in range(self.size)]
+        self._bytes = np.array([self._sp.is_byte(i) for i in range(self.size)])
         self.special = np.array(control) | np.isin(np.arange(self.size), list(ids.values()))
         self.boundaries = boundaries(pieces, self.special)
         self.word_starts = (self.boundaries & 1).astype(bool)
-        self.surfaces = ["" if s else p.replace(_SPACE, "") for p, s in zip(pieces, self.special, strict=True)]
+        no_text = self.special | self._bytes
+        self.surfaces = ["" if n else p.replace(_SPACE, "") for p, n in zip(pieces, no_text, strict=True)]
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
@@ -76,15 +78,26 @@ class Tokenizer:
         return self.encode("A") == self.encode("a")
 
     @classmethod
-    def train(cls, texts: Iterable[str], size: int, lowercase: bool = True) -> "Tokenizer":
-        """Train a unigram model of `size` pieces on lines of text; NFKC normalised, lower-cased if asked."""
+    def train(
+        cls,
+        texts: Iterable[str],
+        size: int,
+        lowercase: bool = True,
+        pieces: str = "unigram",
+        byte_fallback: bool = False,
+    ) -> "Tokenizer":
+        """Train a unigram or BPE model of `size` pieces on lines of text; NFKC normalised, lower-cased if asked.
+
+        With `byte_fallback` 256 of the pieces are bytes, and a character that has no piece is spelt in them.
+        """
         out = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=(line for text in texts for line in clean(text).split("\n") if line),
                 model_writer=out,
                 vocab_size=size,
-                model_type="unigram",
+                model_type=pieces,
+                byte_fallback=byte_fallback,
                 normalization_rule_name="nmt_nfkc_cf" if lowercase else "nmt_nfkc",
                 character_coverage=0.9995,
                 pad_id=PAD,

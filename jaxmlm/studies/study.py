@@ -29,7 +29,6 @@ from jaxmlm.studies.evaluate import Evaluate, minimal_pairs
 from jaxmlm.studies.finetune import Finetune, check, folder_of, tune
 from jaxmlm.studies.statistics import label
 from jaxmlm.tasks import blimp
-from jaxmlm.tasks.mlm import open_store
 from jaxmlm.tasks.phrases import phrases_of
 from jaxmlm.tasks.run import (
     Run,
@@ -43,6 +42,7 @@ from jaxmlm.tasks.run import (
     unclaimed,
 )
 from jaxmlm.tasks.shown import shown
+from jaxmlm.tasks.texts import open_store
 
 
 @dataclass(frozen=True)

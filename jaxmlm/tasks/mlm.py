@@ -1,7 +1,6 @@
 """Masked language modelling as a `Task`: masks drawn inside the jitted step, loss at the predicted positions only."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,17 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Integer, Key
 
-from jaxmlm.data import Batches, Data, Store, Tokenizer, build, documents, from_tfds
-from jaxmlm.data.hf_tokenizer import open_tokenizer
-from jaxmlm.data.sources import Source, files, fingerprint
-from jaxmlm.errors import InputError
-from jaxmlm.masking import Masked, Masking, Phrases, PhraseUnits, Tokens, Vocab, mask_rows
+from jaxmlm.data import Batches, Data, Store, Tokenizer
+from jaxmlm.masking import Masked, Masking, PhraseUnits, Tokens, Vocab, mask_rows
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
-from jaxmlm.parallel import hosts, spec
-from jaxmlm.samples import world
+from jaxmlm.parallel import spec
 from jaxmlm.tasks.metrics import log_probability
-from jaxmlm.tasks.phrases import add_phrases, check_units, list_of
-from jaxmlm.training import Batch, Eval, Log, Mean, Task
+from jaxmlm.training import Batch, Eval, Mean, Task
 
 HELD_OUT_RATES = (0.15, 0.40, 0.80)
 """The rates at which every model is judged, at masks that are the same for all: the columns of the loss matrix."""
@@ -28,64 +22,6 @@ _HELD_OUT_SEED = 2202_08005 % 2**31
 UNIGRAM_TOKENS = 1 << 25
 """How often each token occurs is counted on the first so many of a text."""
 _DROPOUT = 0xFFFFFFFF  # an id that no example has
-
-
-def open_store(data: Data, workdir: Path, stage: str = "prepare", phrases: Phrases | None = None) -> Store:
-    """The token store of this configuration, made if it is not there; with `phrases` also the unit bits they give.
-
-    Of several hosts the first makes it; the others find it, or make the same where they do not share the disk.
-    """
-    with hosts.first_alone():
-        return _open_store(data, workdir, stage, phrases)
-
-
-def _open_store(data: Data, workdir: Path, stage: str, phrases: Phrases | None) -> Store:
-    folder = Path(data.store) if data.store else workdir / "store"
-    lowercase = open_tokenizer(data.tokenizer).lowers if data.tokenizer else data.lowercase
-    ready = list_of(phrases, lowercase, folder) if phrases else None
-    if (folder / "manifest.json").is_file():
-        store = Store(folder)
-        store.check(data)
-        _check_files(store, data)
-    else:
-        store = _build_store(data, folder, stage)
-    if phrases and not check_units(store, phrases):
-        add_phrases(store, phrases, ready, stage)
-    return store
-
-
-def _build_store(data: Data, folder: Path, stage: str) -> Store:
-    sources = [_source(data, part) for part in data.parts]
-    with Log(None, stage, 0) as log:
-        return build(folder, data, sources, lambda what, n, tokens: log.show(n, {"tokens_done": tokens}))
-
-
-def _source(data: Data, text: str) -> Source:
-    if text.startswith("sample:"):
-        count = text.removeprefix("sample:")
-        if not count.isdecimal() or int(count) < 1:
-            raise InputError(f"data.text {text!r}: write sample:N with N generated documents, as sample:20000")
-        return Source(lambda: world.documents(0, int(count)), [{"file": text}])
-    if text.startswith(from_tfds.PREFIX):
-        return from_tfds.opened(text, data.field)
-    paths = files(text)
-    return Source(lambda: documents(paths, data.layout, data.field), fingerprint(paths))
-
-
-def _check_files(store: Store, data: Data) -> None:
-    """Refuse a store whose text files have changed since; files that are gone have not (a store travels alone)."""
-    try:
-        paths = [path for part in data.parts if ":" not in part for path in files(part)]
-    except InputError:
-        return
-    now = [(path.name, path.stat().st_size) for path in paths]
-    then = [(about["file"], about["bytes"]) for about in store.manifest["source"] if "bytes" in about]
-    if now != then:
-        name, size = next(((n, s) for n, s in now if (n, s) not in then), now[0] if now else ("none", 0))
-        raise InputError(
-            f"the token store {store.folder} was made of another text than {data.text!r} is now ({name} of {size:,} "
-            "bytes was not in it): delete the store to make it again, or name another --data.store"
-        )
 
 
 def vocab_of(store: Store, masking: Masking) -> Vocab:
@@ -150,7 +86,7 @@ def mlm_task(
     tokenizer = store.tokenizer
     share = {"host": jax.process_index(), "hosts": jax.process_count()}
     units = isinstance(masking.units, PhraseUnits)
-    train = Batches.of(store, "train", data.length, batch, seed, **share, units=units)
+    train = Batches.of(store, "train", data.length, batch, seed, **share, units=units, format=data.format)
     vocab = vocab_of(store, masking)
 
     def init(key: jax.Array) -> MaskedLM:
@@ -162,11 +98,12 @@ def mlm_task(
         return MaskedLM(Encoder(encoder, tokenizer.size, encoder_key), head_key)
 
     def prepare(batch: Batch, key: jax.Array, step: jax.Array) -> Batch:
-        return mask(masking, key, batch, tokenizer, vocab, step)._asdict()
+        masked = mask(masking, key, batch, tokenizer, vocab, step)
+        return masked._asdict() | _segments(masked, batch)
 
     def loss(model: Any, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[Mean, dict[str, Mean]]:
-        masked = Masked(**batch)
-        nats, right = _predictions(model, masked, jax.random.fold_in(key, _DROPOUT))
+        masked = Masked(*(batch[name] for name in Masked._fields))
+        nats, right = _predictions(model, masked, batch.get("segments"), jax.random.fold_in(key, _DROPOUT))
         count = masked.weights.sum()
         return Mean(nats.sum(), count), {"accuracy": Mean(right.sum(), count)}
 
@@ -175,7 +112,7 @@ def mlm_task(
 
 def heldout(store: Store, data: Data, batch: int) -> Eval:
     """Loss and accuracy on the first rows of the held-out split, at fixed masks for each of `HELD_OUT_RATES`."""
-    valid = Batches.of(store, "valid", data.length, 1)
+    valid = Batches.of(store, "valid", data.length, 1, format=data.format)
     rows = min(valid.rows, HELD_OUT_ROWS)
 
     def batches() -> Iterator[Batch]:
@@ -188,7 +125,7 @@ def heldout(store: Store, data: Data, batch: int) -> Eval:
         for rate in HELD_OUT_RATES:
             key = jax.random.key(_HELD_OUT_SEED)
             masked = mask(Masking(rate), key, batch, store.tokenizer, vocab_of(store, Masking(rate)))
-            nats, right = _predictions(model, masked, None)
+            nats, right = _predictions(model, masked, batch.get("segments"), None)
             sums = {"loss": nats, "accuracy": right, "count": masked.weights}
             outputs |= {f"{name}@{rate:.2f}": x.sum(-1) for name, x in sums.items()}
         return outputs
@@ -204,10 +141,22 @@ def heldout(store: Store, data: Data, batch: int) -> Eval:
     return Eval(batches, predict, score)
 
 
-def _predictions(model: Any, masked: Masked, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Nats and hits of every prediction, 0 where its weight is 0; packed rows have no padding."""
-    hidden = model.hidden(masked.inputs, jnp.ones_like(masked.inputs), key)
+def _predictions(
+    model: Any, masked: Masked, segments: jax.Array | None, key: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Nats and hits of every prediction, 0 where its weight is 0; packed rows are one segment, without padding."""
+    segments = jnp.ones_like(masked.inputs) if segments is None else segments
+    hidden = model.hidden(masked.inputs, segments, key)
     logits = model.logits(hidden, masked.positions)
     found = log_probability(logits, masked.targets)
     best = jax.lax.stop_gradient(logits.max(-1) - jax.nn.logsumexp(logits, axis=-1))
     return -found * masked.weights, (found >= best) * masked.weights
+
+
+def _segments(masked: Masked, batch: Batch) -> Batch:
+    """The segments of the rows that were made of a batch, if it has them: all views of an example have the same."""
+    if "segments" not in batch:
+        return {}
+    views = masked.inputs.shape[0] // batch["segments"].shape[0]
+    repeated: Any = jax.sharding.auto_axes(lambda x: jnp.repeat(x, views, axis=0), out_sharding=spec("batch", None))
+    return {"segments": repeated(batch["segments"])}

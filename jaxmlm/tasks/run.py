@@ -23,8 +23,9 @@ from jaxmlm.models import Encoder, EncoderConfig, MaskedLM, interchange
 from jaxmlm.models.encoder import HOW_TRAINED
 from jaxmlm.parallel import Mesh, hosts, make_mesh
 from jaxmlm.paths import describe
-from jaxmlm.tasks.mlm import mlm_task, open_store
+from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tasks.phrases import phrases_of
+from jaxmlm.tasks.texts import open_store
 from jaxmlm.training import Checkpoints, Loop, Optim, Task, steps_within, train
 
 

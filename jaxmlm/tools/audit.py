@@ -14,9 +14,10 @@ from jaxmlm.data import Batches, Store
 from jaxmlm.masking import PRESETS, Tokens, preset
 from jaxmlm.masking.audit import audit as measure
 from jaxmlm.studies.figures import audit_figures
-from jaxmlm.tasks.mlm import open_store, tokens_of, vocab_of
+from jaxmlm.tasks.mlm import tokens_of, vocab_of
 from jaxmlm.tasks.phrases import phrases_of
 from jaxmlm.tasks.run import Run
+from jaxmlm.tasks.texts import open_store
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,31 +1,65 @@
 """`jaxmlm prepare`: text to tokenizer to token shards, and to phrases when the masking wants them."""
 
+import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxmlm.tasks.mlm import open_store
+from jaxmlm.data import Batches, merge
+from jaxmlm.errors import InputError
 from jaxmlm.tasks.phrases import describe_phrases, phrases_of
 from jaxmlm.tasks.run import Run
+from jaxmlm.tasks.texts import folder_of, open_store, prepare_shard
 
 
-def prepare(run: Run) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Prepare:
+    """What `jaxmlm prepare` takes beside the options of the configuration."""
+
+    shard: str | None = None
+    """I/N: do the I-th (from 0) of N shares of the work, on a machine that sees the same folder as the others."""
+    merge: bool = False
+    """Make the store of the shares when all are done."""
+    workers: int | None = None
+    """Threads that encode; one for each core if not given. The bytes are the same for any number."""
+
+
+def prepare(run: Run, options: Prepare | None = None) -> dict[str, Any]:
     """Make the token store of a run's configuration, or check the one that is there; says what is in it.
 
     A masking of phrases also gets its phrase list and unit bits.
     """
+    options = options or Prepare()
+    if options.workers is not None and options.workers < 1:
+        raise InputError(f"workers is {options.workers}: give 1 or more, or leave it out")
+    folder = folder_of(run.data, Path(run.workdir))
+    if options.shard is not None:
+        at = re.fullmatch(r"(\d+)/(\d+)", options.shard)
+        if options.merge or not at or int(at[1]) >= int(at[2]):
+            raise InputError(f"shard is {options.shard!r}: write I/N, from 0/N to N-1/N, and then --merge alone")
+        prepare_shard(run.text, folder, (int(at[1]), int(at[2])), options.workers)
+        print(f"share {options.shard} is done; when all are: jaxmlm prepare CONFIG --merge", file=sys.stderr)
+        return {"store": str(folder), "shard": options.shard}
+    if options.merge and not (folder / "manifest.json").is_file():
+        merge(folder, run.text)
     phrases = phrases_of(run.masking)
-    store = open_store(run.text, Path(run.workdir), phrases=phrases)
+    store = open_store(run.text, Path(run.workdir), phrases=phrases, workers=options.workers)
     splits = {name: {key: store.manifest[name][key] for key in ("documents", "tokens")} for name in ("train", "valid")}
-    for split in splits.values():
-        split["rows"] = split["tokens"] // (run.data.length - 1)
+    for name, split in splits.items():
+        batches = Batches.of(store, name, run.data.length, 1, format=run.data.format)
+        split["rows"] = batches.rows
+    left_out = splits["train"]["rows"] % run.loop.batch
     for name, split in splits.items():
         print(f"{name}: " + ", ".join(f"{value:,} {what}" for what, value in split.items()), file=sys.stderr)
+    whole = f"{splits['train']['rows'] // run.loop.batch:,} batches of {run.loop.batch} rows"
+    print(f"an epoch: {whole}; the {left_out:,} at the end of its order are left out", file=sys.stderr)
     for text, tokens in store.manifest.get("mix", {}).items():
         print(f"mixed in: {tokens:,} tokens of {text}", file=sys.stderr)
-    shown = {"store": str(store.folder), "vocab": store.tokenizer.size, **splits}
-    if "mix" in store.manifest:
-        shown["mix"] = store.manifest["mix"]
+    shown = {"store": str(store.folder), "vocab": store.tokenizer.size, **splits, "left_out": left_out}
+    shown |= {key: store.manifest[key] for key in ("mix", "duplicates") if key in store.manifest}
+    if "duplicates" in shown:
+        print(f"duplicates: {shown['duplicates']:,} documents dropped", file=sys.stderr)
     if phrases:
         entry = store.manifest["phrases"]
         print(describe_phrases(entry), file=sys.stderr)

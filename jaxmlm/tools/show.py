@@ -11,10 +11,10 @@ from rich.text import Text
 
 from jaxmlm.data import Batches, Store
 from jaxmlm.masking import Phrases, PhraseUnits, SpanUnits, TokenUnits, Units, WordUnits
-from jaxmlm.tasks.mlm import open_store
 from jaxmlm.tasks.phrases import phrases_of
 from jaxmlm.tasks.run import Run
 from jaxmlm.tasks.shown import Piece, shown
+from jaxmlm.tasks.texts import open_store
 
 COLOURS = {"mask": "black on cyan", "random": "black on yellow", "keep": "black on green", "plain": ""}
 BRACKETS = {"mask": "[]", "random": "{}", "keep": "()"}  # where there are no colours

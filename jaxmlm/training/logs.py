@@ -61,7 +61,13 @@ class Log:
             print(f"{self.stage}: {at}/{self.total}  {note}", file=sys.stderr, flush=True)
 
 
-_SHOWN = {"loss": "loss", "tokens_per_second": "tokens/s", "tokens_done": "tokens"}
+_SHOWN = {
+    "loss": "loss",
+    "tokens_per_second": "tokens/s",
+    "documents": "documents",
+    "tokens_done": "tokens",
+    "seconds_left": "s left",
+}
 
 
 def _short(value: int | float) -> str:

@@ -1,0 +1,97 @@
+"""Which token store a configuration wants: the one that is there, or a new one of its texts."""
+
+import time
+from pathlib import Path
+
+from jaxmlm.data import Data, Store, build, from_tfds
+from jaxmlm.data.hf_tokenizer import open_tokenizer
+from jaxmlm.data.parts import Progress
+from jaxmlm.data.sources import Source, files, text_source
+from jaxmlm.errors import InputError
+from jaxmlm.masking import Phrases
+from jaxmlm.parallel import hosts
+from jaxmlm.samples import world
+from jaxmlm.tasks.phrases import add_phrases, check_units, list_of
+from jaxmlm.training import Log
+
+
+def folder_of(data: Data, workdir: Path) -> Path:
+    """Where the token store of this configuration lies."""
+    return Path(data.store) if data.store else workdir / "store"
+
+
+def open_store(
+    data: Data, workdir: Path, stage: str = "prepare", phrases: Phrases | None = None, workers: int | None = None
+) -> Store:
+    """The token store of this configuration, made if it is not there; with `phrases` also the unit bits they give.
+
+    Of several hosts the first makes it; the others find it, or make the same where they do not share the disk.
+    """
+    with hosts.first_alone():
+        return _open_store(data, folder_of(data, workdir), stage, phrases, workers)
+
+
+def _open_store(data: Data, folder: Path, stage: str, phrases: Phrases | None, workers: int | None) -> Store:
+    lowercase = open_tokenizer(data.tokenizer).lowers if data.tokenizer else data.lowercase
+    ready = list_of(phrases, lowercase, folder) if phrases else None
+    if (folder / "manifest.json").is_file():
+        store = Store(folder)
+        store.check(data)
+        _check_files(store, data)
+    else:
+        store = _build_store(data, folder, stage, workers)
+    if phrases and not check_units(store, phrases):
+        add_phrases(store, phrases, ready, stage)
+    return store
+
+
+def prepare_shard(data: Data, folder: Path, shard: tuple[int, int], workers: int | None = None) -> None:
+    """Do one of n machines' share of a token store; `merge` makes the store when all are done."""
+    if (folder / "manifest.json").is_file():
+        raise InputError(f"the token store {folder} is there already: delete it to make it again")
+    _build_store(data, folder, f"prepare {shard[0]}/{shard[1]}", workers, shard)
+
+
+def _build_store(
+    data: Data, folder: Path, stage: str, workers: int | None = None, shard: tuple[int, int] | None = None
+) -> Store:
+    sources = [_source(data, part) for part in data.parts]
+    size = sum(group.size for source in sources for group in source.groups)
+    with Log(None, stage, size) as log:
+        started = time.monotonic()
+
+        def show(at: Progress) -> None:
+            values: dict[str, float] = {}
+            if at.read:
+                left = (time.monotonic() - started) * (at.size - at.read) / at.read
+                values = {"documents": at.documents, "tokens_done": at.tokens, "seconds_left": max(left, 0.0)}
+            log.show(min(at.read, at.size), values)
+
+        return build(folder, data, sources, show, workers, shard)  # type: ignore[return-value]
+
+
+def _source(data: Data, text: str) -> Source:
+    if text.startswith("sample:"):
+        count = text.removeprefix("sample:")
+        if not count.isdecimal() or int(count) < 1:
+            raise InputError(f"data.text {text!r}: write sample:N with N generated documents, as sample:20000")
+        return Source.of(lambda: world.documents(0, int(count)), {"file": text}, int(count))
+    if text.startswith(from_tfds.PREFIX):
+        return from_tfds.opened(text, data.field)
+    return text_source(files(text), data.layout, data.field)
+
+
+def _check_files(store: Store, data: Data) -> None:
+    """Refuse a store whose text files have changed since; files that are gone have not (a store travels alone)."""
+    try:
+        paths = [path for part in data.parts if ":" not in part for path in files(part)]
+    except InputError:
+        return
+    now = [(path.name, path.stat().st_size) for path in paths]
+    then = [(about["file"], about["bytes"]) for about in store.manifest["source"] if "bytes" in about]
+    if now != then:
+        name, size = next(((n, s) for n, s in now if (n, s) not in then), now[0] if now else ("none", 0))
+        raise InputError(
+            f"the token store {store.folder} was made of another text than {data.text!r} is now ({name} of {size:,} "
+            "bytes was not in it): delete the store to make it again, or name another --data.store"
+        )

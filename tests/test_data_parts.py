@@ -1,0 +1,230 @@
+"""A store prepared in parts: killed anywhere, by any number of threads or machines, the same bytes."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jaxmlm.data import Data, Store, build, merge, parts
+from jaxmlm.data.parts import Progress
+from jaxmlm.data.sources import Document, Group, Source
+from jaxmlm.errors import InputError
+
+DATA = Data(text="red, big", vocab=40, valid=0.2, length=16)
+PART = 1000
+
+
+def texts(name: str, count: int) -> list[str]:
+    pick = random.Random(name).choice
+    words = "the a cat dogs runs sees house tree big small red under over".split()
+    return [" ".join(pick(words) for _ in range(9)) + f" {name} {i}" for i in range(count)]
+
+
+TEXTS = {"red": texts("red", 60), "big": texts("big", 90) + texts("red", 20) + texts("big", 30)}
+
+
+def sources(groups: int = 2) -> list[Source]:
+    """Two texts, each of some groups."""
+    return [
+        Source([group(lines, at) for at in np.array_split(np.arange(len(lines)), groups)], [{"file": name}])
+        for name, lines in TEXTS.items()
+    ]
+
+
+def group(lines, at) -> Group:
+    return Group(lambda: (Document(lines[i], i, 0, read) for read, i in enumerate(at.tolist(), 1)), len(at))
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(parts, "PART", PART)
+    monkeypatch.setattr(parts, "CHUNK", 300)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module", params=["in turn", "mixed", "without duplicates"])
+def made(request, tmp_path_factory):
+    """Settings, and the store that one call of one thread makes with them."""
+    data = replace(
+        DATA,
+        weights=(0.3, 0.7) if request.param == "mixed" else (),
+        drop_duplicates=request.param == "without duplicates",
+    )
+    folder = tmp_path_factory.mktemp("made") / "store"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "PART", PART)
+        build(folder, data, sources(), workers=1)
+    return data, contents(folder)
+
+
+def test_any_number_of_threads(made, tmp_path):
+    data, wanted = made
+    build(tmp_path / "store", data, sources(), workers=5)
+    assert contents(tmp_path / "store") == wanted
+    assert len([name for name in wanted if name.startswith("train") and name.endswith(".bin")]) > 5
+
+
+@pytest.mark.parametrize("at", [70, 100, 170])
+def test_what_was_done_before_a_kill_is_not_done_again(made, tmp_path, monkeypatch, at):
+    data, wanted = made
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "store", data, dying(at), workers=1)
+    assert not (tmp_path / "store").exists()
+    kept = sorted(path.name for path in (tmp_path / "store.part").glob("*-*.json"))
+    encoded = []
+    real = parts._encode
+    monkeypatch.setattr(parts, "_encode", lambda of, docs, *more: encoded.extend(docs) or real(of, docs, *more))
+    monkeypatch.setattr(parts.Tokenizer, "train", None)
+    build(tmp_path / "store", data, sources(), workers=2)
+    assert contents(tmp_path / "store") == wanted
+    assert kept and len(encoded) < sum(map(len, TEXTS.values())) - 10 * len(kept)  # a part has some 17
+    assert not (tmp_path / "store.part").exists()
+
+
+def dying(at: int) -> list[Source]:
+    """The sources; when they are read for the second time, the encoding, they stop after `at` documents."""
+    count = [0, 0]
+
+    def dies(source):
+        def documents(group):
+            first = count[0] < 4 and not count.__setitem__(0, count[0] + 1)
+            for document in group.documents():
+                if not first:
+                    count[1] += 1
+                    if count[1] > at:
+                        raise KeyboardInterrupt
+                yield document
+
+        return source._replace(
+            groups=[group._replace(documents=lambda group=group: documents(group)) for group in source.groups]
+        )
+
+    return [dies(source) for source in sources()]
+
+
+def test_a_kill_while_the_parts_become_a_store(made, tmp_path, monkeypatch):
+    data, wanted = made
+    monkeypatch.setattr("jaxmlm.data.finish.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "store", data, sources(), workers=1)
+    monkeypatch.undo()
+    monkeypatch.setattr(parts, "PART", PART)
+    build(tmp_path / "store", data, sources(), workers=1)
+    assert contents(tmp_path / "store") == wanted
+
+
+def test_parts_of_another_text_are_not_taken(made, tmp_path):
+    data, wanted = made
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "store", replace(data, valid=0.3), dying(170), workers=1)
+    assert list((tmp_path / "store.part").glob("*-*.json"))
+    build(tmp_path / "store", data, sources(), workers=1)
+    assert contents(tmp_path / "store") == wanted
+
+
+@pytest.mark.parametrize(("shards", "groups"), [(2, 2), (3, 1), (5, 1), (4, 2)])
+def test_shards_prepared_apart_and_merged_are_one_pass(tmp_path, shards, groups):
+    data = replace(DATA, drop_duplicates=groups == 2)
+    build(tmp_path / "one", data, sources(groups), workers=1)
+    for shard in reversed(range(shards)):
+        assert build(tmp_path / "many", data, sources(groups), workers=1, shard=(shard, shards)) is None
+        if shard == 1:
+            with pytest.raises(InputError, match=r"not every machine has finished \(found shard-1"):
+                merge(tmp_path / "many", data)
+    store = merge(tmp_path / "many", data)
+    assert contents(store.folder) == contents(tmp_path / "one")
+
+
+def test_shares_that_do_not_make_a_store(tmp_path):
+    with pytest.raises(InputError, match="nothing to merge"):
+        merge(tmp_path / "store", DATA)
+    with pytest.raises(InputError, match="data.weights do not go with --shard"):
+        build(tmp_path / "store", replace(DATA, weights=(1.0, 1.0)), sources(), shard=(0, 2))
+    assert list(tmp_path.iterdir()) == []
+    for shard in (0, 1):
+        build(tmp_path / "store", DATA, sources(), workers=1, shard=(shard, 2))
+    part = tmp_path / "store.part"
+    with pytest.raises(InputError, match=r"was prepared with another data.valid"):
+        merge(tmp_path / "store", replace(DATA, valid=0.1))
+    with pytest.raises(InputError, match="holds the parts of another text"):
+        build(tmp_path / "store", replace(DATA, valid=0.1), sources(), shard=(0, 2))
+    whole = (part / "train-00001-00000.bin").read_bytes()
+    for file, raw, message in [
+        ("train-00001-00000.bin", whole[:-2] + b"\0\0", "train-00001-00000.bin is missing or not whole"),
+        ("shard-1-of-2.json", json.dumps({"tokenizer": "", "groups": {}}).encode(), "trained different tokenizers"),
+    ]:
+        kept = (part / file).read_bytes()
+        (part / file).write_bytes(raw)
+        with pytest.raises(InputError, match=message):
+            merge(tmp_path / "store", DATA)
+        (part / file).write_bytes(kept)
+    (part / "00000-00001.json").unlink()
+    with pytest.raises(InputError, match="00000-00001.json is missing: run --shard again on all 2 machines"):
+        merge(tmp_path / "store", DATA)
+    build(tmp_path / "store", DATA, sources(), workers=1, shard=(0, 2))
+    merge(tmp_path / "store", DATA)
+    build(tmp_path / "one", DATA, sources(), workers=1)
+    assert contents(tmp_path / "store") == contents(tmp_path / "one")
+
+
+def test_duplicates_are_dropped_and_documents_have_ids(tmp_path):
+    build(tmp_path / "store", replace(DATA, drop_duplicates=True), sources(), workers=2)
+    store = Store(tmp_path / "store")
+    found, lists = {}, list(TEXTS.values())
+    for split in ("train", "valid"):
+        tokens, start = store.tokens(split), 0
+        for entry in store.documents(split):
+            ids = tokens[np.arange(start, start + entry["tokens"])]
+            start += int(entry["tokens"])
+            assert ids[-1] == store.tokenizer.sep_id
+            text = store.tokenizer.decode(ids[:-1].tolist())
+            found[int(entry["file"]), int(entry["number"])] = text
+        assert start == len(tokens)
+    first = {}
+    for file, lines in enumerate(lists):
+        for i, line in enumerate(lines):
+            first.setdefault(line, (file, i))
+    assert sorted(found.values()) == sorted(first)
+    assert {text: id_ for id_, text in found.items()} == first
+    assert store.manifest["duplicates"] == sum(map(len, lists)) - len(first) == 50
+
+
+def test_progress_counts_what_is_read(tmp_path):
+    said: list[Progress] = []
+    build(tmp_path / "store", DATA, [Source.of(lambda: TEXTS["big"] * 5, {"file": "big"}, 700)] * 2, said.append)
+    assert said[0].stage == "tokenizer" and len(said) > 3
+    counted = [(at.read, at.documents, at.tokens) for at in said[1:]]
+    assert counted == sorted(counted) and all(at.size == 1400 and at.documents == at.read for at in said[1:])
+
+
+def test_a_killed_process_goes_on(tmp_path):
+    """kill -9 on the command itself."""
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(TEXTS["big"] * 40))
+    program = (
+        "import sys, jaxmlm.data.parts as parts; parts.PART = 4000\n"
+        "from jaxmlm.data import Data, build; from jaxmlm.data.sources import *\n"
+        "from pathlib import Path; path = Path(sys.argv[1])\n"
+        "data = Data(text='t', layout='line', vocab=40, length=16)\n"
+        "build(path.parent / sys.argv[2], data, [text_source([path], 'line')], workers=1)"
+    )
+    words = [sys.executable, "-c", program, str(text)]
+    process = subprocess.Popen([*words, "killed"])
+    part = tmp_path / "killed.part"
+    while process.poll() is None and len(list(part.glob("*-*.json"))) < 3:
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and not (tmp_path / "killed").exists()
+    subprocess.run([*words, "killed"], check=True)
+    subprocess.run([*words, "whole"], check=True)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
