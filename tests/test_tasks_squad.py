@@ -1,4 +1,4 @@
-"""SQuAD: the file, windows and characters, loss, spans over all windows, scores."""
+"""SQuAD: windows and characters, loss, spans over all windows, null odds, prediction files."""
 
 import json
 
@@ -6,43 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_tasks_squad_files import QUESTIONS, TEXTS, write
 
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig, SpanPredictor
 from jaxmlm.tasks import squad
-
-TEXTS = [
-    "The red fox sees the old hen. By the way,  the "
-    "Caf\u00e9 \u2014 \u201cNew Owl\u201d \u2014 lies in the \u00bd-mile north.",
-    "\ufb01ne cows \U0001d7d9 run \u4e2d\u6587 by\u00a0night.\n"
-    "Owls sleep by day, hens by night; the fox never sleeps at all.",
-    "A hen.",
-]
-QUESTIONS = [
-    (0, "What does the fox see?", ["the old hen", "hen"]),
-    (0, "What lies in the north?", ["Caf\u00e9 \u2014 \u201cNew Owl\u201d"]),
-    (0, "How far?", ["\u00bd-mile"]),
-    (1, "Which cows?", ["\ufb01ne cows"]),
-    (1, "When do hens sleep and who never does?", ["night; the fox"]),
-    (1, "What is this?", ["\u4e2d\u6587"]),
-    (2, "Who?", ["A hen."]),
-]
-
-
-def content():
-    paragraphs = []
-    for p, text in enumerate(TEXTS):
-        qas = [
-            {"id": f"q{i}", "question": question,
-             "answers": [{"text": a, "answer_start": text.index(a)} for a in answers]}
-            for i, (where, question, answers) in enumerate(QUESTIONS) if where == p
-        ]  # fmt: skip
-        paragraphs.append({"context": text, "qas": qas})
-    return {
-        "version": "1.1",
-        "data": [{"title": "a", "paragraphs": paragraphs[:2]}, {"title": "b", "paragraphs": paragraphs[2:]}],
-    }
+from jaxmlm.tasks.squad_windows import tokens_of
 
 
 @pytest.fixture(scope="module")
@@ -50,73 +20,9 @@ def tokenizer():
     return Tokenizer.train([*TEXTS, *(q for _, q, _ in QUESTIONS)] * 4, 66)
 
 
-@pytest.fixture
-def folder(tmp_path):
-    for name in ("train", "dev"):
-        (tmp_path / f"{name}-v1.1.json").write_text(json.dumps(content()))
-    return tmp_path
-
-
-def test_read(folder):
-    data = squad.read(folder / "dev-v1.1.json")
-    assert data.paragraphs == TEXTS and [q.id for q in data.questions] == [f"q{i}" for i in range(7)]
-    assert data.questions[0].answers == (("the old hen", 17), ("hen", 25))
-
-
-def change(path, value):
-    """The example file with one element, named by its path, set or (`...`) removed."""
-    data = content()
-    element = data
-    for step in path[:-1]:
-        element = element[step]
-    element[path[-1]] = value
-    return json.dumps(data)
-
-
-PARAGRAPH = ("data", 0, "paragraphs", 1)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", ":1: not JSON"),
-        ("[]", ".data: expected a list, got null"),
-        ('{"data": []}', ": no questions"),
-        (change(("data", 0, "paragraphs"), 3), ": data[0].paragraphs: expected a list, got 3"),
-        (change((*PARAGRAPH, "context"), " "), ": data[0].paragraphs[1].context: an empty paragraph"),
-        (change((*PARAGRAPH, "qas", 0, "id"), "q0"), ": data[0].paragraphs[1].qas[0].id: 'q0' is used twice"),
-        (change((*PARAGRAPH, "qas", 0, "question"), None), ".qas[0].question: expected a string, got null"),
-        (
-            change((*PARAGRAPH, "qas", 0, "answers"), []),
-            ".qas[0].answers: no answer: this reads v1.1, not v2.0",
-        ),
-        (
-            change((*PARAGRAPH, "qas", 0, "answers", 0, "answer_start"), 1),
-            ".qas[0].answers[0].answer_start: the paragraph has 'ne cows ' at character 1",
-        ),
-        (
-            change((*PARAGRAPH, "qas", 0, "answers", 0, "answer_start"), "0"),
-            ".qas[0].answers[0].answer_start: expected a whole number",
-        ),
-    ],
-)
-def test_wrong_files_name_the_element(tmp_path, text, message):
-    path = tmp_path / "x.json"
-    path.write_text(text)
-    with pytest.raises(InputError) as error:
-        squad.read(path)
-    assert str(error.value).startswith(str(path)) and message in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_missing_and_badly_encoded_files(tmp_path, tokenizer):
-    with pytest.raises(InputError, match="train-v1.1.json is missing: SQuAD needs .* there: none"):
-        squad.task(tmp_path, tokenizer, lambda key: None, batch=2, length=32, stride=8, seed=0)
-    with pytest.raises(InputError, match="is missing"):
-        squad.read(tmp_path / "x.json")
-    (tmp_path / "x.json").write_bytes(b'{"data": "\xff"}')
-    with pytest.raises(InputError, match="not UTF-8 at byte 10"):
-        squad.read(tmp_path / "x.json")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("squad"))
 
 
 @pytest.mark.parametrize(("length", "stride"), [(24, 4), (32, 100), (128, 64)])
@@ -145,7 +51,7 @@ def test_tokens_of_an_answer_are_those_that_share_a_character_with_it():
     offsets = np.array([[0, 1], [1, 4], [4, 4], [5, 8], [8, 9]])
     spans = {(1, 3): (1, 1), (5, 3): (3, 3), (1, 7): (1, 3), (2, 1): (1, 1), (3, 3): (1, 3), (0, 9): (0, 4)}
     for (start, length), tokens in spans.items():
-        assert squad._tokens(offsets, "x" * length, start) == tokens
+        assert tokens_of(offsets, start, start + length) == tokens
 
 
 def test_an_answer_longer_than_any_window_is_lost(tokenizer):
@@ -155,45 +61,79 @@ def test_an_answer_longer_than_any_window_is_lost(tokenizer):
     assert w.lost == 1 and not w.start.any() and len(w.begin) > 1
 
 
-def make(folder, tokenizer, batch, length=32, stride=8, limit=None):
-    return squad.task(
-        folder, tokenizer, lambda key: None, batch=batch, length=length, stride=stride, seed=0, limit=limit
-    )
+def test_a_question_longer_than_a_window_is_refused_and_a_long_one_cut(tokenizer):
+    data = squad.Squad([TEXTS[2]], [squad.Question("q", "hen owl " * 9, 0, (("A hen.", 0),))], path="x.json")
+    tokens = len(tokenizer.encode("hen owl " * 9))
+    with pytest.raises(InputError, match=f"x.json: question 'q' has {tokens} tokens, which a window of 20"):
+        squad.windows(data, tokenizer, 20, 5)
+    w = squad.windows(data, tokenizer, tokens + 4, 5)
+    assert w.cut == 1 and len(w.questions[0]) == (tokens + 4) // 3 and w.lost == 0
+    with pytest.raises(InputError, match="length 4, stride 0"):
+        squad.windows(data, tokenizer, 4, 0)
+
+
+def test_a_paragraph_without_tokens_has_one_empty_window_and_no_span(tokenizer):
+    """Such as one of zero-width spaces: there is nothing to predict, and nothing breaks."""
+    data = squad.Squad(["\u200b\u200b"], [squad.Question("q", "who?", 0, ())], unanswerable=True)
+    w = squad.windows(data, tokenizer, 20, 5)
+    assert w.count.tolist() == [0] and w.lost == 0
+    said = squad._predictions(data, w, all_null(1))
+    assert said.texts == {"q": ""} and said.spans == {"q": ""} and said.odds["q"] > 1e5
+    assert squad._predictions(data._replace(unanswerable=False), w, all_null(1)).texts == {"q": ""}
+
+
+def all_null(windows):
+    """What the model says of windows in which no span is possible."""
+    nothing = np.zeros((windows, 4))
+    return {"window": np.arange(windows), "start": nothing.astype(int), "end": nothing.astype(int) - 1,
+            "start_logit": nothing, "end_logit": nothing, "null": np.ones((windows, 2))}  # fmt: skip
+
+
+def make(folder, tokenizer, batch, length=32, stride=8, **options):
+    sizes = {"batch": batch, "length": length, "stride": stride, "seed": 0}
+    return squad.task(folder, tokenizer, lambda key: None, **sizes, **options)
 
 
 def test_an_epoch_shows_every_window_once(folder, tokenizer):
     """Windows, not questions: a paragraph that is cut into two must not halve the training."""
-    task, w = make(folder, tokenizer, 4, 20, 4), squad.windows(squad.read(folder / "train-v1.1.json"), tokenizer, 20, 4)
+    task, w = make(folder, tokenizer, 4, 24, 4), squad.windows(squad.read(folder / "train-v1.1.json"), tokenizer, 24, 4)
     assert len(w.begin) > len(squad.read(folder / "train-v1.1.json").questions)
     assert task.epoch == -(-len(w.begin) // 4)
     assert sum(int(task.batch_at(step)["weight"].sum()) for step in range(task.epoch)) == len(w.begin)
 
 
-def evaluate(ev, predict):
+def evaluate(ev, predict, keep=lambda outputs: None):
     kept = []
     for batch in ev.batches():
         outputs = predict(batch)
         kept.append({name: np.asarray(x)[batch["weight"] > 0] for name, x in outputs.items()})
-    return ev.score({name: np.concatenate([part[name] for part in kept]) for name in kept[0]})
+    joined = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
+    keep(joined)
+    return ev.score(joined)
 
 
-@pytest.mark.parametrize("batch", [1, 4, 64])
+def marking(ev, w, sure=9.0, other=9.0, shift=0):
+    """A model that gives `sure` to each window's answer, and `other` to the [cls] of a window that holds none."""
+    jitted = jax.jit(lambda logits, batch: ev.predict(lambda *_: logits, batch))
+
+    def predict(batch):
+        window, rows = batch["window"], np.arange(len(batch["window"]))
+        logits = np.zeros((*batch["ids"].shape, 2), np.float32)
+        held = w.start[window] > 0
+        logits[rows, w.start[window] + shift * held, 0] = np.where(held, sure, other)
+        logits[rows, w.end[window] + shift * held, 1] = np.where(held, sure, other)
+        return jitted(logits, batch)
+
+    return predict
+
+
+@pytest.mark.parametrize("batch", [1, 64])
 def test_a_model_that_knows_the_answers_is_perfect_and_one_that_does_not_is_not(folder, tokenizer, batch):
     task = make(folder, tokenizer, batch)
     w = squad.windows(squad.read(folder / "dev-v1.1.json"), tokenizer, 32, 8)
     ev = task.evals["dev"]
-
-    def predict(batch, shift=0):
-        def oracle(ids, segments, key):
-            position, rows = jnp.arange(ids.shape[1])[None], batch["window"]
-            marks = [position == (w.start[rows] + shift)[:, None], position == (w.end[rows] + shift)[:, None]]
-            sure = jnp.where(w.start[rows] > 0, 9.0, 0.0)[:, None, None]
-            return jnp.stack(marks, -1) * sure - (position[..., None] < batch["first"][:, None, None]) * -50.0
-
-        return ev.predict(oracle, jax.tree.map(jnp.asarray, batch))
-
-    assert evaluate(ev, predict) == {"exact": 1.0, "f1": 1.0, "lost": 0.0}
-    assert evaluate(ev, lambda b: predict(b, shift=1))["exact"] < 0.5
+    assert evaluate(ev, marking(ev, w)) == {"exact": 1.0, "f1": 1.0, "lost": 0.0, "cut": 3.0}
+    assert evaluate(ev, marking(ev, w, shift=1))["exact"] < 0.5
 
 
 def test_the_best_span_is_in_the_paragraph_in_order_and_not_too_long(tokenizer):
@@ -203,7 +143,7 @@ def test_the_best_span_is_in_the_paragraph_in_order_and_not_too_long(tokenizer):
     first, count = np.array([4, 9, 5], np.int32), np.array([45, 1, 33], np.int32)
     batch = {"ids": np.zeros((3, 50), np.int32), "segments": np.ones((3, 50), np.int32), "first": first,
              "count": count, "window": np.arange(3, dtype=np.int32)}  # fmt: skip
-    outputs = squad._predict(lambda ids, segments, key: jnp.array(logits), jax.tree.map(jnp.asarray, batch))
+    outputs = jax.jit(lambda logits, batch: squad._predict(lambda *_: logits, batch))(logits, batch)
     for row in range(3):
         pairs = [
             (float(logits[row, s, 0] + logits[row, e, 1]), s - first[row], e - first[row])
@@ -211,7 +151,10 @@ def test_the_best_span_is_in_the_paragraph_in_order_and_not_too_long(tokenizer):
             for e in range(s, min(s + squad.LONGEST_ANSWER, first[row] + count[row]))
         ]
         for i, (score, start, end) in enumerate(sorted(pairs, reverse=True)[: squad.BEST]):
-            assert float(outputs["score"][row, i]) == pytest.approx(score)
+            logits_of = [float(outputs[f"{side}_logit"][row, i]) for side in ("start", "end")]
+            assert sum(logits_of) == pytest.approx(score, abs=1e-5)
+            at = first[row] + start, first[row] + end
+            assert logits_of == pytest.approx([logits[row, at[0], 0], logits[row, at[1], 1]], abs=1e-5)
             assert (int(outputs["start"][row, i]), int(outputs["end"][row, i])) == (start, end)
 
 
@@ -221,16 +164,17 @@ def test_best_joins_windows_and_drops_repeated_texts(folder, tokenizer):
     rows = np.flatnonzero(w.question == 0)[:2]
     outputs = {
         "window": rows,
-        "score": np.array([[3.0, 1.0], [2.0, -2e9]]),
+        "start_logit": np.array([[2.0, 0.5], [1.0, squad.NOWHERE]]),
+        "end_logit": np.array([[1.0, 0.5], [1.0, squad.NOWHERE]]),
         "start": np.array([[4, 0], [0, 0]]),
-        "end": np.array([[4, 0], [0, 0]]),
+        "end": np.array([[4, 0], [0, -1]]),
     }
     found = squad.best(data, w, outputs)
     offsets = w.offsets[0]
     texts = [TEXTS[0][offsets[t, 0] : offsets[t, 1]] for t in (4, 0)]
     assert w.begin[rows].tolist() == [0, 4]
-    assert found["q0"] == [(texts[0], 3.0), (texts[1], 1.0)]  # token 4 also begins the second window
-    assert found["q1"] == [("", 0.0)] and list(found) == [q.id for q in data.questions]
+    assert found["q0"] == [(texts[0], 2.0, 1.0), (texts[1], 0.5, 0.5)]  # token 4 also begins the second window
+    assert found["q1"] == [] and list(found) == [q.id for q in data.questions]
 
 
 def test_training_batches_and_limit(folder, tokenizer):
@@ -252,16 +196,15 @@ def test_loss_does_not_depend_on_padding(folder, tokenizer):
 
     batch = task.batch_at(0)
     longer = {**batch, **{k: np.pad(batch[k], ((0, 0), (0, 5))) for k in ("ids", "segments")}}
-    one, other = (task.loss(model, jax.tree.map(jnp.asarray, b), None, 0)[0] for b in (batch, longer))
+    loss = jax.jit(lambda batch: task.loss(model, batch, None, 0)[0])
+    one, other = (loss(b) for b in (batch, longer))
     assert float(one.total) == pytest.approx(float(other.total), rel=1e-6) and float(one.count) == 4
     row = {k: v[:1] for k, v in batch.items()}
     row["weight"] = np.ones(1, np.float32)
     logits = np.asarray(model(row["ids"], None, None))[0][row["segments"][0] > 0]
     log_p = jax.nn.log_softmax(logits, axis=0)
     expected = -(log_p[row["start"][0], 0] + log_p[row["end"][0], 1]) / 2
-    assert float(task.loss(model, jax.tree.map(jnp.asarray, row), None, 0)[0].total) == pytest.approx(
-        float(expected), rel=1e-5
-    )
+    assert float(loss(row).total) == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.mesh(data=2, fsdp=2, tensor=2)
@@ -277,4 +220,85 @@ def test_the_real_model_runs_under_an_explicit_mesh(folder, tokenizer):
     ev = task.evals["dev"]
     predict = jax.jit(ev.predict)
     scores = evaluate(ev, lambda batch: predict(model, place(batch, mesh)))
-    assert set(scores) == {"exact", "f1", "lost"} and 0 <= scores["exact"] <= scores["f1"] <= 1
+    assert set(scores) == {"exact", "f1", "lost", "cut"} and 0 <= scores["exact"] <= scores["f1"] <= 1
+
+
+def test_v2_scores_null_odds_and_files(folder, tokenizer, tmp_path):
+    """A perfect model, by what it says, by its files, and by its files read back."""
+    ev = make(folder, tokenizer, 4, name="squad2").evals["dev"]
+    data = squad.read(folder / "dev-v2.0.json", unanswerable=True)
+    w = squad.windows(data, tokenizer, 32, 8)
+    saved = {}
+    scores = evaluate(ev, marking(ev, w, sure=9.0, other=20.0), saved.update)
+    perfect = {name: 1.0 for name in scores if "thresh" not in name and name not in ("lost", "cut")}
+    assert {name: scores[name] for name in perfect} == perfect and scores["lost"] == 0.0
+    assert {"HasAns_exact", "NoAns_f1", "best_exact", "best_f1"} < set(perfect)
+
+    ev.save(saved, tmp_path)
+    names = ("predictions", "null_odds", "best_spans", "nbest_predictions")
+    said, odds, spans, nbest = (json.loads((tmp_path / f"{name}.json").read_text()) for name in names)
+    assert list(said) == list(odds) == list(spans) == list(nbest) == [q.id for q in data.questions]
+    assert {key for key, text in said.items() if not text} == {"q1", "q6"} and all(spans.values())
+    # One window of q0's paragraph does not hold the answer and is sure of the null: the least sure one counts.
+    assert len(w.begin[w.question == 0]) > 1 and odds["q0"] == -18.0 and odds["q6"] == 40.0
+    for key, found in nbest.items():
+        assert sum(answer["probability"] for answer in found) == pytest.approx(1.0)
+        assert "" in [answer["text"] for answer in found] and len(found) <= squad.BEST + 1
+        assert found[0]["text"] == said[key]
+    files = [
+        squad.read_answers(tmp_path / f"{name}.json", kind)
+        for name, kind in zip(names[:3], (str, float, str), strict=True)
+    ]
+    official = squad.evaluate(data, files[2], files[1], threshold=0.0)
+    assert {name: official[name] for name in ("exact", "best_f1", "best_f1_thresh")} == {
+        "exact": 100.0, "best_f1": 100.0, "best_f1_thresh": scores["best_f1_thresh"]}  # fmt: skip
+    assert squad.evaluate(data, files[0])["f1"] == 100.0
+
+
+def test_null_odds_are_those_of_the_window_that_is_least_sure(tokenizer):
+    data = squad.Squad(["x"], [squad.Question(key, "?", 0, ()) for key in ("a", "b")], unanswerable=True)
+    w = squad.windows(data, tokenizer, 8, 1)
+    w = w._replace(question=np.array([0, 0, 1, 0]))
+    null = np.array([[5.0, 1.0], [0.0, 2.0], [-1.0, -1.0], [1.0, 3.0]])
+    found = squad.nulls(data, w, {"window": np.array([3, 1, 2, 0]), "null": null[[3, 1, 2, 0]]})
+    assert found == {"a": ("", 0.0, 2.0), "b": ("", -1.0, -1.0)}
+
+
+def test_each_dev_question_is_scored_once_whatever_the_batch(folder, tokenizer):
+    """All windows of all questions, each once, and the same answers and scores for any batch and any padding."""
+    data = squad.read(folder / "dev-v2.0.json", unanswerable=True)
+    w = squad.windows(data, tokenizer, 24, 4)
+
+    def model(ids, segments, key):  # of the tokens and their places, not of the padding
+        return (
+            jnp.stack([jnp.sin(ids * 1.7), jnp.cos(ids * 2.3)], -1) * 5 + jnp.arange(ids.shape[1])[None, :, None] / 99
+        )
+
+    found = []
+    for batch in (1, 3, 64):
+        ev, saved = make(folder, tokenizer, batch, length=24, stride=4, name="squad2").evals["dev"], {}
+        scores = evaluate(ev, jax.jit(lambda batch, ev=ev: ev.predict(model, batch)), saved.update)
+        assert sorted(saved["window"].tolist()) == list(range(len(w.begin)))
+        found.append((scores, squad._predictions(data, w, saved)))
+    assert len(found[0][1].texts) == 7 and found[0][0]["NoAns_f1"] < 1.0
+    for scores, said in found[1:]:
+        assert scores == pytest.approx(found[0][0]) and said.texts == found[0][1].texts
+        assert said.odds == pytest.approx(found[0][1].odds, abs=1e-4)
+
+
+def test_nothing_compiles_after_the_first_epoch(folder, tokenizer):
+    """Each epoch has the same padded lengths, and evaluation no others: three programs in all."""
+    task = make(folder, tokenizer, 2, length=32, stride=4)
+    shapes = [
+        {task.batch_at(step)["ids"].shape for step in range(epoch * task.epoch, (epoch + 1) * task.epoch)}
+        for epoch in range(4)
+    ]
+    assert shapes[0] == shapes[1] == shapes[2] == shapes[3] and len(shapes[0]) <= 3
+    loss = jax.jit(lambda batch: task.loss(lambda ids, *_: jnp.ones((*ids.shape, 2)), batch, None, 0)[0].total)
+    for step in range(task.epoch):
+        loss(task.batch_at(step))
+    compiled = loss._cache_size()
+    for step in range(task.epoch, 3 * task.epoch):
+        loss(task.batch_at(step))
+    assert loss._cache_size() == compiled == len(shapes[0])
+    assert {batch["ids"].shape for batch in task.evals["dev"].batches()} <= {(2, 16), (2, 24), (2, 32)}

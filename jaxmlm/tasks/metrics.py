@@ -5,8 +5,7 @@ Predictions that leave a score undefined (all one class, all one value, not fini
 
 import re
 import string
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -111,34 +110,3 @@ def normalize_answer(text: str) -> str:
     'quick brown fox'
     """
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
-
-
-def answer_exact(prediction: str, answer: str) -> float:
-    """1.0 if both are the same after `normalize_answer`."""
-    return float(normalize_answer(prediction) == normalize_answer(answer))
-
-
-def answer_f1(prediction: str, answer: str) -> float:
-    """F1 of the bags of words after `normalize_answer`; nothing in common is 0.0, also when both are empty.
-
-    >>> answer_f1("the brown fox", "a fox")
-    0.6666666666666666
-    """
-    said, truth = normalize_answer(prediction).split(), normalize_answer(answer).split()
-    same = sum((Counter(said) & Counter(truth)).values())
-    return 2 * same / (len(said) + len(truth)) if same else 0.0
-
-
-def squad(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """SQuAD v1.1 scores in [0, 1]: means over all questions of the best score against any of its answers.
-
-    Keys are question ids; a question without a prediction scores 0.
-
-    >>> squad({"q1": "the fox"}, {"q1": ["fox", "red fox"], "q2": ["hen"]})
-    {'exact': 0.5, 'f1': 0.5}
-    """
-    answered = [(predictions[key], answers[key]) for key in answers if key in predictions]
-    return {
-        name: sum(max(score(said, one) for one in truth) for said, truth in answered) / max(len(answers), 1)
-        for name, score in (("exact", answer_exact), ("f1", answer_f1))
-    }
