@@ -1,11 +1,13 @@
 """The table of axes, the mesh, and where rows go."""
 
+from dataclasses import dataclass
+
 import jax
 import numpy as np
 import pytest
 
 from jaxmlm.errors import InputError
-from jaxmlm.parallel import Mesh, gathered, make_mesh, place, spec
+from jaxmlm.parallel import Mesh, check_sizes, gathered, make_mesh, place, rows_here, spec
 
 
 @pytest.mark.parametrize(
@@ -62,3 +64,65 @@ def test_gathered_parameters_are_whole_along_embed_only(mesh):
     assert used.sharding.spec == jax.P("tensor", None)
     gradient = jax.jit(jax.grad(lambda x: gathered(x, "vocab", "embed").sum()))(stored)
     assert gradient.sharding.spec == stored.sharding.spec
+
+
+BASE = [("model.width", 96, "embed"), ("model.heads", 6, "heads"), ("the vocabulary", 128, "vocab")]
+
+
+@pytest.mark.parametrize(
+    ("mesh", "batch", "message"),
+    [
+        (
+            Mesh(8),
+            12,
+            r"loop.batch is 12, .* data=8 fsdp=1 tensor=1 .* 8 parts: .* --mesh.data 4 --mesh.fsdp 1 --mesh.tensor 2",
+        ),
+        (Mesh(2, 1, 4), 8, r"model.heads is 6, .* 4 parts: .*--mesh.data 2 --mesh.fsdp 2 --mesh.tensor 2"),
+        (Mesh(1, 1, 8), 7, r"model.heads is 6, .* 8 parts: no mesh of 8 devices divides it and all else: take 8"),
+        (Mesh(4, 2), 9, r"loop.batch is 9, .*8 parts: no mesh of 8 devices divides it and all else: take 8"),
+    ],
+    ids=str,
+)
+def test_a_mesh_that_does_not_divide_is_refused_with_the_nearest_that_does(mesh, batch, message):
+    sizes = [("loop.batch", batch, "batch"), *BASE]
+    with pytest.raises(InputError, match=message):
+        check_sizes(make_mesh(mesh), sizes)
+    check_sizes(make_mesh(Mesh(4, 1, 2)), [("loop.batch", 12, "batch"), *BASE])
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What a mesh is asked about its devices."""
+
+    process_index: int
+
+
+@pytest.mark.parametrize(
+    ("shape", "process", "share"),
+    [
+        ((4, 2, 1), 1, (1, 4)),  # two rows of the batch's eight parts on each host
+        ((2, 2, 2), 3, (3, 4)),
+        ((1, 2, 4), 1, (0, 2)),  # tensor joins two hosts: they place the same rows
+        ((1, 2, 4), 2, (1, 2)),
+        ((1, 1, 8), 3, (0, 1)),
+    ],
+    ids=str,
+)
+def test_hosts_place_the_rows_of_their_devices(monkeypatch, shape, process, share):
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    monkeypatch.setattr(jax, "process_index", lambda: process)
+    layout = np.empty(8, object)
+    for i in range(8):
+        layout[i] = Chip(i // 2)
+    mesh = jax.sharding.Mesh(layout.reshape(shape), ("data", "fsdp", "tensor"))
+    assert rows_here(mesh) == share
+
+
+def test_rows_that_hosts_share_in_part_are_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    layout = np.empty(6, object)
+    for i in range(6):
+        layout[i] = Chip(i // 3)
+    mesh = jax.sharding.Mesh(layout.reshape(3, 1, 2), ("data", "fsdp", "tensor"))
+    with pytest.raises(InputError, match="cuts the rows of a batch across hosts"):
+        rows_here(mesh)

@@ -96,6 +96,17 @@ class EncoderConfig:
                 + ": change model.width or model.heads"
             )
 
+    @property
+    def sizes(self) -> list[tuple[str, int, str]]:
+        """What a mesh must divide: (what it is, how many, its logical axis). Vocabularies are padded to 128s."""
+        mlp = self.mlp or 4 * self.width
+        return [
+            ("model.width", self.width, "embed"),
+            ("model.heads", self.heads, "heads"),
+            ("model.mlp", mlp, "mlp"),
+            ("the multiple to which the vocabulary is padded", 128, "vocab"),
+        ]
+
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> "EncoderConfig":
         """The encoder that a run.json describes, also one of an earlier version.

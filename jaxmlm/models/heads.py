@@ -36,10 +36,21 @@ class MaskedLM(nnx.Module):
 
     def logits(self, hidden: Float[Array, "B L D"], positions: Int[Array, "B P"]) -> Float[Array, "B P V"]:
         """Logits over the (padded) vocabulary at these positions only; padded entries are minus infinity."""
+        x = self.features(hidden, positions)
+        return self.project(x, self.table(x.dtype))
+
+    def features(self, hidden: Float[Array, "B L D"], positions: Int[Array, "B P"]) -> Float[Array, "B P D"]:
+        """What the logits at these positions are read off: dense, GELU, layer norm."""
         at = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
-        x = self.norm(gelu(self.encoder.config.activation, self.dense(at)))
+        return self.norm(gelu(self.encoder.config.activation, self.dense(at)))
+
+    def table(self, dtype: jnp.dtype) -> Float[Array, "V D"]:
+        """The table that features are multiplied by, as it is used: whole along D."""
         table = self.encoder.embedding if self.encoder.config.tied else self.decoder
-        table = gathered(table[...], "vocab", "embed").astype(x.dtype)
+        return gathered(table[...], "vocab", "embed").astype(dtype)
+
+    def project(self, x: Float[Array, "B P D"], table: Float[Array, "V D"]) -> Float[Array, "B P V"]:
+        """The logits of features."""
         out = spec("batch", None, "vocab")
         logits = jnp.einsum("BPD,VD->BPV", x, table, out_sharding=out, preferred_element_type=jnp.float32)
         real = jax.sharding.reshard(jnp.arange(table.shape[0]) < self.encoder.vocab, spec("vocab"))

@@ -1,7 +1,19 @@
 """Devices, and which part of an array lives on which."""
 
 from jaxmlm.parallel import hosts
-from jaxmlm.parallel.mesh import Mesh, fetch, make_mesh, mine, place, platform
+from jaxmlm.parallel.mesh import Mesh, check_sizes, fetch, make_mesh, mine, place, platform, rows_here
 from jaxmlm.parallel.rules import gathered, spec
 
-__all__ = ["Mesh", "fetch", "gathered", "hosts", "make_mesh", "mine", "place", "platform", "spec"]
+__all__ = [
+    "Mesh",
+    "check_sizes",
+    "fetch",
+    "gathered",
+    "hosts",
+    "make_mesh",
+    "mine",
+    "place",
+    "platform",
+    "rows_here",
+    "spec",
+]

@@ -1,14 +1,18 @@
 """The device mesh: `data` x `fsdp` x `tensor`, all explicit."""
 
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 
 from jaxmlm.errors import InputError
-from jaxmlm.parallel.rules import spec
+from jaxmlm.parallel.rules import RULES, spec
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,8 @@ class Mesh:
     """How many devices each mesh axis takes."""
 
     data: int = -1
-    """Copies of the model, each with its part of the batch; -1: all devices that the other axes leave."""
+    """Copies of the model, each with its part of the batch; -1: all devices that the other axes leave. Of several
+    slices each has whole copies: only the sum of the gradients goes from slice to slice."""
     fsdp: int = 1
     """Parts into which each copy's parameters and optimizer state are cut."""
     tensor: int = 1
@@ -33,8 +38,74 @@ def make_mesh(config: Mesh = Mesh(), devices: list | None = None) -> jax.shardin
             f"the mesh data={config.data} fsdp={config.fsdp} tensor={config.tensor} does not use exactly the "
             f"{len(devices)} devices there are: choose sizes whose product is {len(devices)} (data=-1 takes the rest)"
         )
-    shape = (data, config.fsdp, config.tensor)
-    return jax.make_mesh(shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Explicit,) * 3, devices=devices)
+    slices: dict[int, list] = {}
+    for device in devices:
+        slices.setdefault(device.slice_index if device.platform == "tpu" else 0, []).append(device)
+    if data % len(slices):
+        raise InputError(
+            f"the mesh data={data} does not divide over {len(slices)} slices, each of which has whole copies of the "
+            f"model: choose mesh.data as a multiple of {len(slices)}"
+        )
+    shape, axes, kinds = (
+        (data // len(slices), config.fsdp, config.tensor),
+        ("data", "fsdp", "tensor"),
+        AxisType.Explicit,
+    )
+    # Each slice is laid out by its own topology.
+    parts = [jax.make_mesh(shape, axes, axis_types=(kinds,) * 3, devices=part) for part in slices.values()]
+    return jax.sharding.Mesh(np.concatenate([part.devices for part in parts]), axes, axis_types=(kinds,) * 3)
+
+
+def check_sizes(mesh: jax.sharding.Mesh, sizes: Sequence[tuple[str, int, str]]) -> None:
+    """Refuse a mesh that does not divide these sizes, each with its name and its logical axis.
+
+    InputError with the nearest mesh of as many devices that divides them all, or else with the nearest size.
+    """
+    shape = (mesh.shape["data"], mesh.shape["fsdp"], mesh.shape["tensor"])
+
+    def parts(logical: str, shape: tuple[int, ...]) -> int:
+        axes = RULES[logical]
+        named: dict[str, int] = dict(zip(("data", "fsdp", "tensor"), shape, strict=True))
+        return math.prod(named[axis] for axis in ((axes,) if isinstance(axes, str) else axes))
+
+    def wrong(shape: tuple[int, ...]) -> list[tuple[str, int, str]]:
+        return [one for one in sizes if one[1] % parts(one[2], shape)]
+
+    if not (bad := wrong(shape)):
+        return
+    name, size, logical = bad[0]
+    into = parts(logical, shape)
+    ways = itertools.product(*[[n for n in range(1, mesh.size + 1) if mesh.size % n == 0]] * 3)
+    fitting = [way for way in ways if math.prod(way) == mesh.size and not wrong(way)]
+    if fitting:
+        data, fsdp, tensor = min(
+            fitting, key=lambda way: sum(abs(math.log(a / b)) for a, b in zip(way, shape, strict=True))
+        )
+        advice = f"the nearest mesh that does is --mesh.data {data} --mesh.fsdp {fsdp} --mesh.tensor {tensor}"
+    else:
+        advice = f"no mesh of {mesh.size} devices divides it and all else: take {max(1, round(size / into)) * into}"
+    raise InputError(
+        f"{name} is {size}, which the mesh data={shape[0]} fsdp={shape[1]} tensor={shape[2]} does not divide into "
+        f"{into} parts: {advice}"
+    )
+
+
+def rows_here(mesh: jax.sharding.Mesh) -> tuple[int, int]:
+    """(i, n): this host places the i-th of n equal shares of a batch's rows; hosts that tensor joins have the same."""
+    if jax.process_count() == 1:
+        return 0, 1
+    lines = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    have: dict[int, list[int]] = {}
+    for row, line in enumerate(lines):
+        for process in {device.process_index for device in line}:
+            have.setdefault(process, []).append(row)
+    shares = sorted({tuple(rows) for rows in have.values()})
+    if sum(map(len, shares)) != len(lines) or len({len(share) for share in shares}) > 1:
+        raise InputError(
+            f"the mesh {dict(mesh.shape)} cuts the rows of a batch across hosts of {jax.local_device_count()} devices: "
+            "choose mesh.tensor so that it divides a host's devices, or a multiple of them"
+        )
+    return shares.index(tuple(have[jax.process_index()])), len(shares)
 
 
 def platform() -> str:
@@ -53,9 +124,9 @@ def place(batch: Any, mesh: jax.sharding.Mesh) -> Any:
     return jax.tree.map(put, batch)
 
 
-def mine(batch: Any) -> Any:
+def mine(batch: Any, mesh: jax.sharding.Mesh) -> Any:
     """Of a batch that every host has whole, the rows that are this host's to place."""
-    host, hosts = jax.process_index(), jax.process_count()
+    host, hosts = rows_here(mesh)
     if hosts == 1:
         return batch
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, Integer, Key
 from jaxmlm.data import Batches, Data, Store, Tokenizer
 from jaxmlm.masking import Masked, Masking, PhraseUnits, Tokens, Vocab, mask_rows
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
-from jaxmlm.parallel import spec
+from jaxmlm.parallel import rows_here, spec
 from jaxmlm.tasks.metrics import log_probability
 from jaxmlm.training import Batch, Eval, Mean, Task
 
@@ -21,6 +21,8 @@ HELD_OUT_ROWS = 1024
 _HELD_OUT_SEED = 2202_08005 % 2**31
 UNIGRAM_TOKENS = 1 << 25
 """How often each token occurs is counted on the first so many of a text."""
+LOGITS_BYTES = 2**30
+"""Logits of one device above this are made in chunks, if `EncoderConfig.chunk` says nothing else."""
 _DROPOUT = 0xFFFFFFFF  # an id that no example has
 
 
@@ -84,9 +86,9 @@ def mlm_task(
     perplexity at the first of them.
     """
     tokenizer = store.tokenizer
-    share = {"host": jax.process_index(), "hosts": jax.process_count()}
+    host, of = rows_here(jax.sharding.get_mesh())
     units = isinstance(masking.units, PhraseUnits)
-    train = Batches.of(store, "train", data.length, batch, seed, **share, units=units, format=data.format)
+    train = Batches.of(store, "train", data.length, batch, seed, host, of, units=units, format=data.format)
     vocab = vocab_of(store, masking)
 
     def init(key: jax.Array) -> MaskedLM:
@@ -103,7 +105,7 @@ def mlm_task(
 
     def loss(model: Any, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[Mean, dict[str, Mean]]:
         masked = Masked(*(batch[name] for name in Masked._fields))
-        nats, right = _predictions(model, masked, batch.get("segments"), jax.random.fold_in(key, _DROPOUT))
+        nats, right = predictions(model, masked, batch.get("segments"), jax.random.fold_in(key, _DROPOUT))
         count = masked.weights.sum()
         return Mean(nats.sum(), count), {"accuracy": Mean(right.sum(), count)}
 
@@ -125,7 +127,7 @@ def heldout(store: Store, data: Data, batch: int) -> Eval:
         for rate in HELD_OUT_RATES:
             key = jax.random.key(_HELD_OUT_SEED)
             masked = mask(Masking(rate), key, batch, store.tokenizer, vocab_of(store, Masking(rate)))
-            nats, right = _predictions(model, masked, batch.get("segments"), None)
+            nats, right = predictions(model, masked, batch.get("segments"), None)
             sums = {"loss": nats, "accuracy": right, "count": masked.weights}
             outputs |= {f"{name}@{rate:.2f}": x.sum(-1) for name, x in sums.items()}
         return outputs
@@ -141,16 +143,42 @@ def heldout(store: Store, data: Data, batch: int) -> Eval:
     return Eval(batches, predict, score)
 
 
-def _predictions(
+def predictions(
     model: Any, masked: Masked, segments: jax.Array | None, key: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Nats and hits of every prediction, 0 where its weight is 0; packed rows are one segment, without padding."""
+    """Nats and hits of every prediction, 0 where its weight is 0; packed rows are one segment, without padding.
+
+    Where the logits of all predictions would not fit (`EncoderConfig.chunk`) they are made a chunk at a time, and made
+    again in the backward pass.
+    """
     segments = jnp.ones_like(masked.inputs) if segments is None else segments
     hidden = model.hidden(masked.inputs, segments, key)
-    logits = model.logits(hidden, masked.positions)
-    found = log_probability(logits, masked.targets)
-    best = jax.lax.stop_gradient(logits.max(-1) - jax.nn.logsumexp(logits, axis=-1))
-    return -found * masked.weights, (found >= best) * masked.weights
+    x = model.features(hidden, masked.positions)
+    table = model.table(x.dtype)  # outside of the loop: gathered once
+
+    def judge(x: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = model.project(x, table)
+        found = log_probability(logits, targets)
+        return found, found >= jax.lax.stop_gradient(logits.max(-1) - jax.nn.logsumexp(logits, axis=-1))
+
+    rows, most = masked.targets.shape
+    # Cut over the batch and the vocabulary, so over all devices.
+    fits = LOGITS_BYTES * jax.sharding.get_abstract_mesh().size // (4 * rows * table.shape[0])
+    chunks = -(-most // min(model.encoder.config.chunk or max(fits, 1), most))
+    if chunks == 1:
+        found, right = judge(x, masked.targets)
+    else:
+        short = -most % chunks
+
+        def cut(x: jax.Array) -> jax.Array:
+            x = jnp.pad(x, ((0, 0), (0, short), *((0, 0),) * (x.ndim - 2)))
+            return jnp.moveaxis(x.reshape(rows, chunks, -1, *x.shape[2:]), 1, 0)
+
+        _, found_right = jax.lax.scan(
+            lambda _, part: (None, jax.checkpoint(judge)(*part)), None, (cut(x), cut(masked.targets))
+        )
+        found, right = (jnp.moveaxis(y, 0, 1).reshape(rows, -1)[:, :most] for y in found_right)
+    return -found * masked.weights, right * masked.weights
 
 
 def _segments(masked: Masked, batch: Batch) -> Batch:

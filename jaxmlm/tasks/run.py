@@ -21,7 +21,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking, SpanUnits
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM, interchange
 from jaxmlm.models.encoder import HOW_TRAINED
-from jaxmlm.parallel import Mesh, hosts, make_mesh
+from jaxmlm.parallel import Mesh, check_sizes, hosts, make_mesh
 from jaxmlm.paths import describe
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tasks.phrases import phrases_of
@@ -124,8 +124,10 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
         return {"workdir": str(folder), "rows": read_rows(folder / "results.jsonl")}
     hosts.share(folder)
     mesh = make_mesh(run.mesh)
+    check_sizes(mesh, [run.loop.rows, *([] if run.init else run.model.sizes)])
     with jax.set_mesh(mesh):
         start, whole = _start(run, jax.random.key(run.loop.seed)) if run.init else (None, run)
+    check_sizes(mesh, whole.model.sizes)
     store = open_store(run.text, folder, f"{stage}: prepare", phrases_of(run.masking))
     with jax.set_mesh(mesh):
         task = mlm_task(store, run.data, run.masking, whole.model, run.loop.batch, run.loop.seed, start)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxmlm.errors import InputError
-from jaxmlm.parallel import place
+from jaxmlm.parallel import check_sizes, place
 from jaxmlm.training.budget import seconds
 from jaxmlm.training.checkpoint import Checkpoints
 from jaxmlm.training.logs import Log
@@ -52,6 +52,12 @@ class Loop:
         if self.budget is not None:
             seconds(self.budget)
 
+    @property
+    def rows(self) -> tuple[str, int, str]:
+        """What a mesh must divide: (what it is, how many, its logical axis)."""
+        part = f" / loop.accumulate {self.accumulate}" if self.accumulate > 1 else ""
+        return f"loop.batch {self.batch}{part}", self.batch // self.accumulate, "batch"
+
 
 @dataclass
 class Trained:
@@ -85,6 +91,7 @@ def train(
     Same versions and same device layout: the resumed run is bit for bit the uninterrupted one, for a step depends
     on the state and its own number only.
     """
+    check_sizes(mesh, [loop.rows])
     optimizer = optim.transformation(loop.steps)
     learning_rate = jax.jit(optim.rate(loop.steps))
     judges = {name: jax.jit(judge.predict) for name, judge in task.evals.items()}

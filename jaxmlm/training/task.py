@@ -66,7 +66,7 @@ def evaluate(
     outputs, weights = [], []
     for batch in judge.batches():
         weights.append(batch["weight"])
-        outputs.append(predict(model, place(mine(batch), mesh)))
+        outputs.append(predict(model, place(mine(batch, mesh), mesh)))
         if len(outputs) > 2:  # keep the device busy, and only small results on it
             outputs[-3] = fetch(outputs[-3])
     outputs[-2:] = map(fetch, outputs[-2:])
