@@ -200,8 +200,11 @@ def _beside(call: Call, options: str, function: str) -> dict:
     kind = _function(options)
     own, rest = _split(call.flags, [f"--{field.name}" for field in dataclasses.fields(kind)])
     config = _config(call._replace(flags=rest), "Run", "Study")
-    # A study's store lies in the study's folder.
-    run = dataclasses.replace(config.run, workdir=config.workdir) if type(config).__name__ == "Study" else config
+    run = config
+    if type(config).__name__ == "Study":  # its store lies in its folder
+        run = dataclasses.replace(config.run, workdir=config.workdir)
+        if call.verb == "prepare":  # and has the phrases that one of its cells wants
+            run = _function("jaxmlm.studies.study:store_run")(config)
     return _function(function)(run, from_flags(kind, own, prog=call.prog))
 
 

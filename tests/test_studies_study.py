@@ -1,6 +1,7 @@
 """The main job in small: the quickstart's twin, through the command line; what is found again; what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from jaxmlm.config import load
 from jaxmlm.errors import InputError
 from jaxmlm.paths import replace_path
 from jaxmlm.studies import Finetune, Vary, run_study
-from jaxmlm.studies.study import cells_of
+from jaxmlm.studies.study import cells_of, store_run
 from jaxmlm.tasks.run import read_rows
+from jaxmlm.tools.prepare import prepare
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -84,6 +86,27 @@ def test_equal_pretrainings_are_shared(study):
     from jaxmlm.studies.study import _original
 
     assert _original(cells[1], cells) is cells[0] and _original(cells[2], cells) is cells[2]
+
+
+def test_machines_share_the_cells_of_a_study(study, done, tmp_path):
+    """Each does its share and draws no report; whoever runs the study whole finds all of it."""
+    shutil.copytree(study.workdir, tmp_path / "shared")
+    shared = replace_path(study, "workdir", str(tmp_path / "shared"))
+    missing, report = tmp_path / "shared" / "cells" / "rate=0.8,seed=0", tmp_path / "shared" / "report.html"
+    shutil.rmtree(missing)
+    report.unlink()
+    first = run_study(replace_path(shared, "cells", "1/2"))
+    assert first["cells"] == ["rate=0.15,seed=0", "control,seed=0"] and not missing.exists()
+    assert run_study(replace_path(shared, "cells", "2/2"))["cells"] == ["rate=0.8,seed=0"] and not report.exists()
+    assert run_study(shared)["rates"]["0.80"]["heldout"] == done["rates"]["0.80"]["heldout"] and report.exists()
+    with pytest.raises(InputError, match="cells '3/2': write which share of how many, as 2/3"):
+        replace_path(shared, "cells", "3/2")
+
+
+def test_prepare_makes_the_store_that_the_study_finds(study, tmp_path):
+    prepared = prepare(store_run(replace_path(study, "workdir", str(tmp_path / "work"))))
+    assert prepared["store"] == cells_of(study)[0].run.data.store.replace(study.workdir, str(tmp_path / "work"))
+    assert (tmp_path / "work" / "store" / "manifest.json").is_file()
 
 
 def test_a_value_can_be_added_but_not_another_base(study, done):

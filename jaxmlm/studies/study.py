@@ -87,6 +87,14 @@ class Study:
     """Shown in the report as each masking leaves it."""
     assume: Assumed | None = None
     """The machine that --dry-run estimates for; by default this one."""
+    cells: str | None = None
+    """Do the I-th of N shares of the cells, as "2/3", and no report: for machines that share the workdir."""
+
+    def __post_init__(self) -> None:
+        if self.cells is not None:
+            part, _, parts = self.cells.partition("/")
+            if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+                raise InputError(f"cells {self.cells!r}: write which share of how many, as 2/3")
 
 
 class Cell(NamedTuple):
@@ -126,15 +134,28 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
     """Run what is not finished of a study, and write its report; `dry_run` lists the cells and their cost instead."""
     folder, cells = Path(study.workdir), cells_of(study)
     if dry_run:
-        return _plan(study, cells)
+        return _plan(study, cells if study.cells is None else _share(study, cells))
     _check(study, cells)
     store = open_store(cells[0].run.text, folder, phrases=_phrases(cells))
     claim(folder, "study.json", _identity(study), {"config": describe(study)})
+    if study.cells is not None:
+        mine = _share(study, cells)
+        for number, cell in enumerate(mine, 1):
+            _run_cell(study, cell, cell, f"[{number}/{len(mine)} of {study.cells}] {cell.name.replace(',', ' ')}: ")
+        return {"workdir": str(folder), "cells": [cell.name for cell in mine]}
     for number, cell in enumerate(cells, 1):
         _run_cell(study, cell, _original(cell, cells), f"[{number}/{len(cells)}] {cell.name.replace(',', ' ')}: ")
         _collect(study, cells)
     _describe(study, cells, store)
     return _draw(folder)
+
+
+def store_run(study: Study) -> Run:
+    """The run by which `prepare` makes the study's store; of a cell with phrases, if one wants them."""
+    cells = cells_of(study)
+    _phrases(cells)
+    run = next((cell.run for cell in cells if phrases_of(cell.run.masking)), cells[0].run)
+    return replace_path(run, "workdir", study.workdir)
 
 
 def report(workdir: str) -> dict[str, Any]:
@@ -183,6 +204,12 @@ def _original(cell: Cell, cells: list[Cell]) -> Cell:
     """The first cell whose pre-training is the same: equal pre-trainings are run once."""
     same = identity(cell.run)
     return next(other for other in cells if identity(other.run) == same)
+
+
+def _share(study: Study, cells: list[Cell]) -> list[Cell]:
+    """This machine's share of the pre-trainings, as `study.cells` says; equal ones are one."""
+    part, parts = map(int, str(study.cells).split("/"))
+    return [cell for cell in cells if _original(cell, cells) is cell][part - 1 :: parts]
 
 
 def _run_cell(study: Study, cell: Cell, original: Cell, stage: str) -> None:
