@@ -1,0 +1,364 @@
+#!/usr/bin/env -S python3 -IS
+"""A stand-in for Google Cloud: `gcloud` with TPUs in a folder, and what their workers have on the PATH.
+
+Linked under the names gcloud, uv, sudo, gcsfuse and mountpoint. $STANDIN is the folder:
+
+    state.json      the TPUs and the requests for them
+    plan.json       what goes wrong: [{"on": words of the call, "skip": 0, "times": 1, "do": ...}]
+    calls.jsonl     every call of gcloud, in order
+    workers/HOST/   the disk of a worker: `ssh` runs its --command there, with /mnt in it and HOME set to it
+    buckets/NAME/   a bucket
+
+`do` is: unavailable, denied (it fails); hang (no answer, nothing done); lost (done, no answer); preempt (before it).
+The flags are those of Google Cloud SDK 528, and an unknown one is refused as there.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+FOLDER = Path(os.environ.get("STANDIN", "."))
+ZONES = {"us-central2-b": ("v4-8", "v4-16", "v4-32"), "us-west4-a": ("v5litepod-1", "v5litepod-8", "v5litepod-16")}
+ANYWHERE = {"--project", "--quiet", "--format"}
+CREATE = {"--zone", "--accelerator-type", "--spot", "--reserved"}
+NODES = {"--runtime-version", "--node-id", "--node-count", "--node-prefix"}
+FLAGS = {
+    "auth list": {"--filter"},
+    "compute tpus locations list": set(),
+    "compute tpus accelerator-types list": {"--zone"},
+    "compute tpus queued-resources create": CREATE
+    | {"--runtime-version", "--node-id", "--node-count", "--node-prefix"},
+    "compute tpus queued-resources describe": {"--zone"},
+    "compute tpus queued-resources delete": {"--zone", "--force"},
+    "compute tpus tpu-vm create": CREATE | {"--version"},
+    "compute tpus tpu-vm describe": {"--zone"},
+    "compute tpus tpu-vm delete": {"--zone"},
+    "compute tpus tpu-vm ssh": {"--zone", "--worker", "--command"},
+    "compute tpus tpu-vm scp": {"--zone", "--worker", "--recurse"},
+    "storage ls": {"--buckets"},
+    "storage rsync": {"--recursive"},
+}
+
+
+class Refused(Exception):
+    """What gcloud says and exits with."""
+
+    def __init__(self, text: str, code: int = 1) -> None:
+        self.text, self.code = text, code
+
+
+@contextlib.contextmanager
+def state():
+    """The state, for this call alone; written back at the end."""
+    with open(FOLDER / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        path = FOLDER / "state.json"
+        now = json.loads(path.read_text()) if path.exists() else {"requests": {}, "tpus": {}, "seen": {}, "again": 0}
+        try:
+            yield now
+        finally:
+            path.with_suffix(".part").write_text(json.dumps(now, indent=1))
+            path.with_suffix(".part").rename(path)
+
+
+def gcloud(words: list[str]) -> None:
+    verb = next((verb for verb in FLAGS if words[: len(verb.split())] == verb.split()), None)
+    if verb is None:
+        raise Refused(f"ERROR: (gcloud) Invalid choice: {' '.join(words)!r}.", 2)
+    flags = {word.split("=")[0]: word.partition("=")[2] for word in words if word.startswith("--")}
+    names = [word for word in words[len(verb.split()) :] if not word.startswith("--")]
+    if unknown := set(flags) - FLAGS[verb] - ANYWHERE:
+        raise Refused(f"ERROR: (gcloud) unrecognized arguments: {' '.join(unknown)}", 2)
+    with open(FOLDER / "calls.jsonl", "a") as calls:
+        calls.write(json.dumps(words) + "\n")
+    fault = planned(words)
+    if fault == "unavailable":
+        raise Refused("ERROR: (gcloud) UNAVAILABLE: The service is currently unavailable.")
+    if fault == "denied":
+        raise Refused("ERROR: (gcloud) PERMISSION_DENIED: The caller does not have permission.")
+    if fault == "hang":
+        time.sleep(600)
+    if fault == "preempt":
+        with state() as now:
+            for name in list(now["tpus"]):
+                preempt(now, name)
+    VERBS[verb](names, flags)
+    if fault == "lost":
+        time.sleep(600)
+
+
+def planned(words: list[str]) -> str | None:
+    path = FOLDER / "plan.json"
+    line = " ".join(words)
+    with state() as now:
+        for number, fault in enumerate(json.loads(path.read_text()) if path.exists() else []):
+            if all(word in line for word in fault["on"].split()):
+                seen = now["seen"][str(number)] = now["seen"].get(str(number), 0) + 1
+                if 0 < seen - fault.get("skip", 0) <= fault.get("times", 1):
+                    return fault["do"]
+    return None
+
+
+def auth_list(names, flags):
+    if not (FOLDER / "logged-out").exists():
+        print("someone@example.com")
+
+
+def locations(names, flags):
+    print("\n".join(ZONES))
+
+
+def types(names, flags):
+    print("\n".join(ZONES[flags["--zone"]]))
+
+
+def request(names, flags):
+    """A queued resource: no capacity at the first look, then there."""
+    (name,) = names
+    known_type(flags)
+    with state() as now:
+        if name in now["requests"]:
+            now["again"] += 1
+            raise Refused("ERROR: (gcloud) ALREADY_EXISTS: Requested entity already exists")
+        count = int(flags.get("--node-count", 1))
+        nodes = (
+            [flags["--node-id"]] if "--node-id" in flags else [f"{flags['--node-prefix']}-{i}" for i in range(count)]
+        )
+        now["requests"][name] = {"state": "WAITING_FOR_RESOURCES", "nodes": nodes, "type": flags["--accelerator-type"]}
+
+
+def look(names, flags):
+    (name,) = names
+    with state() as now:
+        one = now["requests"].get(name) or missing(name)
+        print(one["state"])
+        steps = {"WAITING_FOR_RESOURCES": "PROVISIONING", "PROVISIONING": "ACTIVE"}
+        one["state"] = steps.get(one["state"], one["state"])
+        if one["state"] == "ACTIVE":
+            for node in one["nodes"]:
+                if node not in now["tpus"]:
+                    boot(now, node, one["type"])
+
+
+def withdraw(names, flags):
+    (name,) = names
+    with state() as now:
+        one = now["requests"].get(name) or missing(name)
+        if any(node in now["tpus"] for node in one["nodes"]) and "--force" not in flags:
+            raise Refused("ERROR: (gcloud) FAILED_PRECONDITION: the queued resource has nodes")
+        for node in one["nodes"]:
+            wipe(now, node)
+        del now["requests"][name]
+
+
+def create(names, flags):
+    (name,) = names
+    known_type(flags)
+    with state() as now:
+        if name in now["tpus"]:
+            now["again"] += 1
+            raise Refused("ERROR: (gcloud) ALREADY_EXISTS: Requested entity already exists")
+        boot(now, name, flags["--accelerator-type"])
+
+
+def describe(names, flags):
+    with state() as now:
+        print((now["tpus"].get(names[0]) or missing(names[0]))["state"])
+
+
+def delete(names, flags):
+    with state() as now:
+        now["tpus"].get(names[0]) or missing(names[0])
+        wipe(now, names[0])
+
+
+def known_type(flags):
+    if flags["--accelerator-type"] not in ZONES.get(flags["--zone"], ()):
+        raise Refused(f"ERROR: (gcloud) INVALID_ARGUMENT: no {flags['--accelerator-type']} in {flags['--zone']}")
+
+
+def missing(name: str):
+    raise Refused(f"ERROR: (gcloud) NOT_FOUND: Resource 'projects/p/locations/z/nodes/{name}' was not found")
+
+
+def boot(now, node: str, kind: str) -> None:
+    generation, _, size = kind.partition("-")
+    cores_of_a_host = 8 if generation in ("v2", "v3", "v4", "v5p") else 4
+    hosts = 1 if kind == "v5litepod-8" else -(-int(size) // cores_of_a_host)
+    now["tpus"][node] = {"state": "READY", "hosts": hosts}
+    for host in range(hosts):
+        (disk(node, host) / "mnt").mkdir(parents=True)
+
+
+def wipe(now, node: str, grace: float = 0) -> None:
+    """End a TPU's jobs, SIGTERM first, and delete its disks."""
+    hosts = range(now["tpus"].pop(node, {"hosts": 0})["hosts"])
+    jobs = [disk(node, host) / "jaxmlm-job" for host in hosts]
+    running = [job for job in jobs if (job / "pid").exists() and not (job / "exit").exists()]
+    groups = {job: int((job / "pid").read_text()) for job in running}
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for group in groups.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, number)
+        until = time.monotonic() + grace
+        while time.monotonic() < until and not all((job / "exit").exists() for job in groups):
+            time.sleep(0.1)
+    for host in hosts:
+        shutil.rmtree(disk(node, host), ignore_errors=True)
+
+
+def preempt(now, node: str) -> None:
+    wipe(now, node, grace=float(os.environ.get("STANDIN_GRACE", "25")))
+    now["tpus"][node] = {"state": "PREEMPTED", "hosts": 0}
+    for one in now["requests"].values():
+        if node in one["nodes"]:
+            one["state"] = "SUSPENDED"
+
+
+def disk(node: str, host: int) -> Path:
+    return FOLDER / "workers" / f"t1v-n-{node}-w-{host}"
+
+
+def workers(node: str, flags) -> list[Path]:
+    with state() as now:
+        tpu = now["tpus"].get(node) or missing(node)
+    if tpu["state"] != "READY":
+        raise Refused(f'ERROR: (gcloud) This TPU has terminal state "{tpu["state"]}", so it cannot be used anymore.')
+    which = flags.get("--worker", "0")
+    return [disk(node, host) for host in (range(tpu["hosts"]) if which == "all" else [int(which)])]
+
+
+def ssh(names, flags):
+    """The command on each worker, in parallel; the first exit code that is not 0."""
+    started = []
+    for home in workers(names[0], flags):
+        environment = {
+            "HOME": str(home), "HOSTNAME": home.name, "STANDIN": str(FOLDER), "LANG": "C.UTF-8",
+            "PATH": f"{FOLDER}/worker-bin:/usr/local/bin:/usr/bin:/bin",
+            **{name: value for name, value in os.environ.items() if name.startswith(("STANDIN_", "JAX_"))},
+            **process_of(home),
+        }  # fmt: skip
+        # The sandbox has no root of its own: /mnt is a folder of the worker's.
+        command = flags["--command"].replace("/mnt/", f"{home}/mnt/")
+        started.append(subprocess.Popen(["bash", "-c", command], cwd=home, env=environment, stdin=subprocess.DEVNULL))
+    if code := next((code for code in [one.wait() for one in started] if code), 0):
+        raise Refused(f"##### Command execution on a worker failed with exit status {code}. Continuing.", code)
+
+
+def process_of(home: Path) -> dict[str, str]:
+    """Which of how many processes this worker is: on a TPU its metadata say so, here a Slurm step's environment."""
+    node, _, host = home.name.rpartition("-w-")
+    hosts = len(list(home.parent.glob(f"{node}-w-*")))
+    if hosts == 1 or "STANDIN_PORT" not in os.environ:
+        return {}
+    return {
+        "SLURM_JOB_ID": os.environ["STANDIN_PORT"], "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": str(hosts),
+        "SLURM_STEP_NUM_TASKS": str(hosts), "SLURM_PROCID": host, "SLURM_LOCALID": host,
+    }  # fmt: skip
+
+
+def scp(names, flags):
+    *sources, to = names
+    for node in {name.partition(":")[0] for name in names if ":" in name}:
+        for home in workers(node, flags):
+
+            def here(name: str, home: Path = home) -> Path:
+                host, colon, path = name.partition(":")
+                return Path(str(home / path).replace("/mnt/", f"{home}/mnt/")) if colon else Path(name)
+
+            for source in sources:
+                if here(source).is_dir():
+                    if "--recurse" not in flags:
+                        raise Refused(f"ERROR: (gcloud) scp: {source}: not a regular file")
+                    shutil.copytree(here(source), here(to))
+                elif here(source).exists():
+                    shutil.copy(here(source), here(to))
+                else:
+                    raise Refused(f"ERROR: (gcloud) scp: {source}: NOT_FOUND: No such file or directory")
+
+
+def bucket(url: str) -> Path:
+    name, _, path = url.removeprefix("gs://").partition("/")
+    if not (FOLDER / "buckets" / name).is_dir():
+        raise Refused(f"ERROR: (gcloud.storage) [someone@example.com] does not have permission: HTTPError 403: {name}")
+    return FOLDER / "buckets" / name / path
+
+
+def storage_ls(names, flags):
+    bucket(names[0])
+    print(names[0] + "/")
+
+
+def rsync(names, flags):
+    source, to = names
+    if not bucket(source).is_dir():
+        raise Refused(f"ERROR: (gcloud.storage.rsync) Did not find existing container at: {source}: 404")
+    shutil.copytree(bucket(source), to, dirs_exist_ok=True)
+
+
+VERBS = {
+    "auth list": auth_list,
+    "compute tpus locations list": locations,
+    "compute tpus accelerator-types list": types,
+    "compute tpus queued-resources create": request,
+    "compute tpus queued-resources describe": look,
+    "compute tpus queued-resources delete": withdraw,
+    "compute tpus tpu-vm create": create,
+    "compute tpus tpu-vm describe": describe,
+    "compute tpus tpu-vm delete": delete,
+    "compute tpus tpu-vm ssh": ssh,
+    "compute tpus tpu-vm scp": scp,
+    "storage ls": storage_ls,
+    "storage rsync": rsync,
+}
+
+
+def uv(words: list[str]) -> None:
+    """`uv venv DIR` and `uv pip install --editable .`: an environment that is the one of the tests."""
+    python = os.environ["STANDIN_PYTHON"]
+    if words[0] == "venv":
+        program(Path(words[-1]) / "bin" / "python", f'exec {python} "$@"')
+    else:
+        program(Path(words[words.index("--python") + 1]).parent / "jaxmlm", f'exec {python} -m jaxmlm "$@"')
+
+
+def program(path: Path, line: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+
+
+def gcsfuse(words: list[str]) -> None:
+    """`gcsfuse --implicit-dirs BUCKET FOLDER`: a link to the bucket."""
+    name, folder = words[-2:]
+    Path(folder).rmdir()
+    os.symlink(os.path.relpath(bucket(name), Path(folder).parent), folder)
+
+
+def main() -> int:
+    name, words = Path(sys.argv[0]).name, sys.argv[1:]
+    try:
+        if name == "sudo":
+            os.execvp(words[0], words)
+        if name == "mountpoint":
+            return 0 if Path(words[-1]).is_symlink() else 1
+        if words[:1] == ["preempt"]:  # for the tests: the cloud takes a TPU away
+            with state() as now:
+                preempt(now, words[1])
+            return 0
+        {"gcloud": gcloud, "uv": uv, "gcsfuse": gcsfuse}[name](words)
+        return 0
+    except Refused as refused:
+        print(refused.text, file=sys.stderr)
+        return refused.code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# usage: create.sh [OPTIONS]        make a TPU and wait until it is ready
+#        create.sh [OPTIONS] wait   go on waiting for one that was asked for
+#
+# A queued resource (--queued yes) waits for capacity; a TPU VM (--queued no) is there at once or never. --slices 2 makes
+# two slices that work on one job. A name that exists is refused, and a request whose answer is lost is not sent again
+# before it is sure that it left nothing: there are never two.
+source "$(dirname "$0")/common.sh"
+options "$@"
+
+# known WHAT VALUE LIST: refuse a value that is not in the list.
+known() { grep -qxF -- "$2" <<<"$3" || bad "unknown $1 '$2'; known: $(xargs <<<"$3")"; }
+
+check_place() {
+  local zones types
+  zones=$(attempt "$CALL_LIMIT" gcloud compute tpus locations list --project="$PROJECT" --format='value(locationId)' --quiet) ||
+    fail "cannot list the zones that project $PROJECT may use: $(reason $? "$CALL_LIMIT")"
+  known zone "$ZONE" "$zones"
+  types=$(tpus accelerator-types list --format='value(type)') || fail "cannot list the types: $(reason $? "$CALL_LIMIT")"
+  known type "$TYPE" "$types"
+}
+
+# ask COMMAND...: request the TPU; again only when the reason may pass and the last request has left nothing.
+ask() {
+  local try code why final state
+  for ((try = 1; ; try++)); do
+    code=0
+    TRIES=1 tpus "$@" || code=$?
+    ((code)) || return 0
+    why=$(reason "$code" "$CALL_LIMIT") final=0
+    ! permanent "$code" || final=1
+    state=$(state_of) || fail "asked for $NAME ($why), and cannot tell whether it is there: $(reason $? "$CALL_LIMIT")"
+    if [ "$state" != ABSENT ]; then say "$NAME was asked for, though the answer was lost ($why)"; return; fi
+    if ((try >= TRIES || final)); then fail "cannot make $NAME: $why"; fi
+    say "try $try of $TRIES: $why; again in $PAUSE s"
+    sleep "$PAUSE"
+  done
+}
+
+if [ -z "$VERSION" ]; then # https://cloud.google.com/tpu/docs/runtimes
+  case $TYPE in
+    v6e-*) VERSION=v2-alpha-tpuv6e ;;
+    v5p-*) VERSION=v2-alpha-tpuv5 ;;
+    v5litepod-*) VERSION=v2-alpha-tpuv5-lite ;;
+    v[234]-*) VERSION=tpu-ubuntu2204-base ;;
+    '') bad "no type: give --type, or write TYPE= into config.env (gcloud compute tpus accelerator-types list --zone $ZONE)" ;;
+    *) bad "type '$TYPE': known are v2-8, v3-8, v4-8, v5litepod-16, v5p-8, v6e-8 and their like (TPU7x: docs/tpu-gke.md); give --version for another" ;;
+  esac
+fi
+case $CAPACITY in
+  spot) capacity=(--spot) ;;
+  reserved) capacity=(--reserved) ;;
+  on-demand) capacity=() ;;
+  *) bad "capacity '$CAPACITY': give --capacity spot, reserved or on-demand" ;;
+esac
+case $QUEUED,$SLICES in
+  no,*) command=(tpu-vm create "$NAME" --version="$VERSION") ;;
+  yes,1) command=(queued-resources create "$NAME" --node-id="$NAME" --runtime-version="$VERSION") ;;
+  *) command=(queued-resources create "$NAME" --node-count="$SLICES" --node-prefix="$NAME" --runtime-version="$VERSION") ;;
+esac
+command+=(--accelerator-type="$TYPE" "${capacity[@]}")
+
+check_login
+case ${WORDS[*]} in
+  '')
+    if ((!DRY_RUN)); then
+      check_place
+      state=$(state_of) || fail "cannot tell whether $NAME exists: $(reason $? "$CALL_LIMIT")"
+      [ "$state" = ABSENT ] ||
+        bad "$NAME exists in $ZONE ($state): go on with setup.sh, take another --name, or delete it: $(delete_command)"
+    fi
+    BILLED=1
+    ask "${command[@]}"
+    ;;
+  wait) BILLED=1 ;;
+  *) bad "create.sh takes options, and perhaps the word wait; got '${WORDS[*]}'" ;;
+esac
+wait_ready
+((DRY_RUN)) || say "billed from now on: $NAME ($SLICES x $TYPE in $ZONE, $CAPACITY); next: setup.sh --name $NAME"

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# usage: fetch.sh [OPTIONS] FOLDER DEST   bring FOLDER of the workers, as a run's --workdir, to DEST on this machine
+#
+# A FOLDER below --mount comes out of the bucket, with or without a TPU; any other from the first worker's disk.
+# Running it again brings what is new.
+source "$(dirname "$0")/common.sh"
+options "$@"
+((${#WORDS[@]} == 2)) || bad "write: fetch.sh FOLDER DEST, as fetch.sh $MOUNT/runs/mine runs/mine"
+from=${WORDS[0]%/} to=${WORDS[1]}
+[ ! -e "$to" ] || [ -d "$to" ] || bad "$to is a file: name a folder"
+check_login
+code=0
+if [[ $from == "$MOUNT"/* ]]; then
+  [ -n "$BUCKET" ] || bad "no bucket: give --bucket, or write BUCKET= into config.env"
+  ((DRY_RUN)) || mkdir -p "$to"
+  BILLED=1
+  attempt "$COPY_LIMIT" gcloud storage rsync --recursive --project="$PROJECT" --quiet "gs://$BUCKET/${from#"$MOUNT"/}" "$to" || code=$?
+  if ((code)); then
+    rmdir "$to" 2>/dev/null || true # leave nothing if nothing came
+    if permanent "$code"; then
+      BILLED=0
+      bad "cannot read gs://$BUCKET/${from#"$MOUNT"/} ($(reason "$code" "$COPY_LIMIT")): look with gcloud storage ls gs://$BUCKET"
+    fi
+    fail "the copy failed: $(reason "$code" "$COPY_LIMIT"); what has come is in $to, run it again for the rest"
+  fi
+else
+  [ ! -d "$to" ] || bad "$to is there already: name a new folder"
+  check_there
+  BILLED=1
+  node=$(nodes | head -n 1)
+  attempt "$COPY_LIMIT" gcloud compute tpus tpu-vm scp --recurse "$node:$from" "$to.part" --project="$PROJECT" --zone="$ZONE" \
+    --worker=0 --quiet || code=$?
+  if ((code)); then
+    rm -rf "$to.part"
+    gone_wrong "the copy" "$code" "$COPY_LIMIT"
+  fi
+  ((DRY_RUN)) || mv "$to.part" "$to"
+fi
+((DRY_RUN)) || say "$to: $(find "$to" -type f | wc -l) files, $(du -sh "$to" | cut -f 1)$([ ! -e "$to/DONE" ] || echo ', a finished run')"

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# usage: study.sh [OPTIONS] K CONFIG --workdir FOLDER ...   a study over K slices of its own each, which share its cells
+#
+#   study.sh 3 configs/paper/rates.py --scale pod --workdir /mnt/bucket/studies/rates
+#
+# The slices are called NAME-1 to NAME-K; each is babysat by itself and does every K-th cell (`jaxmlm study --cells I/K`).
+# The first one makes the token store before, and the report after. What each says is in NAME-I.log of this folder.
+# --delete yes deletes every slice as soon as its work is done.
+source "$(dirname "$0")/common.sh"
+source "$HERE/job.sh"
+options "$@"
+k=${WORDS[0]:-}
+[[ $k =~ ^[1-9][0-9]*$ ]] || bad "how many slices? write: study.sh K CONFIG --workdir FOLDER; got '$k'"
+((SLICES == 1)) || bad "study.sh gives each slice cells of its own: leave out --slices"
+study=("${WORDS[@]:1}")
+WORDS=(study "${study[@]}")
+check_job
+[[ $workdir == "$MOUNT"/* ]] || bad "the slices share $workdir: give --workdir $MOUNT/studies/NAME"
+
+# babysit I DELETE WORD...: jaxmlm WORD... on slice I, with what is said in a log beside us.
+babysit() {
+  local slice=$NAME-$1 command=("$HERE/babysit.sh" "${GIVEN[@]}" --name "$NAME-$1" --delete "$2" "${@:3}")
+  if ((DRY_RUN)); then "${command[@]}"; return; fi
+  say "$slice: jaxmlm ${*:3}"
+  "${command[@]}" >>"$slice.log" 2>&1
+}
+
+# left: what of the slices is there still.
+left() {
+  local i state
+  for ((i = 1; i <= k; i++)); do
+    state=$(NAME=$NAME-$i TRIES=1 state_of 2>/dev/null) || state=UNKNOWN
+    [ "$state" = ABSENT ] || say "STILL BILLED: $NAME-$i ($state); delete it: $(NAME=$NAME-$i delete_command)"
+  done
+}
+
+check_login
+code=0 pids=()
+babysit 1 no prepare "${study[@]}" || code=$?
+if ((code == 0)); then
+  for ((i = 1; i <= k; i++)); do
+    delete=$DELETE
+    ((i > 1)) || delete=no # the first one draws the report
+    babysit "$i" "$delete" study "${study[@]}" --cells "$i/$k" &
+    pids[i]=$!
+  done
+  for ((i = 1; i <= k; i++)); do
+    wait "${pids[i]}" || { code=$?; say "$NAME-$i ended with $code, see $NAME-$i.log: $(tail -n 1 "$NAME-$i.log" 2>/dev/null)"; }
+  done
+fi
+if ((code == 0)); then babysit 1 "$DELETE" study "${study[@]}" || code=$?; fi
+((DRY_RUN)) && exit
+left
+((code == 0)) || fail "the study is not done (see $NAME-*.log): the same command goes on with it"
+say "done: bring it with fetch.sh $workdir"
