@@ -43,9 +43,10 @@ def checkout(folder: Path, real: bool = False) -> Path:
     """A git checkout with the scripts and jaxmlm, or the toy in its place."""
     parts = ["tpu_scripts", *(["jaxmlm", "configs", "pyproject.toml"] if real else [])]
     for part in parts:
-        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
-        folder.mkdir(parents=True, exist_ok=True)
-        copy(ROOT / part, folder / part)
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "config.env"))
+        else:
+            shutil.copy(ROOT / part, folder / part)
     if not real:
         (folder / "jaxmlm").mkdir()
         (folder / "jaxmlm" / "__init__.py").touch()
@@ -161,8 +162,8 @@ class Script(NamedTuple):
     """The exit code and what it says when its main call is denied."""
 
 
-JOB = ("pretrain", "configs/x.py", "--workdir", "/mnt/bucket/runs/mine")
-STUDY = ("2", "configs/x.py", "--workdir", "/mnt/bucket/studies/mine")
+JOB = ("pretrain", "configs/x.py", "--workdir", "/gcs/runs/mine")
+STUDY = ("2", "configs/x.py", "--workdir", "/gcs/studies/mine")
 STAGES = {
     "nothing": (),
     "created": ("create",),
@@ -183,7 +184,7 @@ SCRIPTS = {
     "logs": Script((), "run", "ssh remote_logs", "t1v-n-mlm-w-1: "),
     "babysit": Script(JOB, "nothing", "ssh remote_status", "done: jaxmlm pretrain"),
     "fetch": Script(
-        ("/mnt/bucket/runs/mine", "mine"), "run", "storage rsync", "mine: .*a finished run", "READY",
+        ("/gcs/runs/mine", "mine"), "run", "storage rsync", "mine: .*a finished run", "READY",
         (2, "cannot read gs://data/runs/mine .*gcloud storage ls"),
     ),
     "delete": Script(

@@ -6,7 +6,7 @@ Linked under the names gcloud, uv, sudo, gcsfuse and mountpoint. $STANDIN is the
     state.json      the TPUs and the requests for them
     plan.json       what goes wrong: [{"on": words of the call, "skip": 0, "times": 1, "do": ...}]
     calls.jsonl     every call of gcloud, in order
-    workers/HOST/   the disk of a worker: `ssh` runs its --command there, with /mnt in it and HOME set to it
+    workers/HOST/   the disk of a worker: `ssh` runs its --command there, with HOME set to it and /gcs in it
     buckets/NAME/   a bucket
 
 `do` is: unavailable, denied (it fails); hang (no answer, nothing done); lost (done, no answer); preempt (before it).
@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -194,7 +195,7 @@ def boot(now, node: str, kind: str) -> None:
     hosts = 1 if kind == "v5litepod-8" else -(-int(size) // cores_of_a_host)
     now["tpus"][node] = {"state": "READY", "hosts": hosts}
     for host in range(hosts):
-        (disk(node, host) / "mnt").mkdir(parents=True)
+        disk(node, host).mkdir(parents=True)
 
 
 def wipe(now, node: str, grace: float = 0) -> None:
@@ -245,23 +246,25 @@ def ssh(names, flags):
             **{name: value for name, value in os.environ.items() if name.startswith(("STANDIN_", "JAX_"))},
             **process_of(home),
         }  # fmt: skip
-        # The sandbox has no root of its own: /mnt is a folder of the worker's.
-        command = flags["--command"].replace("/mnt/", f"{home}/mnt/")
+        command = rooted(flags["--command"], home)
         started.append(subprocess.Popen(["bash", "-c", command], cwd=home, env=environment, stdin=subprocess.DEVNULL))
     if code := next((code for code in [one.wait() for one in started] if code), 0):
         raise Refused(f"##### Command execution on a worker failed with exit status {code}. Continuing.", code)
+
+
+def rooted(text: str, home: Path) -> str:
+    """The sandbox has no root of its own: /gcs is a folder of the worker's."""
+    return re.sub(r"(?<![\w/.~-])/gcs\b", f"{home}/gcs", text)
 
 
 def process_of(home: Path) -> dict[str, str]:
     """Which of how many processes this worker is: on a TPU its metadata say so, here a Slurm step's environment."""
     node, _, host = home.name.rpartition("-w-")
     hosts = len(list(home.parent.glob(f"{node}-w-*")))
-    if hosts == 1 or "STANDIN_PORT" not in os.environ:
+    if hosts == 1 or "STANDIN_JOB" not in os.environ:
         return {}
-    return {
-        "SLURM_JOB_ID": os.environ["STANDIN_PORT"], "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": str(hosts),
-        "SLURM_STEP_NUM_TASKS": str(hosts), "SLURM_PROCID": host, "SLURM_LOCALID": host,
-    }  # fmt: skip
+    job = {"SLURM_JOB_ID": os.environ["STANDIN_JOB"], "SLURM_STEP_NODELIST": "127.0.0.1"}
+    return {**job, "SLURM_NTASKS": str(hosts), "SLURM_PROCID": host, "SLURM_LOCALID": host}
 
 
 def scp(names, flags):
@@ -271,7 +274,7 @@ def scp(names, flags):
 
             def here(name: str, home: Path = home) -> Path:
                 host, colon, path = name.partition(":")
-                return Path(str(home / path).replace("/mnt/", f"{home}/mnt/")) if colon else Path(name)
+                return home / rooted(path, home) if colon else Path(name)
 
             for source in sources:
                 if here(source).is_dir():
@@ -338,6 +341,8 @@ def program(path: Path, line: str) -> None:
 def gcsfuse(words: list[str]) -> None:
     """`gcsfuse --implicit-dirs BUCKET FOLDER`: a link to the bucket."""
     name, folder = words[-2:]
+    if Path(folder).is_symlink():  # two workers that share a path, and the other was quicker
+        return
     Path(folder).rmdir()
     os.symlink(os.path.relpath(bucket(name), Path(folder).parent), folder)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: babysit.sh [OPTIONS] VERB ...   run `jaxmlm VERB ...` until it is done, through preemptions
 #
-#   babysit.sh pretrain configs/quickstart_run.py --workdir /mnt/bucket/runs/mine --masking.rate 0.4
+#   babysit.sh pretrain configs/quickstart_run.py --workdir /gcs/runs/mine --masking.rate 0.4
 #
 # Makes the TPU if it is not there (create.sh, setup.sh, data.sh mount), starts the command, and looks at it every --poll
 # seconds. When the TPU is preempted it is deleted and made anew, and the command resumes from its last checkpoint; exit
@@ -71,18 +71,18 @@ for ((launch = 1; launch <= RELAUNCHES; launch++)); do
   if ((code == PREEMPTED)); then say "preempted while it was made ready; once more"; continue; fi
   if ((code)); then BILLED=0; exit "$code"; fi # the script that failed has said why, and what is billed
   end=$(check_workdir && start_job >&2 && say "launch $launch of at most $RELAUNCHES" && await_end) || code=$?
-  case $code:$end in
-    0:done)
-      if [ "$DELETE" = yes ]; then "$HERE/delete.sh" "${GIVEN[@]}"; BILLED=0; fi
-      say "done: jaxmlm ${WORDS[*]}"
-      [ "$DELETE" = yes ] || say "STILL BILLED: $NAME ($SLICES x $TYPE in $ZONE); fetch.sh $workdir, then delete it: $(delete_command)"
-      exit
-      ;;
-    0:again) say "the job ended before its time (75, or its worker restarted); it goes on" ;;
-    0:wrong | 2:*) "$HERE/logs.sh" "${GIVEN[@]}" --lines 3 || true; exit "$WRONG_INPUT" ;;
+  if [ "$code:$end" = 0:done ]; then
+    if [ "$DELETE" = yes ]; then "$HERE/delete.sh" "${GIVEN[@]}"; BILLED=0; fi
+    say "done: jaxmlm ${WORDS[*]}"
+    [ "$DELETE" = yes ] || say "STILL BILLED: $NAME ($SLICES x $TYPE in $ZONE); fetch.sh $workdir, then delete it: $(delete_command)"
+    exit
+  fi
+  state=$(state_of) || state=UNKNOWN
+  case $state:$code:$end in
+    PREEMPTED:*) say "preempted; a new $NAME, and on from the last checkpoint" ;;
+    *:0:again) say "the job ended before its time (75, or its worker restarted); it goes on" ;;
+    *:0:wrong | *:2:*) "$HERE/logs.sh" "${GIVEN[@]}" --lines 3 || true; exit "$WRONG_INPUT" ;;
     *)
-      state=$(state_of) || state=UNKNOWN
-      if [ "$state" = PREEMPTED ]; then say "preempted; a new $NAME, and on from the last checkpoint"; continue; fi
       failures=$((failures + 1))
       say "failure $failures of at most $MOST_FAILURES"
       if ((failures == MOST_FAILURES)); then "$HERE/logs.sh" "${GIVEN[@]}" || true; exit "$FAILED"; fi

@@ -8,7 +8,7 @@ SCRIPT=$(basename "$0")
 FAILED=1 WRONG_INPUT=2 PREEMPTED=75
 
 PROJECT='' ZONE='' NAME='' TYPE='' VERSION='' CAPACITY=spot QUEUED=yes SLICES=1
-BUCKET='' MOUNT=/mnt/bucket SOURCE='' COMMIT='' PYTHON=3.11 EXTRAS=tpu
+BUCKET='' MOUNT=/gcs SOURCE='' COMMIT='' PYTHON=3.11 EXTRAS=tpu
 TRIES=4              # how often a command is tried that fails for a reason which may pass
 PAUSE=15             # seconds before the second try; twice as many before each further one
 POLL=60              # seconds between two looks at something that is awaited

@@ -2,7 +2,7 @@
 # A job on the workers of a TPU, for run.sh and babysit.sh: check, start, stop, ask. WORDS is the jaxmlm command.
 # On a worker: ~/jaxmlm-job/{pid, log, exit}; exit holds the exit code once the command has ended.
 
-# check_job: the command has a folder to write to.
+# check_job: the command has a folder to write to, and refuses to fall back to the CPU (--require).
 check_job() {
   local i
   workdir=''
@@ -12,9 +12,13 @@ check_job() {
       --workdir=*) workdir=${WORDS[i]#*=} ;;
     esac
   done
+  case ${WORDS[0]} in finetune | evaluate) workdir=${WORDS[1]:-} ;; esac # they write into the run that they take
   [ -n "$workdir" ] || bad "no --workdir in '${WORDS[*]}': give a folder in the bucket, as --workdir $MOUNT/runs/NAME"
-  [[ $workdir == /* ]] || bad "--workdir $workdir is relative to a worker's disk: give a folder in the bucket, as --workdir $MOUNT/$workdir"
-  if [ "${WORDS[0]}" = pretrain ] && [ -n "$REQUIRE" ]; then WORDS+=(--require "$REQUIRE"); fi
+  [[ $workdir == /* ]] || bad "$workdir is relative to a worker's disk: give a folder in the bucket, as --workdir $MOUNT/$workdir"
+  case ${WORDS[0]},$REQUIRE in
+    *,) ;;
+    pretrain,* | study,* | finetune,* | evaluate,*) WORDS+=(--require "$REQUIRE") ;;
+  esac
 }
 
 # remote_mark FOLDER NAME, on the first worker; remote_see FOLDER NAME, on every worker: is FOLDER the same for all?
@@ -58,7 +62,7 @@ remote_start() {
     .venv/bin/jaxmlm "$@"
     code=$?
     echo "== $(date -u +%FT%TZ) exit $code"
-    kill $!
+    kill $! 2>/dev/null
     keep
     echo $code >"$job/exit.part"
     mv "$job/exit.part" "$job/exit"

@@ -2,7 +2,7 @@
 # usage: run.sh [OPTIONS] VERB ...   start `jaxmlm VERB ...` on every worker, detached: it goes on when this machine leaves
 #        run.sh [OPTIONS] stop       let it finish its step, save and end
 #
-#   run.sh pretrain configs/quickstart_run.py --workdir /mnt/bucket/runs/mine --masking.rate 0.4
+#   run.sh pretrain configs/quickstart_run.py --workdir /gcs/runs/mine --masking.rate 0.4
 #
 # The command runs in ~/jaxmlm, so configs/ is what the installed commit has. Its output is in ~/jaxmlm-job/log of each
 # worker, and every minute in WORKDIR/logs. A TPU does one job at a time; starting the same command again resumes it.

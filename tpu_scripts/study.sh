@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: study.sh [OPTIONS] K CONFIG --workdir FOLDER ...   a study over K slices of its own each, which share its cells
 #
-#   study.sh 3 configs/paper/rates.py --scale pod --workdir /mnt/bucket/studies/rates
+#   study.sh 3 configs/paper/rates.py --scale pod --workdir /gcs/studies/rates
 #
 # The slices are called NAME-1 to NAME-K; each is babysat by itself and does every K-th cell (`jaxmlm study --cells I/K`).
 # The first one makes the token store before, and the report after. What each says is in NAME-I.log of this folder.

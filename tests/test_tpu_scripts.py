@@ -1,0 +1,212 @@
+"""The scripts of tpu_scripts/ against a stand-in cloud. The whole table of what can happen: tests/tpu_scenarios.py."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from tpu_scenarios import ROOT, SCRIPTS, STAGES, World, checkout, play, scenarios, stages
+
+JOB = STAGES["run"][1:]
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory):
+    return stages(tmp_path_factory.mktemp("tpu"))
+
+
+@pytest.fixture
+def world(worlds, tmp_path):
+    """A world at a stage; what runs in it is ended afterwards."""
+    made = []
+
+    def at(stage: str, **config) -> World:
+        made.append(World(tmp_path / "world", worlds[stage].package, worlds[stage]))
+        with open(made[-1].folder / "config.env", "a") as f:
+            f.writelines(f"{name}='{value}'\n" for name, value in config.items())
+        return made[-1]
+
+    yield at
+    for one in made:
+        one.close()
+
+
+# One of each kind of end; `python tests/tpu_scenarios.py` plays all.
+SAMPLE = [s for s in scenarios() if (s.script, s.happens) in {
+    ("create", "answer lost"), ("create", "permanent failure"), ("setup", "transient failure"),
+    ("run", "preemption during run"), ("babysit", "preemption during run"), ("delete", "permanent failure"),
+}]  # fmt: skip
+
+
+@pytest.mark.parametrize("scenario", SAMPLE, ids=lambda s: f"{s.script}: {s.happens}")
+def test_a_scenario_ends_as_the_docs_say(scenario, worlds, tmp_path):
+    assert play(scenario, tmp_path / "world", worlds) == ""
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_and_dry_run_touch_nothing(script, worlds, tmp_path):
+    """--dry-run prints commands that can be pasted: each is a call of gcloud that the cloud's own rules accept."""
+    world = World(tmp_path / "world", worlds["nothing"].package, worlds["nothing"])
+    shown = world.run(script, "--help")
+    assert shown.returncode == 0 and shown.stdout.startswith(f"usage: {script}.sh [OPTIONS]")
+    done = world.run(script, "--dry-run", *SCRIPTS[script].words)
+    assert done.returncode == 0, done.stderr
+    lines = shlex.split(done.stdout.replace("\n", " ; "), posix=True)
+    assert lines[0] == "gcloud" and not world.calls() and not list((world.folder / "here").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("stage", "script", "words", "says"),
+    [
+        ("nothing", "create", ["--zone", "mars-a"], "unknown zone 'mars-a'; known: us-central2-b us-west4-a"),
+        ("nothing", "create", ["--type", "v4-9"], "unknown type 'v4-9'; known: v4-8 v4-16 v4-32"),
+        ("nothing", "create", ["--type", "tpu7x-8"], "type 'tpu7x-8': known are .*docs/tpu-gke.md"),
+        ("nothing", "create", ["--capacity", "free"], "capacity 'free': give --capacity spot, reserved or on-demand"),
+        ("nothing", "create", ["--nmae", "x"], "unknown option --nmae; create.sh --help lists the options"),
+        ("nothing", "create", ["--name", "A b"], "name 'A b': give --name with lower-case letters"),
+        ("nothing", "create", ["--project", ""], "no project: give --project"),
+        ("nothing", "create", ["--slices", "2", "--queued", "no"], "2 slices need --queued yes"),
+        ("created", "create", [], "mlm exists in us-central2-b .READY.: go on with setup.sh, .*delete.sh"),
+        ("nothing", "setup", [], "there is no TPU mlm in us-central2-b: make it with create.sh --name mlm"),
+        ("created", "setup", ["--source", "https://example.com/x.git"], "without --commit: give the commit"),
+        ("set up", "data", ["--bucket", "not-mine", "mount"], "no rights to bucket gs://not-mine, or no such bucket"),
+        ("set up", "data", ["copy", "no/such", "x"], "no folder no/such on this machine"),
+        ("mounted", "run", ["pretrain", "x.py"], "no --workdir in 'pretrain x.py': give a folder in the bucket"),
+        ("mounted", "run", ["pretrain", "x.py", "--workdir", "runs/x"], "runs/x is relative to a worker's disk: give"),
+        ("set up", "run", list(JOB), "/gcs/runs/mine is on a disk that not all workers see: mount the bucket"),
+        ("nothing", "babysit", ["pretrain", "x.py", "--workdir", "/disk/x"], "a preemption would delete /disk/x"),
+        ("mounted", "fetch", ["/gcs/no/such", "here"], "cannot read gs://data/no/such"),
+        (
+            "nothing",
+            "study",
+            ["many", "x.py"],
+            "how many slices. write: study.sh K CONFIG",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_2(stage, script, words, says, world):
+    here = world(stage)
+    before = here.state()
+    done = here.run(script, *words)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 2 and len(lines) == 1 and re.search(says, lines[0]), done.stderr
+    assert here.state() == before and not list((here.folder / "here").iterdir())
+
+
+def test_no_gcloud_and_no_login(world):
+    here = world("nothing")
+    (here.folder / "logged-out").touch()
+    done = here.run("create")
+    assert (done.returncode, done.stderr) == (2, "create.sh: no account is logged in: run gcloud auth login\n")
+    for name in ["bash", "basename", "dirname", "env", "mktemp", "rm"]:
+        (here.folder / "bin" / name).symlink_to(f"/bin/{name}" if Path(f"/bin/{name}").exists() else f"/usr/bin/{name}")
+    (here.folder / "bin" / "gcloud").unlink()
+    here.environment["PATH"] = str(here.folder / "bin")
+    done = here.run("create")
+    assert done.returncode == 2 and done.stderr.startswith("create.sh: no gcloud on the PATH: install")
+
+
+def test_setup_refuses_changes_that_are_in_no_commit(world, tmp_path):
+    here = world("created")
+    here.package = checkout(tmp_path / "changed")
+    (here.package / "tpu_scripts" / "run.sh").write_text("changed")
+    done = here.run("setup")
+    assert done.returncode == 2 and "has changes that are in none: commit or stash them" in done.stderr
+
+
+def test_words_reach_the_workers_as_they_are(world):
+    """Spaces, quotes, dollars and stars in flags and paths."""
+    here = world("mounted")
+    words = ["--title", 'it\'s "40 %" of $HOME; * \\ `x`', "--workdir", "/gcs/a b's"]
+    assert here.run("run", "pretrain", "configs/my own.py", *words).returncode == 0
+    until = time.monotonic() + 60
+    while not (here.folder / "buckets" / "data" / "a b's" / "DONE").exists():
+        assert time.monotonic() < until, here.run("logs").stdout
+        time.sleep(0.05)
+    log = here.run("logs").stdout
+    assert f"jaxmlm pretrain configs/my own.py {words[0]} {words[1]} --workdir" in log
+    done = here.run("fetch", "/gcs/a b's", "to here")
+    assert done.returncode == 0 and (here.folder / "here" / "to here" / "DONE").exists()
+
+
+def test_a_store_is_copied_whole_to_every_worker(world, tmp_path):
+    here, store = world("created"), tmp_path / "my store"
+    store.mkdir()
+    (store / "train-00000.bin").write_bytes(os.urandom(5000))
+    for _ in range(2):  # again over the first
+        done = here.run("data", "copy", str(store), "the store")
+        assert done.returncode == 0, done.stderr
+    copies = list(here.folder.glob("workers/*/the store/train-00000.bin"))
+    assert len(copies) == 2 and all(c.read_bytes() == (store / "train-00000.bin").read_bytes() for c in copies)
+
+
+def test_two_slices_are_one_request_and_both_run(world):
+    here = world("nothing", SLICES=2)
+    for script in (["create"], ["setup"], ["data", "mount"], ["run", *JOB]):
+        done = here.run(*script)
+        assert done.returncode == 0, done.stderr
+    assert len(here.calls("create mlm", "--node-count=2", "--node-prefix=mlm")) == 1
+    assert {path.name for path in here.folder.glob("workers/*/jaxmlm-job")} == {"jaxmlm-job"}
+    assert len(list(here.folder.glob("workers/t1v-n-mlm-[01]-w-[01]/jaxmlm-job/pid"))) == 4
+    assert here.run("delete").returncode == 0 and not here.cloud["tpus"]
+
+
+def test_one_job_at_a_time_and_none_that_is_left_alone(world):
+    here = world("mounted")
+    long = [*JOB, "--steps", "600"]
+    assert here.run("run", *long).returncode == 0
+    again = here.run("run", *long)
+    assert again.returncode == 0 and "runs already" in again.stdout
+    other = here.run("run", *JOB)
+    assert other.returncode == 2 and "runs another job: jaxmlm pretrain" in other.stderr
+    stopped = here.run("run", "stop")
+    assert stopped.stdout.count("stopped, exit 75") == 2
+
+
+def test_babysit_goes_on_after_75_and_gives_up_on_what_is_wrong(world):
+    here = world("mounted")
+    with here.start("babysit", *JOB, "--steps", "30") as sitter:
+        while not list(here.folder.glob("buckets/data/runs/mine/step-3")):
+            time.sleep(0.05)
+        here.run("run", "stop")
+        out, err = sitter.communicate(timeout=60)
+    assert sitter.returncode == 0 and "it goes on" in err and err.count("launch") == 2, err
+    wrong = here.run("babysit", *JOB, "--code", "2")
+    assert wrong.returncode == 2 and "exit 2" in wrong.stdout and "STILL BILLED" in wrong.stderr
+    broken = here.run("babysit", *JOB, "--code", "1")
+    assert broken.returncode == 1 and "failure 3 of at most 3" in broken.stderr and "STILL BILLED" in broken.stderr
+
+
+def test_a_real_pretraining_through_a_preemption(tmp_path):
+    """From nothing to a fetched, deleted run: jaxmlm itself, two workers that are one run, a preemption."""
+    package, mount = checkout(tmp_path / "checkout", real=True), str(tmp_path / "gcs")
+    world = World(tmp_path / "world", package, DELETE="yes", MOUNT=mount)
+    world.environment |= {"STANDIN_JOB": str(os.getpid()), "JAX_NUM_CPU_DEVICES": "1"}
+    tiny = "--data.text sample:400 --data.length 32 --model.layers 1 --model.width 16 --loop.steps 60 --loop.batch 4"
+    job = ["pretrain", "configs/quickstart_run.py", "--workdir", f"{mount}/runs/tiny", *tiny.split()]
+    try:
+        with world.start("babysit", *job, "--loop.save_every", "10") as sitter:
+            until = time.monotonic() + 300
+            while not list(world.folder.glob("buckets/data/runs/tiny/checkpoints/[0-9]*")):
+                assert time.monotonic() < until and sitter.poll() is None, sitter.communicate()
+                time.sleep(0.05)
+            world.preempt()
+            _, err = sitter.communicate(timeout=300)
+        assert sitter.returncode == 0 and "preempted; a new mlm" in err and world.state() == "ABSENT", err
+        assert world.run("fetch", f"{mount}/runs/tiny", "tiny").stderr.endswith(", a finished run\n")
+    finally:
+        world.close()
+    run = world.folder / "here" / "tiny"
+    about = json.loads((run / "run.json").read_text())
+    commit = subprocess.run(["git", "-C", package, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    assert (run / "DONE").exists() and about["git"] and commit.startswith(about["git"])
+    assert [path.name for path in sorted((run / "logs").iterdir())] == ["t1v-n-mlm-w-0.log", "t1v-n-mlm-w-1.log"]
+
+
+def test_the_page_names_every_script():
+    page = (ROOT / "docs" / "tpu.md").read_text()
+    assert all(f"{script}.sh" in page for script in SCRIPTS)
