@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -205,6 +206,20 @@ def test_a_real_pretraining_through_a_preemption(tmp_path):
     commit = subprocess.run(["git", "-C", package, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
     assert (run / "DONE").exists() and about["git"] and commit.startswith(about["git"])
     assert [path.name for path in sorted((run / "logs").iterdir())] == ["t1v-n-mlm-w-0.log", "t1v-n-mlm-w-1.log"]
+
+
+@pytest.mark.parametrize(("script", "words"), [("babysit", JOB), ("study", SCRIPTS["study"].words)])
+def test_an_interrupt_says_what_is_billed(script, words, world):
+    here = world("nothing")
+    here.plan({"on": "remote_status", "times": 999, "do": "hang"})
+    with here.start(script, *words, start_new_session=True) as started:
+        until = time.monotonic() + 60
+        while not here.calls("remote_status"):
+            assert time.monotonic() < until and started.poll() is None
+            time.sleep(0.05)
+        os.killpg(started.pid, signal.SIGINT)
+        _, err = started.communicate(timeout=60)
+    assert started.returncode != 0 and "STILL BILLED: mlm" in err and "delete it: " in err
 
 
 def test_the_page_names_every_script():

@@ -88,7 +88,7 @@ class World:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
         return subprocess.Popen(command, cwd=self.folder / "here", env=self.environment, text=True, **pipes, **more)
 
-    def run(self, script: str, *words: str, timeout: float = 120) -> subprocess.CompletedProcess:
+    def run(self, script: str, *words: str, timeout: float = 400) -> subprocess.CompletedProcess:
         """A script from its start to its end."""
         with self.start(script, *words, start_new_session=True) as started:
             try:

@@ -93,14 +93,14 @@ nodes() {
 
 # shown WORD...: the words as a command line that can be pasted.
 shown() {
-  local word
+  local word line=''
   for word; do
     case $word in
-      '' | *[!A-Za-z0-9_./:=@,+%-]*) printf "'%s' " "${word//\'/\'\\\'\'}" ;;
-      *) printf '%s ' "$word" ;;
+      '' | *[!A-Za-z0-9_./:=@,+%-]*) line+="'${word//\'/\'\\\'\'}' " ;;
+      *) line+="$word " ;;
     esac
   done
-  echo
+  echo "${line% }"
 }
 
 # attempt SECONDS COMMAND...: run a command for at most so long, and again while it fails for a reason that may pass.
@@ -110,7 +110,7 @@ attempt() {
   if ((DRY_RUN)); then shown "$@"; return 0; fi
   for ((try = 1; ; try++)); do
     code=0
-    timeout --kill-after=10 "$limit" "$@" </dev/null 2>"$ERRORS" || code=$?
+    timeout --foreground --kill-after=10 "$limit" "$@" </dev/null 2>"$ERRORS" || code=$?
     ((code)) || return 0
     if ((try >= TRIES)) || permanent "$code"; then return "$code"; fi
     say "try $try of $TRIES: $(reason "$code" "$limit"); again in $pause s"
@@ -246,5 +246,8 @@ finish() {
 
 # Ends well or badly, in an error or by a signal: `finish` has the last word.
 trap finish EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 delete_command() { shown "$HERE/delete.sh" --project "$PROJECT" --zone "$ZONE" --queued "$QUEUED" --name "$NAME"; }

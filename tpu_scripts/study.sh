@@ -36,6 +36,7 @@ left() {
 
 check_login
 code=0 pids=()
+trap 'trap - INT TERM; kill "${pids[@]}" 2>/dev/null || true; left; exit 130' INT TERM # they would go on without us
 babysit 1 no prepare "${study[@]}" || code=$?
 if ((code == 0)); then
   for ((i = 1; i <= k; i++)); do
