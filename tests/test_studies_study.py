@@ -95,12 +95,12 @@ def test_machines_share_the_cells_of_a_study(study, done, tmp_path):
     missing, report = tmp_path / "shared" / "cells" / "rate=0.8,seed=0", tmp_path / "shared" / "report.html"
     shutil.rmtree(missing)
     report.unlink()
-    first = run_study(replace_path(shared, "cells", "1/2"))
+    first = run_study(replace_path(shared, "cells", "0/2"))
     assert first["cells"] == ["rate=0.15,seed=0", "control,seed=0"] and not missing.exists()
-    assert run_study(replace_path(shared, "cells", "2/2"))["cells"] == ["rate=0.8,seed=0"] and not report.exists()
+    assert run_study(replace_path(shared, "cells", "1/2"))["cells"] == ["rate=0.8,seed=0"] and not report.exists()
     assert run_study(shared)["rates"]["0.80"]["heldout"] == done["rates"]["0.80"]["heldout"] and report.exists()
-    with pytest.raises(InputError, match="cells '3/2': write which share of how many, as 2/3"):
-        replace_path(shared, "cells", "3/2")
+    with pytest.raises(InputError, match="cells is '2/2': write I/N, from 0/N to N-1/N"):
+        replace_path(shared, "cells", "2/2")
 
 
 def test_prepare_makes_the_store_that_the_study_finds(study, tmp_path):

@@ -42,7 +42,7 @@ if ((code == 0)); then
   for ((i = 1; i <= k; i++)); do
     delete=$DELETE
     ((i > 1)) || delete=no # the first one draws the report
-    babysit "$i" "$delete" study "${study[@]}" --cells "$i/$k" &
+    babysit "$i" "$delete" study "${study[@]}" --cells "$((i - 1))/$k" &
     pids[i]=$!
   done
   for ((i = 1; i <= k; i++)); do

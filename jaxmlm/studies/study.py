@@ -88,13 +88,13 @@ class Study:
     assume: Assumed | None = None
     """The machine that --dry-run estimates for; by default this one."""
     cells: str | None = None
-    """Do the I-th of N shares of the cells, as "2/3", and no report: for machines that share the workdir."""
+    """I/N: do the I-th (from 0) of N shares of the cells and draw no report, on machines that share the workdir."""
 
     def __post_init__(self) -> None:
         if self.cells is not None:
             part, _, parts = self.cells.partition("/")
-            if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-                raise InputError(f"cells {self.cells!r}: write which share of how many, as 2/3")
+            if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+                raise InputError(f"cells is {self.cells!r}: write I/N, from 0/N to N-1/N")
 
 
 class Cell(NamedTuple):
@@ -209,7 +209,7 @@ def _original(cell: Cell, cells: list[Cell]) -> Cell:
 def _share(study: Study, cells: list[Cell]) -> list[Cell]:
     """This machine's share of the pre-trainings, as `study.cells` says; equal ones are one."""
     part, parts = map(int, str(study.cells).split("/"))
-    return [cell for cell in cells if _original(cell, cells) is cell][part - 1 :: parts]
+    return [cell for cell in cells if _original(cell, cells) is cell][part::parts]
 
 
 def _run_cell(study: Study, cell: Cell, original: Cell, stage: str) -> None:
