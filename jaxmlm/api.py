@@ -118,7 +118,7 @@ class Loaded:
         self._needs("answer", "answer")
         ids, offsets = self.tokenizer.encode_offsets(context)
         head = self._ids(question)
-        gap = [self.tokenizer.sep_id] if _two_separators(self.encoder.config) else []
+        gap = self.tokenizer.gap[1:]
         first = len(head) + len(gap)
         ids = ids[: self.longest - first - 1]
         row = [*head, *gap, *ids, self.tokenizer.sep_id]
@@ -162,8 +162,7 @@ class Loaded:
         ids = self._ids(first)
         if second is None:
             return ids, [0] * len(ids)
-        gap = [self.tokenizer.sep_id] if _two_separators(self.encoder.config) else []
-        rest = [*gap, *self._ids(second)[1:]]
+        rest = [*self.tokenizer.gap[1:], *self._ids(second)[1:]]
         return ids + rest, [0] * len(ids) + [1] * len(rest)
 
     def _word(self, i: int) -> str:
@@ -221,11 +220,6 @@ def _first(encoder: Any, ids: Any, segments: Any) -> Any:
     return encoder(ids, segments)[:, 0].astype(jnp.float32)
 
 
-def _two_separators(config: Any) -> bool:
-    """RoBERTa puts two separators between two texts; encoders with token types put one."""
-    return config.positions == "learned" and config.token_types == 1
-
-
 def load(path: str | Path) -> Loaded:
     """The model in a run's folder (its newest checkpoint) or in a folder of the `transformers` format."""
     return _on_one_device(run.load, path)
@@ -261,6 +255,10 @@ def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
 def card(about: dict[str, Any], checkpoint: Path, architecture: str) -> str:
     """The model card: what was learned from which text, how it was masked, what it scored."""
     head = "---\nlibrary_name: transformers\npipeline_tag: fill-mask\ntags: [jaxmlm, masked-lm]\n---\n\n"
+    if "task" in about:
+        head = head.replace("fill-mask", "text-classification").replace("masked-lm", about["task"])
+        scores = ", ".join(f"{name} {value:.4g}" for name, value in about["scores"].items())
+        return f"{head}# {architecture}\n\nFine-tuned on {about['task']} with jaxmlm; on its dev set: {scores}.\n"
     if "config" not in about:
         return f"{head}# {architecture}\n\nWritten by jaxmlm from a folder of the transformers format.\n"
     config = about["config"]

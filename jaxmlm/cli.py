@@ -144,7 +144,14 @@ def _pretrain(call: Call) -> dict:
 
 
 def _finetune(call: Call) -> dict:
-    return _on_checkpoint(call, "jaxmlm.studies.finetune:finetune", "jaxmlm.studies.finetune:Finetune")
+    usual = _function("jaxmlm.studies.recipes:from_words")(call.flags)
+    return _on_checkpoint(call, "jaxmlm.studies.finetune:finetune", "jaxmlm.studies.finetune:Finetune", usual)
+
+
+def _compare(call: Call) -> dict:
+    if len(call.flags) != 1 or call.flags[0].startswith("-"):
+        raise InputError("`jaxmlm compare` takes two WORKDIRs of finetune; write: jaxmlm compare WORKDIR OTHER")
+    return _function("jaxmlm.studies.tuned:compare")(call.target, call.flags[0])
 
 
 def _evaluate(call: Call) -> dict:
@@ -182,6 +189,7 @@ VERBS = {
     "prepare": Verb("CONFIG (or --inspect STORE)", "text to tokenizer to token shards; what is in one", _prepare),
     "pretrain": Verb("CONFIG", "one pre-training run; running it again resumes it", _pretrain),
     "finetune": Verb("CHECKPOINT --task NAME --data FOLDER", "fine-tune it on a GLUE task or SQuAD", _finetune),
+    "compare": Verb("WORKDIR OTHER", "is one fine-tuned checkpoint better than another", _compare),
     "evaluate": Verb("CHECKPOINT [--blimp FOLDER]", "score a checkpoint: held-out loss, BLiMP", _evaluate),
     "fill": Verb('CHECKPOINT "a [MASK] text"', "the most probable words for each [MASK]", _fill),
     "import": Verb("DIR [NEW]", "read a transformers folder whole: what it is, what is wrong with it", _import),
@@ -229,10 +237,10 @@ def _config(call: Call, *kinds: str) -> Any:
     return config
 
 
-def _on_checkpoint(call: Call, function: str, options: str) -> dict:
+def _on_checkpoint(call: Call, function: str, options: str, usual: Any = None) -> dict:
     from jaxmlm.config import from_flags
 
-    chosen = from_flags(_function(options), call.flags, prog=f"{call.prog} {call.target}")
+    chosen = from_flags(_function(options), call.flags, usual, prog=f"{call.prog} {call.target}")
     return _function(function)(call.target, chosen)
 
 
@@ -270,13 +278,13 @@ def _usage_of(name: str, verb: Verb) -> str:
         if name in ("fill", "export")
         else f"CHECKPOINT is the folder of a run (its newest step) or of one step.\n"
         f"`jaxmlm {name} CHECKPOINT --help` lists the options.",
-        "WORKDIR": "WORKDIR is the folder of a study.",
+        "WORKDIR": "WORKDIR is the folder of a study, or of `jaxmlm finetune` (compare).",
         "DIR": "DIR is a folder of the transformers format: config.json, weights and tokenizer.json.",
     }[target]
     dry = (
         "\n\n  --dry-run   list the cells with tokens and estimated time, and stop" if "--dry-run" in verb.takes else ""
     )
-    options = "" if name in ("report", "fill", "import", "export") else " [--OPTION VALUE ...]"
+    options = "" if name in ("report", "compare", "fill", "import", "export") else " [--OPTION VALUE ...]"
     return f"usage: jaxmlm {name} {verb.takes}{options} [--json]\n\n{verb.does}\n\n{about}{dry}"
 
 
@@ -295,6 +303,9 @@ def _say(result: dict) -> None:
         scores = "  ".join(f"{name} {value:.4g}" for name, value in row["scores"].items())
         seed = "" if row["tuning_seed"] is None else f" seed {row['tuning_seed']}"
         print(f"{row['stage']} {row['task']}{seed}: {scores}")
+    for key, function in (("summary", "say"), ("difference", "say_comparison")):
+        for line in _function(f"jaxmlm.studies.tuned:{function}")(result) if key in result else ():
+            print(line)
     if "fills" in result or "architecture" in result:
         for line in _function("jaxmlm.api:say")(result):
             print(line)

@@ -1,6 +1,10 @@
-"""GLUE: the files as they are, wrong files, encoding, loss and scores."""
+"""GLUE and tables of one's own: the files as they are, wrong files, encoding, loss, scores and prediction files."""
 
+import hashlib
+import tarfile
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +14,12 @@ import pytest
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Classifier, Encoder, EncoderConfig
-from jaxmlm.tasks import glue
+from jaxmlm.tasks import glue, sentences
 from jaxmlm.tasks.metrics import accuracy
+from jaxmlm.tasks.table import Rows, Sets, Table, own
 
 WORDS = "red blue old new fox hen owl cow sees finds runs sleeps".split()
-RTE = glue.TASKS["rte"]
+RTE, STSB = glue.TASKS["rte"], glue.TASKS["stsb"]
 
 
 @pytest.fixture(scope="module")
@@ -22,53 +27,67 @@ def tokenizer():
     return Tokenizer.train([" ".join(WORDS)] * 4, 28)
 
 
-def write(folder, spec, rows, split="train", ending="\n"):
-    """A file of this task: rows of (label, sentence, ...), other columns filled with "x"."""
-    columns = spec.header or ("index", *spec.texts, spec.label)
-    lines = [] if spec.header else [columns]
-    for label, *texts in rows:
-        values = dict(zip(spec.texts, texts, strict=True), **{spec.label: label})
+def lines_of(task, rows, labelled=True):
+    """The lines of a file of this task: rows of (label, sentence, ...), other columns filled with "x"."""
+    table = task.table
+    columns = table.header if table.header and labelled else ("index", *table.texts, *([table.label] * labelled))
+    lines = [] if table.header and labelled else [columns]
+    for number, (label, *texts) in enumerate(rows):
+        values = dict(zip(table.texts, texts, strict=True), **{table.label: label, "index": str(number)})
         lines.append([values.get(name, "x") for name in columns])
-    path = folder / spec.folder / {"train": spec.train, "dev": spec.dev}[split]
+    return lines
+
+
+def write(folder, task, rows, split="train", ending="\n", labelled=True):
+    path = folder / task.folder / {"train": task.train, "dev": task.dev}.get(split, split)
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes("".join("\t".join(line) + ending for line in lines).encode())
+    path.write_bytes("".join("\t".join(line) + ending for line in lines_of(task, rows, labelled)).encode())
     return path
+
+
+def refused(call, *arguments, **more):
+    with pytest.raises(InputError) as error:
+        call(*arguments, **more)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 @pytest.mark.parametrize("name", glue.TASKS)
 def test_every_task_is_read_by_its_columns_and_label_names(tmp_path, name):
-    spec = glue.TASKS[name]
-    labels = spec.labels or ("0.000", "2.5", "5")
-    rows = [(label, *[f'a "quoted {c} {label}' for c in spec.texts]) for label in labels]
-    write(tmp_path, spec, rows, "dev")
-    read = glue.read(spec, tmp_path, "dev")
-    assert read.labels.tolist() == (list(range(len(labels))) if spec.labels else [0.0, 2.5, 5.0])
+    task = glue.TASKS[name]
+    labels = task.table.labels or ("0.000", "2.5", "5")
+    rows = [(label, *[f'a "quoted {c} {label}' for c in task.table.texts]) for label in labels]
+    write(tmp_path, task, rows, "dev")
+    read = glue.rows(task, tmp_path, task.dev)
+    assert read.labels is not None
+    assert read.labels.tolist() == (list(range(len(labels))) if task.table.labels else [0.0, 2.5, 5.0])
     assert [list(column) for column in zip(*read.texts, strict=True)] == [list(row[1:]) for row in rows]
-    assert glue.read(spec, tmp_path / spec.folder, "dev").texts == read.texts
+    assert glue.rows(task, tmp_path / task.folder, task.dev).texts == read.texts
 
 
 def test_byte_order_mark_line_ends_and_other_separators_of_lines(tmp_path):
     path = write(tmp_path, RTE, [("entailment", "a\u2028b\x0bc", "d\re")], ending="\r\n")
-    path.write_bytes("\ufeff".encode() + path.read_bytes().replace(b"index\t", b"").replace(b"x\t", b""))
+    path.write_bytes("\ufeff".encode() + path.read_bytes().replace(b"index\t", b"").replace(b"0\t", b""))
     assert path.read_bytes().startswith("\ufeffsentence1".encode())
-    assert glue.read(RTE, tmp_path, "train").texts == (["a\u2028b\x0bc"], ["d\re"])
+    assert glue.rows(RTE, tmp_path, "train.tsv").texts == (["a\u2028b\x0bc"], ["d\re"])
 
 
 def test_wrong_files_say_file_line_and_what_was_expected(tmp_path):
-    def message(split="train", spec=RTE):
-        with pytest.raises(InputError) as error:
-            glue.read(spec, tmp_path, split)
-        assert "\n" not in str(error.value)
-        return str(error.value)
+    def message(file="train.tsv", task=RTE):
+        return refused(glue.rows, task, tmp_path, file)
 
     assert "RTE needs train.tsv and dev.tsv; .tsv files there: none" in message()
-    path = write(tmp_path, RTE, [("entailment", "a", "b"), ("maybe", "a", "b")])
-    assert message() == f"{path}:3: unknown label 'maybe' in label, expected one of: entailment, not_entailment"
-    assert ".tsv files there: train.tsv" in message("dev")
+    path = write(tmp_path, RTE, [("entailment", "a", "b"), ("1", "a", "b")])
+    assert message() == f"{path}:3: unknown label '1' in label, expected one of: entailment, not_entailment"
+    assert ".tsv files there: train.tsv" in message("dev.tsv")
     path.write_text("index\tsentence1\tlabel\n0\ta\tentailment\n")
     assert message() == f"{path}:1: no column 'sentence2'; there are: index, sentence1, label"
+    path.write_text("index\tsentence1\tsentence2\n0\ta\tb\n")
+    assert message().endswith("sentence1, sentence2; rows without labels cannot be scored")
     path.write_text("sentence1\tsentence2\tlabel\na\tb\tentailment\na\tb\n")
-    assert message() == f"{path}:3: 2 tab-separated fields, expected 3"
+    assert message() == f"{path}:3: 2 fields, expected 3: sentence1, sentence2, label"
+    path.write_text("index\tsentence1\tsentence2\tlabel\n7\ta\tb\tentailment\n7\ta\tb\tentailment\n")
+    assert message() == f"{path}:3: the index '7' is that of line 2 already"
     path.write_bytes(b"sentence1\tsentence2\tlabel\na\t\xff\tentailment\n")
     assert message().startswith(f"{path}:2: not UTF-8")
     path.write_text("")
@@ -76,44 +95,104 @@ def test_wrong_files_say_file_line_and_what_was_expected(tmp_path):
     path.write_text("sentence1\tsentence2\tlabel\n")
     assert message().startswith(f"{path}: no rows")
     for value in ("5.1", "nan", "high", ""):
-        path = write(tmp_path, glue.TASKS["stsb"], [(value, "a", "b")])
-        assert message(spec=glue.TASKS["stsb"]).startswith(f"{path}:2: score is {value!r}, expected a number")
+        path = write(tmp_path, STSB, [(value, "a", "b")])
+        assert message(task=STSB).startswith(f"{path}:2: score is {value!r}, expected a number")
+
+
+def test_parts_of_the_official_files_are_read_on_demand_and_called_so(tmp_path):
+    mnli = glue.TASKS["mnli"]
+    rows = [(label, "a", "b") for label in mnli.table.labels]
+    for file in ("train_10k.tsv", "dev_matched.tsv"):
+        write(tmp_path, mnli, rows, file)
+    assert "train.tsv is missing" in refused(glue.sets, mnli, tmp_path)
+    found = glue.sets(mnli, tmp_path, train="train_10k.tsv")
+    assert found.notes == (
+        "train: 3 rows of train_10k.tsv, officially 392,702: partial",
+        "dev: 3 rows of dev_matched.tsv, officially 9,815: not the official file",
+        "no dev_mismatched.tsv: the mismatched dev set is not judged",
+    )
+    write(tmp_path, mnli, rows, "dev_mismatched.tsv")
+    (tmp_path / "diagnostic").mkdir()
+    (tmp_path / "diagnostic" / "diagnostic-full.tsv").write_text("Premise\tHypothesis\tLabel\na\tb\tcontradiction\n")
+    assert {name: len(part) for name, part in glue.sets(mnli, tmp_path, "train_10k.tsv").judged.items()} == {
+        "dev": 3, "mm": 3, "ax": 1,
+    }  # fmt: skip
+
+
+def test_official_zips_are_read_where_they_are_and_others_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "RTE.zip", "w") as packed:
+        text = "".join("\t".join(line) + "\n" for line in lines_of(RTE, [("entailment", "a", "b")]))
+        for file in ("train.tsv", "dev.tsv"):
+            packed.writestr(f"RTE/{file}", text)
+        packed.writestr("RTE/bad.tsv", text + "1\ta\tb\tmaybe\n")
+    assert "is not the official file: its SHA-256 is" in refused(glue.sets, RTE, tmp_path)
+    sha = hashlib.sha256((tmp_path / "RTE.zip").read_bytes()).hexdigest()
+    ours = replace(RTE, archive=("RTE.zip", sha), rows=(1, 1))
+    found = glue.sets(ours, tmp_path)
+    assert found.train.texts == (["a"], ["b"]) and found.notes == ()
+    assert f"{tmp_path}/RTE.zip/RTE/bad.tsv:3: unknown label" in refused(glue.rows, ours, tmp_path, "bad.tsv")
+    assert "test.tsv" in refused(glue.tests, ours, tmp_path)
+
+
+def test_the_checksums_of_the_archives_are_those_that_tensorflow_datasets_has():
+    import tensorflow_datasets
+
+    listed = (Path(tensorflow_datasets.__file__).parent / "url_checksums" / "glue.txt").read_text()
+    known = {line.split()[2] for line in listed.splitlines()}
+    ours = {task.archive[1] for task in glue.TASKS.values()} - {""} | set(glue.MSR.values())
+    assert ours <= known and len(ours) == 11
+
+
+def test_mrpc_is_cut_from_its_makers_file(tmp_path, monkeypatch):
+    head = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+    train = "\ufeff" + head + "1\t10\t11\ta\tb\n0\t12\t13\tc\td\n1\t14\t15\te\tf\n"
+    for name, text in (("msr_paraphrase_train.txt", train), ("dev_ids.tsv", "12\t13\n")):
+        (tmp_path / name).write_text(text)
+        monkeypatch.setitem(glue.MSR, name, hashlib.sha256(text.encode()).hexdigest())
+    found = glue.sets(glue.TASKS["mrpc"], tmp_path)
+    assert found.train.texts[0] == ["a", "e"] and found.judged["dev"].texts == (["c"], ["d"])
+    (tmp_path / "dev_ids.tsv").write_text("10\t11\n")
+    assert "dev_ids.tsv is not the official file" in refused(glue.sets, glue.TASKS["mrpc"], tmp_path)
 
 
 def test_encoding_cuts_the_longer_sentence(tokenizer):
-    rows = glue.Rows((["red fox", "fox"], ["owl " * 9, "hen"]), np.zeros(2, np.int32))
+    rows = Rows(RTE.table, (["red fox", "fox"], ["owl " * 9, "hen"]), np.zeros(2, np.int32), ["0", "1"])
     a, b = tokenizer.encode("red fox"), tokenizer.encode("owl " * 9)
     length = 2 * len(a) + 3
-    encoded = glue.encode(rows, tokenizer, length)
+    encoded = sentences.encode(rows, tokenizer, length)
     cls, sep = tokenizer.cls_id, tokenizer.sep_id
     assert encoded.sequences[0].tolist() == [cls, *a, sep, *b[: len(a)], sep]
+    assert encoded.second.tolist() == [len(a) + 2, len(tokenizer.encode("fox")) + 2]
     assert encoded.truncated == 1 and max(map(len, encoded.sequences)) == length
 
 
-@pytest.fixture
-def folder(tmp_path):
-    random = np.random.default_rng(0)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path, random = tmp_path_factory.mktemp("glue"), np.random.default_rng(0)
     for split, count in (("train", 30), ("dev", 23)):
         rows = []
         for _ in range(count):
             texts = [" ".join(random.choice(WORDS, random.integers(1, 9))) for _ in range(2)]
-            rows.append((RTE.labels[texts[0].count("fox") % 2], *texts))
-        write(tmp_path, RTE, rows, split)
-        scores = [(f"{random.random() * 5:.3f}", *row[1:]) for row in rows]
-        write(tmp_path, glue.TASKS["stsb"], scores, split)
-    return tmp_path
+            rows.append((RTE.table.labels[texts[0].count("fox") % 2], *texts))
+        write(path, RTE, rows, split)
+        write(path, STSB, [(f"{random.random() * 5:.3f}", *row[1:]) for row in rows], split)
+    return path
 
 
-def evaluate(ev, model):
-    """What the runner does with an eval: drop padding rows, concatenate, score."""
+def prepared(folder, tokenizer, task=RTE, length=24, **more):
+    return sentences.prepare(glue.sets(task, folder), tokenizer, length, **more)
+
+
+def outputs_of(ev, model):
+    """What the runner hands on: padding rows dropped, batches joined."""
     kept = []
     for batch in ev.batches():
         outputs = ev.predict(model, jax.tree.map(jnp.asarray, batch))
         kept.append({name: np.asarray(x)[batch["weight"] > 0] for name, x in outputs.items()})
-    return ev.score({name: np.concatenate([part[name] for part in kept]) for name in kept[0]})
+    return {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
 
 
-def test_each_dev_row_is_scored_once_whatever_the_batch(folder, tokenizer):
+def test_each_dev_row_is_scored_once_whatever_the_batch(folder, tokenizer, tmp_path):
     fox = tokenizer.encode("fox")[-1]
 
     def model(ids, segments, key):
@@ -124,85 +203,210 @@ def test_each_dev_row_is_scored_once_whatever_the_batch(folder, tokenizer):
     def always(ids, segments, key):
         return jnp.tile(jnp.array([[1.0, 0.0]]), (len(ids), 1))
 
-    labels = glue.read(RTE, folder, "dev").labels
-    for batch in (1, 4, 23, 50):
-        task = glue.task(RTE, folder, tokenizer, lambda key: model, batch=batch, length=99, seed=0)
-        assert evaluate(task.evals["dev"], model) == {"accuracy": 1.0}
-        assert evaluate(task.evals["dev"], always) == {"accuracy": accuracy(labels, np.zeros(23))}
+    data = prepared(folder, tokenizer, length=99)
+    labels = data.judged["dev"].rows.labels
+    assert labels is not None
+    for batch in (4, 23, 50):
+        dev = sentences.task(data, lambda key: model, batch=batch, seed=0).evals["dev"]
+        outputs = outputs_of(dev, model)
+        assert dev.score(outputs) == {"accuracy": 1.0, "degenerate": 0.0}
+        assert dev.score(outputs_of(dev, always)) == {"accuracy": accuracy(labels, np.zeros(23)), "degenerate": 1.0}
+        dev.save(outputs, tmp_path)
+        names = [RTE.table.labels[i] for i in labels]
+        assert (tmp_path / "dev.tsv").read_text().splitlines() == [
+            "index\tprediction\tlabel", *(f"{i}\t{name}\t{name}" for i, name in enumerate(names))
+        ]  # fmt: skip
+
+
+def test_files_for_the_test_server(folder, tokenizer, tmp_path):
+    """Label names, or numbers inside the range, under the ids of the file, without a third column."""
+    for task in (RTE, STSB):
+        write(tmp_path, task, [("", "red fox", "hen"), ("", "owl", "old " * 9)], "test.tsv", labelled=False)
+        data = prepared(folder, tokenizer, task)
+        [(name, rows)] = glue.tests(task, tmp_path).items()
+        assert rows.labels is None
+        part = sentences.encode(rows, tokenizer, 24)
+
+        def model(ids, segments, key):
+            return (segments.sum(1) > 20)[:, None] * jnp.array([[2.0, 0.0]]) + jnp.array([[-1.2, 0.0]])
+
+        judge = sentences.evaluation(data, part, 2, name)
+        outputs = outputs_of(judge, model)
+        assert judge.score(outputs) == {}
+        judge.save(outputs, tmp_path)
+    assert (tmp_path / "RTE.tsv").read_text() == "index\tprediction\n0\tnot_entailment\n1\tentailment\n"
+    assert (tmp_path / "STS-B.tsv").read_text() == "index\tprediction\n0\t0.000\n1\t4.500\n"
 
 
 def test_batches_and_limit(folder, tokenizer):
     def task(limit, seed):
-        return glue.task(RTE, folder, tokenizer, lambda key: None, batch=4, length=24, seed=seed, limit=limit)
+        return sentences.task(prepared(folder, tokenizer, limit=limit), lambda key: None, batch=4, seed=seed)
 
-    def epoch(limit, seed):
-        batches = [task(limit, seed).batch_at(step) for step in range(task(limit, seed).epoch)]
+    def epoch(limit, seed, number=0):
+        one = task(limit, seed)
+        batches = [one.batch_at(step) for step in range(number * one.epoch, (number + 1) * one.epoch)]
         assert all(b["ids"].shape == b["segments"].shape and b["ids"].shape[1] in (16, 24) for b in batches)
         assert all(((b["ids"] != tokenizer.pad_id) == (b["segments"] == 1)).all() for b in batches)
         rows = [tuple(i[i != 0]) for b in batches for i in b["ids"][b["weight"] > 0]]
         assert len(rows) == (limit or 30)
-        return rows
+        return rows, sorted(b["ids"].shape for b in batches)
 
-    assert set(epoch(10, 0)) == set(epoch(10, 1)) < set(epoch(None, 0))
-    assert epoch(10, 0) != epoch(10, 1)
+    assert set(epoch(10, 0)[0]) == set(epoch(10, 1)[0]) < set(epoch(None, 0)[0])
+    assert epoch(10, 0)[0] != epoch(10, 1)[0]
+    # What is compiled in the first epoch serves all that follow.
+    assert epoch(None, 0, 0)[1] == epoch(None, 0, 1)[1] == epoch(None, 5, 7)[1]
 
 
-@pytest.mark.parametrize("name", ["rte", "stsb"])
-def test_loss_ignores_padding_rows_and_has_the_right_value(folder, tokenizer, name):
-    spec = glue.TASKS[name]
-    task = glue.task(spec, folder, tokenizer, lambda key: None, batch=7, length=24, seed=0, limit=10)
+def test_token_types_are_given_to_encoders_that_have_them(folder, tokenizer):
+    batch = sentences.task(prepared(folder, tokenizer, types=True), lambda key: None, batch=4, seed=0).batch_at(0)
+    for ids, types in zip(batch["ids"], batch["types"], strict=True):
+        begin, end = np.flatnonzero(ids == tokenizer.sep_id)[:2]
+        assert types.tolist() == [int(begin < i <= end) for i in range(len(ids))]
+    assert "types" not in sentences.task(prepared(folder, tokenizer), lambda key: None, batch=4, seed=0).batch_at(0)
+
+
+@pytest.mark.parametrize("task", [RTE, STSB])
+def test_loss_ignores_padding_rows_and_has_the_right_value(folder, tokenizer, task):
+    data = prepared(folder, tokenizer, task, limit=10)
+    made = sentences.task(data, lambda key: None, batch=7, seed=0)
 
     def model(ids, segments, key):
-        return jnp.tile(jnp.arange(float(spec.classes))[None], (len(ids), 1))
+        return jnp.tile(jnp.arange(float(task.table.classes))[None], (len(ids), 1))
 
     total = count = 0.0
     labels = []
     for step in range(2):
-        batch = task.batch_at(step)
-        mean, _ = task.loss(model, jax.tree.map(jnp.asarray, batch), None, step)
+        batch = made.batch_at(step)
+        mean, _ = made.loss(model, jax.tree.map(jnp.asarray, batch), None, step)
         total, count = total + float(mean.total), count + float(mean.count)
         labels += batch["labels"][batch["weight"] > 0].tolist()
     labels = np.array(labels)
-    if name == "rte":
+    if task is RTE:
         expected = np.log(1 + np.exp(1)) - labels.mean()
     else:
         expected = np.mean((labels / 2.5 - 1) ** 2)
-        assert evaluate(task.evals["dev"], model) == {"spearman": 0.0, "pearson": 0.0}
+        outputs = outputs_of(made.evals["dev"], model)
+        np.testing.assert_allclose(outputs["predictions"], 2.5)
+        scores = {"spearman": 0.0, "pearson": 0.0, "average": 0.0, "degenerate": 1.0}
+        assert made.evals["dev"].score(outputs) == scores
     assert count == 10 and total / count == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_number_is_predicted_in_its_own_range(folder, tokenizer):
-    spec = replace(glue.TASKS["stsb"], metrics=("pearson",))
-    task = glue.task(spec, folder, tokenizer, lambda key: None, batch=8, length=24, seed=0)
-    outputs = task.evals["dev"].predict(lambda ids, segments, key: jnp.zeros((len(ids), 1)), task.batch_at(0))
-    np.testing.assert_allclose(outputs["predictions"], 2.5)
-
-
 @pytest.mark.mesh(data=2, fsdp=2, tensor=2)
-@pytest.mark.parametrize("name", ["rte", "stsb"])
-def test_the_real_classifier_learns_in_few_steps(folder, tokenizer, name):
-    """Loss and gradients run under an explicit mesh, and plain gradient descent lowers the loss."""
+@pytest.mark.parametrize("task", [RTE, STSB])
+def test_the_real_classifier_learns_in_few_steps(folder, tokenizer, task):
+    """Loss and gradients run under an explicit mesh, token types too, and plain gradient descent lowers the loss."""
     from jaxmlm.parallel import place
 
-    spec, mesh = glue.TASKS[name], jax.sharding.get_mesh()
-    config = EncoderConfig(layers=1, width=16, heads=2, positions="rope")
+    mesh = jax.sharding.get_mesh()
+    config = EncoderConfig(layers=1, width=16, heads=2, positions="rope", token_types=2)
 
     def init(key):
-        return Classifier(Encoder(config, tokenizer.size, key), spec.classes, key)
+        return Classifier(Encoder(config, tokenizer.size, key), task.table.classes, key)
 
-    task = glue.task(spec, folder, tokenizer, init, batch=8, length=24, seed=0)
-    model = task.init(jax.random.key(0))
+    made = sentences.task(prepared(folder, tokenizer, task, types=True), init, batch=8, seed=0)
+    model = made.init(jax.random.key(0))
 
     def mean_loss(model, batch):
-        mean, _ = task.loss(model, batch, None, 0)
+        mean, _ = made.loss(model, batch, None, 0)
         return mean.total / mean.count
 
     step = jax.jit(jax.value_and_grad(mean_loss))
-    batch, losses = place(task.batch_at(0), mesh), []
+    batch, losses = place(made.batch_at(0), mesh), []
     for _ in range(5):
         loss, gradient = step(model, batch)
         model = jax.tree.map(lambda p, g: p - 0.3 * g, model, gradient)
         losses.append(float(loss))
     assert losses[-1] < losses[0]
-    outputs = jax.jit(task.evals["dev"].predict)(model, place(next(task.evals["dev"].batches()), mesh))
+    outputs = jax.jit(made.evals["dev"].predict)(model, place(next(made.evals["dev"].batches()), mesh))
     assert outputs["predictions"].shape == (8,)
+
+
+def test_a_table_of_ones_own(tmp_path):
+    """Classes and numbers, quoted CSV and bare TSV, dev by file or by a hash that keeps equal texts together."""
+    path, dev = tmp_path / "my.csv", tmp_path / "dev.csv"
+    path.write_text('text,text_b,label\n"a, ""b""\nc",d,yes\n\ne,f,no\n')
+    dev.write_text("label,text,text_b\nno,g,h\n")
+    found = own(path, dev)
+    assert found.train.texts == (['a, "b"\nc', "e"], ["d", "f"]) and found.table.labels == ("no", "yes")
+    assert found.judged["dev"].labels.tolist() == [0] and found.table.metrics[0] == "accuracy"
+    tsv = tmp_path / "my.tsv"
+    tsv.write_text("text\tlabel\n" + "".join(f'"{i % 50}\t{i % 50 / 4}\n' for i in range(200)))
+    found = own(tsv)
+    assert (found.table.low, found.table.high, found.table.labels) == (0.0, 12.25, ())
+    assert len(found.train) + len(found.judged["dev"]) == 200 and 0 < len(found.judged["dev"]) < 60
+    assert not set(found.train.texts[0]) & set(found.judged["dev"].texts[0])
+    assert found.notes[0].startswith("dev: ") and own(tsv).train.texts == found.train.texts
+    tsv.write_text("text\tlabel\n" + "".join(f"w{i}\t{i % 12}\n" for i in range(99)))
+    assert own(tsv).table.labels == tuple(map(str, range(12)))  # classes in the order of numbers
+    assert own(tsv, numbers=True).table.labels == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("text,label\na,x\nb\n", "my.csv:3: 1 fields, expected 2: text, label"),
+        ("text,lable\na,x\n", "my.csv:1: no column 'label'; there are: text, lable"),
+        ("text,label\n", "my.csv: no rows"),
+        ("text,label\na,x\nb,\n", "my.csv:3: an empty label"),
+        ("text,label\na,x\nb,x\n", "my.csv: 1 different labels in the column 'label'"),
+        ("text,label\na,x\nb,y\n", "my.csv: 2 rows are too few to put a tenth aside"),
+        ('text,label\na,x\n"b"c,y\n', "my.csv:3: not CSV"),
+        ("text,label\n" + "".join(f"a,{i}\n" for i in range(101)), "101 different labels .* give --numbers"),
+        ("text,label\na,0.5\nb,0.5\n", "the labels go from 0.5 to 0.5"),
+        ("id,text,label\n1,a,x\n1,b,y\n", "my.csv:3: the id '1' is that of line 2 already"),
+    ],
+)
+def test_wrong_tables_of_ones_own(tmp_path, text, message):
+    path = tmp_path / "my.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        own(path)
+
+
+def test_what_a_dev_file_of_ones_own_may_not_be(tmp_path):
+    path, dev = tmp_path / "my.csv", tmp_path / "dev.csv"
+    path.write_text("text,label\na,x\nb,y\n")
+    assert "no.csv is missing" in refused(own, path, tmp_path / "no.csv")
+    dev.write_text("text,label\na,z\n")
+    assert refused(own, path, dev) == f"{dev}:2: unknown label 'z' in label, expected one of: x, y"
+    assert "a label is 'x': leave out --numbers" in refused(own, path, dev, numbers=True)
+    assert isinstance(own(path, path), Sets) and isinstance(own(path, path).table, Table)
+
+
+# How often the first and the last label stand in the official dev sets.
+KNOWN = {"cola": (322, 721), "sst2": (428, 444), "mrpc": (129, 279), "qnli": (2702, 2761), "rte": (146, 131),
+         "wnli": (40, 31), "mnli": (3479, 3213)}  # fmt: skip
+
+
+def test_one_label_always_gets_its_known_score_on_the_official_dev_sets(real_data, tmp_path):
+    with tarfile.open(real_data / "glue" / "glue_data.tar.xz") as packed:
+        wanted = [
+            m for m in packed if m.name.endswith((".tsv", "msr_paraphrase_train.txt")) and "MNLI/train" not in m.name
+        ]
+        packed.extractall(tmp_path, wanted, filter="data")
+    folder = tmp_path / "glue_data"
+    for name, task in glue.TASKS.items():
+        if name == "qqp":  # half of it is there
+            found = glue.sets(task, folder, "train_subset.tsv", "dev_half.tsv")
+            assert [note.rsplit(" ", 1)[1] for note in found.notes] == ["partial", "partial"]
+            continue
+        rows = glue.rows(task, folder, task.dev)
+        assert rows.labels is not None and len(rows) == task.rows[1]
+        for which, label in enumerate((0, task.table.classes - 1)):
+            scores = sentences.score(task.table, rows.labels, np.full(len(rows), label))
+            assert scores["degenerate"]
+            if name == "stsb":
+                assert scores["spearman"] == scores["pearson"] == 0.0
+                continue
+            share = KNOWN[name][which] / len(rows)
+            assert scores["accuracy"] == share and scores.get("matthews", 0.0) == 0.0
+            if name == "mrpc":
+                assert scores["f1"] == pytest.approx(2 * share / (1 + share) if label else 0.0)
+    # MRPC cut from its makers' file is what the official script made of it.
+    cut, ready = glue.TASKS["mrpc"], glue.sets(glue.TASKS["mrpc"], folder)
+    for file in (cut.train, cut.dev):
+        (folder / "MRPC" / file).unlink()
+    again = glue.sets(cut, folder)
+    assert (again.train.texts, again.judged["dev"].texts) == (ready.train.texts, ready.judged["dev"].texts)
+    assert again.notes == ready.notes == ()

@@ -47,6 +47,14 @@ class HfTokenizer(Tokenizer):
         self.word_starts = (self.boundaries & 1).astype(bool)
         self.surfaces = ["" if s else surface(p, self.kind) for p, s in zip(self._pieces, self.special, strict=True)]
 
+    @property
+    def gap(self) -> list[int]:
+        """What stands between the two texts of a pair, as its tokenizer.json puts it (RoBERTa: two separators)."""
+        one, pair = len(self.encode("a")), self._tokenizer.encode("a", "a").ids
+        between = pair[1 + one : len(pair) - 1 - one]
+        # A file without such a rule joins the texts with nothing between: then the usual separator.
+        return between if between and set(between) <= {self.cls_id, self.sep_id} else [self.sep_id]
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens."""
         return self._tokenizer.encode(clean(text), add_special_tokens=False).ids

@@ -73,6 +73,11 @@ class Tokenizer:
         (folder / "tokenizer.model").write_bytes(self.model)
 
     @property
+    def gap(self) -> list[int]:
+        """What stands between the two texts of a pair."""
+        return [self.sep_id]
+
+    @property
     def lowers(self) -> bool:
         """Whether it takes capital letters for small ones."""
         return self.encode("A") == self.encode("a")

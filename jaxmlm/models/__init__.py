@@ -3,7 +3,7 @@
 from flax import nnx
 
 from jaxmlm.models.encoder import Encoder, EncoderConfig
-from jaxmlm.models.heads import Classifier, MaskedLM, SpanPredictor, TokenClassifier
+from jaxmlm.models.heads import Classifier, MaskedLM, SpanPredictor, TokenClassifier, with_head
 from jaxmlm.models.presets import parameters, preset
 
 Model = nnx.Module
@@ -18,4 +18,5 @@ __all__ = [
     "TokenClassifier",
     "parameters",
     "preset",
+    "with_head",
 ]

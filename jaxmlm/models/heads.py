@@ -116,3 +116,15 @@ class TokenClassifier(nnx.Module):
         keys = [None] * 2 if key is None else jax.random.split(key)
         hidden = self.encoder(ids, segments, keys[0], types).astype(jnp.float32)
         return self.out(dropout(keys[1], self.drop, hidden))
+
+
+def with_head(kind: str, encoder: Encoder, classes: int, key: Key[Array, ""]) -> nnx.Module:
+    """The encoder under a new head of this kind: "mlm", "classify", "answer" or "tokens"; "encoder": itself."""
+    heads = {
+        "encoder": lambda: encoder,
+        "mlm": lambda: MaskedLM(encoder, key),
+        "classify": lambda: Classifier(encoder, classes, key),
+        "answer": lambda: SpanPredictor(encoder, key),
+        "tokens": lambda: TokenClassifier(encoder, classes, key),
+    }
+    return heads[kind]()

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxmlm.errors import InputError
 from jaxmlm.models.encoder import Encoder, EncoderConfig
 from jaxmlm.models.formats import HEADS, config_of, format_for, plain_of, recognise
-from jaxmlm.models.heads import Classifier, MaskedLM, SpanPredictor, TokenClassifier
+from jaxmlm.models.heads import with_head
 from jaxmlm.models.names import MODERN, Format, Weight, weights
 
 # Weights that stand in published files and that no output depends on.
@@ -103,20 +103,8 @@ def write(model: Any, folder: str | Path, kind: str = "mlm", *, ids: dict[str, i
     return plain["architectures"][0]
 
 
-def _make(config: EncoderConfig, kind: str, vocab: int, classes: int, key: jax.Array) -> Any:
-    encoder = Encoder(config, vocab, key)
-    heads = {
-        "encoder": lambda: encoder,
-        "mlm": lambda: MaskedLM(encoder, key),
-        "classify": lambda: Classifier(encoder, classes, key),
-        "answer": lambda: SpanPredictor(encoder, key),
-        "tokens": lambda: TokenClassifier(encoder, classes, key),
-    }
-    return heads[kind]()
-
-
 def _abstract(config: EncoderConfig, kind: str, vocab: int, classes: int) -> Any:
-    return jax.eval_shape(lambda key: _make(config, kind, vocab, classes, key), jax.random.key(0))
+    return jax.eval_shape(lambda key: with_head(kind, Encoder(config, vocab, key), classes, key), jax.random.key(0))
 
 
 def _name(path: tuple) -> str:

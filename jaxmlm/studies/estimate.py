@@ -58,7 +58,7 @@ def seconds_of(
     for config in finetune:
         squad, generated = config.task == "squad", config.data == SAMPLE
         rows, dev = (87_599, 10_570) if squad and not generated else (_ROWS[generated], 1_000)
-        rows = config.epochs * min(rows, config.limit or rows) + dev / 3  # scoring is a third of training
+        rows = config.point.epochs * min(rows, config.limit or rows) + dev / 3  # scoring is a third of training
         tokens = rows * (config.length if squad else min(config.length, _SENTENCE_TOKENS))
         each = tokens * flops_per_token(run, config.length, 0.0) / speed
         seconds += _COMPILE + len(config.seeds) * each

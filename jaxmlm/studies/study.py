@@ -26,7 +26,7 @@ from jaxmlm.paths import describe, replace_path
 from jaxmlm.studies import report as reports
 from jaxmlm.studies.estimate import Assumed, seconds_of
 from jaxmlm.studies.evaluate import Evaluate, minimal_pairs
-from jaxmlm.studies.finetune import Finetune, check, folder_of, tune
+from jaxmlm.studies.finetune import Finetune, check, folder_of, settings, tune
 from jaxmlm.studies.statistics import label
 from jaxmlm.tasks import blimp
 from jaxmlm.tasks.phrases import phrases_of
@@ -173,6 +173,7 @@ def _check(study: Study, cells: list[Cell]) -> None:
     _phrases(cells)
     make_mesh(study.run.mesh)
     for config in study.finetune:
+        _ = config.point  # a grid would give several lines to one place of the report
         check(config)
     if study.evaluate is not None:
         blimp.read(folder_of(study.evaluate.blimp), study.evaluate.pairs)
@@ -238,11 +239,11 @@ def _jobs(study: Study) -> Iterator[tuple[tuple, Evaluate | Finetune, int]]:
         yield ("blimp", "blimp", None, _settings(study.evaluate)), study.evaluate, 0
     for config in study.finetune:
         for seed in config.seeds:
-            yield ("finetune", config.task, seed, _settings(config)), config, seed
+            yield ("finetune", config.task, seed, settings(config)), config, seed
 
 
-def _settings(config: Evaluate | Finetune) -> str:
-    plain = {key: value for key, value in describe(config).items() if key not in ("class", "seeds", "task")}
+def _settings(config: Evaluate) -> str:
+    plain = {key: value for key, value in describe(config).items() if key != "class"}
     return json.dumps(plain, sort_keys=True)
 
 

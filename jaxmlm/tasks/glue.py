@@ -1,233 +1,184 @@
-"""GLUE: what the tasks are (a table), their official TSV files, and fine-tuning on one of them."""
+"""GLUE: what the tasks are (a table), and their official files: a folder, the official zips, or TensorFlow Datasets."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+import hashlib
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array
-
-from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
-from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
-from jaxmlm.tasks.metrics import METRICS, log_probability
-from jaxmlm.training.task import Batch, Eval, Mean, Task
+from jaxmlm.tasks.table import Rows, Sets, Table, read, tabs
 
 
 @dataclass(frozen=True)
 class Glue:
-    """One task: which columns of which files, which labels, which scores."""
+    """One task: its table, its files, and what its archive is."""
 
     folder: str
-    texts: tuple[str, ...]
-    """The columns of the one or two sentences."""
-    label: str
-    """The column of the label."""
-    labels: tuple[str, ...] = ()
-    """Label names as the files have them, in the order of the class numbers; none: a number is predicted."""
-    low: float = 0.0
-    high: float = 5.0
-    """The range of that number."""
-    metrics: tuple[str, ...] = ("accuracy",)
-    """The official scores, the main one first (as in table 1 of the BERT paper)."""
+    table: Table
+    rows: tuple[int, int]
+    """How many there are, officially: train, dev."""
+    archive: tuple[str, str] = ("", "")
+    """The name of the official zip file and its SHA-256 (from tensorflow_datasets' url_checksums/glue.txt)."""
     train: str = "train.tsv"
     dev: str = "dev.tsv"
-    header: tuple[str, ...] = ()
-    """The names of the columns where the file itself has no header line."""
-
-    @property
-    def classes(self) -> int:
-        """How many numbers the classifier gives: 1 where a number is predicted."""
-        return len(self.labels) or 1
+    more: tuple[tuple[str, str], ...] = ()
+    """Further sets with labels, judged where they are there: name and file."""
+    tests: tuple[tuple[str, str], ...] = ()
+    """What the test server takes: name of the prediction file and the file that it answers."""
 
 
-_PAIR = ("sentence1", "sentence2")
-_MNLI = Glue("MNLI", _PAIR, "gold_label", ("entailment", "neutral", "contradiction"), dev="dev_matched.tsv")
+def _task(folder: str, table: Table, rows: tuple[int, int], archive: str = "", sha256: str = "", **more) -> Glue:
+    return Glue(folder, table, rows, (archive, sha256), **{"tests": ((folder, "test.tsv"),), **more})
+
+
+def _table(name: str, texts: str, label: str, labels: str = "0 1", **more) -> Table:
+    return Table(name, tuple(texts.split(", ")), label, tuple(labels.split()), **more)
+
+
+_PAIR, _NLI = "sentence1, sentence2", "entailment neutral contradiction"
+_F1 = {"metrics": ("f1", "accuracy"), "averaged": True}
+_AX = "../diagnostic/diagnostic.tsv"
 TASKS: Mapping[str, Glue] = {
-    "cola": Glue("CoLA", ("sentence",), "label", ("0", "1"), metrics=("matthews", "accuracy"),
-                 header=("source", "label", "star", "sentence")),
-    "sst2": Glue("SST-2", ("sentence",), "label", ("0", "1")),
-    "mrpc": Glue("MRPC", ("#1 String", "#2 String"), "Quality", ("0", "1"), metrics=("f1", "accuracy")),
-    "stsb": Glue("STS-B", _PAIR, "score", metrics=("spearman", "pearson")),
-    "qqp": Glue("QQP", ("question1", "question2"), "is_duplicate", ("0", "1"), metrics=("f1", "accuracy")),
-    "mnli": _MNLI,
-    "mnli-mm": Glue(_MNLI.folder, _PAIR, _MNLI.label, _MNLI.labels, dev="dev_mismatched.tsv"),
-    "qnli": Glue("QNLI", ("question", "sentence"), "label", ("entailment", "not_entailment")),
-    "rte": Glue("RTE", _PAIR, "label", ("entailment", "not_entailment")),
-    "wnli": Glue("WNLI", _PAIR, "label", ("0", "1")),
+    "cola": _task("CoLA", _table("CoLA", "sentence", "label", metrics=("matthews", "accuracy"),
+                                 header=("source", "label", "star", "sentence")), (8551, 1043), "CoLA.zip",
+                  "f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff"),
+    "sst2": _task("SST-2", _table("SST-2", "sentence", "label"), (67_349, 872), "SST-2.zip",
+                  "d67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa"),
+    "mrpc": _task("MRPC", _table("MRPC", "#1 String, #2 String", "Quality", **_F1), (3668, 408)),
+    "stsb": _task("STS-B", _table("STS-B", _PAIR, "score", "", metrics=("spearman", "pearson"), averaged=True),
+                  (5749, 1500), "STS-B.zip", "e60a6393de5a8b5b9bac5020a1554b54e3691f9d600b775bd131e613ac179c85"),
+    "qqp": _task("QQP", _table("QQP", "question1, question2", "is_duplicate", **_F1), (363_846, 40_430), "QQP.zip",
+                 "40e7c862c04eb26ee04b67fd900e76c45c6ba8e6d8fab4f8f1f8072a1a3fbae0"),
+    "mnli": _task("MNLI", _table("MNLI", _PAIR, "gold_label", _NLI), (392_702, 9815), "MNLI.zip",
+                  "e7c1d896d26ed6caf700110645df426cc2d8ebf02a5ab743d5a5c68ac1c83633", dev="dev_matched.tsv",
+                  more=(("mm", "dev_mismatched.tsv"), ("ax", "../diagnostic/diagnostic-full.tsv")),
+                  tests=(("MNLI-m", "test_matched.tsv"), ("MNLI-mm", "test_mismatched.tsv"), ("AX", _AX))),
+    "qnli": _task("QNLI", _table("QNLI", "question, sentence", "label", "entailment not_entailment"),
+                  (104_743, 5463), "QNLIv2.zip", "e634e78627a29adaecd4f955359b22bf5e70f2cbd93b493f2d624138a0c0e5f5"),
+    "rte": _task("RTE", _table("RTE", _PAIR, "label", "entailment not_entailment"), (2490, 277), "RTE.zip",
+                 "6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee"),
+    "wnli": _task("WNLI", _table("WNLI", _PAIR, "label"), (635, 71), "WNLI.zip",
+                  "ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46"),
 }  # fmt: skip
 
+DIAGNOSTIC = Table("AX", ("Premise", "Hypothesis"), "Label", tuple(_NLI.split()), metrics=("matthews",))
+"""The diagnostic set with its labels, which MNLI's model is judged on; without them it is a test file."""
 
-class Rows(NamedTuple):
-    """A file's sentences, one list for each text column, and its labels: class numbers, or scores."""
-
-    texts: tuple[list[str], ...]
-    labels: np.ndarray
-
-
-class Encoded(NamedTuple):
-    """Token ids with special tokens, the labels, and how many rows were cut to fit."""
-
-    sequences: list[np.ndarray]
-    labels: np.ndarray
-    truncated: int
+MSR = {
+    "msr_paraphrase_train.txt": "60a9b09084528f0673eedee2b69cb941920f0b8cd0eeccefc464a98768457f89",
+    "msr_paraphrase_test.txt": "a04e271090879aaba6423d65b94950c089298587d9c084bf9cd7439bd785f784",
+    "dev_ids.tsv": "971d7767d81b997fd9060ade0ec23c4fc31cbb226a55d1bd4a1bac474eb81dc7",
+}
+"""MRPC as its makers give it: train and dev in one file, and which pairs are dev; SHA-256 as above."""
 
 
-def read(spec: Glue, folder: str | Path, split: str) -> Rows:
-    """The rows of `split` ("train" or "dev") from `folder`, which holds the task's own folder, or is it."""
+def sets(task: Glue, folder: str | Path, train: str | None = None, dev: str | None = None) -> Sets:
+    """The train and dev rows in `folder`, which holds the task's own folder or zip, or is it.
+
+    `train` and `dev` name other files there, parts of the official ones. The notes say what is not whole.
+    """
+    given = {"train": train or task.train, "dev": dev or task.dev}
+    found = {name: rows(task, folder, file) for name, file in given.items()}
+    notes = []
+    for (name, part), official in zip(found.items(), task.rows, strict=True):
+        if len(part) != official:
+            whole = "partial" if given[name] != getattr(task, name) else "not the official file"
+            notes.append(f"{name}: {len(part):,} rows of {given[name]}, officially {official:,}: {whole}")
+    judged = {"dev": found["dev"]}
+    for name, file in task.more:
+        if _there(task, folder, file):
+            judged[name] = rows(task, folder, file, DIAGNOSTIC if name == "ax" else None)
+        elif name == "mm":
+            notes.append(f"no {file}: the mismatched dev set is not judged")
+    return Sets(found["train"], judged, tuple(notes))
+
+
+def tests(task: Glue, folder: str | Path) -> dict[str, Rows]:
+    """The rows of the test files that are there, by the name of the prediction file."""
+    plain = replace(task.table, header=())  # the test files have a header all
+    there = {name: file for name, file in task.tests if _there(task, folder, file)}
+    if not there:
+        raise InputError(f"{folder}: no {' or '.join(file for _, file in task.tests)} of {task.folder} to predict")
+    return {name: rows(task, folder, file, plain, labelled=False) for name, file in there.items()}
+
+
+def rows(task: Glue, folder: str | Path, file: str, table: Table | None = None, labelled: bool = True) -> Rows:
+    """The rows of one file of a task, from the folder or from the zip."""
+    table, inside = table or task.table, _inside(task, folder)
+    path = inside / file
+    if path.is_file():
+        with path.open("rb") as lines:
+            return read(table, tabs(lines, path), path, labelled)
+    if (archive := _archive(task, folder)) is not None:
+        with zipfile.ZipFile(archive) as packed:
+            member = f"{task.folder}/{file}"
+            if member in packed.namelist():
+                with packed.open(member) as lines:
+                    return read(table, tabs(lines, f"{archive}/{member}"), f"{archive}/{member}", labelled)
+    if task.folder == "MRPC" and (inside / "msr_paraphrase_train.txt").is_file() and file in (task.train, task.dev):
+        return _msr(table, inside, file == task.dev)
+    there = ", ".join(sorted(p.name for p in inside.glob("*.tsv"))) or "none"
+    raise InputError(f"{path} is missing: {task.folder} needs {task.train} and {task.dev}; .tsv files there: {there}")
+
+
+def average(scores: Mapping[str, Mapping[str, float]]) -> float:
+    """GLUE's score of tasks: the mean of each one's main score, or of its average where it has several.
+
+    >>> average({"rte": {"accuracy": 0.6}, "mrpc": {"f1": 0.8, "accuracy": 0.7, "average": 0.75}})
+    0.675
+    """
+    every = [one.get("average", one[TASKS[name].table.metrics[0]]) for name, one in scores.items()]
+    return sum(every) / len(every)
+
+
+def _inside(task: Glue, folder: str | Path) -> Path:
     folder = Path(folder)
-    inside = folder / spec.folder if (folder / spec.folder).is_dir() else folder
-    path = inside / {"train": spec.train, "dev": spec.dev}[split]
-    if not path.is_file():
-        there = ", ".join(sorted(p.name for p in inside.glob("*.tsv"))) or "none"
-        raise InputError(
-            f"{path} is missing: {spec.folder} needs {spec.train} and {spec.dev}; .tsv files there: {there}"
-        )
-    lines = _lines(path)
-    number, columns = (1, list(spec.header)) if spec.header else next(lines, (1, []))
-    missing = [name for name in (*spec.texts, spec.label) if name not in columns]
-    if missing:
-        raise InputError(f"{path}:{number}: no column {missing[0]!r}; there are: {', '.join(columns) or 'none'}")
-    where, label = [columns.index(name) for name in spec.texts], columns.index(spec.label)
-    texts, labels = tuple([] for _ in spec.texts), []
-    for number, fields in lines:
-        if len(fields) != len(columns):
-            raise InputError(f"{path}:{number}: {len(fields)} tab-separated fields, expected {len(columns)}")
-        labels.append(_label(spec, fields[label], f"{path}:{number}"))
-        for text, column in zip(texts, where, strict=True):
-            text.append(fields[column])
-    if not labels:
-        raise InputError(f"{path}: no rows: expected at least one below the header")
-    return Rows(texts, np.array(labels, np.int32 if spec.labels else np.float32))
+    return folder / task.folder if (folder / task.folder).is_dir() else folder
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and fields. Quotation marks are text: the official files are written without quoting."""
+def _there(task: Glue, folder: str | Path, file: str) -> bool:
+    if (_inside(task, folder) / file).is_file():
+        return True
+    archive = _archive(task, folder)
+    if archive is None:
+        return False
+    with zipfile.ZipFile(archive) as packed:
+        return f"{task.folder}/{file}" in packed.namelist()
+
+
+def _archive(task: Glue, folder: str | Path) -> Path | None:
+    """The task's zip in the folder, if there is one; InputError if it is not the official one."""
+    name, sha256 = task.archive
+    path = Path(folder) / name
+    if not name or not path.is_file():
+        return None
+    _checked(path, sha256, path.stat().st_mtime_ns)
+    return path
+
+
+@cache
+def _checked(path: Path, sha256: str, _: int) -> None:
     with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as e:
-                raise InputError(f"{path}:{number}: not UTF-8 ({e.reason}): convert the file to UTF-8") from e
-            yield number, line.rstrip("\r\n").split("\t")
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise InputError(f"{path} is not the official file: its SHA-256 is {found}, expected {sha256}: get it again")
 
 
-def _label(spec: Glue, text: str, where: str) -> int | float:
-    if spec.labels:
-        if text not in spec.labels:
-            raise InputError(
-                f"{where}: unknown label {text!r} in {spec.label}, expected one of: {', '.join(spec.labels)}"
-            )
-        return spec.labels.index(text)
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not spec.low <= value <= spec.high:
-        raise InputError(f"{where}: {spec.label} is {text!r}, expected a number from {spec.low:g} to {spec.high:g}")
-    return value
+def _msr(table: Table, inside: Path, dev: bool) -> Rows:
+    """MRPC's train or dev rows as the official script cuts them: the pairs of dev_ids.tsv are dev."""
+    for name in ("msr_paraphrase_train.txt", "dev_ids.tsv"):
+        path = inside / name
+        if not path.is_file():
+            raise InputError(f"{path} is missing: MRPC is {' and '.join(list(MSR)[::2])}, or train.tsv and dev.tsv")
+        _checked(path, MSR[name], path.stat().st_mtime_ns)
+    ids = {tuple(pair) for pair in _tabs(inside / "dev_ids.tsv")}
+    header, *lines = _tabs(inside / "msr_paraphrase_train.txt")
+    kept = [line for line in lines if (tuple(line[1:3]) in ids) == dev]
+    return read(table, enumerate([header, *kept], 1), inside / "msr_paraphrase_train.txt")
 
 
-def first(rows: Rows, limit: int | None) -> Rows:
-    """`limit` of the rows, always the same ones, so that every seed and every model trains on them."""
-    kept = chosen(len(rows.labels), limit)
-    return Rows(tuple([column[i] for i in kept] for column in rows.texts), rows.labels[kept])
-
-
-def encode(rows: Rows, tokenizer: Tokenizer, length: int) -> Encoded:
-    """`[cls] a [sep]` or `[cls] a [sep] b [sep]` in `length` tokens: the longer sentence is cut first."""
-    columns = [tokenizer.encode_batch(column) for column in rows.texts]
-    room = length - 1 - len(columns)
-    cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
-    sequences, truncated = [], 0
-    for parts in zip(*columns, strict=True):
-        kept = _shares([len(part) for part in parts], room)
-        truncated += sum(kept) < sum(map(len, parts))
-        ids = cls + [i for part, k in zip(parts, kept, strict=True) for i in part[:k] + sep]
-        sequences.append(np.array(ids, np.int32))
-    return Encoded(sequences, rows.labels, truncated)
-
-
-def _shares(lengths: list[int], room: int) -> list[int]:
-    """How much of each sentence stays.
-
-    >>> _shares([10, 3], 8), _shares([10, 9], 9), _shares([2, 3], 8)
-    ([5, 3], [5, 4], [2, 3])
-    """
-    if len(lengths) == 1:
-        return [min(lengths[0], room)]
-    a, b = lengths
-    return [min(a, max(room - b, room - room // 2)), min(b, max(room - a, room // 2))]
-
-
-def task(
-    spec: Glue,
-    folder: str | Path,
-    tokenizer: Tokenizer,
-    init: Callable[[Any], Any],
-    *,
-    batch: int,
-    length: int,
-    seed: int,
-    limit: int | None = None,
-) -> Task:
-    """Fine-tune the classifier that `init` makes; the eval "dev" gives the official scores.
-
-    `limit` keeps so many training rows. Batches hold ids and segments [B, L], labels and weight [B].
-    A number is learned by squared error, its range scaled to [-1, 1], and predicted in its own range.
-    """
-    train = encode(first(read(spec, folder, "train"), limit), tokenizer, length)
-    dev = encode(read(spec, folder, "dev"), tokenizer, length)
-    train_buckets, dev_buckets = (
-        Buckets([len(ids) for ids in part.sequences], batch, edges_to(length), seed) for part in (train, dev)
-    )
-
-    def batch_at(step: int) -> Batch:
-        return _batch(train, *train_buckets.at(step), tokenizer.pad_id)
-
-    def batches() -> Iterator[Batch]:
-        for rows, padded in dev_buckets.all():
-            yield _batch(dev, rows, padded, tokenizer.pad_id)
-
-    evals = {"dev": Eval(batches, partial(_predict, spec), partial(_score, spec))}
-    return Task(
-        init=init, loss=partial(_loss, spec), batch_at=batch_at, evals=evals, epoch=train_buckets.steps_per_epoch
-    )
-
-
-def _batch(data: Encoded, rows: np.ndarray, length: int, pad_id: int) -> Batch:
-    ids = pad([data.sequences[row] for row in filled(rows)], length, pad_id)
-    return {
-        "ids": ids,
-        "segments": (ids != pad_id).astype(np.int32),
-        "labels": data.labels[rows],
-        "weight": (rows >= 0).astype(np.float32),
-    }
-
-
-def _loss(spec: Glue, model: Any, batch: Mapping[str, Any], key: Any, step: Any) -> tuple[Mean, dict[str, Mean]]:
-    outputs = model(batch["ids"], batch["segments"], key)
-    labels, weight = batch["labels"], batch["weight"]
-    count = weight.sum()
-    if not spec.labels:
-        middle, half = (spec.high + spec.low) / 2, (spec.high - spec.low) / 2
-        losses = jnp.square(outputs[:, 0].astype(jnp.float32) - (labels - middle) / half)
-        return Mean((losses * weight).sum(), count), {}
-    right = (outputs.argmax(-1) == labels) * weight
-    return Mean(-(log_probability(outputs, labels) * weight).sum(), count), {"accuracy": Mean(right.sum(), count)}
-
-
-def _predict(spec: Glue, model: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
-    outputs = model(batch["ids"], batch["segments"], None)
-    if spec.labels:
-        predictions = outputs.argmax(-1)
-    else:
-        predictions = (spec.high + spec.low) / 2 + outputs[:, 0] * (spec.high - spec.low) / 2
-    return {"predictions": predictions, "labels": batch["labels"]}
-
-
-def _score(spec: Glue, outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
-    return {name: METRICS[name](outputs["labels"], outputs["predictions"]) for name in spec.metrics}
+def _tabs(path: Path) -> Iterator[list[str]]:
+    with path.open("rb") as lines:
+        yield from (fields for _, fields in tabs(lines, path))

@@ -34,33 +34,29 @@ def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
     return float(np.mean(labels == predictions)) if len(labels) else 0.0
 
 
-def _counts(labels: np.ndarray, predictions: np.ndarray) -> tuple[int, int, int, int]:
-    """True positives, true negatives, false positives, false negatives; class 1 is the positive one."""
-    truth, said = labels == 1, predictions == 1
-    pairs = (truth & said, ~truth & ~said, ~truth & said, truth & ~said)
-    tp, tn, fp, fn = (int(np.count_nonzero(pair)) for pair in pairs)
-    return tp, tn, fp, fn
-
-
 def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     """F1 of class 1 among classes 0 and 1.
 
     >>> f1(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]))
     0.6666666666666666
     """
-    tp, _, fp, fn = _counts(labels, predictions)
-    return 2 * tp / (2 * tp + fp + fn) if tp else 0.0
+    truth, said = labels == 1, predictions == 1
+    right, positives = int(np.count_nonzero(truth & said)), int(truth.sum()) + int(said.sum())
+    return 2 * right / positives if right else 0.0
 
 
 def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Matthews correlation of classes 0 and 1.
+    """Matthews correlation, of any number of classes (Gorodkin 2004).
 
     >>> matthews(np.array([0, 1, 1, 0]), np.array([1, 1, 1, 1]))
     0.0
     """
-    tp, tn, fp, fn = _counts(labels, predictions)
-    square = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-    return (tp * tn - fp * fn) / square**0.5 if square else 0.0
+    classes = np.union1d(labels, predictions)
+    truth, said = ([int(np.count_nonzero(a == c)) for c in classes] for a in (labels, predictions))
+    rows, right = len(labels), int(np.count_nonzero(labels == predictions))
+    # Whole numbers of Python's, which do not overflow.
+    square = (rows**2 - sum(t * t for t in truth)) * (rows**2 - sum(s * s for s in said))
+    return (right * rows - sum(t * s for t, s in zip(truth, said, strict=True))) / square**0.5 if square else 0.0
 
 
 def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:

@@ -6,27 +6,30 @@ WORKDIR/run.json  log.jsonl  tokenizer.model (or .json)  checkpoints/STEP/  resu
 import importlib.metadata
 import json
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxmlm.data import Data, Tokenizer
 from jaxmlm.data.hf_tokenizer import HfTokenizer, open_tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking, SpanUnits
-from jaxmlm.models import Encoder, EncoderConfig, MaskedLM, interchange
+from jaxmlm.models import Encoder, EncoderConfig, MaskedLM, interchange, with_head
 from jaxmlm.models.encoder import HOW_TRAINED
 from jaxmlm.parallel import Mesh, check_sizes, hosts, make_mesh
 from jaxmlm.paths import describe
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tasks.phrases import phrases_of
 from jaxmlm.tasks.texts import open_store
-from jaxmlm.training import Checkpoints, Loop, Optim, Task, steps_within, train
+from jaxmlm.training import Checkpoints, Loop, Optim, Task, TrainState, steps_within, train
 
 
 @dataclass(frozen=True)
@@ -202,14 +205,40 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> Loaded:
     config = config.trained_like(like) if like else config
     tokenizer = open_tokenizer(folder)
 
-    def init(key: jax.Array) -> MaskedLM:
-        return MaskedLM(Encoder(config, about.get("vocab", tokenizer.size), key), key)
+    kind, labels = about.get("kind", "mlm"), tuple(about.get("labels", ()))
+
+    def init(key: jax.Array) -> Any:
+        return with_head(kind, Encoder(config, about.get("vocab", tokenizer.size), key), len(labels), key)
 
     checkpoints = Checkpoints(folder / "checkpoints")
     # Made for real and thrown away: an abstract model would not carry the shardings of every leaf.
     model = checkpoints.model(jax.jit(init)(jax.random.key(0)))
     checkpoints.close()
-    return Loaded(model, tokenizer, config, folder, "mlm", (), about)
+    return Loaded(model, tokenizer, config, folder, kind, labels, about)
+
+
+def save(found: Loaded) -> None:
+    """Write a model as a folder that `load` reads, in the place of what was there; on the first host's word.
+
+    `about` must be plain JSON values. A kill leaves the old folder or the new one.
+    """
+    folder, new = found.folder, found.folder.with_name(found.folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    plain = {
+        "identity": {"kind": found.kind, **found.about},
+        "config": {"model": describe(found.config)},
+        "vocab": found.encoder.vocab,
+        "kind": found.kind,
+        "labels": list(found.labels),
+        **found.about,
+    }
+    found.tokenizer.save(new)
+    with closing(Checkpoints(new / "checkpoints")) as checkpoints:
+        checkpoints.save(TrainState(jnp.zeros((), jnp.int32), found.model, ()))
+    (new / "run.json").write_text(json.dumps({**plain, **provenance()}, indent=1) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)
 
 
 def from_transformers(folder: str | Path, like: EncoderConfig | None = None) -> Loaded:
@@ -226,9 +255,9 @@ def unclaimed(folder: Path, name: str, identity: dict[str, Any]) -> None:
     """Refuse a folder that holds another configuration's run or study; change nothing."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: name a folder as --workdir")
-    other = {"run.json": "study.json", "study.json": "run.json"}[name]
-    if (folder / other).is_file():
-        raise InputError(f"{folder} holds a {other.removesuffix('.json')}: name another --workdir")
+    for other in {"run.json", "study.json", "finetune.json"} - {name}:
+        if (folder / other).is_file():
+            raise InputError(f"{folder} holds a {other.removesuffix('.json')}: name another --workdir")
     if (folder / name).is_file():
         have = json.loads((folder / name).read_text())["identity"]
         have = _without(have, SAME_RUN)  # an earlier version may have written them

@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmlm.errors import InputError
@@ -38,6 +40,8 @@ class Loop:
     """Parts of the batch that are worked off one after the other, for less memory."""
     budget: str | None = None
     """Train for about this long, as 24h or 90m: 50 steps are timed once, and `steps` becomes what fits."""
+    best: str | None = None
+    """A judgement and its score, as dev/accuracy: what is left at the end is the best judged state, not the last."""
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch < 1 or self.log_every < 1:
@@ -61,13 +65,14 @@ class Loop:
 
 @dataclass
 class Trained:
-    """What came out: the state, the judgements at the end, the last training loss, and how fast it went."""
+    """What came out: the state, its judgements, the last training loss, how fast it went, all judgements by step."""
 
     state: TrainState
     evals: dict[str, dict[str, float]]
     loss: float
     seconds: float
     tokens: int
+    judged: dict[int, dict[str, dict[str, float]]]
 
     @property
     def tokens_per_second(self) -> float:
@@ -86,7 +91,7 @@ def train(
 ) -> Trained:
     """Train a task to its last step, from the newest checkpoint in `folder` if there is one.
 
-    The judgements at the end write their prediction files (see `Eval.save`) into `predictions`.
+    The judgements of what is left at the end write their prediction files (see `Eval.save`) into `predictions`.
 
     Same versions and same device layout: the resumed run is bit for bit the uninterrupted one, for a step depends
     on the state and its own number only.
@@ -108,6 +113,7 @@ def train(
         step_fn = make_step(task, optimizer, loop.accumulate)
         clock, loss = _Clock(), float("nan")
         pending: list[dict[str, Mean]] = []
+        at, best = {}, _Best(loop.best)
         due: tuple[int, int, list[dict[str, Mean]]] | None = None
 
         def tell(done: int, tokens: int, metrics: list[dict[str, Mean]]) -> float:
@@ -141,15 +147,20 @@ def train(
                 loss, due = tell(*due), None
             if judged:
                 with clock.paused():
-                    _judge(task, judges, state, mesh, log, done)
+                    at[done] = _judge(task, judges, state, mesh, log, done)
+                    best.offer(at[done], state)
             if checkpoints is not None and saved:
                 with clock.paused():
                     checkpoints.save(state)
 
         if checkpoints is not None and loop.steps == 0 and checkpoints.latest() is None:
             checkpoints.save(state)
-        evals = _judge(task, judges, state, mesh, log, loop.steps, predictions)
-    return Trained(state, evals, loss, clock.total, clock.tokens)
+        evals = at[loop.steps] = _judge(task, judges, state, mesh, log, loop.steps, predictions)
+        if best.beats(evals):
+            state, evals = best.state, best.evals
+            if predictions is not None:
+                _judge(task, judges, state, mesh, log, int(state.step), predictions)
+    return Trained(state, evals, loss, clock.total, clock.tokens, at)
 
 
 def _batches(task: Task, first: int, last: int, mesh: jax.sharding.Mesh) -> Iterator[tuple[int, Batch]]:
@@ -189,6 +200,27 @@ def _means(pending: list[dict[str, Mean]]) -> dict[str, float]:
         name: float(sum(m[name].total for m in host) / max(float(sum(m[name].count for m in host)), 1.0))
         for name in host[0]
     }
+
+
+class _Best:
+    """The best judged state so far, a copy; of equally good ones the first. Without a name none is kept."""
+
+    def __init__(self, name: str | None) -> None:
+        self.judgement, _, self.score = (name or "").partition("/")
+        self.evals: dict[str, dict[str, float]] = {}
+        self.state: Any = None
+
+    def offer(self, evals: dict[str, dict[str, float]], state: TrainState) -> None:
+        if self.judgement and not self.beats(evals):
+            # The optimizer's part is not copied: what is kept is judged and saved, not trained on.
+            step, model = jax.tree.map(jnp.copy, (state.step, state.model))
+            self.evals, self.state = evals, TrainState(step, model, None)
+
+    def beats(self, evals: dict[str, dict[str, float]]) -> bool:
+        if not self.evals:
+            return False
+        mine, other = (e[self.judgement][self.score] for e in (self.evals, evals))
+        return not other > mine
 
 
 class _Clock:

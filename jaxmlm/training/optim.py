@@ -1,7 +1,7 @@
 """The optimiser: AdamW with warm-up and a schedule; by default linear decay, as the paper (after Izsak et al. 2021)."""
 
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import jax
@@ -66,6 +66,7 @@ class Optim:
         # The update of step 0 takes the rate of 1 / warm, not 0: no step is lost.
         return lambda step: joined(step + (step < warm))  # type: ignore[operator]
 
+    @lru_cache(maxsize=4)  # noqa: B019 (a configuration, bounded): equal ones share what is compiled for them
     def transformation(self, steps: int) -> optax.GradientTransformation:
         """The optax transformation. A step whose gradients are not finite is skipped and counted."""
         adamw = optax.adamw(

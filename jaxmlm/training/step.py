@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -34,14 +35,21 @@ def make_step(task: Task, optimizer: optax.GradientTransformation, accumulate: i
 
     `key` is that of the seed: the step folds its own number in, so nothing random has a state. The batch is worked off
     in `accumulate` parts, one after the other, for less memory; the loss is the sum over all of them by their count.
+    The same loss and optimizer give the same function, compiled once: the seeds of a fine-tuning share it.
     """
+    return _step_of(task.loss, task.prepare, optimizer, accumulate)
 
+
+@lru_cache(maxsize=4)
+def _step_of(
+    loss_of: Callable, prepare: Callable, optimizer: optax.GradientTransformation, accumulate: int
+) -> Callable:
     def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, Mean]]:
         key = jax.random.fold_in(key, state.step)
-        batch = task.prepare(batch, key, state.step)
+        batch = prepare(batch, key, state.step)
 
         def total(model: Model, part: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, Mean]]:
-            loss, metrics = task.loss(model, part, key, state.step)
+            loss, metrics = loss_of(model, part, key, state.step)
             return loss.total, {"loss": loss, **metrics}
 
         gradients = jax.grad(total, has_aux=True)

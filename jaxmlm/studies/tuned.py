@@ -1,0 +1,174 @@
+"""What fine-tunings say: what the seeds of a setting came to, and whether one checkpoint beats another."""
+
+import json
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmlm.errors import InputError
+from jaxmlm.studies.statistics import compare as over_seeds
+from jaxmlm.tasks.metrics import METRICS
+from jaxmlm.tasks.run import read_rows
+
+DRAWS = 2000
+"""Resamplings of the dev rows in a bootstrap."""
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """For each point of the grid, the best mean first: mean, sd, median, best, how many, how many degenerate."""
+    points: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        points.setdefault(row["settings"], []).append(row)
+    summary = []
+    for key, mine in points.items():
+        values = [value_of(row) for row in mine if row["scores"]]
+        plain = json.loads(key)
+        summary.append({
+            **{name: plain[name] for name in ("learning_rate", "batch", "epochs")},
+            "main": mine[0]["main"], "n": len(mine), "degenerate": sum(row["degenerate"] for row in mine),
+            "mean": statistics.fmean(values) if values else None,
+            "sd": statistics.stdev(values) if len(values) > 1 else None,
+            "median": statistics.median(values) if values else None,
+            "best": max(values, default=None), "settings": key,
+        })  # fmt: skip
+    summary.sort(key=lambda one: -np.inf if one["mean"] is None else one["mean"], reverse=True)
+    notes = list(dict.fromkeys(note for row in rows for note in row["notes"]))
+    return {"summary": summary, "select": rows[0]["select"], "notes": notes}
+
+
+def say(result: dict[str, Any]) -> Iterator[str]:
+    """The lines under a result's rows: what the seeds came to, what was chosen how, what was not whole."""
+    which = {"last": "the last state of each run", "best": "the best of each run's epochs on dev"}[result["select"]]
+    for one in result["summary"]:
+        head = f"learning rate {one['learning_rate']:g}, batch {one['batch']}, epochs {one['epochs']:g}"
+        sd = "" if one["sd"] is None else f" (sd {one['sd']:.4f})"
+        values = "no result" if one["mean"] is None else (
+            f"{one['main']} mean {one['mean']:.4f}{sd}, median {one['median']:.4f}, best {one['best']:.4f}"
+        )  # fmt: skip
+        yield f"{head}: {values}, {one['degenerate']} of {one['n']} degenerate"
+    yield f"scored: {which}"
+    yield from (f"note: {note}" for note in result["notes"])
+    if "model" in result:
+        yield f"best model: {result['model']}"
+    yield from (f"for the test server: {path}" for path in result.get("test", []))
+
+
+def value_of(row: dict[str, Any]) -> float:
+    """The main score of a line of results; below all others if the run diverged."""
+    return row["scores"].get(row["main"], -math.inf)
+
+
+class Judged(NamedTuple):
+    """The dev predictions of one setting: ids and labels [n], predictions [seeds, n], numbers or class numbers."""
+
+    ids: list[str]
+    labels: np.ndarray
+    predictions: dict[int, np.ndarray]
+
+
+def compare(one: str | Path, other: str | Path, draws: int = DRAWS) -> dict[str, Any]:
+    """Is the first fine-tuned checkpoint better than the second on the same dev rows? By a paired bootstrap.
+
+    Both are workdirs of `finetune` on one task. Of each the setting with the best mean counts, its score the mean over
+    its seeds. The dev rows are drawn again `draws` times, the same ones for both; the differences give the 95 %
+    interval and a two-sided p. That is the noise of the dev set; the noise of the seeds is told beside it (t test).
+    """
+    folders = [Path(one), Path(other)]
+    best = [_best(folder) for folder in folders]
+    (task, main, _), (other_task, _, _) = best
+    if task != other_task:
+        raise InputError(f"{folders[0]} is fine-tuned on {task}, {folders[1]} on {other_task}: compare the same task")
+    if main not in METRICS:
+        raise InputError(f"compare takes tasks of sentences, and {folders[0]} is fine-tuned on {task}")
+    classes: dict[str, int] = {}
+    a, b = (_judged(folder, rows, main, classes) for folder, (_, _, rows) in zip(folders, best, strict=True))
+    if len(a.ids) != len(b.ids):
+        raise InputError(f"{folders[0]} is judged on {len(a.ids)} rows, {folders[1]} on {len(b.ids)}: compare the same")
+    for x, y, left, right in zip(a.ids, b.ids, a.labels, b.labels, strict=True):
+        if x != y or left != right:
+            raise InputError(f"{folders[0]} and {folders[1]} are judged on other rows: {x!r} here is {y!r} there")
+    difference = paired_bootstrap(main, a.labels, list(a.predictions.values()), list(b.predictions.values()), draws)
+    seeds = over_seeds("a", "b", {
+        name: {seed: METRICS[main](part.labels, said) for seed, said in part.predictions.items()}
+        for name, part in (("a", a), ("b", b))
+    })  # fmt: skip
+    return {
+        "task": task, "main": main, "rows": [], "dev_rows": len(a.ids),
+        "seeds": [len(a.predictions), len(b.predictions)],
+        **difference, "seed_p": None if math.isnan(seeds.p) else seeds.p,
+    }  # fmt: skip
+
+
+def paired_bootstrap(
+    metric: str, labels: np.ndarray, a: Sequence[np.ndarray], b: Sequence[np.ndarray], draws: int = DRAWS
+) -> dict[str, float]:
+    """Scores of predictions a and b (one array a seed) on the same labels, and how sure their difference is.
+
+    `half` is half the 95 % interval, p two-sided, at least 1 / (draws + 1). The draws are always the same.
+
+    >>> labels = np.arange(100) % 2
+    >>> found = paired_bootstrap("accuracy", labels, [labels], [1 - labels])
+    >>> found["difference"], found["half"], found["p"] < 0.001
+    (1.0, 0.0, True)
+    """
+    score = METRICS[metric]
+
+    def mean(rows: np.ndarray, parts: Sequence[np.ndarray]) -> float:
+        return statistics.fmean(score(labels[rows], part[rows]) for part in parts)
+
+    everything, random = np.arange(len(labels)), np.random.Generator(np.random.Philox(0))
+    scores = mean(everything, a), mean(everything, b)
+    drawn = np.empty(draws)
+    for i in range(draws):
+        rows = random.integers(0, len(labels), len(labels))
+        drawn[i] = mean(rows, a) - mean(rows, b)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    tail = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
+    return {"a": scores[0], "b": scores[1], "difference": scores[0] - scores[1], "half": float(high - low) / 2,
+            "low": float(low), "high": float(high), "p": min(1.0, 2 * (tail + 1) / (draws + 1))}  # fmt: skip
+
+
+def say_comparison(result: dict[str, Any]) -> Iterator[str]:
+    """The lines that `jaxmlm compare` prints."""
+    points = {name: 100 * result[name] for name in ("a", "b", "difference", "half")}
+    word = "better" if points["difference"] > 0 else "worse" if points["difference"] < 0 else "no better"
+    by = f" by {abs(points['difference']):.1f} +- {points['half']:.1f}" if points["difference"] else ""
+    yield (
+        f"{result['task']}, {result['main']}: {points['a']:.1f} and {points['b']:.1f}: {word}{by} (95 % interval), "
+        f"p = {result['p']:.2g} over {result['dev_rows']:,} dev rows"
+    )
+    told = "" if result["seed_p"] is None else f", p = {result['seed_p']:.2g} over the seeds"
+    yield f"seeds: {result['seeds'][0]} and {result['seeds'][1]}{told}"
+
+
+def _best(folder: Path) -> tuple[str, str, list[dict[str, Any]]]:
+    """Task, main score and the finished lines of the best setting."""
+    rows = [row for row in read_rows(folder / "results.jsonl") if row["scores"] and "predictions" in row]
+    if not rows:
+        raise InputError(f"{folder} holds no predictions of a fine-tuning: give the --workdir of `jaxmlm finetune`")
+    key = summarise(rows)["summary"][0]["settings"]
+    return rows[0]["task"], rows[0]["main"], [row for row in rows if row["settings"] == key]
+
+
+def _judged(folder: Path, rows: list[dict[str, Any]], main: str, classes: dict[str, int]) -> Judged:
+    numbers, found, ids, labels = main in ("spearman", "pearson"), {}, [], np.zeros(0)
+
+    def values(texts: Sequence[str]) -> np.ndarray:
+        if numbers:
+            return np.array([float(text) for text in texts])
+        if main == "f1":  # of class 1, as the files name it
+            return np.array([int(text) for text in texts])
+        return np.array([classes.setdefault(text, len(classes)) for text in texts])
+
+    for row in rows:
+        path = folder / row["predictions"] / "dev.tsv"
+        if not path.is_file():
+            raise InputError(f"{path} is missing: run the fine-tuning again in a new --workdir")
+        lines = [line.split("\t") for line in path.read_text().split("\n")[1:-1]]
+        ids, said, truth = (list(column) for column in zip(*lines, strict=True))
+        found[row["tuning_seed"]], labels = values(said), values(truth)
+    return Judged(ids, labels, found)

@@ -1,0 +1,178 @@
+"""Sentences and pairs of sentences with labels, as a task: encoded, batched, learned, scored, written."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
+from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.tasks import table as tables
+from jaxmlm.tasks.metrics import METRICS, log_probability
+from jaxmlm.tasks.table import Rows, Sets, Table
+from jaxmlm.training.task import Batch, Eval, Mean, Task
+
+
+class Encoded(NamedTuple):
+    """Rows with their token ids, special tokens included, and where the second text begins; how many were cut."""
+
+    rows: Rows
+    sequences: list[np.ndarray]
+    second: np.ndarray
+    truncated: int
+
+
+class Prepared(NamedTuple):
+    """What a task needs of its data, encoded once for all its fine-tunings. `types`: the encoder has token types."""
+
+    table: Table
+    train: Encoded
+    judged: dict[str, Encoded]
+    tokenizer: Tokenizer
+    length: int
+    types: bool
+
+
+def prepare(sets: Sets, tokenizer: Tokenizer, length: int, limit: int | None = None, types: bool = False) -> Prepared:
+    """Encode a task's rows; `limit` keeps so many training rows, the same ones for every seed and every model."""
+    train = sets.train.some(chosen(len(sets.train), limit)) if limit is not None else sets.train
+    judged = {name: encode(rows, tokenizer, length) for name, rows in sets.judged.items()}
+    return Prepared(sets.table, encode(train, tokenizer, length), judged, tokenizer, length, types)
+
+
+def encode(rows: Rows, tokenizer: Tokenizer, length: int) -> Encoded:
+    """`[cls] a [sep]`, or `[cls] a GAP b [sep]` with the model's own separators, in at most `length` tokens.
+
+    The longer sentence is cut first, as by `transformers`' longest_first.
+    """
+    columns = [tokenizer.encode_batch(column) for column in rows.texts]
+    cls, sep, gap = [tokenizer.cls_id], [tokenizer.sep_id], tokenizer.gap
+    room = length - 2 - (len(columns) - 1) * len(gap)
+    sequences, second, truncated = [], [], 0
+    for parts in zip(*columns, strict=True):
+        kept = _shares([len(part) for part in parts], room)
+        truncated += sum(kept) < sum(map(len, parts))
+        ids, begin = cls + list(parts[0][: kept[0]]), length
+        if len(parts) > 1:
+            # Type 1 begins after the first separator, as in BERT; a second separator is the second text's.
+            begin = len(ids) + 1
+            ids = ids + gap + list(parts[1][: kept[1]])
+        sequences.append(np.array(ids + sep, np.int32))
+        second.append(begin)
+    return Encoded(rows, sequences, np.array(second), truncated)
+
+
+def _shares(lengths: list[int], room: int) -> list[int]:
+    """How much of each sentence stays.
+
+    >>> _shares([10, 3], 8), _shares([10, 9], 9), _shares([9, 10], 9), _shares([2, 3], 8)
+    ([5, 3], [5, 4], [4, 5], [2, 3])
+    """
+    if len(lengths) == 1:
+        return [min(lengths[0], room)]
+    a, b = lengths
+    half = room - room // 2 if a > b else room // 2
+    return [min(a, max(room - b, half)), min(b, max(room - a, room - half))]
+
+
+def task(data: Prepared, init: Callable[[Any], Any], *, batch: int, seed: int) -> Task:
+    """Fine-tune the classifier that `init` makes; the judgements give the official scores.
+
+    Batches hold ids and segments [B, L], types [B, L] for an encoder that has them, labels, weight and row [B].
+    A number is learned by squared error, its range scaled to [-1, 1], and predicted in its own range.
+    """
+    edges = edges_to(data.length)
+    buckets = Buckets([len(ids) for ids in data.train.sequences], batch, edges, seed)
+
+    def batch_at(step: int) -> Batch:
+        return _batch(data, data.train, *buckets.at(step))
+
+    evals = {name: evaluation(data, part, batch, name) for name, part in data.judged.items()}
+    return Task(init=init, loss=_loss_of(data.table), batch_at=batch_at, evals=evals, epoch=buckets.steps_per_epoch)
+
+
+def evaluation(data: Prepared, part: Encoded, batch: int, name: str) -> Eval:
+    """Judge rows with labels, and write `NAME.tsv` with predictions and labels; without labels, predictions alone."""
+    table, edges = part.rows.table, edges_to(data.length)
+    buckets = Buckets([len(ids) for ids in part.sequences], batch, edges)
+
+    def batches() -> Iterator[Batch]:
+        for rows, padded in buckets.all():
+            yield _batch(data, part, rows, padded)
+
+    def in_order(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        return outputs["predictions"][np.argsort(outputs["row"])]
+
+    def scores(outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+        return {} if part.rows.labels is None else score(table, part.rows.labels, in_order(outputs))
+
+    def save(outputs: Mapping[str, np.ndarray], folder: Path) -> None:
+        tables.write(part.rows, in_order(outputs), folder / f"{name}.tsv", truth=part.rows.labels is not None)
+
+    return Eval(batches, _predict_of(data.table), scores, save)
+
+
+def score(table: Table, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    """The official scores, their average where the benchmark takes it, and whether all predictions are one."""
+    found = {name: METRICS[name](labels, predictions) for name in table.metrics}
+    if table.averaged:
+        found["average"] = sum(found.values()) / len(found)
+    return {**found, "degenerate": float(len(np.unique(predictions)) == 1 or not np.isfinite(predictions).all())}
+
+
+def _batch(data: Prepared, part: Encoded, rows: np.ndarray, length: int) -> Batch:
+    some = filled(rows)
+    ids = pad([part.sequences[row] for row in some], length, data.tokenizer.pad_id)
+    sizes = np.array([len(part.sequences[row]) for row in some])[:, None]
+    places = np.arange(length)[None]
+    labels = part.rows.labels
+    types = {"types": ((places >= part.second[some][:, None]) & (places < sizes)).astype(np.int32)}
+    return {
+        "ids": ids,
+        "segments": (places < sizes).astype(np.int32),
+        **(types if data.types else {}),
+        "labels": np.zeros(len(some), np.int32) if labels is None else labels[some],
+        "weight": (rows >= 0).astype(np.float32),
+        "row": some.astype(np.int32),
+    }
+
+
+# One function object for a table: what is compiled for it serves all its fine-tunings.
+@cache
+def _loss_of(table: Table) -> Callable:
+    return partial(_loss, table)
+
+
+@cache
+def _predict_of(table: Table) -> Callable:
+    return partial(_predict, table)
+
+
+def _outputs(model: Any, batch: Mapping[str, Any], key: Any) -> Array:
+    more = {"types": batch["types"]} if "types" in batch else {}
+    return model(batch["ids"], batch["segments"], key, **more)
+
+
+def _loss(table: Table, model: Any, batch: Mapping[str, Any], key: Any, step: Any) -> tuple[Mean, dict[str, Mean]]:
+    outputs = _outputs(model, batch, key)
+    labels, weight = batch["labels"], batch["weight"]
+    count = weight.sum()
+    if not table.labels:
+        middle, half = (table.high + table.low) / 2, (table.high - table.low) / 2
+        losses = jnp.square(outputs[:, 0].astype(jnp.float32) - (labels - middle) / half)
+        return Mean((losses * weight).sum(), count), {}
+    right = (outputs.argmax(-1) == labels) * weight
+    return Mean(-(log_probability(outputs, labels) * weight).sum(), count), {"accuracy": Mean(right.sum(), count)}
+
+
+def _predict(table: Table, model: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
+    outputs = _outputs(model, batch, None)
+    if table.labels:
+        predictions = outputs.argmax(-1)
+    else:
+        predictions = (table.high + table.low) / 2 + outputs[:, 0] * (table.high - table.low) / 2
+    return {"predictions": predictions, "row": batch["row"]}

@@ -1,0 +1,232 @@
+"""Fine-tuning through the command's function: grids, what is found again, models, comparisons, recipes, bad input."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jaxmlm
+from jaxmlm.cli import main
+from jaxmlm.data import Data
+from jaxmlm.errors import InputError
+from jaxmlm.models import EncoderConfig
+from jaxmlm.studies import Finetune, finetune
+from jaxmlm.studies.finetune import folder_of, sets_of, settings
+from jaxmlm.studies.recipes import RECIPES, from_words, recipe
+from jaxmlm.studies.tuned import compare, paired_bootstrap, say, summarise
+from jaxmlm.tasks import glue
+from jaxmlm.tasks.run import Run, pretrain, read_rows
+from jaxmlm.training import Loop
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> str:
+    """An encoder that has learned nothing."""
+    folder = str(tmp_path_factory.mktemp("run") / "run")
+    model = EncoderConfig(layers=1, width=16, heads=2, most_positions=32, dropout=0.0, attention_dropout=0.0)
+    pretrain(Run(folder, data=Data("sample:200", vocab=400, length=24, valid=0.1), model=model, loop=Loop(0, 8)))
+    return folder
+
+
+GRID = Finetune(
+    "rte", learning_rate=(1e-3, 3e-2), epochs=2.0, batch=24, length=24, limit=40, seeds=(0, 1), select="best"
+)
+
+
+@pytest.fixture(scope="module")
+def grid(checkpoint, tmp_path_factory):
+    config = replace(GRID, workdir=str(tmp_path_factory.mktemp("tuned") / "rte"))
+    return config, finetune(checkpoint, config)
+
+
+def test_a_grid_is_summed_up(grid):
+    config, result = grid
+    rows = result["rows"]
+    assert [(json.loads(row["settings"])["learning_rate"], row["tuning_seed"]) for row in rows] == [
+        (1e-3, 0), (1e-3, 1), (3e-2, 0), (3e-2, 1),
+    ]  # fmt: skip
+    for one in result["summary"]:
+        values = [row["scores"]["accuracy"] for row in rows if row["settings"] == one["settings"]]
+        assert one["mean"] == pytest.approx(np.mean(values)) and one["sd"] == pytest.approx(np.std(values, ddof=1))
+        assert (one["median"], one["best"], one["n"]) == (pytest.approx(np.median(values)), max(values), 2)
+    assert result["summary"][0]["mean"] >= result["summary"][1]["mean"]
+    assert any("the best of each run's epochs on dev" in line for line in say(result))
+    assert result["notes"] == ["train: 40 of 1,200 rows (limit)"]
+
+
+def test_the_best_epoch_is_kept(grid):
+    """Its score, its model and its predictions, whichever epoch it was."""
+    config, result = grid
+    for row in result["rows"]:
+        assert list(row["by_step"]) == ["2", "4"]  # 40 rows are 2 steps of 24
+        assert row["scores"]["accuracy"] == max(row["by_step"].values()) == row["by_step"][str(row["chosen_step"])]
+        lines = (Path(config.workdir) / row["predictions"] / "dev.tsv").read_text().splitlines()[1:]
+        said, truth = zip(*(line.split("\t")[1:] for line in lines), strict=True)
+        assert len(lines) == 400
+        assert row["scores"]["accuracy"] == np.mean(np.array(said) == np.array(truth))
+        assert row["degenerate"] == (len(set(said)) == 1)
+
+
+def test_the_best_model_is_a_checkpoint(grid):
+    """It loads, says the labels by name, and says what its predictions say."""
+    config, result = grid
+    best = max(result["rows"], key=lambda row: row["scores"]["accuracy"])
+    model = jaxmlm.load(result["model"])
+    assert (model.kind, model.labels) == ("classify", ("entailment", "not_entailment"))
+    dev = sets_of(config).judged["dev"]
+    lines = (Path(config.workdir) / best["predictions"] / "dev.tsv").read_text().splitlines()[1:]
+    given = list(zip(*dev.texts, strict=True))[:8]
+    if max(len(model._pair(pair)[0]) for pair in given) <= 24:  # else it was cut
+        said = [max(shares, key=shares.__getitem__) for shares in model.classify(given)]
+        assert said == [line.split("\t")[1] for line in lines[:8]]
+
+
+def test_a_killed_grid_goes_on_and_a_finished_one_is_read(checkpoint, grid):
+    config, result = grid
+    path = Path(config.workdir) / "results.jsonl"
+    whole = path.read_text()
+    assert finetune(checkpoint, config)["rows"] == result["rows"] and path.read_text() == whole
+    path.write_text(whole[: whole.rindex("\n", 0, -1) + 40])  # a kill in the last line
+    again = finetune(checkpoint, config)
+    assert [row["scores"] for row in again["rows"]] == [row["scores"] for row in result["rows"]]
+    assert len(read_rows(path)) == 4
+
+
+def test_seeds_and_epochs_share_what_is_compiled(checkpoint):
+    """After the first epoch of the first seed nothing is compiled, and every seed gives the same again."""
+    compiled: list[str] = []
+    counting = {"on": True}
+
+    def heard(name: str, seconds: float, **_: object) -> None:
+        if counting["on"] and "backend_compile" in name:
+            compiled.append(name)
+
+    config = replace(GRID, learning_rate=1e-3, seeds=(0,), select="last", epochs=3.0)
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    try:
+        first = finetune(checkpoint, config)
+        assert compiled
+        compiled.clear()
+        for seed in (0, 5):
+            again = finetune(checkpoint, replace(config, seeds=(seed,)))
+            assert (again["rows"][0]["scores"] == first["rows"][0]["scores"]) == (seed == 0)
+    finally:
+        counting["on"] = False
+    # Reading a checkpoint and making a model compile a few small programs again; no step, no prediction.
+    assert len(compiled) <= 12, compiled
+
+
+def test_two_stages_go_on_from_the_first_ones_model(checkpoint, tmp_path):
+    config = replace(GRID, task="cola", learning_rate=1e-3, seeds=(0,), select="last", start="rte",
+                     workdir=str(tmp_path / "cola"))  # fmt: skip
+    staged = finetune(checkpoint, config)
+    direct = finetune(str(tmp_path / "cola" / "rte" / "model"), replace(config, start=None, workdir=None))
+    alone = finetune(checkpoint, replace(config, start=None, workdir=None))
+    assert staged["rows"][0]["scores"] == direct["rows"][0]["scores"] != alone["rows"][0]["scores"]
+
+
+def test_numbers_of_ones_own_and_their_model(checkpoint, tmp_path):
+    """The command reads a CSV; the model it leaves gives the numbers of its predictions."""
+    path = tmp_path / "my.csv"
+    path.write_text("text,label\n" + "".join(f"word {'old ' * (i % 7)}{i},{100 + i % 7}.5\n" for i in range(120)))
+    words = ["finetune", checkpoint, "--task", str(path), "--length", "24", "--epochs", "1", "--batch", "24"]
+    assert main([*words, "--workdir", str(tmp_path / "out"), "--learning-rate", "1e-3"]) == 0
+    [row] = read_rows(tmp_path / "out" / "results.jsonl")
+    assert row["main"] == "spearman" and "by a hash of their texts" in row["notes"][0]
+    lines = (tmp_path / "out" / row["predictions"] / "dev.tsv").read_text().splitlines()[1:]
+    texts = sets_of(Finetune(str(path))).judged["dev"].texts[0]
+    model = jaxmlm.load(tmp_path / "out" / "model")
+    numbers = [one["label"] for one in model.classify(texts[:4])]
+    np.testing.assert_allclose(numbers, [float(line.split("\t")[1]) for line in lines[:4]], rtol=1e-4)
+    assert all(80 < number < 130 for number in numbers)
+
+
+def test_the_bootstrap_has_the_error_that_theory_gives():
+    """Of accuracy: the standard error of a mean of differences. The same predictions differ by nothing, p = 1."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 1000)
+    a, b = (np.where(random.random(1000) < share, labels, 1 - labels) for share in (0.80, 0.76))
+    found = paired_bootstrap("accuracy", labels, [a], [b])
+    apart = (a == labels).astype(float) - (b == labels)
+    assert found["difference"] == pytest.approx(apart.mean())
+    error = apart.std() / np.sqrt(1000)
+    assert found["half"] == pytest.approx(1.96 * error, rel=0.06)
+    from scipy import stats
+
+    assert found["p"] == pytest.approx(2 * stats.norm.sf(abs(apart.mean()) / error), abs=0.02)
+    same = paired_bootstrap("accuracy", labels, [a], [a])
+    assert (same["difference"], same["p"]) == (0.0, 1.0)
+
+
+def test_two_checkpoints_are_compared_on_the_same_rows(checkpoint, grid, tmp_path, capsys):
+    config, result = grid
+    assert main(["compare", config.workdir, config.workdir]) == 0
+    assert capsys.readouterr().out.startswith("rte, accuracy: ")
+    found = compare(config.workdir, config.workdir)
+    assert (found["difference"], found["p"], found["dev_rows"]) == (0.0, 1.0, 400)
+    other = tmp_path / "other"
+    for row in result["rows"]:
+        (other / row["predictions"]).mkdir(parents=True)
+        text = (Path(config.workdir) / row["predictions"] / "dev.tsv").read_text()
+        (other / row["predictions"] / "dev.tsv").write_text(text.replace("\n7\t", "\nseven\t"))
+    (other / "results.jsonl").write_text((Path(config.workdir) / "results.jsonl").read_text())
+    with pytest.raises(InputError, match="are judged on other rows: '7' here is 'seven' there"):
+        compare(config.workdir, other)
+    with pytest.raises(InputError, match="holds no predictions of a fine-tuning"):
+        compare(config.workdir, tmp_path)
+
+
+def test_a_run_that_diverges_is_counted_and_does_not_end_the_grid():
+    rows = [
+        {"settings": settings(GRID.grid[0]), "scores": scores, "main": "accuracy", "degenerate": not scores,
+         "notes": [], "select": "last"}
+        for scores in ({"accuracy": 0.5}, {})
+    ]  # fmt: skip
+    [one] = summarise(rows)["summary"]
+    assert (one["n"], one["degenerate"], one["mean"], one["sd"]) == (2, 1, 0.5, None)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_have_every_task_and_a_source(name, tmp_path):
+    for task in set(glue.TASKS) - {"wnli"}:
+        found = recipe(name, task, str(tmp_path))
+        assert found.recipe == name and all(point.point.learning_rate <= 1e-4 for point in found.grid)
+    assert (recipe("roberta", "rte", "x").start, recipe("roberta", "rte").start) == ("mnli", None)
+    assert "http" not in RECIPES[name].source and len(RECIPES[name].source) > 50
+
+
+def test_flags_win_over_a_recipe(checkpoint, capsys):
+    assert from_words(["--task", "rte"]) is None
+    given = from_words(["--recipe=mosaicbert", "--task", "rte", "--workdir", "w"])
+    assert given is not None and (given.learning_rate, given.weight_decay, given.start) == (1e-5, 1.0, "mnli")
+    assert main(["finetune", checkpoint, "--recipe", "robert", "--task", "rte"]) == 2
+    assert "no recipe 'robert'; did you mean roberta?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--task", "rte", "--test"], "test needs a folder for models: give --workdir FOLDER"),
+        (["--task", "rte", "--start", "mnlii", "--workdir", "w"], "start: no task 'mnlii'; did you mean mnli?"),
+        (["--task", "no.csv"], "no.csv is missing"),
+        (["--task", "rte", "--batch", "0"], "batch must be at least 1"),
+        (["--task", "rte", "--batch", "9"], "a batch of 9 rows is not to be divided among 8 devices"),
+        (["--task", "rte", "--learning-rate", "0"], "learning_rate must be above 0"),
+        (["--task", "rte", "--length", "64"], "length 64 is above the 32 positions"),
+        (["--task", "rte", "--train", "train_10.tsv"], "train_10.tsv is missing: RTE needs train.tsv and dev.tsv"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(checkpoint, tmp_path, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["finetune", checkpoint, *flags]) == 2
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_another_checkpoint_is_refused(checkpoint, grid, tmp_path):
+    config, _ = grid
+    with pytest.raises(InputError, match="holds another finetune: task is 'rte' there and 'cola' here"):
+        finetune(checkpoint, replace(config, task="cola"))
+    assert folder_of("sample:").is_dir() and not list(tmp_path.iterdir())
