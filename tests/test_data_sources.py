@@ -121,3 +121,33 @@ def test_json_lines_that_are_none(tmp_path, line, message):
     path = write(tmp_path, "a.jsonl", f'{{"text": "fine"}}\n{line}\n'.encode())
     with pytest.raises(InputError, match=message):
         (documents([path], "jsonl"))
+
+
+def test_a_line_that_is_too_long_for_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "LINE", 1 << 20)
+    path = write(tmp_path, "a.txt", b"one\n\n" + b"x" * (1 << 20) + b"\n\n" + b"y" * (1 << 21))
+    with pytest.raises(
+        InputError, match=r"a\.txt, line 5: a line of more than 1 MiB, from byte 1048583 on: is it text"
+    ):
+        list(documents([path]))
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_documents_know_where_they_stand(tmp_path, kind):
+    raw = "\n\n".join(f"text {i} {hash(str(i))}" for i in range(5000)).encode()
+    paths = [write(tmp_path, f"{name}.{kind}", PACK[kind](raw)) for name in "ab"]
+    found = list(sources.documents(paths))
+    assert [(d.file, d.number) for d in found] == [(file, i) for file in (0, 1) for i in range(5000)]
+    read = [d.read for d in found]
+    size = sum(path.stat().st_size for path in paths)
+    assert read == sorted(read) and read[-1] == size and paths[0].stat().st_size in read[:5000]
+    assert any(0.1 * size < r < 0.4 * size for r in read)
+
+
+def test_groups_of_files_are_the_files_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "GROUP", 25)
+    paths = [write(tmp_path, f"{i}.txt", b"x" * 10 + b"\n\n" + str(i).encode()) for i in range(8)]
+    source = sources.text_source(paths)
+    assert len(source.groups) == 4 and sum(g.size for g in source.groups) == 8 * 13
+    assert [d for g in source.groups for d in g.documents()] == list(source.documents())
+    assert [(d.file, d.text) for d in source.documents()] == [(f, t) for f in range(8) for t in ("x" * 10, str(f))]

@@ -216,3 +216,51 @@ def test_a_text_that_changed_is_not_served_from_the_old_store(tmp_path):
         open_store(data, tmp_path)
     file.unlink()
     assert open_store(data, tmp_path).manifest == made  # a store may travel without its text
+
+
+AWKWARD = {
+    "a long line": "word " * 4_000,
+    "a long line without a space": "ab" * 4_000,
+    "NULs": "a\0b \0",
+    "lone surrogates": "a\ud800 \udfff",
+    "nothing but marks": "\u0301\u200b\u00ad",
+}
+
+
+@pytest.mark.parametrize("kind", AWKWARD)
+def test_awkward_documents_are_kept(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("jaxmlm.data.parts.PIECE", 1000)
+    store = built(tmp_path / "store", [*TEXTS, AWKWARD[kind], *TEXTS])
+    found = [text for name in ("train", "valid") for text in split(store, name)]
+    assert len(found) == 2 * len(TEXTS) + 1 == sum(store.manifest[name]["documents"] for name in ("train", "valid"))
+    assert sorted(found, key=lambda text: text in TEXTS)[1:] == [t for t in found if t in TEXTS]
+    if kind == "a long line":
+        tokens = store.tokens("train"), store.tokens("valid")
+        assert sum(len(part) for part in tokens) == sum(
+            len(store.tokenizer.encode(text)) + 1 for text in [AWKWARD[kind], *TEXTS * 2]
+        )
+
+
+@pytest.mark.parametrize("raw", [b"\n \n\n", b"\xef\xbb\xbf\r\n", b"\xff\xfea\0b\0", b"fine\n\n\x00\x01\x80\x81"])
+def test_a_file_that_gives_no_store_leaves_nothing(tmp_path, raw):
+    from jaxmlm.tasks.texts import open_store
+
+    (tmp_path / "a.txt").write_bytes(raw)
+    with pytest.raises(InputError, match=r"is it empty|a\.txt, line \d: not UTF-8 text .* at byte \d") as error:
+        open_store(replace(DATA, text=str(tmp_path / "a.txt")), tmp_path / "run")
+    assert "\n" not in str(error.value) and [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_ids_of_a_large_vocabulary_take_32_bits(tmp_path):
+    store = built(tmp_path / "store")
+    assert store.manifest["dtype"] == "uint16"
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abc"])}
+    words |= {f"##w{i}": i for i in range(8, 70_000)} | {"zebra": 70_000}
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(words, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.save(str(tmp_path / "tokenizer.json"))
+    store = built(tmp_path / "large", ["a zebra b"] * 40, replace(DATA, tokenizer=str(tmp_path)))
+    assert store.tokens("train").dtype == np.uint32 and 70_000 in store.tokens("train")[np.arange(4)]
+    with pytest.raises(InputError, match="data.vocab must be from 16 to 2,147,483,647"):
+        Data(vocab=1 << 32)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxmlm.data import Tokenizer
-from jaxmlm.data.tokenizer import boundaries
+from jaxmlm.data.tokenizer import boundaries, pieces_of
 from jaxmlm.errors import InputError
 
 WORDS = (
@@ -197,3 +197,53 @@ def test_a_tokenizer_without_a_mask_is_refused(tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(b"no model")
     with pytest.raises(InputError, match="no SentencePiece model"):
         Tokenizer.load(tmp_path / "tokenizer.model")
+
+
+KINDS = {"bpe": ("bpe", False), "bpe with bytes": ("bpe", True), "unigram with bytes": ("unigram", True)}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def other_kind(request) -> Tokenizer:
+    pieces, byte_fallback = KINDS[request.param]
+    return Tokenizer.train(TEXTS, 66 + 256 * byte_fallback, False, pieces, byte_fallback)
+
+
+@pytest.mark.parametrize("text", HARD, ids=ascii)
+def test_offsets_of_other_kinds(other_kind, text):
+    check_offsets(other_kind, text)
+
+
+def test_byte_fallback_spells_what_has_no_piece(other_kind):
+    text = "the cat 猫 sees \U0001f680 a\u0308"
+    ids = other_kind.encode(text)
+    assert other_kind.pieces(range(5)) == ["<pad>", "<unk>", "<cls>", "<sep>", "<mask>"]
+    spelt = any(piece.startswith("<0x") for piece in other_kind.pieces(range(other_kind.size)))
+    assert (other_kind.unk_id in ids) != spelt
+    if spelt:
+        assert other_kind.decode(ids) == "the cat 猫 sees \U0001f680 ä"
+        starts = other_kind.boundaries[ids] & 1
+        assert starts.sum() == 6  # the bytes go on with the word
+        assert not other_kind.special[ids].any()
+
+
+def test_bpe_and_unigram_are_other_models():
+    models = {Tokenizer.train(TEXTS, 66, True, pieces).model for pieces in ("bpe", "unigram")}
+    assert len(models) == 2
+
+
+def test_a_kind_that_has_no_tokenizer_json(other_kind):
+    from jaxmlm.data.hf_tokenizer import sentencepiece_json
+
+    with pytest.raises(InputError, match="only unigram tokenizers without byte fallback"):
+        sentencepiece_json(other_kind)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_a_long_text_in_pieces_has_the_tokens_of_the_whole(kind):
+    tokenizer = Tokenizer.train(TEXTS, 66, True, kind)
+    text = "  ".join(TEXTS[:50]) + "\n" + " ".join(TEXTS[50:80])
+    for most in (7, 40, 333):
+        pieces = pieces_of(text, most)
+        assert "".join(pieces) == text and len(pieces) > 5
+        assert [i for ids in tokenizer.encode_batch(pieces) for i in ids] == tokenizer.encode(text) or most == 7
+    assert [len(piece) for piece in pieces_of("x" * 25, 10)] == [10, 10, 5]

@@ -145,6 +145,11 @@ def sentencepiece_json(tokenizer: Tokenizer) -> str:
     from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
     model = getattr(messages, "ModelProto").FromString(tokenizer.model)  # noqa: B009 (made at run time)
+    if model.trainer_spec.model_type != 1 or model.trainer_spec.byte_fallback:  # 1: unigram
+        raise InputError(
+            "only unigram tokenizers without byte fallback have a tokenizer.json of the same ids: train one with "
+            "data.pieces unigram and data.byte_fallback False to export to the transformers format"
+        )
     vocabulary = [(piece.piece, piece.score) for piece in model.pieces]
     made = tokenizers.Tokenizer(models.Unigram(vocabulary, unk_id=tokenizer.unk_id, byte_fallback=False))
     rule = model.normalizer_spec

@@ -30,7 +30,7 @@ from jaxmlm.data.finish import SPLITS, finish, part_name, shard_name, write_json
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.sources import Document, Source, mixed
 from jaxmlm.data.store import DOCUMENT, Data, Store
-from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.data.tokenizer import Tokenizer, pieces_of
 from jaxmlm.errors import InputError
 
 PART = 1 << 28  # characters of text
@@ -264,7 +264,7 @@ def _chunks(documents: Iterator[Document]) -> Iterator[list[Document]]:
 
 
 def _encode(of: int, documents: list[Document], tokenizer: Tokenizer, dtype: np.dtype) -> list[_Encoded]:
-    pieces = [pieces_of(document.text) for document in documents]
+    pieces = [pieces_of(document.text, PIECE) for document in documents]
     found = iter(tokenizer.encode_batch(list(itertools.chain(*pieces))))
     encoded = []
     for document, parts in zip(documents, pieces, strict=True):
@@ -272,21 +272,6 @@ def _encode(of: int, documents: list[Document], tokenizer: Tokenizer, dtype: np.
         ids.append(np.array([tokenizer.sep_id], dtype))
         encoded.append(_Encoded(of, document, _hash(document.text), np.concatenate(ids)))
     return encoded
-
-
-def pieces_of(text: str, most: int = PIECE) -> list[str]:
-    """A long text in pieces of about `most` characters, cut before a space, where no token crosses.
-
-    >>> pieces_of("one two three", 6)
-    ['one', ' two', ' three']
-    """
-    pieces, start = [], 0
-    while len(text) - start > most:
-        cut = text.rfind(" ", start + 1, start + most)
-        cut = cut if cut > start else start + most
-        pieces.append(text[start:cut])
-        start = cut
-    return [*pieces, text[start:]]
 
 
 def _hash(text: str) -> int:
@@ -299,7 +284,7 @@ def _sha(tokenizer: Tokenizer) -> str:
 
 
 def _words_in(text: str) -> int:
-    return text.count(" ") + 1
+    return max(text.count(" ") + 1, len(text) // 16)  # some writing has no spaces
 
 
 def _first_words(texts: Iterator[str], words: int) -> Iterator[str]:

@@ -98,7 +98,14 @@ class Tokenizer:
         out = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=(line for text in texts for line in clean(text).split("\n") if line),
+                sentence_iterator=(
+                    # It takes minutes over a line of megabytes without a space.
+                    piece
+                    for text in texts
+                    for line in clean(text).split("\n")
+                    for piece in pieces_of(line, 1 << 16)
+                    if piece
+                ),
                 model_writer=out,
                 vocab_size=size,
                 model_type=pieces,
@@ -247,3 +254,18 @@ def surface(piece: str, kind: str) -> str:
 def clean(text: str) -> str:
     """Lone surrogates cannot be written as UTF-8, and NUL ends a C string: both become the replacement character."""
     return _SURROGATE.sub("\ufffd", text).replace("\0", "\ufffd")
+
+
+def pieces_of(text: str, most: int) -> list[str]:
+    """A long text in pieces of about `most` characters, cut before a space, where no token crosses.
+
+    >>> pieces_of("one two three", 6)
+    ['one', ' two', ' three']
+    """
+    pieces, start = [], 0
+    while len(text) - start > most:
+        cut = text.rfind(" ", start + 1, start + most)
+        cut = cut if cut > start else start + most
+        pieces.append(text[start:cut])
+        start = cut
+    return [*pieces, text[start:]]
