@@ -138,6 +138,14 @@ def _show(call: Call) -> dict:
     return _beside(call, "jaxmlm.tools.show:Show", "jaxmlm.tools.show:show")
 
 
+def _plan(call: Call) -> dict:
+    return _beside(call, "jaxmlm.tools.plan:Plan", "jaxmlm.tools.plan:plan")
+
+
+def _bench(call: Call) -> dict:
+    return _beside(call, "jaxmlm.tools.bench:Bench", "jaxmlm.tools.bench:bench")
+
+
 def _pretrain(call: Call) -> dict:
     run = _config(call, "Run")
     return _function("jaxmlm.tasks.run:pretrain")(run)
@@ -196,6 +204,8 @@ VERBS = {
     "export": Verb("CHECKPOINT DIR", "write a folder that transformers reads", _export),
     "audit": Verb("CONFIG [--presets all]", "the rates asked and got; 1 if one is not what was asked", _audit),
     "show": Verb("CONFIG [--rates 0.15 0.4]", "sentences as each masking leaves them, in colour", _show),
+    "plan": Verb("CONFIG --topology v5e:4x4", "compile it for TPUs that are not there: fits? how fast? price?", _plan),
+    "bench": Verb("CONFIG [--peer transformers]", "tokens/s, MFU and where the time of a step goes", _bench),
     "report": Verb("WORKDIR", "draw a study's report again", _report),
 }
 ON_MANY_HOSTS = ("study", "prepare", "pretrain", "finetune", "evaluate")

@@ -1,0 +1,178 @@
+"""A training step compiled for a TPU that is not there, in a process of its own: libtpu is loud, and alone in one.
+
+`compiled_for` starts that process and gives what it found; `python -m jaxmlm.tools.ahead` is the process.
+"""
+
+import base64
+import importlib.util
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxmlm.errors import InputError
+from jaxmlm.masking import PhraseUnits
+from jaxmlm.parallel import make_mesh, spec
+from jaxmlm.tasks.mlm import mlm_task
+from jaxmlm.tasks.run import Run
+from jaxmlm.tools import compiled
+from jaxmlm.tools.blank import BlankStore
+from jaxmlm.tools.hardware import KNOWN, Topology
+from jaxmlm.training import TrainState
+from jaxmlm.training.step import make_step
+
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",  # the TPU is a description only
+    "TPU_SKIP_MDS_QUERY": "1",  # else libtpu asks a metadata server for minutes
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nor does it lock the machine's TPU, if there is one
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+_ANSWER = "jaxmlm-ahead: "
+
+
+def compiled_for(run: Run, topology: Topology, slices: int = 1) -> dict[str, Any]:
+    """What the compiler says of a run's training step on this topology.
+
+    {"fits": True, "chips", bytes on each chip: "parameters", "optimizer", "temporaries", "total"; "moved": bytes of
+    memory that a step reads and writes on each; "collectives": {kind: {"times", "bytes", "hidden"}}, bytes sent by
+    each, and those of them that other work hides; "seconds" of compilation}. What does not fit has "fits" False, "why",
+    "total" and "limit".
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise InputError(
+            "compiling for TPUs needs libtpu, which is not installed: pip install 'jaxmlm[tpu]' (Linux on x86; no TPU "
+            "is needed)"
+        )
+    asked = base64.b64encode(pickle.dumps((run, topology, slices)))
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("JAX_COMPILATION_CACHE")}
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxmlm.tools.ahead"],
+        input=asked,
+        capture_output=True,
+        env={**environment, **ENVIRONMENT},
+    )
+    answers = [line for line in done.stdout.decode().splitlines() if line.startswith(_ANSWER)]
+    if not answers:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
+        raise RuntimeError(f"compiling for {topology.name} ended with code {done.returncode}: {said[-1][:300]}")
+    answer = json.loads(answers[-1].removeprefix(_ANSWER))
+    if "wrong" in answer:
+        raise InputError(answer["wrong"])
+    return answer
+
+
+def main() -> None:
+    """Read what is asked from standard input, print the answer."""
+    run, topology, slices = pickle.loads(base64.b64decode(sys.stdin.buffer.read()))
+    try:
+        answer = _compile(run, topology, slices)
+    except InputError as error:
+        answer = {"wrong": str(error)}
+    print(_ANSWER + json.dumps(answer), flush=True)
+
+
+def _compile(run: Run, topology: Topology, slices: int) -> dict[str, Any]:
+    devices = _devices(topology, slices)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    mesh = make_mesh(run.mesh, devices)
+    units = isinstance(run.masking.units, PhraseUnits)
+    with jax.set_mesh(mesh):
+        store = BlankStore(run.data, run.loop.batch)
+        task = mlm_task(store, run.data, run.masking, run.model, run.loop.batch, run.loop.seed)
+        optimizer = run.optim.transformation(run.loop.steps)
+        model = jax.tree.map(_placed, jax.eval_shape(task.init, key))
+        opt_state = jax.tree.map(_placed, jax.eval_shape(optimizer.init, model))
+        state = TrainState(_array((), jnp.int32), model, opt_state)
+        rows = {"ids": _array((run.loop.batch, run.data.length), jnp.int32, "batch", None)}
+        rows["example"] = _array((run.loop.batch,), jnp.int32, "batch")
+        if units:
+            rows["unit"] = _array((run.loop.batch, run.data.length), jnp.uint8, "batch", None)
+        started = time.perf_counter()
+        lowered = (
+            make_step(task, optimizer, run.loop.accumulate)
+            .trace(state, rows, _placed(key))
+            .lower(lowering_platforms=("tpu",))
+        )
+        sizes = {"chips": len(devices), "parameters": _held(model), "optimizer": _held(opt_state)}
+        try:
+            made = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return {"fits": False, **sizes, **_too_much(str(error)), "seconds": time.perf_counter() - started}
+    seconds = time.perf_counter() - started
+    memory, program = made.memory_analysis(), compiled.read(made.as_text())
+    found: dict[str, dict[str, float]] = {}
+    for one in program.collectives():
+        sums = found.setdefault(one.kind, {"times": 0, "bytes": 0.0, "hidden": 0.0})
+        sums["times"] += one.times
+        sums["bytes"] += one.bytes
+        sums["hidden"] += one.bytes * one.hidden
+    return {
+        "fits": True,
+        **sizes,
+        "temporaries": memory.temp_size_in_bytes,
+        "total": max(memory.peak_memory_in_bytes, memory.argument_size_in_bytes + memory.temp_size_in_bytes),
+        "moved": program.moved(),
+        "collectives": found,
+        "seconds": seconds,
+    }
+
+
+def _devices(topology: Topology, slices: int) -> list:
+    from jax.experimental import topologies
+
+    options = topology.options | ({"num_slices": slices} if slices > 1 else {})
+    try:
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options).devices)
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        names = ", ".join(f"{topology.generation}:{sizes}" for sizes in KNOWN[topology.generation].split())
+        why = str(error).strip().splitlines()[0][:120]
+        raise InputError(f"libtpu knows no {slices} x {topology.name} ({why}); it knows {names}") from error
+
+
+def _array(shape: tuple[int, ...], dtype: Any, *axes: str | None) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(jax.sharding.get_mesh(), spec(*axes)))
+
+
+def _placed(x: Any) -> jax.ShapeDtypeStruct:
+    """An abstract array on the mesh: as its type says, whole on every device if it says nothing."""
+    where = x.sharding.spec if x.sharding is not None else PartitionSpec()
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(jax.sharding.get_mesh(), where))
+
+
+def _held(tree: Any) -> int:
+    """Bytes that one device holds of these arrays."""
+    leaves = jax.tree.leaves(tree)
+    return sum(int(x.dtype.itemsize) * _product(x.sharding.shard_shape(x.shape)) for x in leaves)
+
+
+def _product(sizes: tuple[int, ...]) -> int:
+    number = 1
+    for size in sizes:
+        number *= size
+    return number
+
+
+def _too_much(error: str) -> dict[str, Any]:
+    """What XLA says where a program does not fit: bytes it wants, bytes there are."""
+    units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "": 1}
+    told = re.search(r"([\d.]+)([KMGT]?)i?B? (?:of|exceeds available HBM \() ?([\d.]+)([KMGT]?)", error)
+    line = next(line for line in error.splitlines() if "RESOURCE_EXHAUSTED" in line)[:300]
+    if not told:
+        return {"why": line, "total": None, "limit": None}
+    return {"why": line, "total": float(told[1]) * units[told[2]], "limit": float(told[3]) * units[told[4]]}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""`jaxmlm bench`: how fast a run trains on the devices at hand, where its time goes, and beside a peer."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from jaxmlm.data import Batches, Store
+from jaxmlm.errors import InputError
+from jaxmlm.masking import PhraseUnits
+from jaxmlm.models.flops import Flops, flops
+from jaxmlm.parallel import make_mesh, place
+from jaxmlm.tasks.mlm import mlm_task
+from jaxmlm.tasks.phrases import phrases_of
+from jaxmlm.tasks.run import Run
+from jaxmlm.tasks.texts import open_store
+from jaxmlm.tools.blank import BlankStore
+from jaxmlm.tools.hardware import chip_of, measured_peak
+from jaxmlm.tools.memory import check
+from jaxmlm.training import Task
+from jaxmlm.training.step import init_state, make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What `jaxmlm bench` takes beside the options of the configuration."""
+
+    rounds: int = 10
+    """Steps that are timed, after two that are not."""
+    tokens: Literal["random", "text"] = "random"
+    """Train on random tokens, or on the configuration's text (which is prepared if it is not)."""
+    peer: Literal["none", "transformers"] = "none"
+    """Train the same model in PyTorch by its side, the two taking turns."""
+    profile: str | None = None
+    """Write a trace of three steps into this folder, for xprof or Perfetto."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 2:
+            raise InputError(f"--rounds is {self.rounds}: a spread needs at least 2")
+
+
+def bench(run: Run, options: Bench) -> dict[str, Any]:
+    """Time a run's training step; nothing is written but the trace that was asked for.
+
+    Returns {"tokens_per_second" and "mfu" of the median step, "step": seconds {"median", "least", "most"}, "share" of a
+    step of each part, "compile": seconds, "memory": bytes at most, "peak": FLOP/s of all devices, "flops" of a step,
+    "device", "peer": its tokens/s and "ratio": how many of its tokens one of its seconds is worth here}.
+    """
+    if run.init:
+        raise InputError("a benchmark takes random weights: leave out init")
+    check(run, jax.device_count())
+    mesh = make_mesh(run.mesh)
+    rows = run.loop.batch * 4
+    store = open_store(run.text, Path(run.workdir), "bench: prepare", phrases_of(run.masking)) if (
+        options.tokens == "text"
+    ) else BlankStore(run.data, rows, run.loop.seed)  # fmt: skip
+    other = _peer(options.peer, run, store)
+    with jax.set_mesh(mesh):
+        task = mlm_task(store, run.data, run.masking, run.model, run.loop.batch, run.loop.seed)
+        ours = _Ours(run, task, mesh)
+        started = time.perf_counter()
+        ours.compile()
+        compiling = time.perf_counter() - started
+        for one in (ours, other) if other else (ours,):
+            one.step()
+            one.step()
+        seconds: dict[str, list[float]] = {"jaxmlm": [], "peer": []}
+        for _ in range(options.rounds):  # turn by turn: both see the same machine
+            seconds["jaxmlm"].append(_timed(ours.step))
+            if other:
+                seconds["peer"].append(_timed(other.step))
+        if options.profile:
+            with jax.profiler.trace(options.profile):
+                for _ in range(3):
+                    ours.step()
+        parts = ours.parts()
+    median = statistics.median(seconds["jaxmlm"])
+    counted, tokens = flops_of(run, store), run.loop.batch * run.data.length
+    peak, by = _peak(run.model.dtype, mesh)
+    result = {
+        "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
+        "tokens_per_second": tokens / median,
+        "step": {"median": median, "least": min(seconds["jaxmlm"]), "most": max(seconds["jaxmlm"])},
+        "mfu": counted.training / median / peak if peak else None,
+        "peak": peak,
+        "peak_by": by,
+        "flops": {**counted._asdict(), "training": counted.training},
+        "share": {name: part / median for name, part in parts.items()},
+        "compile": compiling,
+        "memory": ours.memory(),
+        "peer": None,
+        "ratio": None,
+    }
+    if other:
+        pairs = [theirs / own for own, theirs in zip(seconds["jaxmlm"], seconds["peer"], strict=True)]
+        theirs = statistics.median(seconds["peer"])
+        result["peer"] = {"name": other.name, "tokens_per_second": tokens / theirs, "step": theirs}
+        result["ratio"] = statistics.median(pairs)
+    Console(stderr=True).print(table(run, result))
+    return result
+
+
+def flops_of(run: Run, store: Store) -> Flops:
+    """Floating-point operations of a forward pass over one step's rows, the head at the share that is predicted."""
+    masking, length = run.masking, run.data.length
+    predicted = round((masking.predict or masking.rate) * length / masking.views)
+    return flops(run.model, store.tokenizer.size, run.loop.batch * masking.views, length, predicted)
+
+
+class _Ours:
+    """A run's training step, ready to be called again and again."""
+
+    def __init__(self, run: Run, task: Task, mesh: jax.sharding.Mesh):
+        self.task, self.mesh, self.run = task, mesh, run
+        self.optimizer = run.optim.transformation(max(run.loop.steps, 1))
+        self.key = jax.random.key(run.loop.seed)
+        self.at = 0
+
+    def compile(self) -> None:
+        """Make the first state, and the program; what is timed beside this finds it in memory."""
+        self.state = init_state(self.task, self.optimizer, self.key)
+        step = make_step(self.task, self.optimizer, self.run.loop.accumulate)
+        self.program = step.lower(self.state, self.batch(0), self.key).compile()
+
+    def batch(self, step: int) -> Any:
+        return place(self.task.batch_at(step), self.mesh)
+
+    def step(self) -> None:
+        """One step from the input to the end, on a batch that came while the one before was worked on."""
+        batch = self.batch(self.at)
+        self.state, metrics = self.program(self.state, batch, self.key)
+        jax.block_until_ready((self.state.step, metrics))
+        self.at += 1
+
+    def parts(self) -> dict[str, float]:
+        """Seconds of each part, by programs that do one part more each: what a part adds is its own."""
+        task, key, step = self.task, jax.random.fold_in(self.key, 0), self.state.step
+        part, model = self.run.loop.accumulate, self.state.model
+        batch = self.batch(0)
+        prepare = jax.jit(task.prepare)
+        # The loss sees one part of the batch at a time.
+        some = jax.tree.map(lambda x: x[: len(x) // part], task.batch_at(0))
+        ready = prepare(place(some, self.mesh), key, step)
+        loss = jax.jit(lambda model, batch: task.loss(model, batch, key, step)[0].total)
+        gradient = jax.jit(jax.grad(lambda model, batch: task.loss(model, batch, key, step)[0].total))
+        update = jax.jit(lambda grads, state, model: self.optimizer.update(grads, state, model))
+        grads = gradient(model, ready)
+        forward = part * _best(lambda: loss(model, ready))
+        both = part * _best(lambda: gradient(model, ready))
+        return {
+            "input": _best(lambda: self.batch(1)),
+            "masking": _best(lambda: prepare(batch, key, step)),
+            "forward": forward,
+            "backward": max(both - forward, 0.0),
+            "update": _best(lambda: update(grads, self.state.opt_state, model)),
+        }
+
+    def memory(self) -> int:
+        """The most bytes that a device has held; where it does not count them, what the compiler says of the step."""
+        told = self.mesh.devices.flat[0].memory_stats()
+        if told and "peak_bytes_in_use" in told:
+            return int(told["peak_bytes_in_use"])
+        said = self.program.memory_analysis()
+        return int(said.argument_size_in_bytes + said.temp_size_in_bytes)
+
+
+def table(run: Run, result: dict[str, Any]) -> Table:
+    """The result for the terminal."""
+    c, step = run.model, result["step"]
+    shown = Table(
+        title=f"{c.layers} x {c.width}, batch {run.loop.batch} x {run.data.length}, {c.dtype}", show_header=False
+    )
+    mfu = f"{result['mfu']:.1%} of {result['peak'] / 1e12:,.1f} TFLOP/s ({result['peak_by']})" if result["mfu"] else "?"
+    lines = {
+        "device": result["device"],
+        "tokens/s": f"{result['tokens_per_second']:,.0f}",
+        "step": f"{step['median']:.4f} s ({step['least']:.4f} to {step['most']:.4f})",
+        "MFU": mfu,
+        "share of the step": "  ".join(f"{name} {share:.1%}" for name, share in result["share"].items()),
+        "compilation": f"{result['compile']:.1f} s",
+        "memory of a device": f"{result['memory'] / 2**30:.2f} GiB",
+    }
+    if result["peer"]:
+        lines[result["peer"]["name"]] = f"{result['peer']['tokens_per_second']:,.0f} tokens/s"
+        lines["times as fast"] = f"{result['ratio']:.3f}"
+    for name, value in lines.items():
+        shown.add_row(name, value)
+    return shown
+
+
+def _peer(name: str, run: Run, store: Store) -> Any:
+    if name == "none":
+        return None
+    from jaxmlm.tools.peer import Peer
+
+    units = isinstance(run.masking.units, PhraseUnits)
+    batches = Batches.of(store, "train", run.data.length, run.loop.batch, run.loop.seed, units=units)
+    return Peer(run, store.tokenizer, batches)
+
+
+def _peak(dtype: str, mesh: jax.sharding.Mesh) -> tuple[float | None, str]:
+    """FLOP/s of all devices at most, and where that number is from; of a CPU a matrix product's, measured now."""
+    device = mesh.devices.flat[0]
+    if device.platform == "cpu":
+        return measured_peak(dtype), "the best matrix product, measured"
+    chip = chip_of(device.device_kind)
+    return (chip.flops * mesh.size, f"{chip.name}, bf16, by its documentation") if chip else (None, "")
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _best(work: Callable[[], Any], rounds: int = 3) -> float:
+    """Seconds of the median of a few calls, after one that compiles."""
+    jax.block_until_ready(work())
+    return statistics.median(_timed(lambda: jax.block_until_ready(work())) for _ in range(rounds))

@@ -1,0 +1,133 @@
+"""What chips can do: peaks for MFU and rooflines, memory, and the names of TPU topologies."""
+
+import re
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmlm.errors import InputError
+
+
+class Chip(NamedTuple):
+    """A chip by its documentation: dense bf16 FLOP/s, bytes of memory (of a TPU those that a program gets), bytes/s of
+    memory, and bytes/s that it sends to other chips of its slice or box (one direction, all links); 0: unknown.
+    """
+
+    name: str
+    flops: float
+    memory: float
+    bandwidth: float
+    links: float = 0.0
+
+
+GIB, T, G = 2**30, 1e12, 1e9
+# docs.cloud.google.com/tpu/docs/{v2,v3,v4,v5e,v5p,v6e,tpu7x}; the makers' data sheets. Where JAX sees a TPU chip as
+# two devices (v2, v3, TPU7x), this is one of the two.
+CHIPS = {
+    "TPU v2": Chip("TPU v2 (half a chip)", 23 * T, 8 * GIB, 350 * G),
+    "TPU v3": Chip("TPU v3 (half a chip)", 61.5 * T, 16 * GIB, 450 * G),
+    "TPU v4": Chip("TPU v4", 275 * T, 31.25 * GIB, 1200 * G, 135 * G),
+    "TPU v5 lite": Chip("TPU v5e", 197 * T, 15.75 * GIB, 819 * G, 200 * G),
+    "TPU v5": Chip("TPU v5p", 459 * T, 95.25 * GIB, 2765 * G, 600 * G),
+    "TPU v6 lite": Chip("TPU v6e", 918 * T, 31.25 * GIB, 1640 * G, 400 * G),
+    "TPU7x": Chip("TPU7x (half a chip)", 1153.5 * T, 95.25 * GIB, 3690 * G, 300 * G),
+    "Tesla T4": Chip("T4", 65 * T, 16 * G, 320 * G),  # float16: it has no bf16
+    "Tesla V100": Chip("V100", 125 * T, 32 * G, 900 * G, 150 * G),  # float16
+    "NVIDIA L4": Chip("L4", 121 * T, 24 * G, 300 * G),
+    "NVIDIA A10G": Chip("A10G", 70 * T, 24 * G, 600 * G),
+    "NVIDIA A100": Chip("A100", 312 * T, 80 * G, 2039 * G, 300 * G),
+    "NVIDIA H100 PCIe": Chip("H100 PCIe", 756 * T, 80 * G, 2039 * G),
+    "NVIDIA H100": Chip("H100", 989.4 * T, 80 * G, 3350 * G, 450 * G),
+    "NVIDIA H200": Chip("H200", 989.4 * T, 141 * G, 4800 * G, 450 * G),
+    "NVIDIA B200": Chip("B200", 2250 * T, 180 * G, 8000 * G, 900 * G),
+    "NVIDIA GeForce RTX 3090": Chip("RTX 3090", 71 * T, 24 * G, 936 * G),
+    "NVIDIA GeForce RTX 4090": Chip("RTX 4090", 165 * T, 24 * G, 1008 * G),
+}
+"""By the beginning of what JAX calls the device (`device_kind`)."""
+
+
+def chip_of(kind: str) -> Chip | None:
+    """The chip that JAX calls so, by the longest name that fits; None for one that the table has not.
+
+    >>> chip_of("NVIDIA H100 80GB HBM3").name, chip_of("TPU v5 lite").name, chip_of("TPU v5p").name
+    ('H100', 'TPU v5e', 'TPU v5p')
+    """
+    kind = {"TPU v5e": "TPU v5 lite", "TPU v6e": "TPU v6 lite"}.get(kind, kind)
+    fitting = [name for name in CHIPS if kind.startswith(name)]
+    return CHIPS[max(fitting, key=len)] if fitting else None
+
+
+class Topology(NamedTuple):
+    """A slice of a TPU pod as `v5e:4x4` names it."""
+
+    generation: str
+    sizes: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """As libtpu takes it."""
+        return f"{self.generation}:{'x'.join(map(str, self.sizes))}"
+
+    @property
+    def chips(self) -> int:
+        """Of one slice."""
+        return int(np.prod(self.sizes))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What libtpu must be told beside the name."""
+        options: dict[str, Any] = {"chip_config_name": "megacore"} if self.generation in ("v4", "v5p") else {}
+        if self.chips == 1:
+            options["chips_per_host_bounds"] = (1, 1, 1)
+        return options
+
+
+GENERATIONS = {"v2": 2, "v3": 2, "v4": 3, "v5e": 2, "v5p": 3, "v6e": 2, "tpu7x": 3}
+"""TPUs that libtpu compiles for, and the dimensions of their topologies."""
+LARGEST = {"v2": 256, "v3": 1024, "v4": 4096, "v5e": 256, "v5p": 8960, "v6e": 256, "tpu7x": 9216}
+KNOWN = {
+    "v2": "2x2 4x4 8x8 16x16",
+    "v3": "2x2 4x4 8x8 16x16 32x32",
+    "v4": "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8",
+    "v5e": "1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16",
+    "v5p": "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8",
+    "v6e": "1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16",
+    "tpu7x": "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8",
+}
+"""The slices that are for rent."""
+
+
+def topology(text: str) -> Topology:
+    """Read `v5e:4x4`; InputError with the names there are for another one.
+
+    >>> topology("v5p:2x2x2")
+    Topology(generation='v5p', sizes=(2, 2, 2))
+    """
+    found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", text.strip().lower())
+    generation = found[1] if found else ""
+    if generation not in GENERATIONS:
+        names = ", ".join(f"{name}:{sizes.split()[-4]}" for name, sizes in KNOWN.items())
+        raise InputError(f"--topology {text!r}: no TPU is called so; one of each kind that there is: {names}")
+    sizes = tuple(int(size) for size in found[2].split("x")) if found else ()
+    at_most = LARGEST[generation]
+    if len(sizes) != GENERATIONS[generation] or not 0 < np.prod(sizes, dtype=float) <= at_most:
+        names = ", ".join(f"{generation}:{size}" for size in KNOWN[generation].split())
+        raise InputError(f"--topology {text!r}: {generation} has {names} and the like, at most {at_most} chips")
+    return Topology(generation, sizes)
+
+
+def measured_peak(dtype: str = "float32", seconds: float = 1.0) -> float:
+    """FLOP/s of the best large matrix product on this device: the peak of a CPU, which no table has."""
+    size, each = 1024, []
+    a = jnp.ones((size, size), dtype)
+    product = jax.jit(lambda a: a @ a)
+    jax.block_until_ready(product(a))
+    until = time.perf_counter() + seconds
+    while len(each) < 5 or time.perf_counter() < until:
+        started = time.perf_counter()
+        jax.block_until_ready(product(a))
+        each.append(time.perf_counter() - started)
+    return 2 * size**3 / min(each)

@@ -1,0 +1,120 @@
+"""How much memory of a chip a training step takes, by a formula: quick enough to search with, checked by compiling."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from jaxmlm.errors import InputError
+from jaxmlm.models.flops import parameters
+from jaxmlm.parallel import Mesh
+from jaxmlm.tasks.run import Run
+
+
+class Memory(NamedTuple):
+    """Bytes on each chip: what a run keeps (parameters, optimizer), and what a step needs beside it."""
+
+    parameters: float
+    optimizer: float
+    gradients: float
+    kept: float
+    block: float
+    head: float
+
+    @property
+    def total(self) -> float:
+        """The most at one time: the head's arrays are gone before the blocks are worked off backwards."""
+        return self.parameters + self.optimizer + self.gradients + self.kept + max(self.block, self.head)
+
+
+def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
+    """Of a run's training step on a mesh of these sizes (data, fsdp, tensor).
+
+    Kept for the backward pass: the input of every block (remat full), also its products with parameters (dots), or
+    all that it computes (none). Beside that one block's arrays, or the logits and their gradient.
+    """
+    data, fsdp, tensor = sizes
+    c, length = run.model, run.data.length
+    share = parameters(c, vocab) / (fsdp * tensor)
+    word = 2 if c.dtype == "bfloat16" else 4
+    rows = run.loop.batch * run.masking.views / (data * fsdp * run.loop.accumulate)
+    tokens, mlp = rows * length, c.mlp or 4 * c.width
+    products = (3 * c.width + mlp * (2 if c.activation.startswith("geglu") else 1)) / tensor + 2 * c.width
+    scores = c.heads / tensor * length
+    # Shares of the attention: their scores in float32, themselves twice, and which of them dropout keeps.
+    everything = products + mlp / tensor + 4 * c.width
+    attention = scores * (4 + 2 * word + 1)
+    of_block = tokens * (everything * word + attention)
+    kept = {"full": c.width * word, "dots": (c.width + products) * word}.get(c.remat)
+    predictions = run.masking.predictions(length)
+    at_once = rows * predictions if c.chunk is None else min(rows * predictions, c.chunk)
+    table = 4.0 * vocab * c.width if fsdp * tensor > 1 else 0.0
+    return Memory(
+        4 * share,
+        8 * share,
+        4 * share * (2 if run.loop.accumulate > 1 else 1),
+        c.layers * (tokens * kept if kept is not None else of_block),
+        2 * of_block,
+        at_once * vocab / tensor * (4 + word) + table,
+    )
+
+
+def sizes_of(mesh: Mesh, devices: int) -> tuple[int, int, int]:
+    """The sizes of the mesh axes on so many devices."""
+    rest = mesh.fsdp * mesh.tensor
+    return (devices // rest if mesh.data == -1 else mesh.data), mesh.fsdp, mesh.tensor
+
+
+def check(run: Run, devices: int) -> None:
+    """Refuse a mesh that does not divide the devices, or a batch or a model that it does not divide."""
+    data, fsdp, tensor = sizes = sizes_of(run.mesh, devices)
+    if min(sizes) < 1 or math.prod(sizes) != devices:
+        raise InputError(
+            f"the mesh data={run.mesh.data} fsdp={fsdp} tensor={tensor} does not use exactly the {devices} devices "
+            "there are: data=-1 takes what the others leave"
+        )
+    rows, parts = run.loop.batch * run.masking.views, data * fsdp * run.loop.accumulate
+    if rows % parts:
+        nearest = max(parts, round(rows / parts) * parts) // run.masking.views
+        raise InputError(
+            f"loop.batch {run.loop.batch} does not divide over {data * fsdp} devices x loop.accumulate "
+            f"{run.loop.accumulate}: --loop.batch {nearest} does"
+        )
+    c = run.model
+    for name, size in (("heads", c.heads), ("mlp", c.mlp or 4 * c.width)):
+        if size % tensor:
+            raise InputError(f"model.{name} {size} does not divide by mesh.tensor {tensor}: --mesh.tensor 1 does")
+    if c.width % fsdp:
+        raise InputError(
+            f"model.width {c.width} does not divide by mesh.fsdp {fsdp}: --mesh.fsdp {math.gcd(c.width, fsdp)} does"
+        )
+
+
+def alternatives(run: Run, devices: int) -> Iterator[Run]:
+    """This run cut up in other ways (mesh.fsdp, loop.accumulate, model.remat), the likely fastest first."""
+    found = []
+    for fsdp in (size for size in _powers(devices) if devices % size == 0):
+        for accumulate in _powers(min(run.loop.batch, 256)):
+            for remat in ("none", "dots", "full"):
+                other = dataclasses.replace(
+                    run,
+                    mesh=Mesh(-1, fsdp, 1),
+                    loop=dataclasses.replace(run.loop, accumulate=accumulate),
+                    model=dataclasses.replace(run.model, remat=remat),
+                )
+                try:
+                    check(other, devices)
+                except InputError:
+                    continue
+                found.append((_burden(accumulate, remat, fsdp), other))
+    yield from (other for _, other in sorted(found, key=lambda pair: pair[0]))
+
+
+def _burden(accumulate: int, remat: str, fsdp: int) -> float:
+    """About how much longer a step takes: recomputed products, parameters gathered again for each part of the batch."""
+    again = {"none": 0.0, "dots": 0.05, "full": 1 / 3}[remat]
+    return again + 0.01 * math.log2(accumulate) * (2 if fsdp > 1 else 1) + 0.02 * (fsdp > 1) + 1e-4 * fsdp
+
+
+def _powers(most: int) -> list[int]:
+    return [2**i for i in range(int(math.log2(most)) + 1)]

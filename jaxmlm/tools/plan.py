@@ -1,0 +1,249 @@
+"""`jaxmlm plan`: a run compiled ahead of time for TPUs: does it fit, where does time go, what does it cost."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxmlm.data.hf_tokenizer import open_tokenizer
+from jaxmlm.errors import InputError
+from jaxmlm.models.flops import Flops, flops
+from jaxmlm.paths import describe
+from jaxmlm.tasks.run import Run, identity
+from jaxmlm.tools.ahead import compiled_for
+from jaxmlm.tools.hardware import CHIPS, GIB, Chip, Topology, topology
+from jaxmlm.tools.memory import alternatives, check, memory, sizes_of
+
+KINDS = {"v2": "TPU v2", "v3": "TPU v3", "v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite"}
+KINDS["tpu7x"] = "TPU7x"
+ROOM = 0.85
+"""Share of a chip's memory that the formula may fill when another way is looked for; the compiler has the last word."""
+TRIES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What `jaxmlm plan` takes beside the options of the configuration."""
+
+    topology: str = "v5e:4x4"
+    """A slice of a TPU pod, or several separated by commas: v5e:4x4,v6e:2x4,v5p:2x2x2."""
+    slices: int = 1
+    """How many such slices, connected by the network of the data centre; the mesh axis data goes across them."""
+    price: float | None = None
+    """Of one chip for one hour."""
+    mfu: float = 0.4
+    """Share of the peak that is assumed for hours and price, where the roofline allows it."""
+    search: bool = False
+    """Look for a faster way to cut the step up also where the run fits as it is."""
+    again: bool = False
+    """Compile also what has been compiled before."""
+
+    def __post_init__(self) -> None:
+        if self.slices < 1 or not 0 < self.mfu <= 1 or (self.price is not None and self.price < 0):
+            raise InputError(
+                f"plan: slices must be at least 1, mfu in (0, 1], price at least 0; got {self.slices}, {self.mfu:g}, "
+                f"{self.price}"
+            )
+
+
+def plan(run: Run, options: Plan) -> dict[str, Any]:
+    """Plan a run on every topology that is named, and print a table.
+
+    Returns {"ok": whether it fits on all of them, perhaps cut up in another way, "plans": [what `planned` gives]}.
+    """
+    if run.init:
+        raise InputError("a plan goes by sizes only: leave out init, give those of that encoder (--model.layers ...)")
+    slices = [topology(name) for name in options.topology.split(",")]
+    for one in slices:
+        check(run, _devices(one) * options.slices)
+    found = [planned(run, one, options) for one in slices]
+    console = Console(stderr=True)
+    console.print(table(run, found))
+    for line in advice(found):
+        console.print(line, soft_wrap=True, highlight=False)
+    return {"ok": all(one["fits"] or one["instead"] is not None for one in found), "plans": found}
+
+
+def planned(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
+    """One run on one topology: what the compiler found and what follows of it.
+
+    {"topology", "slices", "chips", "fits": as it is; "instead": the flags of the way that was found, if it is another,
+    of which the numbers are then; "tried"; what `compiled_for` gives; "estimate": bytes a chip by the formula; and
+    where it fits "flops" of a step, "bounds": seconds that it takes at least, by what, "mfu_at_most", "hours" ...}.
+    """
+    devices = _devices(where) * options.slices
+    chip = CHIPS[KINDS[where.generation]]
+    made = None if options.search else _cached(run, where, options)
+    chosen, tried = run, [] if made is None else [(run, made)]
+    if made is None or not made["fits"]:
+        for other in _candidates(run, devices, chip):
+            if len(tried) >= TRIES:
+                break
+            made = _cached(other, where, options)
+            tried.append((other, made))
+            if made["fits"]:
+                chosen = other
+                break
+    assert made is not None
+    estimate = memory(chosen, vocab_of(run), sizes_of(chosen.mesh, devices))
+    about = {
+        "topology": where.name,
+        "slices": options.slices,
+        "chips": where.chips * options.slices,
+        "fits": chosen is run and made["fits"],
+        "instead": flags(run, chosen) if chosen is not run else None,
+        "tried": [{"flags": flags(run, other), "fits": one["fits"], "total": one["total"]} for other, one in tried],
+        "limit": chip.memory,
+        "estimate": {**estimate._asdict(), "total": estimate.total},
+        **{key: value for key, value in made.items() if key not in ("fits", "chips", "limit")},
+    }
+    return about if not made["fits"] else about | _times(chosen, made, where, options)
+
+
+def vocab_of(run: Run) -> int:
+    """Pieces of the vocabulary, which without a text is what the configuration says."""
+    return open_tokenizer(run.data.tokenizer).size if run.data.tokenizer else run.data.vocab
+
+
+def flops_of(run: Run) -> Flops:
+    """Floating-point operations of one step's forward pass."""
+    rows, length = run.loop.batch * run.masking.views, run.data.length
+    return flops(run.model, vocab_of(run), rows, length, _predicted(run))
+
+
+def flags(run: Run, other: Run) -> str:
+    """How to make the other run of this one."""
+    paths = ("mesh.data", "mesh.fsdp", "mesh.tensor", "loop.accumulate", "model.remat")
+    pairs = [(path, _at(run, path), _at(other, path)) for path in paths]
+    return " ".join(f"--{path} {new}" for path, old, new in pairs if old != new)
+
+
+def table(run: Run, found: list[dict[str, Any]]) -> Table:
+    """The plans side by side."""
+    c = run.model
+    head = f"{c.layers} x {c.width}, batch {run.loop.batch} x {run.data.length}, {run.loop.steps:,} steps"
+    shown = Table(title=head)
+    for name in ("topology", "fits", "GiB a chip (has)", "collectives GB (hidden)", "step at least s", "bound by",
+                 "MFU at most", "tokens/s at most", "hours", "chip-hours", "price"):  # fmt: skip
+        shown.add_column(name, justify="left" if name in ("topology", "fits", "bound by") else "right")
+    for one in found:
+        where = one["topology"] + (f" x {one['slices']}" if one["slices"] > 1 else "")
+        fits = "yes" if one["fits"] else "not as it is" if one["instead"] is not None else "[red]no"
+        total = f"{one['total'] / GIB:.1f}" if one["total"] else "?"
+        row = [where, fits, f"{total} ({one['limit'] / GIB:.1f})"]
+        if "bound" in one:
+            sent = sum(part["bytes"] for part in one["collectives"].values())
+            row += [
+                f"{sent / 1e9:.2f} ({one['hidden']:.0%})",
+                f"{one['bound']:.3f}",
+                one["bound_by"],
+                f"{one['mfu_at_most']:.0%}",
+                f"{one['tokens_per_second_at_most']:,.0f}",
+                f"{one['hours']:.1f}",
+                f"{one['chip_hours']:,.0f}",
+                "" if one["price"] is None else f"{one['price']:,.0f}",
+            ]
+        shown.add_row(*row)
+    return shown
+
+
+def advice(found: list[dict[str, Any]]) -> Iterator[str]:
+    """What to change, and what hours and price go by."""
+    for one in found:
+        if one["instead"]:
+            yield f"{one['topology']}: {'this way' if 'bound' in one else 'not even'}: {one['instead']}"
+        elif not one["fits"] and one["instead"] is None:
+            yield f"{one['topology']}: no way was found that fits: take more chips, or a smaller model"
+    assumed = next((one["mfu"] for one in found if "mfu" in one), None)
+    if assumed is not None:
+        yield f"hours, chip-hours and price at {assumed:.0%} of the peak or what the roofline allows, whichever is less"
+
+
+def _times(run: Run, made: dict[str, Any], where: Topology, options: Plan) -> dict[str, Any]:
+    chip, chips = CHIPS[KINDS[where.generation]], where.chips * options.slices
+    devices = _devices(where) * options.slices
+    counted = flops_of(run)
+    again = {"none": 0.0, "dots": counted.attention, "full": counted.layers + counted.attention}[run.model.remat]
+    sent = sum(one["bytes"] for one in made["collectives"].values())
+    hidden = sum(one["hidden"] for one in made["collectives"].values())
+    bounds = {
+        "compute": (counted.training + again) / devices / chip.flops,
+        "memory": made["moved"] / chip.bandwidth,
+    } | ({"links": sent / chip.links} if chip.links else {})
+    by = max(bounds, key=lambda name: bounds[name])
+    ideal = counted.training / devices / chip.flops
+    tokens = run.loop.batch * run.data.length
+    mfu = min(options.mfu, ideal / bounds[by])
+    hours = run.loop.steps * ideal / mfu / 3600
+    return {
+        "flops": {**counted._asdict(), "training": counted.training, "recomputed": again},
+        "hidden": hidden / sent if sent else 0.0,
+        "bounds": bounds,
+        "bound": bounds[by],
+        "bound_by": by,
+        "mfu_at_most": ideal / bounds[by],
+        "tokens_per_second_at_most": tokens / bounds[by],
+        "mfu": options.mfu,
+        "tokens_per_second": tokens * mfu / ideal,
+        "hours": hours,
+        "chip_hours": hours * chips,
+        "price": None if options.price is None else hours * chips * options.price,
+    }
+
+
+def _candidates(run: Run, devices: int, chip: Chip) -> Iterator[Run]:
+    for other in alternatives(run, devices):
+        if memory(other, vocab_of(run), sizes_of(other.mesh, devices)).total <= ROOM * chip.memory:
+            yield other
+
+
+def _cached(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
+    """What the compiler says, from an earlier plan of the same program by the same versions if there is one."""
+    versions = [importlib.metadata.version(name) for name in ("jax", "flax", "optax")]
+    libtpu = importlib.metadata.version("libtpu") if importlib.util.find_spec("libtpu") else None
+    shape = {**identity(run), "mesh": describe(run.mesh), "accumulate": run.loop.accumulate}
+    for name in ("text", "valid", "tokenizer_words", "lowercase", "layout", "field", "weights"):
+        shape["data"].pop(name, None)  # what the program does not depend on
+    what = json.dumps([shape, where.name, options.slices, versions, libtpu, _source()], sort_keys=True)
+    folder = Path(os.environ.get("JAXMLM_CACHE", "~/.cache/jaxmlm")).expanduser() / "plans"
+    path = folder / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.json"
+    if path.is_file() and not options.again:
+        return json.loads(path.read_text())
+    Console(stderr=True).print(f"compiling for {options.slices} x {where.name} ...", highlight=False)
+    made = compiled_for(run, where, options.slices)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps(made) + "\n")
+    os.replace(part, path)
+    return made
+
+
+def _source() -> str:
+    """A hash of the code that a program is made by."""
+    root, rooms = Path(__file__).parents[1], ("models", "training", "masking", "parallel", "tasks")
+    files = [file for room in rooms for file in sorted((root / room).glob("*.py"))]
+    files += [Path(__file__).with_name("ahead.py"), Path(__file__).with_name("compiled.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _devices(where: Topology) -> int:
+    return where.chips * (2 if where.generation in ("v2", "v3", "tpu7x") else 1)
+
+
+def _predicted(run: Run) -> int:
+    return min(run.data.length, round((run.masking.predict or run.masking.rate) * run.data.length / run.masking.views))
+
+
+def _at(run: Run, path: str) -> Any:
+    value: Any = run
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value

@@ -1,0 +1,209 @@
+"""Plans without a compiler for TPUs: FLOPs, memory, HLO, topologies, bad input. With one: tests/parity/test_tpu.py."""
+
+import json
+import sys
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.extend.core import jaxprs_in_params
+
+from jaxmlm.cli import main
+from jaxmlm.masking import Masking
+from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
+from jaxmlm.models.flops import flops, parameters
+from jaxmlm.parallel import Mesh, spec
+from jaxmlm.tasks.run import Run
+from jaxmlm.tools import compiled
+from jaxmlm.tools.hardware import KNOWN, chip_of, topology
+from jaxmlm.tools.memory import alternatives, check, memory
+from jaxmlm.training import Loop
+
+CONFIGS = {
+    "pre": EncoderConfig(layers=2, width=32, heads=4),
+    "post, own table": EncoderConfig(layers=3, width=16, heads=2, norm="post", tied=False, token_types=2),
+    "modern": EncoderConfig(layers=2, width=32, heads=2, mlp=48, activation="geglu", biases=False, positions="rope"),
+}
+
+
+def products(jaxpr) -> float:
+    """Floating-point operations of the matrix products in a traced program, loops turned as often as they turn."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (over, _), _ = equation.params["dimension_numbers"]
+            shared = 1
+            for axis in over:
+                shared *= equation.invars[0].aval.shape[axis]
+            total += 2.0 * equation.outvars[0].aval.size * shared
+        turns = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        for inner in jaxprs_in_params(equation.params):
+            total += turns * products(inner)
+    return total
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_flops_and_parameters_are_those_of_the_traced_model(config):
+    vocab, rows, length, predicted = 128, 3, 24, 10
+    model = jax.eval_shape(lambda key: MaskedLM(Encoder(config, vocab, key), key), jax.random.key(0))
+    ids, at = jnp.zeros((rows, length), jnp.int32), jnp.zeros((rows, predicted), jnp.int32)
+    traced = jax.make_jaxpr(lambda model, ids, at: model.logits(model.hidden(ids, ids), at))(model, ids, at)
+    assert products(traced.jaxpr) == flops(config, vocab, rows, length, predicted).forward
+    assert sum(leaf.size for leaf in jax.tree.leaves(model)) == parameters(config, vocab)
+
+
+def test_a_window_costs_what_is_seen():
+    every = EncoderConfig(layers=4, width=32, heads=2, positions="rope")
+    near = replace(every, window=8, global_every=4)
+    length = 64
+    seen = sum(min(i + 4, length - 1) - max(i - 4, 0) + 1 for i in range(length)) / length
+    whole = flops(every, 128, 1, length, 1).attention / 4
+    assert flops(near, 128, 1, length, 1).attention == pytest.approx(whole * (1 + 3 * seen / length))
+
+
+@pytest.mark.mesh(fsdp=4)
+def test_a_loop_counts_as_often_as_it_turns():
+    def layers(x, kernels, unroll):
+        def layer(x, kernel):
+            kernel = jax.sharding.reshard(kernel, spec(None, None))  # FSDP's all-gather
+            return jnp.tanh(jnp.einsum("BD,DF->BF", x, kernel, out_sharding=spec("batch", None))), None
+
+        return jax.lax.scan(layer, x, kernels, unroll=unroll)[0]
+
+    x = jax.device_put(jnp.ones((8, 64)), spec("batch", None))
+    kernels = jax.device_put(jnp.ones((6, 64, 64)), spec(None, "embed", None))
+    looped, flat = (
+        compiled.read(jax.jit(lambda x, k, n=n: layers(x, k, n)).lower(x, kernels).compile().as_text()) for n in (1, 6)
+    )
+    assert any(line.op == "while" for lines in looped.computations.values() for line in lines)
+    for program in (looped, flat):
+        found = program.collectives()
+        assert {one.kind for one in found} == {"all-gather"} and sum(one.times for one in found) == 6
+        assert sum(one.bytes for one in found) == 6 * 64 * 64 * 4 * 3 / 4
+    assert looped.moved() > 6 * 64 * 64 * 4
+
+
+TPU = """HloModule step, is_scheduled=true
+
+%all-reduce-scatter.1 (input: f32[64,128]) -> f32[64,32] {
+  %input = f32[64,128]{1,0} parameter(0)
+  ROOT %all-reduce.5 = f32[64,128]{1,0} all-reduce(%input), replica_groups={{0,1,2,3}}, to_apply=%add
+}
+
+%start (p: bf16[8,16]) -> (bf16[8,16], bf16[8,64]) {
+  %p = bf16[8,16]{1,0:S(1)} parameter(0)
+  %all-gather.1 = bf16[8,64]{1,0} all-gather(%p), replica_groups=mesh['a'=1,'b'=4] {'b'}, dimensions={1}
+  ROOT %custom-call.1 = (bf16[8,16], bf16[8,64]) custom-call(%all-gather.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%async_collective_fusion.1 (p: bf16[8,16]) -> bf16[8,64] {
+  %p = bf16[8,16]{1,0:S(1)} parameter(0)
+  ROOT %all-gather.2 = bf16[8,64]{1,0} all-gather(%p), replica_groups=mesh['a'=1,'b'=4] {'b'}, dimensions={1}
+}
+
+%slices (p: f32[10,256], i: s32[]) -> f32[1,256] {
+  %p = f32[10,256]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %dynamic-slice.1 = f32[1,256]{1,0} dynamic-slice(%p, %i, %zero), dynamic_slice_sizes={1,256}
+}
+
+%condition (s: (s32[], f32[10,256])) -> pred[] {
+  %ten = s32[]{:T(128)} constant(10)
+  %s = (s32[]{:T(128)}, f32[10,256]{1,0}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%s), index=0
+  ROOT %lt = pred[] compare(%i, %ten), direction=LT
+}
+
+%body (s: (s32[], f32[10,256])) -> (s32[], f32[10,256]) {
+  %s = (s32[], f32[10,256]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%s), index=0
+  %all = f32[10,256]{1,0} get-tuple-element(%s), index=1
+  %one = f32[1,256]{1,0:T(8,128)S(1)} fusion(%all, %i), kind=kLoop, calls=%slices
+  %q = bf16[8,16]{1,0:S(1)} constant(0)
+  %begun = (bf16[8,16]{1,0:S(1)}, bf16[8,64]{1,0:S(1)}) fusion(%q), kind=kCustom, calls=%start
+  %goes = bf16[8,64]{1,0:S(1)} fusion(%q), kind=kOutput, calls=%async_collective_fusion.1
+  ROOT %t = (s32[], f32[10,256]{1,0}) tuple(%i, %all)
+}
+
+ENTRY %main (a: f32[10,256], g: f32[64,128]) -> f32[64,32] {
+  %a = f32[10,256]{1,0} parameter(0)
+  %g = f32[64,128]{1,0} parameter(1)
+  %zero = s32[] constant(0)
+  %state = (s32[], f32[10,256]{1,0}) tuple(%zero, %a)
+  %loop = (s32[], f32[10,256]{1,0}) while(%state), condition=%condition, body=%body
+  ROOT %summed = f32[64,32]{1,0} fusion(%g), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+
+
+def test_what_tpus_write_is_read():
+    program = compiled.read(TPU)
+    kinds = {one.kind: one for one in program.collectives()}
+    assert kinds["reduce-scatter"][1:] == (1, 4, 64 * 128 * 4 * 3 / 4, False)
+    assert kinds["all-gather"][1:] == (10, 4, 10 * 8 * 64 * 2 * 3 / 4, True)
+    # Ten slices of a KiB and the counter beside them, and the gradient with what is left of it.
+    assert program.moved() == 10 * (1024 + 4) + 64 * 128 * 4 + 64 * 32 * 4
+
+
+def test_topologies():
+    for generation, sizes in KNOWN.items():
+        assert all(topology(f"{generation}:{size}").generation == generation for size in sizes.split())
+    assert topology("v5e:16x16").chips == 256 and topology("v4:2x2x2").options["chip_config_name"] == "megacore"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("v9:4x4", "v5e:"), ("v5e:4", "v5e:4x4"), ("v5e:4x4x4", "v5e:16x16"), ("v5e:32x32", "256 chips")]
+)
+def test_a_topology_that_is_none_is_refused_with_those_there_are(name, said, capsys):
+    assert main(["plan", "configs/large.py", "--topology", name]) == 2
+    told = capsys.readouterr().err
+    assert name in told and said in told and told.count("\n") == 1
+
+
+def test_a_plan_without_libtpu_says_what_to_install(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    monkeypatch.setenv("JAXMLM_CACHE", str(tmp_path))
+    assert main(["plan", "configs/large.py", "--topology", "v5e:4x4", "--json"]) == 2
+    assert "pip install 'jaxmlm[tpu]'" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--loop.batch", "100"], "--loop.batch 96"),
+        (["--mesh.fsdp", "3"], "16 devices"),
+        (["--mesh.tensor", "16", "--model.heads", "8"], "--mesh.tensor 1"),
+        (["--init", "somewhere"], "leave out init"),
+        (["--slices", "0"], "slices"),
+    ],
+)
+def test_what_cannot_be_cut_up_is_refused(flags, said, capsys):
+    assert main(["plan", "configs/large.py", "--topology", "v5e:4x4", *flags]) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1
+
+
+def test_other_ways_divide_and_take_less_memory():
+    model = EncoderConfig(layers=4, width=256, heads=4, dtype="bfloat16")
+    run = Run(masking=Masking(0.4), model=model, loop=Loop(batch=256))
+    ways = list(alternatives(run, 16))
+    assert len(ways) > 20
+    for way in ways:
+        check(way, 16)
+    assert ways[0].loop.accumulate == 1 and ways[0].model.remat == "none"
+    sizes = (16, 1, 1)
+    usual = memory(run, 4096, sizes)
+    less = memory(replace(run, model=replace(model, remat="full")), 4096, sizes)
+    assert less.kept < usual.kept / 4 and less.parameters == usual.parameters
+    parted = memory(replace(run, loop=replace(run.loop, accumulate=4)), 4096, sizes)
+    assert parted.kept == usual.kept / 4 and parted.head == usual.head / 4
+    assert memory(replace(run, mesh=Mesh(-1, 4, 1)), 4096, (4, 4, 1)).optimizer == usual.optimizer / 4
+
+
+def test_chips_are_found_by_what_jax_calls_them():
+    assert chip_of("NVIDIA H200").name == "H200" and chip_of("NVIDIA H100 PCIe").name == "H100 PCIe"
+    assert chip_of("TPU v6 lite").flops == 918e12 and chip_of("a toaster") is None
+    json.dumps(chip_of("TPU v4"))
