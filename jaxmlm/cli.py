@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxmlm import __version__
-from jaxmlm.errors import InputError
+from jaxmlm.errors import InputError, Preempted
+from jaxmlm.preemption import stoppable
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED, PREEMPTED = 0, 1, 2, 130, 75
 HOSTS = ["--coordinator", "--processes", "--process", "--require", "--wait"]
@@ -67,11 +68,13 @@ def _main(words: list[str]) -> int:
             print(json.dumps(_plain(result), allow_nan=False), flush=True)
         elif speaks:
             _say(result)
-        return PREEMPTED if result.get("preempted") else FAILED if result.get("ok") is False else DONE
+        return FAILED if result.get("ok") is False else DONE
     except SystemExit as exit:  # a --help printed on the way
         return exit.code if isinstance(exit.code, int) else DONE
     except InputError as error:
         return _complain(str(error), WRONG_INPUT)
+    except Preempted as stop:
+        return _complain(str(stop), PREEMPTED)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone, as in `jaxmlm --help | head -1`
@@ -108,7 +111,10 @@ def _dispatch(words: list[str]) -> dict | None:
         got = f"got {flags[0]!r} first" if flags else "got nothing"
         raise InputError(f"`jaxmlm {name}` needs a {target}, {got}; write: jaxmlm {name} {verb.takes}")
     call = Call(name, flags[0], flags[1:], dry_run)
-    return verb.run(_joined(call) if name in ON_MANY_HOSTS else call)
+    if name not in ON_MANY_HOSTS:
+        return verb.run(call)
+    with stoppable():
+        return verb.run(_joined(call))
 
 
 def _joined(call: Call) -> Call:

@@ -1,8 +1,15 @@
-"""The one exception that means: the user's input is wrong."""
+"""The exceptions that the command line knows."""
 
 
 class InputError(ValueError):
     """Wrong input. The message is one line: what is wrong, what was got, what to do.
 
     The command line prints it without a traceback and exits with code 2.
+    """
+
+
+class Preempted(Exception):
+    """A signal asked for a stop, and what was done is saved: the same command goes on from there.
+
+    The command line prints the message and exits with code 75.
     """

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxmlm import cli
-from jaxmlm.errors import InputError
+from jaxmlm.errors import InputError, Preempted
 
 RUN = """
 from dataclasses import dataclass
@@ -127,7 +127,10 @@ def test_errors_give_one_line_and_their_code(verb, capsys, monkeypatch, error, c
 
 
 def test_a_preempted_run_exits_75(verb):
-    verb(lambda call: {"preempted": True})
+    def run(call):
+        raise Preempted("saved")
+
+    verb(run)
     assert cli.main(["probe", "x.py"]) == 75
 
 

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxmlm import preemption
 from jaxmlm.errors import InputError
 from jaxmlm.parallel.fleets import Fleet, find
 
@@ -91,6 +92,7 @@ def start(hosts: Hosts = Hosts()) -> None:  # noqa: B008
             initialization_timeout=int(hosts.wait),
             heartbeat_timeout_seconds=HEARTBEAT,
         )
+        preemption.listen()
     if hosts.require is not None:
         require(hosts.require)
 

@@ -23,6 +23,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking import Phrases
 from jaxmlm.parallel import make_mesh
 from jaxmlm.paths import describe, replace_path
+from jaxmlm.preemption import stoppable
 from jaxmlm.studies import report as reports
 from jaxmlm.studies.estimate import Assumed, seconds_of
 from jaxmlm.studies.evaluate import Evaluate, minimal_pairs
@@ -130,6 +131,7 @@ def cells_of(study: Study) -> list[Cell]:
     return cells + [cell({}, seed, control=True) for seed in study.seeds if study.control]
 
 
+@stoppable()
 def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
     """Run what is not finished of a study, and write its report; `dry_run` lists the cells and their cost instead."""
     folder, cells = Path(study.workdir), cells_of(study)

@@ -20,6 +20,7 @@ from jaxmlm.masking.matching import Found, Trie, covered, find, match, trie
 from jaxmlm.masking.ngrams import count
 from jaxmlm.masking.phrases import choose, rank, read, tabulate
 from jaxmlm.masking.units import PHRASE, WORD
+from jaxmlm.preemption import stop_here
 from jaxmlm.training import Log
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers cannot know
@@ -69,12 +70,16 @@ def add_phrases(store: Store, phrases: Phrases, ready: pa.Table | None, stage: s
     """Make the phrase list of a store's train split (or take the ready one) and write the unit bits of all splits."""
     with Log(None, f"{stage}: phrases", phrases.longest + 2) as log:
 
+        def progress(step: int) -> None:
+            stop_here("counted phrases")
+            log.show(step, {})
+
         def make(folder: Path) -> dict[str, Any]:
             table, short = ready, {}
             scored = False
             fold = ready is None or not _cased(ready)
             if table is None:
-                table = count_store(store, phrases, lambda step: log.show(step, {}))
+                table = count_store(store, phrases, progress)
             if "score" not in table.column_names and "count" in table.column_names:
                 ranked, scored = rank(table, phrases), True
                 table, short = choose(ranked, phrases, _Sample(store, ranked, fold, phrases.overlap))

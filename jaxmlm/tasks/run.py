@@ -26,6 +26,7 @@ from jaxmlm.models import Encoder, EncoderConfig, MaskedLM, interchange, with_he
 from jaxmlm.models.encoder import HOW_TRAINED
 from jaxmlm.parallel import Mesh, check_sizes, hosts, make_mesh
 from jaxmlm.paths import describe
+from jaxmlm.preemption import stoppable
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tasks.phrases import phrases_of
 from jaxmlm.tasks.texts import open_store
@@ -115,6 +116,7 @@ def _without(plain: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
     }
 
 
+@stoppable()
 def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     """Pre-train, or resume, or read what a finished run gave.
 

@@ -10,6 +10,7 @@ from jaxmlm.data.sources import Source, files, text_source
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Phrases
 from jaxmlm.parallel import hosts
+from jaxmlm.preemption import stop_here
 from jaxmlm.samples import world
 from jaxmlm.tasks.phrases import add_phrases, check_units, list_of
 from jaxmlm.training import Log
@@ -61,6 +62,7 @@ def _build_store(
         started = time.monotonic()
 
         def show(at: Progress) -> None:
+            stop_here("prepared the text")
             values: dict[str, float] = {}
             if at.read:
                 left = (time.monotonic() - started) * (at.size - at.read) / at.read

@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxmlm.data import Batches, merge
 from jaxmlm.errors import InputError
+from jaxmlm.preemption import stoppable
 from jaxmlm.tasks.phrases import describe_phrases, phrases_of
 from jaxmlm.tasks.run import Run
 from jaxmlm.tasks.texts import folder_of, open_store, prepare_shard
@@ -25,6 +26,7 @@ class Prepare:
     """Threads that encode; one for each core if not given. The bytes are the same for any number."""
 
 
+@stoppable()
 def prepare(run: Run, options: Prepare | None = None) -> dict[str, Any]:
     """Make the token store of a run's configuration, or check the one that is there; says what is in it.
 

@@ -4,6 +4,7 @@ A checkpoint holds flat dictionaries "path of the parameter" -> array, `model` a
 so that a model can be read without its optimizer, on any mesh.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,11 @@ class Checkpoints:
         """The step of the newest whole checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState) -> None:
-        """Write the state; returns as soon as the arrays are copied to the host."""
+    def save(self, state: TrainState, window: Sequence[Mapping[str, Sequence[float]]] = ()) -> None:
+        """Write the state; returns as soon as the arrays are copied to the host.
+
+        `window` are the sums, (total, count) by name, that the next line of the log needs of the steps until now.
+        """
         model, rest = _flat(state.model), _flat({"step": state.step, "opt_state": state.opt_state})
         sums = {
             key: [int(x) for x in jax.device_get(_checksums(part))] for key, part in (("model", model), ("rest", rest))
@@ -40,7 +44,7 @@ class Checkpoints:
         items = ocp.args.Composite(
             model=ocp.args.StandardSave(model),
             rest=ocp.args.StandardSave(rest),
-            checksums=ocp.args.JsonSave(sums),
+            checksums=ocp.args.JsonSave(sums | {"window": list(window)}),
         )
         if not self._manager.save(int(state.step), args=items):
             raise RuntimeError(f"the checkpoint of step {int(state.step)} was not written to {self.folder}")
@@ -49,6 +53,11 @@ class Checkpoints:
         """The newest state, with the shapes and shardings of `like` (arrays or abstract values)."""
         rest = self._read("rest", {"step": like.step, "opt_state": like.opt_state})
         return TrainState(rest["step"], self.model(like.model), rest["opt_state"])
+
+    def window(self) -> list[dict[str, list[float]]]:
+        """What the newest `save` was given as that."""
+        read = self._manager.restore(self.latest(), args=ocp.args.Composite(checksums=ocp.args.JsonRestore()))
+        return read["checksums"].get("window", [])
 
     def model(self, like: Any) -> Any:
         """The newest model, with the shapes and shardings of `like`."""

@@ -10,6 +10,8 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxmlm.parallel.hosts import told_by_all
+
 
 class Log:
     """The log of one stage of work of `total` steps. A context manager.
@@ -51,6 +53,13 @@ class Log:
             with open(self.path, "a") as f:
                 f.write(json.dumps(values) + "\n")
         self.show(at, values)
+
+    def lacks_judgement(self, step: int, every: int) -> bool:
+        """Whether the judgement that is due at this step is not in the log, as after a stop within it."""
+        if self.path is None or not every or not step or step % every:
+            return False
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.is_file() else []
+        return told_by_all(not any("eval" in line and line["step"] == step for line in lines))[0]
 
     def show(self, at: int, values: dict) -> None:
         """Show a line without keeping it; without a terminal at most one every ten seconds."""

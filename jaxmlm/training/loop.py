@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlm.errors import InputError
+from jaxmlm.errors import InputError, Preempted
 from jaxmlm.parallel import check_sizes, place
+from jaxmlm.preemption import stop_agreed, stoppable
 from jaxmlm.training.budget import seconds
 from jaxmlm.training.checkpoint import Checkpoints
 from jaxmlm.training.logs import Log
@@ -80,6 +81,7 @@ class Trained:
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
+@stoppable()
 def train(
     task: Task,
     optim: Optim,
@@ -93,6 +95,7 @@ def train(
 
     The judgements of what is left at the end write their prediction files (see `Eval.save`) into `predictions`.
 
+    A signal ends it after the step, saved, by Preempted (see jaxmlm/preemption.py), on all hosts at the same step.
     Same versions and same device layout: the resumed run is bit for bit the uninterrupted one, for a step depends
     on the state and its own number only.
     """
@@ -114,11 +117,19 @@ def train(
         clock, loss = _Clock(), float("nan")
         pending: list[dict[str, Mean]] = []
         at, best = {}, _Best(loop.best)
+        # The sums of what was trained since the last line of the log, or, at the last step, of that line: with them a
+        # run that was stopped logs and returns what it would have.
+        carried = checkpoints.window() if checkpoints is not None and first else []
+        if carried and first == loop.steps:
+            loss = _means(carried)["loss"]
         due: tuple[int, int, list[dict[str, Mean]]] | None = None
 
         def tell(done: int, tokens: int, metrics: list[dict[str, Mean]]) -> float:
             """Log the mean of the steps up to `done`, of so many tokens each; their loss."""
-            means, timed = _means(metrics), len(metrics) - (done - len(metrics) == first)
+            carried[:] = _sums(carried + metrics)
+            means, timed = _means(carried), len(metrics) - (done - len(metrics) == first)
+            if done < loop.steps:
+                carried.clear()
             speed = clock.lap(timed * tokens)
             if not np.isfinite(means["loss"]):
                 raise FloatingPointError(f"the loss is {means['loss']} at step {done}: try a lower optim.learning_rate")
@@ -130,6 +141,11 @@ def train(
             log.record({"step": done, **rounded, "tokens": done * tokens, **rates}, done)
             return means["loss"]
 
+        if stop_agreed():
+            raise Preempted("stopped by a signal before the first step: run the same command again")
+        if log.lacks_judgement(first, loop.eval_every) and first < loop.steps:  # a signal came within it
+            at[first] = _judge(task, judges, state, mesh, log, first)
+            best.offer(at[first], state)
         for step, batch in _batches(task, first, loop.steps, mesh):
             state, metrics = step_fn(state, batch, key)
             if step == first:
@@ -143,15 +159,20 @@ def train(
                 due, pending = (done, batch["ids"].size, pending), []
             judged = loop.eval_every and done % loop.eval_every == 0 and done < loop.steps
             saved = loop.save_every and (done % loop.save_every == 0 or done == loop.steps)
-            if due and (judged or saved or done == loop.steps):  # no step is under way: nothing would be gained
+            stop = stop_agreed()
+            if due and (judged or saved or stop or done == loop.steps):  # no step is under way: nothing would be gained
                 loss, due = tell(*due), None
             if judged:
-                with clock.paused():
+                with clock.paused(), suppress(Preempted):  # by a signal, once more: what was trained is saved first
                     at[done] = _judge(task, judges, state, mesh, log, done)
                     best.offer(at[done], state)
-            if checkpoints is not None and saved:
+            stop = stop or bool(judged and stop_agreed())
+            if checkpoints is not None and (saved or stop):
                 with clock.paused():
-                    checkpoints.save(state)
+                    checkpoints.save(state, _sums(carried + pending))
+            if stop:
+                kept = "and saved" if checkpoints is not None else "and not saved"
+                raise Preempted(f"stopped by a signal at step {done}, {kept}: run the same command again")
 
         if checkpoints is not None and loop.steps == 0 and checkpoints.latest() is None:
             checkpoints.save(state)
@@ -194,12 +215,16 @@ def _judge(
     return scores
 
 
-def _means(pending: list[dict[str, Mean]]) -> dict[str, float]:
+def _sums(pending: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The totals and counts of some steps in one, added in order: in parts they come to the same bits."""
     host = jax.device_get(pending)
-    return {
-        name: float(sum(m[name].total for m in host) / max(float(sum(m[name].count for m in host)), 1.0))
-        for name in host[0]
-    }
+    names = host[0] if host else {}
+    sums = {name: (sum(float(m[name][0]) for m in host), sum(float(m[name][1]) for m in host)) for name in names}
+    return [sums] if sums else []
+
+
+def _means(pending: list[dict[str, Any]]) -> dict[str, float]:
+    return {name: total / max(count, 1.0) for sums in _sums(pending) for name, (total, count) in sums.items()}
 
 
 class _Best:

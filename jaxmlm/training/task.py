@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxmlm.errors import Preempted
 from jaxmlm.models import Model
 from jaxmlm.parallel import fetch, mine, place
+from jaxmlm.preemption import stop_agreed
 
 Batch = dict[str, Any]
 
@@ -65,6 +67,8 @@ def evaluate(
     predict = predict or jax.jit(judge.predict)
     outputs, weights = [], []
     for batch in judge.batches():
+        if stop_agreed():
+            raise Preempted("stopped by a signal within an evaluation: run the same command again")
         weights.append(batch["weight"])
         outputs.append(predict(model, place(mine(batch, mesh), mesh)))
         if len(outputs) > 2:  # keep the device busy, and only small results on it

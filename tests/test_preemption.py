@@ -1,0 +1,180 @@
+"""A signal at any moment: the step is finished and saved, and the run that goes on ends as the one nobody stopped."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from jaxmlm.data import Data
+from jaxmlm.errors import Preempted
+from jaxmlm.parallel import Mesh, make_mesh
+from jaxmlm.preemption import stop_agreed, stop_asked, stoppable
+from jaxmlm.tasks.run import Run
+from jaxmlm.tools.prepare import prepare
+from jaxmlm.training import Checkpoints, Eval, Loop, Optim, evaluate, train
+from tests.test_training import assert_equal, batch_at, linear_task
+
+STEPS = 6
+LOOP = Loop(STEPS, 8, save_every=4, log_every=4, eval_every=2)
+OPTIM = Optim(learning_rate=0.01)
+
+
+def signalled(number: int = signal.SIGTERM) -> None:
+    """What the system does to this process."""
+    os.kill(os.getpid(), number)
+
+
+def judged(when: int | None = None, number: int = signal.SIGTERM) -> Eval:
+    """An evaluation of three batches; in its `when`-th batch of all a signal comes."""
+    seen = []
+
+    def batches():
+        for i in range(3):
+            seen.append(i)
+            if len(seen) == when:
+                signalled(number)
+            yield batch_at(i)
+
+    return Eval(
+        batches, lambda model, batch: {"x": model(batch["x"]).sum(-1)}, lambda out: {"x": float(out["x"].sum())}
+    )
+
+
+def one_device() -> jax.sharding.Mesh:
+    return make_mesh(Mesh(), jax.devices()[:1])
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    read = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in read]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[Any, Path]:
+    """The run that nobody stops."""
+    folder = tmp_path_factory.mktemp("whole")
+    return train(linear_task(evals={"x": judged()}), OPTIM, LOOP, one_device(), folder), folder
+
+
+def at_step(stop: int, number: int):
+    def at(step: int):
+        if step == stop:  # asked for by the thread that reads ahead
+            signalled(number)
+        return batch_at(step)
+
+    return at
+
+
+@pytest.mark.parametrize(
+    ("task", "reached"),
+    [
+        (lambda: linear_task(at_step(3, signal.SIGTERM), evals={"x": judged()}), range(2, 5)),
+        (lambda: linear_task(at_step(5, signal.SIGINT), evals={"x": judged()}), range(4, 7)),
+        (lambda: linear_task(evals={"x": judged(2)}), [2]),  # within the evaluation of step 2
+        (lambda: linear_task(evals={"x": judged(5)}), [4]),  # of step 4, where a checkpoint is due too
+        (lambda: linear_task(evals={"x": judged(9)}), [6]),  # the last one
+    ],
+)
+def test_a_stopped_run_goes_on_to_the_same_end(task, reached, whole, tmp_path):
+    with pytest.raises(Preempted, match="stopped by a signal"):
+        train(task(), OPTIM, LOOP, one_device(), tmp_path)
+    saved = [int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()]
+    assert max(saved) in reached
+    done = train(linear_task(evals={"x": judged()}), OPTIM, LOOP, one_device(), tmp_path)
+    assert_equal(done.state, whole[0].state)
+    assert (done.loss, done.evals) == (whole[0].loss, whole[0].evals)
+    assert lines(tmp_path) == lines(whole[1])
+
+
+def test_nothing_is_trained_after_a_signal_that_came_before(tmp_path):
+    with stoppable():
+        signalled()
+        with pytest.raises(Preempted, match="before the first step"):
+            train(linear_task(), OPTIM, LOOP, one_device(), tmp_path)
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+def test_a_run_without_checkpoints_says_that_it_saved_nothing():
+    with pytest.raises(Preempted, match="and not saved"):
+        train(linear_task(at_step(2, signal.SIGTERM)), OPTIM, LOOP, one_device())
+
+
+def test_an_evaluation_alone_stops():
+    with stoppable(), jax.set_mesh(one_device()), pytest.raises(Preempted, match="within an evaluation"):
+        evaluate(judged(2), linear_task().init(jax.random.key(0)), one_device())
+
+
+def test_handlers_are_put_back_and_are_not_ours_to_take_in_threads():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with stoppable():
+        with stoppable():
+            signalled(signal.SIGINT)
+        assert stop_asked() and stop_agreed()
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL  # a second signal ends the process at once
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    with stoppable():
+        assert not stop_agreed()
+
+    def elsewhere():
+        with stoppable():
+            assert signal.getsignal(signal.SIGINT) == before[0]
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+
+
+def test_preparing_text_stops_and_goes_on(tmp_path, monkeypatch):
+    from jaxmlm.samples import world
+
+    documents, times = world.documents, []
+
+    def signals_once(seed: int, count: int):
+        for i, document in enumerate(documents(seed, count)):
+            if i == 700 and not times:
+                times.append(i)
+                signalled()
+            yield document
+
+    monkeypatch.setattr(world, "documents", signals_once)
+    run = Run(workdir=str(tmp_path / "run"), data=Data(text="sample:1500", vocab=300, length=16))
+    with pytest.raises(Preempted, match="while it prepared the text"):
+        prepare(run)
+    assert not list(tmp_path.rglob("manifest.json"))
+    whole = prepare(dataclasses.replace(run, workdir=str(tmp_path / "whole")))
+    assert {**prepare(run), "store": ""} == {**whole, "store": ""}
+
+
+SECOND = """
+import os, signal, sys, time
+from jaxmlm.preemption import stoppable
+with stoppable():
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("asked", flush=True)
+    os.kill(os.getpid(), signal.{second})
+    print("still here", flush=True)
+"""
+
+
+@pytest.mark.parametrize("second", ["SIGTERM", "SIGINT"])
+def test_a_second_signal_stops_at_once(second):
+    done = subprocess.run([sys.executable, "-c", SECOND.format(second=second)], capture_output=True, text=True)
+    assert done.stdout == "asked\n" and "a second signal stops at once" in done.stderr
+    assert done.returncode == -getattr(signal, second)
+
+
+def test_a_checkpoint_keeps_the_window_of_the_log(tmp_path):
+    mesh = one_device()
+    state = train(linear_task(), OPTIM, Loop(1, 8, save_every=0), mesh).state
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state, [{"loss": (0.1 + 0.2, 3.0)}])
+    checkpoints.close()
+    assert Checkpoints(tmp_path).window() == [{"loss": [0.1 + 0.2, 3.0]}]
