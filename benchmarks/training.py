@@ -1,0 +1,154 @@
+"""A training step beside PyTorch: python benchmarks/training.py [base mini]            # needs the extra `parity`
+
+float32, dropout 0.1, masking rate 0.40, AdamW, on random token ids. The steps of both take turns in one process, so
+both see the same machine. The peer is the RobertaPreLayerNorm of transformers, its own best attention, compiled where
+torch.compile finds a compiler: with logits at the masked positions only, as ours, and as users run it, `labels=` and
+logits everywhere. `--what` measures single parts of our step instead.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmlm.masking import Masked, Masking, Tokens, Vocab, mask_rows
+from jaxmlm.models import Encoder, MaskedLM, preset
+from jaxmlm.parallel import make_mesh, spec
+from jaxmlm.tasks.mlm import predictions
+from jaxmlm.training import Mean, Optim, Task
+from jaxmlm.training.step import init_state, make_step
+
+SIZES = {"base": (30_522, 8, 128), "mini": (8192, 32, 128)}
+"""Vocabulary, rows and their length."""
+RATE = 0.40
+
+
+def main() -> None:
+    """Print one JSON object a line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sizes", nargs="*", default=list(SIZES))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--no-compile", action="store_true", help="the peer without torch.compile")
+    parser.add_argument("--alone", action="store_true", help="without the peer")
+    parser.add_argument("--dropout", type=float, default=0.1)
+    asked = parser.parse_args()
+    for size in asked.sizes:
+        steps = {"jaxmlm": ours(size, asked.dropout)}
+        if not asked.alone:
+            steps["peer"] = theirs(size, asked.dropout, not asked.no_compile, at_masked=True)
+            steps["peer as users run it"] = theirs(size, asked.dropout, not asked.no_compile, at_masked=False)
+        print(json.dumps({size: in_turns(steps, asked.rounds, int(np.prod(SIZES[size][1:])))}), flush=True)
+
+
+def in_turns(steps: dict[str, Callable[[], None]], rounds: int, tokens: int) -> dict[str, Any]:
+    """Median tokens/s of each, and the median over the rounds of how often our step fits into theirs."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step()
+        step()
+    for _ in range(rounds):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - started)
+    found: dict[str, Any] = {}
+    for name, times in seconds.items():
+        found[name] = {
+            "seconds": round(statistics.median(times), 3),
+            "tokens/s": round(tokens / statistics.median(times)),
+        }
+        if name != "jaxmlm":
+            pairs = [theirs / ours for ours, theirs in zip(seconds["jaxmlm"], times, strict=True)]
+            found[name]["ratio"] = round(statistics.median(pairs), 3)
+    return found
+
+
+def ours(size: str, dropout: float) -> Callable[[], None]:
+    """A step of the real `make_step`; ids are new each time."""
+    vocab, rows, length = SIZES[size]
+    config = preset(size, dropout=dropout, attention_dropout=dropout)
+    words = Vocab(vocab, 4, 0, np.arange(5, vocab, dtype=np.int32))
+    mesh = make_mesh(devices=jax.devices()[:1])
+
+    def prepare(batch: Any, key: jax.Array, step: jax.Array) -> Any:
+        def local(key: Any, ids: Any, example: Any, step: Any) -> Masked:
+            tokens = Tokens(ids, ids > 4, jnp.ones(ids.shape, jnp.uint8))
+            return mask_rows(Masking(RATE), key, example, tokens, words, step)
+
+        row: Any = spec("batch", None)
+        apart: Any = jax.sharding.auto_axes(local, out_sharding=Masked(row, row, row, row))
+        return apart(key, batch["ids"], batch["example"], step)._asdict()
+
+    def loss(model: Any, batch: Any, key: jax.Array, step: jax.Array) -> tuple[Mean, dict[str, Mean]]:
+        nats, right = predictions(model, Masked(**batch), None, key)
+        count = batch["weights"].sum()
+        return Mean(nats.sum(), count), {"accuracy": Mean(right.sum(), count)}
+
+    init = jax.jit(lambda key: MaskedLM(Encoder(config, vocab, key), key))
+    rng = np.random.default_rng(0)
+    with jax.set_mesh(mesh):
+        task = Task(init, loss, lambda step: {}, {}, 1, prepare)
+        optimizer = Optim(1e-4).transformation(1000)
+        step, key = make_step(task, optimizer), jax.random.key(0)
+        held = [init_state(task, optimizer, key)]
+
+    def run() -> None:
+        ids = rng.integers(5, vocab, (rows, length)).astype(np.int32)
+        with jax.set_mesh(mesh):
+            held[0], metrics = step(held[0], {"ids": ids, "example": np.arange(rows, dtype=np.int32)}, key)
+            jax.block_until_ready((held[0], metrics))
+
+    return run
+
+
+def theirs(size: str, dropout: float, compiled: bool, at_masked: bool) -> Callable[[], None]:
+    """A step of PyTorch: forward, backward, AdamW."""
+    import torch
+    import transformers
+
+    vocab, rows, length = SIZES[size]
+    ours = preset(size)
+    config = transformers.RobertaPreLayerNormConfig(
+        vocab_size=vocab, hidden_size=ours.width, num_hidden_layers=ours.layers, num_attention_heads=ours.heads,
+        intermediate_size=4 * ours.width, max_position_embeddings=514, hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout, pad_token_id=1,
+    )  # fmt: skip
+    model = transformers.RobertaPreLayerNormForMaskedLM(config).train()
+    decayed = [p for name, p in model.named_parameters() if p.ndim > 1]
+    rest = [p for name, p in model.named_parameters() if p.ndim == 1]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.98), eps=1e-6, fused=True)
+    masked = round(RATE * (length - 2))
+    every = torch.arange(rows)[:, None]
+
+    def loss(ids: Any, at: Any, targets: Any) -> Any:
+        if at_masked:
+            hidden = model.roberta_prelayernorm(ids)[0]
+            logits = model.lm_head(hidden[every, at])
+            return torch.nn.functional.cross_entropy(logits.view(-1, vocab), targets.reshape(-1))
+        labels = torch.full_like(ids, -100).scatter(1, at, targets)
+        return model(ids, labels=labels).loss
+
+    called = torch.compile(loss) if compiled else loss
+    rng = np.random.default_rng(0)
+
+    def run() -> None:
+        ids = torch.from_numpy(rng.integers(5, vocab, (rows, length)))
+        at = torch.argsort(torch.rand(rows, length), dim=1)[:, :masked]
+        targets = torch.gather(ids, 1, at)
+        ids = ids.scatter(1, at, 4)
+        optimizer.zero_grad()
+        called(ids, at, targets).backward()
+        optimizer.step()
+
+    return run
+
+
+if __name__ == "__main__":
+    main()
