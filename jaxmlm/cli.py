@@ -107,6 +107,8 @@ def _dispatch(words: list[str]) -> dict | None:
             raise InputError(f"`jaxmlm prepare --inspect` takes the folder of one token store, got {len(flags) - 1}")
         return _function("jaxmlm.tools.inspect:inspect")(flags[1])
     target = verb.takes.split()[0]
+    if target.startswith("["):
+        return verb.run(Call(name, "", flags, dry_run))
     if not flags or flags[0].startswith("-"):
         got = f"got {flags[0]!r} first" if flags else "got nothing"
         raise InputError(f"`jaxmlm {name}` needs a {target}, {got}; write: jaxmlm {name} {verb.takes}")
@@ -198,6 +200,12 @@ def _import(call: Call) -> dict:
     return _function("jaxmlm.api:check_import")(call.target, *call.flags)
 
 
+def _doctor(call: Call) -> dict:
+    from jaxmlm.config import from_flags
+
+    return _function("jaxmlm.tools.doctor:doctor")(from_flags(_function("jaxmlm.tools.doctor:Doctor"), call.flags))
+
+
 VERBS = {
     "study": Verb("CONFIG [--dry-run]", "the main job: a grid of maskings, one report", _study),
     "prepare": Verb("CONFIG (or --inspect STORE)", "text to tokenizer to token shards; what is in one", _prepare),
@@ -212,6 +220,7 @@ VERBS = {
     "show": Verb("CONFIG [--rates 0.15 0.4]", "sentences as each masking leaves them, in colour", _show),
     "plan": Verb("CONFIG --topology v5e:4x4", "compile it for TPUs that are not there: fits? how fast? price?", _plan),
     "bench": Verb("CONFIG [--peer transformers]", "tokens/s, MFU and where the time of a step goes", _bench),
+    "doctor": Verb("[--workdir FOLDER]", "what this machine is, what would stop a run; 1 if something would", _doctor),
     "report": Verb("WORKDIR", "draw a study's report again", _report),
 }
 ON_MANY_HOSTS = ("study", "prepare", "pretrain", "finetune", "evaluate")
@@ -288,6 +297,7 @@ Exit codes: 0 done, 1 failed, 2 wrong input, 75 preempted (run it again)."""
 def _usage_of(name: str, verb: Verb) -> str:
     target = verb.takes.split()[0]
     about = {
+        "[--workdir": "It looks at versions, devices, other hosts, the disk and, with --bucket gs://NAME, a bucket.",
         "CONFIG": "CONFIG is a Python file whose config() returns a Run or a Study (configs/quickstart.py).\n"
         f"Every value in it is an option: `jaxmlm {name} CONFIG --help` lists them with what they are now.",
         "CHECKPOINT": "CHECKPOINT is the folder of a run (its newest step) or of the transformers format."

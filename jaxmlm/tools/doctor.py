@@ -1,0 +1,214 @@
+"""`jaxmlm doctor`: what this machine is, what would stop a run here, and what to do about it."""
+
+import fcntl
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from jaxmlm.errors import InputError
+from jaxmlm.parallel import hosts
+from jaxmlm.parallel.hosts import Hosts
+from jaxmlm.tools.hardware import GIB, chip_of
+
+TESTED = ({"python": "3.11", "jax": "0.10.2", "flax": "0.12.8"}, {"python": "3.13", "jax": "0.12", "flax": "0.12.12"})
+"""Versions that the tests run on."""
+LOCK = Path(tempfile.gettempdir()) / "libtpu_lockfile"
+"""libtpu holds it while a process uses the TPU."""
+
+
+@dataclass(frozen=True)
+class Doctor(Hosts):
+    """What to look at beside the machine."""
+
+    workdir: str = "runs"
+    """The folder where runs are to be written."""
+    bucket: str | None = None
+    """A bucket to look into: gs://NAME."""
+    wait: float = 30.0
+    """Seconds to wait for the other hosts."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `stop`: a run would fail here; `note`: it would go, and you may want to know."""
+
+    level: Literal["ok", "note", "stop"]
+    what: str
+    found: str
+    do: str = ""
+
+    def __str__(self) -> str:
+        mark = {"ok": "ok  ", "note": "note", "stop": "STOP"}[self.level]
+        return f"{mark}  {self.what:9} {self.found}" + (f": {self.do}" if self.do else "")
+
+
+def doctor(options: Doctor = Doctor()) -> dict[str, Any]:  # noqa: B008
+    """Look at everything and print it; {"ok", "findings"}, of which `ok` is false if something would stop a run."""
+    findings = list(look(options))
+    if hosts.speaks():
+        for finding in findings:
+            print(finding)
+    return {"ok": all(one.level != "stop" for one in findings), "findings": [asdict(one) for one in findings]}
+
+
+def look(options: Doctor) -> Iterator[Finding]:
+    """The findings, those first that need no device: a TPU whose other hosts are missing would hang."""
+    yield versions(hosts.versions())
+    yield from lock(LOCK)
+    joined = True
+    try:
+        hosts.start(Hosts(options.coordinator, options.processes, options.process, None, options.wait))
+    except InputError as error:
+        joined = False
+        yield Finding("stop", "hosts", str(error))
+    if joined:
+        yield from devices(options.require, accelerator())
+    yield from disk(options.workdir)
+    if options.bucket is not None:
+        yield bucket(options.bucket)
+
+
+def versions(have: dict[str, str]) -> Finding:
+    """Are these versions a pair that is tested, or one that cannot work?"""
+    said = ", ".join(
+        f"{name} {have.get(name, 'missing')}" for name in ("python", "jax", "flax", "libtpu") if name in have
+    )
+    jax_, flax = _numbers(have["jax"]), _numbers(have["flax"])
+    if jax_ >= (0, 11) and flax < (0, 12, 10):
+        return Finding(
+            "stop", "versions", said, f"flax before 0.12.10 does not go with jax {have['jax']}: pip install -U flax"
+        )
+    for pair in TESTED:
+        if have["python"] == pair["python"] and all(_same(have[name], pair[name]) for name in ("jax", "flax")):
+            return Finding("ok", "versions", said)
+    pairs = " or ".join(f"Python {p['python']} with jax {p['jax']} and flax {p['flax']}" for p in TESTED)
+    return Finding("note", "versions", said, f"tested are {pairs}")
+
+
+def lock(path: Path) -> Iterator[Finding]:
+    """Does another process hold the TPU?"""
+    if not path.exists():
+        return
+    try:
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_UN)
+    except BlockingIOError:
+        yield Finding("stop", "TPU lock", f"another process holds {path}", f"end it (sudo lsof -t {path} names it)")
+    except PermissionError:
+        yield Finding("stop", "TPU lock", f"{path} belongs to another user", f"sudo rm {path} when no job is running")
+    else:
+        if accelerator():
+            yield Finding("ok", "TPU lock", f"{path} is there and free")
+
+
+def accelerator() -> str | None:
+    """What the system has by its device files, whether or not JAX can use it."""
+    if any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*")):
+        return "tpu"
+    return "gpu" if any(Path("/dev").glob("nvidia[0-9]*")) else None
+
+
+def devices(require: str | None, there: str | None) -> Iterator[Finding]:
+    """What JAX sees, and why it is not what is there."""
+    try:
+        found = jax.devices()
+    except RuntimeError as error:
+        why = " ".join(str(error).split())[:200]
+        yield Finding("stop", "devices", f"JAX starts no backend: {why}", _cure(require or there))
+        return
+    platform = jax.default_backend()
+    kind = found[0].device_kind
+    counted = f"{len(found)} x {kind} ({platform})" + (f" on {n} hosts" if (n := jax.process_count()) > 1 else "")
+    wanted = require or there
+    if wanted is not None and platform != wanted:
+        where = "--require asks for one" if require else "this machine has one"
+        yield Finding("stop", "devices", f"JAX sees {counted} and no {wanted}, but {where}", _cure(wanted))
+    elif platform == "cpu":
+        yield Finding(
+            "note", "devices", counted, "no accelerator: small configurations only (configs/quickstart_run.py)"
+        )
+    else:
+        yield Finding("ok", "devices", counted)
+    chip = chip_of(kind)
+    if chip is not None:
+        yield Finding("ok", "peak", f"{chip.flops / 1e12:.0f} TFLOP/s, {chip.memory / GIB:.1f} GiB for each device")
+    elif platform != "cpu":
+        yield Finding("note", "peak", f"unknown for {kind}", "jaxmlm bench cannot tell its MFU")
+    used = {d.id: stats.get("bytes_in_use", 0) / stats["bytes_limit"] for d in jax.local_devices()
+            if (stats := d.memory_stats()) and stats.get("bytes_limit")}  # fmt: skip
+    if any(share > 0.1 for share in used.values()):
+        most = max(used, key=lambda i: used[i])
+        yield Finding(
+            "note", "memory", f"device {most} is {used[most]:.0%} full before anything runs", "end what uses it"
+        )
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
+    yield Finding("ok" if pages >= 4 else "note", "memory", f"{pages:.0f} GiB of this host, {os.cpu_count()} cores")
+
+
+def _cure(wanted: str | None) -> str:
+    if os.environ.get("JAX_PLATFORMS") and wanted not in os.environ["JAX_PLATFORMS"].split(","):
+        return f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']} hides it: unset JAX_PLATFORMS"
+    if wanted == "tpu" and importlib.util.find_spec("libtpu") is None:
+        return "libtpu is not installed: pip install 'jaxmlm[tpu]'"
+    if wanted == "gpu" and not any("cuda" in (d.metadata["Name"] or "") for d in importlib.metadata.distributions()):
+        return "JAX is there without CUDA: pip install 'jaxmlm[cuda]'"
+    return "end other jobs on it, start the same command on all hosts; JAX_PLATFORMS=tpu or cuda tells why"
+
+
+def disk(workdir: str) -> Iterator[Finding]:
+    """Can runs be written there?"""
+    if "://" in workdir:
+        bucket_ = workdir.split("://")[1].split("/")[0]
+        yield Finding("stop", "disk", f"--workdir {workdir} is no folder", f"mount it: gcsfuse {bucket_} FOLDER")
+        return
+    folder = Path(workdir).expanduser().absolute()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        yield Finding("stop", "disk", f"{there} cannot be written to", "name another --workdir")
+        return
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"jaxmlm")
+    except OSError as error:
+        yield Finding("stop", "disk", f"{there}: {error.strerror}", "free some space or name another --workdir")
+        return
+    free = shutil.disk_usage(there).free / GIB
+    level = "stop" if free < 0.5 else "note" if free < 10 else "ok"
+    advice = "" if level == "ok" else "a base-size checkpoint takes 1.3 GiB and two are kept"
+    yield Finding(level, "disk", f"{free:.1f} GiB free in {there}", advice)
+
+
+def bucket(name: str) -> Finding:
+    """Can this machine list the bucket?"""
+    if not name.startswith("gs://"):
+        return Finding("stop", "bucket", f"{name} is not gs://NAME", "write gs:// before it")
+    if importlib.util.find_spec("gcsfs") is None:
+        return Finding("stop", "bucket", "gcsfs is not installed", "pip install 'jaxmlm[gcp]'")
+    import gcsfs  # type: ignore[import-not-found]
+
+    try:
+        gcsfs.GCSFileSystem(timeout=20, retries=1).ls(name.removeprefix("gs://"))
+    except Exception as error:  # of gcsfs, google-auth and aiohttp
+        why = " ".join(f"{type(error).__name__} {error}".split())[:160]
+        return Finding(
+            "stop", "bucket", f"{name} cannot be listed ({why})", "give this account roles/storage.objectAdmin on it"
+        )
+    return Finding("ok", "bucket", f"{name} can be listed")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdecimal())
+
+
+def _same(version: str, tested: str) -> bool:
+    wanted = _numbers(tested)
+    return _numbers(version)[: len(wanted)] == wanted

@@ -1,0 +1,87 @@
+"""What the doctor says of this machine, and of machines that are ill in known ways."""
+
+import fcntl
+import json
+from pathlib import Path
+
+import pytest
+
+from jaxmlm import cli
+from jaxmlm.tools import doctor
+from jaxmlm.tools.doctor import Doctor, Finding, look
+
+
+def test_this_machine_is_well(tmp_path, capsys):
+    assert cli.main(["doctor", "--workdir", str(tmp_path), "--json"]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    found = {one["what"]: one for one in json.loads(last)["findings"]}
+    assert found["versions"]["level"] in ("ok", "note") and "jax" in found["versions"]["found"]
+    assert found["devices"]["found"].endswith("cpu (cpu)") and found["devices"]["level"] == "note"
+    assert str(tmp_path) in found["disk"]["found"] and len(lines) == len(json.loads(last)["findings"])
+
+
+def test_what_would_stop_a_run_exits_1(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert cli.main(["doctor", "--workdir", str(tmp_path / "file" / "x")]) == 1
+    assert "STOP  disk" in capsys.readouterr().out
+    assert cli.main(["doctor", "--workdir", str(tmp_path), "--require", "tpu"]) == 1
+    said = capsys.readouterr().out
+    assert "STOP  devices" in said and "no tpu, but --require asks for one" in said
+
+
+def test_a_wrong_option_is_one_line(capsys):
+    assert cli.main(["doctor", "--workdri", "x"]) == 2
+    assert capsys.readouterr().err == "jaxmlm: unknown option --workdri; did you mean --workdir?\n"
+
+
+@pytest.mark.parametrize(
+    ("have", "level", "part"),
+    [
+        ({"python": "3.11", "jax": "0.10.2", "flax": "0.12.8"}, "ok", ""),
+        ({"python": "3.13", "jax": "0.12.0.1", "flax": "0.12.12"}, "ok", ""),
+        ({"python": "3.12", "jax": "0.10.2", "flax": "0.12.8"}, "note", "tested are Python 3.11"),
+        ({"python": "3.13", "jax": "0.12.0", "flax": "0.12.8"}, "stop", "does not go with jax 0.12.0"),
+    ],
+)
+def test_versions_are_held_against_the_tested_pairs(have, level, part):
+    finding = doctor.versions(have)
+    assert finding.level == level and part in finding.do
+
+
+def test_a_lock_that_another_process_holds_is_found(tmp_path):
+    path = tmp_path / "lock"
+    assert list(doctor.lock(path)) == []
+    path.touch()
+    with open(path) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        (finding,) = doctor.lock(path)
+    assert finding.level == "stop" and "another process holds" in finding.found and "end it" in finding.do
+    assert [one.level for one in doctor.lock(path)] in ([], ["ok"])
+
+
+@pytest.mark.parametrize(("there", "part"), [("tpu", "and no tpu, but this machine has one"), ("gpu", "and no gpu")])
+def test_a_fall_back_to_the_cpu_is_found(there, part, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    finding = next(doctor.devices(None, there))
+    assert finding.level == "stop" and part in finding.found and "unset JAX_PLATFORMS" in finding.do
+
+
+def test_a_missing_host_is_a_finding_and_no_device_is_touched(tmp_path):
+    options = Doctor(coordinator="localhost:1", processes=2, process=1, wait=0.1, workdir=str(tmp_path))
+    found = list(look(options))
+    assert [one.what for one in found if one.level == "stop"] == ["hosts"]
+    assert "does not answer" in next(one for one in found if one.what == "hosts").found
+    assert "devices" not in [one.what for one in found]
+
+
+def test_a_bucket_is_to_be_mounted_and_needs_its_library():
+    (finding,) = doctor.disk("gs://mine/runs")
+    assert finding == Finding("stop", "disk", "--workdir gs://mine/runs is no folder", "mount it: gcsfuse mine FOLDER")
+    assert doctor.bucket("mine").do == "write gs:// before it"
+
+
+def test_a_full_disk_is_found(monkeypatch, tmp_path):
+    usage = doctor.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
+    (finding,) = doctor.disk(str(Path(tmp_path) / "new"))
+    assert finding.level == "stop" and "0.0 GiB free" in finding.found
