@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import tarfile
 
+import numpy as np
 import pytest
 
+from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.tasks import squad, squad_files
 
@@ -161,3 +164,42 @@ def test_the_official_file_is_known_by_its_bytes(folder, monkeypatch):
     assert not squad.read(file).official and len(squad_files.OFFICIAL) == 4
     monkeypatch.setitem(squad_files.OFFICIAL, hashlib.sha256(file.read_bytes()).hexdigest(), file.name)
     assert squad.read(file).official
+
+
+@pytest.fixture(scope="module")
+def real(real_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("squad")
+    with tarfile.open(real_data / "squad" / "squad.tar.xz") as packed:
+        for member in packed:
+            if member.name.rsplit("/", 1)[-1] in ("dev-v1.1.json", "dev-v2.0.json"):
+                member.name = member.name.rsplit("/", 1)[-1]
+                packed.extract(member, folder, filter="data")
+    return folder
+
+
+@pytest.mark.parametrize(("name", "questions", "silent"), [("squad", 10_570, 0), ("squad2", 11_873, 5_945)])
+def test_real_answers_are_recovered_by_their_characters(real, name, questions, silent):
+    """The tokens of every answer hold it whole, and little more; only answers longer than the overlap can be lost."""
+    version = squad.TASKS[name]
+    data = squad.read(real / version.dev, version.unanswerable)
+    assert len(data.questions) == questions and sum(not q.answers for q in data.questions) == silent
+    tokenizer = Tokenizer.train(data.paragraphs[:200], 2000)
+    w = squad.windows(data, tokenizer, 192, 96)
+    texts, first = {}, w.first()
+    for i in np.flatnonzero(w.start).tolist():
+        q = data.questions[w.question[i]]
+        (begin, _), (_, end) = w.offsets[q.paragraph][w.begin[i] - first[i] + np.array([w.start[i], w.end[i]])]
+        text, start = q.answers[0]
+        assert begin <= start and start + len(text) <= end, q.id
+        texts[q.id] = data.paragraphs[q.paragraph][begin:end]
+        assert len(texts[q.id]) <= len(text) + 2 * max(map(len, tokenizer.surfaces))
+    answered = [q for q in data.questions if q.answers]
+    assert len(answered) - len(texts) >= w.lost and len(texts) > 0.99 * len(answered)
+    said = {q.id: texts.get(q.id, "") for q in data.questions}
+    scores = squad.evaluate(data, said)
+    assert scores["f1"] > 96  # a piece may reach over the end of an answer
+    scores = squad.evaluate(data, {q.id: q.answers[-1][0] if q.answers else "" for q in data.questions})
+    # A few answers are nothing but an article, which the official scripts count as none.
+    assert min(scores["exact" if silent else "exact_match"], scores["f1"]) > 99.99
+    if silent:
+        assert squad.evaluate(data, dict.fromkeys(said, ""))["exact"] == 100 * silent / questions

@@ -96,7 +96,7 @@ def task(
     train_squad, dev_squad = (read(file, version.unanswerable) for file in (train_file, dev_file))
     train = windows(_first(train_squad, limit), tokenizer, length, stride)
     dev = windows(dev_squad, tokenizer, length, stride)
-    edges = sorted({-(-length // 2), -(-length * 3 // 4), length})
+    edges = sorted({-(-length * eighths // 8) for eighths in (3, 4, 5, 6, 8)})
     train_buckets, dev_buckets = (Buckets(w.first() + w.count + 1, batch, edges, seed) for w in (train, dev))
 
     def batch_at(step: int) -> Batch:

@@ -1,0 +1,198 @@
+"""SQuAD beside transformers: python benchmarks/squad.py --squad FOLDER            # needs the extra `parity`
+
+Features: all of dev-v1.1.json, from the file to padded arrays with labels, against a fast tokenizer of transformers
+called as its example run_qa.py does (paddings, overflowing tokens, offsets), without the overhead of `datasets`.
+Prediction: a 4 x 256 encoder with random weights on the same windows, rounds taken in turns. Ours is timed from the
+windows to the scores; PyTorch from the windows to the logits only, padded to the window's length as run_qa.py pads, and
+to each batch's longest row.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import numpy as np
+
+from jaxmlm.data.buckets import pad
+from jaxmlm.data.hf_tokenizer import export_tokenizer
+from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.models import Encoder, EncoderConfig, SpanPredictor
+from jaxmlm.parallel import make_mesh
+from jaxmlm.tasks import squad
+from jaxmlm.training import evaluate
+
+VOCAB, LAYERS, WIDTH, HEADS = 8192, 4, 256, 4
+
+
+def main() -> None:
+    """Print one JSON object a line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--squad", required=True, help="folder with dev-v1.1.json")
+    parser.add_argument("--length", type=int, default=384)
+    parser.add_argument("--stride", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--questions", type=int, default=400, help="of them, evenly taken, the windows are predicted")
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    dev = Path(asked.squad) / "dev-v1.1.json"
+    tokenizer = Tokenizer.train(squad.read(dev).paragraphs, VOCAB)
+    print(json.dumps({"features": features(dev, tokenizer, asked)}), flush=True)
+    print(json.dumps({"prediction": prediction(dev, tokenizer, asked)}))
+
+
+def features(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> dict[str, float]:
+    """Seconds of both from the file to the features, medians over rounds, and how often ours fits into theirs."""
+    import transformers
+
+    with tempfile.TemporaryDirectory() as folder:
+        export_tokenizer(tokenizer, folder, asked.length)
+        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    seconds: dict[str, list[float]] = {"jaxmlm": [], "transformers": []}
+    windows = {}
+    for _ in range(asked.rounds):
+        started = time.perf_counter()
+        windows["jaxmlm"] = _ours(dev, tokenizer, asked)
+        seconds["jaxmlm"].append(time.perf_counter() - started)
+        started = time.perf_counter()
+        windows["transformers"] = _run_qa(dev, theirs, asked)
+        seconds["transformers"].append(time.perf_counter() - started)
+    return {**_compared(seconds), **{f"windows of {name}": number for name, number in windows.items()}}
+
+
+def _ours(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> int:
+    """Every window with its labels, by thousands of windows padded to the full length; their number."""
+    w = squad.windows(squad.read(dev), tokenizer, asked.length, asked.stride)
+    for first in range(0, len(w.begin), 1000):
+        part = range(first, min(first + 1000, len(w.begin)))
+        ids = pad([w.row(i, tokenizer.cls_id, tokenizer.sep_id) for i in part], asked.length, tokenizer.pad_id)
+        assert ids.shape == (len(part), asked.length)
+    return len(w.begin)
+
+
+def _run_qa(dev: Path, tokenizer: Any, asked: argparse.Namespace) -> int:
+    """Training features as run_qa.py makes them, by thousands of questions; the number of windows."""
+    examples = [
+        (paragraph["context"], qa["question"], qa["answers"][0])
+        for article in json.loads(dev.read_text())["data"]
+        for paragraph in article["paragraphs"]
+        for qa in paragraph["qas"]
+    ]
+    number = 0
+    for first in range(0, len(examples), 1000):
+        part = examples[first : first + 1000]
+        made = tokenizer(
+            [question.lstrip() for _, question, _ in part],
+            [context for context, _, _ in part],
+            truncation="only_second",
+            max_length=asked.length,
+            stride=asked.stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            padding="max_length",
+        )
+        starts, ends = [], []
+        for i, offsets in enumerate(made["offset_mapping"]):
+            ids, sides = made["input_ids"][i], made.sequence_ids(i)
+            cls, answer = ids.index(tokenizer.cls_token_id), part[made["overflow_to_sample_mapping"][i]][2]
+            begin, end = answer["answer_start"], answer["answer_start"] + len(answer["text"])
+            low, high = sides.index(1), len(ids) - 1
+            while sides[high] != 1:
+                high -= 1
+            if not (offsets[low][0] <= begin and offsets[high][1] >= end):
+                low = high = cls
+            else:
+                while low < len(offsets) and offsets[low][0] <= begin:
+                    low += 1
+                while offsets[high][1] >= end:
+                    high -= 1
+                low, high = low - 1, high + 1
+            starts.append(low)
+            ends.append(high)
+        number += len(starts)
+    return number
+
+
+def prediction(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> dict[str, float]:
+    """Windows a second of both, medians over rounds, and how much faster ours is."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    config = transformers.RobertaConfig(
+        vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+        intermediate_size=4 * WIDTH, max_position_embeddings=asked.length + 2, pad_token_id=tokenizer.pad_id,
+    )  # fmt: skip
+    theirs = transformers.RobertaForQuestionAnswering(config).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        few = _every(dev, asked.questions, Path(folder))
+        task = squad.task((few, few), tokenizer, lambda key: None, **_sizes(asked))
+        w = squad.windows(squad.read(few), tokenizer, asked.length, asked.stride)
+    rows = [w.row(i, tokenizer.cls_id, tokenizer.sep_id) for i in range(len(w.begin))]
+
+    def torch_all(to_longest: bool) -> None:
+        for first in range(0, len(rows), asked.batch):
+            part = rows[first : first + asked.batch]
+            longest = max(map(len, part)) if to_longest else asked.length
+            ids = np.full((len(part), longest), tokenizer.pad_id)
+            for row, tokens in zip(ids, part, strict=True):
+                row[: len(tokens)] = tokens
+            batch = torch.tensor(ids)
+            with torch.inference_mode():
+                theirs(input_ids=batch, attention_mask=(batch != tokenizer.pad_id).long())
+
+    seconds: dict[str, list[float]] = {"jaxmlm": [], "transformers": [], "transformers, to the longest": []}
+    mesh = make_mesh(devices=jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        encoder = Encoder(EncoderConfig(LAYERS, WIDTH, HEADS, most_positions=asked.length), VOCAB, jax.random.key(0))
+        model, judge = SpanPredictor(encoder, jax.random.key(1)), task.evals["dev"]
+        predict = jax.jit(judge.predict)
+        evaluate(judge, model, mesh, predict)  # compiles
+        compiled = cast(Any, predict)._cache_size()
+        for _ in range(asked.rounds):
+            for name, run in (
+                ("jaxmlm", lambda: evaluate(judge, model, mesh, predict)),
+                ("transformers", lambda: torch_all(False)),
+                ("transformers, to the longest", lambda: torch_all(True)),
+            ):
+                started = time.perf_counter()
+                run()
+                seconds[name].append(time.perf_counter() - started)
+    assert cast(Any, predict)._cache_size() == compiled
+    return {"windows": len(rows), "programs": compiled, **_compared(seconds)}
+
+
+def _sizes(asked: argparse.Namespace) -> dict[str, int]:
+    return {"batch": asked.batch, "length": asked.length, "stride": asked.stride, "seed": 0}
+
+
+def _every(dev: Path, number: int, folder: Path) -> Path:
+    """A file with so many of the questions, evenly taken."""
+    content = json.loads(dev.read_text())
+    paragraphs = [paragraph for article in content["data"] for paragraph in article["paragraphs"]]
+    step = max(1, sum(len(paragraph["qas"]) for paragraph in paragraphs) // number)
+    count = 0
+    for paragraph in paragraphs:
+        kept = [qa for i, qa in enumerate(paragraph["qas"], count) if i % step == 0]
+        count, paragraph["qas"] = count + len(paragraph["qas"]), kept
+    path = folder / "few.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def _compared(seconds: dict[str, list[float]]) -> dict[str, float]:
+    """Medians, and the median over rounds of each peer's time over ours."""
+    out = {f"{name} s": round(statistics.median(times), 2) for name, times in seconds.items()}
+    for name in list(seconds)[1:]:
+        pairs = [b / a for a, b in zip(seconds["jaxmlm"], seconds[name], strict=True)]
+        out[f"{name} / jaxmlm"] = round(statistics.median(pairs), 2)
+    return out
+
+
+if __name__ == "__main__":
+    main()
