@@ -17,7 +17,7 @@ from jaxmlm.studies import Finetune, finetune
 from jaxmlm.studies.finetune import folder_of, sets_of, settings
 from jaxmlm.studies.recipes import RECIPES, from_words, recipe
 from jaxmlm.studies.tuned import compare, paired_bootstrap, say, summarise
-from jaxmlm.tasks import glue
+from jaxmlm.tasks import glue, squad
 from jaxmlm.tasks.run import Run, pretrain, read_rows
 from jaxmlm.training import Loop
 
@@ -230,3 +230,41 @@ def test_a_folder_of_another_checkpoint_is_refused(checkpoint, grid, tmp_path):
     with pytest.raises(InputError, match="holds another finetune: task is 'rte' there and 'cola' here"):
         finetune(checkpoint, replace(config, task="cola"))
     assert folder_of("sample:").is_dir() and not list(tmp_path.iterdir())
+
+
+def test_squad2_through_the_command(checkpoint, tmp_path):
+    """On another training file, said in the notes; what it wrote gives the official scores that it said."""
+    files = {"train-v1.1.json": "train-v1.1.json", "dev-v1.1.json": "dev-v2.0.json"}
+    for theirs, ours in files.items():
+        content = json.loads((folder_of("sample:") / "squad" / theirs).read_text())
+        del content["data"][0]["paragraphs"][12:], content["data"][1:]
+        for paragraph in content["data"][0]["paragraphs"][::2] if ours == "dev-v2.0.json" else []:
+            for qa in paragraph["qas"]:
+                qa["answers"] = []
+        (tmp_path / ours).write_text(json.dumps(content))
+    config = Finetune("squad2", str(tmp_path), epochs=1.0, batch=24, length=32, stride=8, limit=24)
+    with pytest.raises(InputError, match="train-v2.0.json is missing: squad2 needs .*; --train FILE takes another one"):
+        finetune(checkpoint, config)
+    config = replace(config, train="train-v1.1.json", workdir=str(tmp_path / "work"))
+    (row,) = finetune(checkpoint, config)["rows"]
+    assert row["main"] == "best_f1" and row["notes"][2] == "train: 24 questions (limit)"
+    assert [note.split(",")[0] for note in row["notes"][:2]] == ["train: train-v1.1.json", "dev: dev-v2.0.json"]
+    folder = tmp_path / "work" / row["predictions"]
+    spans, odds, said = (
+        squad.read_answers(folder / f"{name}.json", kind)
+        for name, kind in (("best_spans", str), ("null_odds", float), ("predictions", str))
+    )
+    data = squad.read(tmp_path / "dev-v2.0.json", unanswerable=True)
+    scores, official = row["scores"], squad.evaluate(data, spans, odds, threshold=0.0)
+    for name in ("exact", "f1", "HasAns_f1", "NoAns_exact", "best_f1"):
+        assert 100 * scores[name] == pytest.approx(official[name])
+    assert squad.evaluate(data, said)["f1"] == pytest.approx(official["f1"])
+    assert len(json.loads((folder / "nbest_predictions.json").read_text())) == len(data.questions)
+    assert jaxmlm.load(tmp_path / "work" / "model").kind == "answer"
+
+
+def test_recipes_for_squad():
+    assert recipe("spanbert", "squad2").point == (2e-5, 32, 4.0) and recipe("spanbert", "squad").length == 512
+    assert recipe("paper", "squad").point == recipe("run_qa", "squad").point == recipe("bert", "squad").point
+    with pytest.raises(InputError, match="the recipe bert has no setting for cola; it has squad, squad2"):
+        recipe("bert", "cola")

@@ -132,7 +132,7 @@ def test_a_model_that_knows_the_answers_is_perfect_and_one_that_does_not_is_not(
     task = make(folder, tokenizer, batch)
     w = squad.windows(squad.read(folder / "dev-v1.1.json"), tokenizer, 32, 8)
     ev = task.evals["dev"]
-    assert evaluate(ev, marking(ev, w)) == {"exact": 1.0, "f1": 1.0, "lost": 0.0, "cut": 3.0}
+    assert evaluate(ev, marking(ev, w)) == {"exact": 1.0, "f1": 1.0, "lost": 0.0, "cut": 3.0, "degenerate": 0.0}
     assert evaluate(ev, marking(ev, w, shift=1))["exact"] < 0.5
 
 
@@ -220,7 +220,7 @@ def test_the_real_model_runs_under_an_explicit_mesh(folder, tokenizer):
     ev = task.evals["dev"]
     predict = jax.jit(ev.predict)
     scores = evaluate(ev, lambda batch: predict(model, place(batch, mesh)))
-    assert set(scores) == {"exact", "f1", "lost", "cut"} and 0 <= scores["exact"] <= scores["f1"] <= 1
+    assert set(scores) == {"exact", "f1", "lost", "cut", "degenerate"} and 0 <= scores["exact"] <= scores["f1"] <= 1
 
 
 def test_v2_scores_null_odds_and_files(folder, tokenizer, tmp_path):
@@ -230,7 +230,7 @@ def test_v2_scores_null_odds_and_files(folder, tokenizer, tmp_path):
     w = squad.windows(data, tokenizer, 32, 8)
     saved = {}
     scores = evaluate(ev, marking(ev, w, sure=9.0, other=20.0), saved.update)
-    perfect = {name: 1.0 for name in scores if "thresh" not in name and name not in ("lost", "cut")}
+    perfect = {name: 1.0 for name in scores if "thresh" not in name and name not in ("lost", "cut", "degenerate")}
     assert {name: scores[name] for name in perfect} == perfect and scores["lost"] == 0.0
     assert {"HasAns_exact", "NoAns_f1", "best_exact", "best_f1"} < set(perfect)
 

@@ -139,7 +139,7 @@ def test_missing_and_badly_encoded_files(tmp_path):
 
 def test_v2_reads_questions_without_an_answer_and_says_what_contradicts_itself(folder):
     data = squad.read(folder / "dev-v2.0.json", unanswerable=True)
-    assert [q.id for q in data.questions if not q.answers] == ["q1", "q6"] and not data.official
+    assert [q.id for q in data.questions if not q.answers] == ["q1", "q6"]
     with pytest.raises(InputError, match=r"qas\[1\].answers: no answer: this is v2.0; read it as task squad2"):
         squad.read(folder / "dev-v2.0.json")
     wrong = content2()
@@ -159,11 +159,17 @@ def test_another_training_file_and_what_is_missing(folder):
     squad.read(expected[0], unanswerable=True)  # answers everywhere, and no mark: as good as v2.0
 
 
-def test_the_official_file_is_known_by_its_bytes(folder, monkeypatch):
-    file = folder / "dev-v1.1.json"
-    assert not squad.read(file).official and len(squad_files.OFFICIAL) == 4
-    monkeypatch.setitem(squad_files.OFFICIAL, hashlib.sha256(file.read_bytes()).hexdigest(), file.name)
-    assert squad.read(file).official
+def test_notes_say_which_files_are_not_the_official_ones(folder, monkeypatch):
+    assert len(squad_files.OFFICIAL) == 4
+    files = squad.files_in(folder, "squad2", train="train-v1.1.json")
+    assert squad.notes(files, "squad2") == [
+        "train: train-v1.1.json, whose bytes are none of the official files' (official: train-v2.0.json)",
+        "dev: dev-v2.0.json, whose bytes are none of the official files' (official: dev-v2.0.json)",
+    ]
+    for file in files:
+        monkeypatch.setitem(squad_files.OFFICIAL, hashlib.sha256(file.read_bytes()).hexdigest(), file.name)
+    (note,) = squad.notes(files, "squad2")  # dev is right now, and train is one of the other set
+    assert note == "train: the official train-v1.1.json (official: train-v2.0.json)"
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ class Finetune:
     """Fine-tuning on one task. Several learning rates, batches or epochs are a grid: every combination is run."""
 
     task: str = "cola"
-    """cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, squad, or a .csv or .tsv file: text (text_b) label."""
+    """cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, squad, squad2, or a .csv or .tsv: text (text_b) label."""
     data: str = SAMPLE
     """Folder with the official files or zips (glue_data or the task's own); sample: is the generated task."""
     train: str | None = None
@@ -65,7 +65,8 @@ class Finetune:
     numbers: bool = False
     """The labels of a file of one's own are numbers to predict, though they are whole."""
     recipe: str = ""
-    """Start from the grid of paper, roberta, 24hbert or mosaicbert; options given beside it win."""
+    """Start from the grid of paper, roberta, 24hbert or mosaicbert, for SQuAD from that of paper, bert, run_qa or
+    spanbert; options given beside it win."""
     start: str | None = None
     """Fine-tune on this task first, and go on from its best model (as mnli, for rte, mrpc and stsb)."""
     learning_rate: float | tuple[float, ...] = 5e-4
@@ -93,8 +94,8 @@ class Finetune:
     """Write the prediction files for GLUE's test server, by the best model."""
 
     def __post_init__(self) -> None:
-        if not (self.task in glue.TASKS or self.task == "squad" or self.is_own):
-            names = ("squad", *glue.TASKS)
+        if not (self.task in glue.TASKS or self.task in squad.TASKS or self.is_own):
+            names = (*squad.TASKS, *glue.TASKS)
             raise InputError(f"no task {self.task!r}{hint(self.task, names)}; there are {', '.join(names)}")
         if self.start is not None and self.start not in glue.TASKS:
             raise InputError(f"start: no task {self.start!r}{hint(self.start, glue.TASKS)}")
@@ -148,13 +149,17 @@ def _sample() -> tempfile.TemporaryDirectory:
 
 def check(config: Finetune) -> None:
     """Read the task's files, so that what is wrong with them shows before any training."""
-    if config.task == "squad":
-        for file in squad.files_in(folder_of(config.data)):
-            squad.read(file)
+    if config.task in squad.TASKS:
+        for file in _squad_files(config):
+            squad.read(file, squad.TASKS[config.task].unanswerable)
     else:
         sets_of(config)
     if config.test:
         glue.tests(glue.TASKS[config.task], folder_of(config.data))
+
+
+def _squad_files(config: Finetune) -> tuple[Path, Path]:
+    return squad.files_in(folder_of(config.data), config.task, config.train, config.dev)
 
 
 def sets_of(config: Finetune) -> table.Sets:
@@ -253,7 +258,7 @@ def _rows(loaded: Loaded, config: Finetune, mesh: jax.sharding.Mesh, folder: Pat
 def _whole(loaded: Loaded, config: Finetune, tuned: Trained, row: dict[str, Any], folder: Path) -> Loaded:
     """The fine-tuned model as a checkpoint; a predicted number in its own range, as others expect it of a model."""
     model, about = tuned.state.model, {"task": config.task, "scores": row["scores"], "settings": row["settings"]}
-    if config.task == "squad":
+    if config.task in squad.TASKS:
         return loaded._replace(model=model, kind="answer", labels=("start", "end"), folder=folder, about=about)
     found = sets_of(config).table
     if not found.labels:
@@ -324,16 +329,19 @@ def make_task(loaded: Loaded, config: Finetune, seed: int) -> tuple[Task, str, l
 
     def init(key: jax.Array) -> Model:
         encoder = jax.tree.map(jnp.copy, loaded.encoder)  # the first step gives its buffers away
-        if config.task == "squad":
+        if config.task in squad.TASKS:
             return jax.jit(SpanPredictor)(encoder, key)
         return jax.jit(Classifier, static_argnums=1)(encoder, data.table.classes, key)
 
-    if config.task == "squad":
+    if config.task in squad.TASKS:
+        files = _squad_files(config)
         task = squad.task(
-            folder_of(config.data), loaded.tokenizer, init, batch=config.point.batch, length=config.length, seed=seed,
-            stride=config.stride, limit=config.limit,
+            files, loaded.tokenizer, init, name=config.task, batch=config.point.batch, length=config.length,
+            stride=config.stride, seed=seed, limit=config.limit,
         )  # fmt: skip
-        return task, "f1", []
+        limited = [f"train: {config.limit:,} questions (limit)"] if config.limit else []
+        notes = [] if config.data == SAMPLE else squad.notes(files, config.task)
+        return task, squad.TASKS[config.task].main, [*notes, *limited]
     sets = sets_of(config)
     data = _data(_Same(sets), loaded.tokenizer, config.length, config.limit, loaded.config.token_types > 1)
     task = sentences.task(data, init, batch=config.point.batch, seed=seed)

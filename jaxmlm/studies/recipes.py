@@ -9,6 +9,12 @@ from jaxmlm.paths import hint
 from jaxmlm.studies.finetune import Finetune
 
 
+def _squad(learning_rate: float, batch: int, epochs: float, length: int, **more: Any) -> dict[str, dict[str, Any]]:
+    """One setting for both SQuADs, windows 128 tokens apart."""
+    usual = {"learning_rate": learning_rate, "batch": batch, "epochs": epochs, "length": length, "stride": 128}
+    return {task: {**usual, **more, "seeds": (0,)} for task in ("squad", "squad2")}
+
+
 class Recipe(NamedTuple):
     """Where it is from, the settings of every task, and those of some tasks beside."""
 
@@ -22,10 +28,11 @@ RECIPES = {
     "paper": Recipe(
         "Wettig et al. 2023 (arXiv 2202.08005). finetune_glue.sh of princeton-nlp/DinkyTrain: last checkpoint, weight "
         "decay 0.1, 6 % warm-up, linear decay, Adam (0.9, 0.98, 1e-6), dropout 0.1. The grid is not in its repository: "
-        "that of Izsak et al. 2021, whose recipe it follows; three seeds (both from memory, not checked).",
+        "that of Izsak et al. 2021, whose recipe it follows; three seeds (both from memory, not checked). Its code "
+        "has no SQuAD and sends its users to the examples of transformers: their setting (run_qa).",
         {"learning_rate": (5e-5, 8e-5), "batch": (16, 32), "epochs": (3.0, 5.0), "warmup": 0.06, "weight_decay": 0.1,
          "seeds": (0, 1, 2), "select": "last"},
-        {},
+        _squad(3e-5, 12, 2.0, 384, warmup=0.0, weight_decay=0.0, clip=1.0),
     ),
     "roberta": Recipe(
         "Liu et al. 2019 (arXiv 1907.11692), table 10 (from memory): 1e-5 to 3e-5, 16 or 32, at most 10 epochs with "
@@ -59,6 +66,18 @@ RECIPES = {
             "mrpc": {"learning_rate": 8e-5, "batch": 32, "epochs": 10.0, "start": "mnli", "seeds": (0, 1, 2, 3, 4)},
             "stsb": {"learning_rate": 3e-5, "batch": 32, "epochs": 10.0, "start": "mnli", "seeds": (0, 1, 2, 3, 4)},
         },
+    ),
+    "bert": Recipe(
+        "google-research/bert: README.md and run_squad.py.",
+        {}, _squad(3e-5, 12, 2.0, 384, warmup=0.1, weight_decay=0.01, clip=1.0),
+    ),
+    "run_qa": Recipe(
+        "huggingface/transformers: examples/pytorch/question-answering/README.md, the trainer's own defaults beside.",
+        {}, _squad(3e-5, 12, 2.0, 384, warmup=0.0, weight_decay=0.0, clip=1.0),
+    ),
+    "spanbert": Recipe(
+        "facebookresearch/SpanBERT: README.md and code/run_squad.py.",
+        {}, _squad(2e-5, 32, 4.0, 512, warmup=0.1, weight_decay=0.01, clip=1.0),
     ),
 }  # fmt: skip
 """By the name that `--recipe` takes."""

@@ -14,14 +14,14 @@ from jaxtyping import Array
 from jaxmlm.data.buckets import Buckets, chosen, filled, pad
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.tasks.metrics import log_probability
-from jaxmlm.tasks.squad_files import TASKS, Question, Squad, Version, files_in, read, read_answers
+from jaxmlm.tasks.squad_files import TASKS, Question, Squad, Version, files_in, notes, read, read_answers
 from jaxmlm.tasks.squad_scores import evaluate
 from jaxmlm.tasks.squad_windows import Windows, windows
 from jaxmlm.training.task import Batch, Eval, Mean, Task
 
 __all__ = [
-    "RECIPES", "TASKS", "Answer", "Question", "Recipe", "Squad", "Version", "Windows",
-    "best", "evaluate", "files_in", "nulls", "read", "read_answers", "task", "windows",
+    "TASKS", "Answer", "Question", "Squad", "Version", "Windows",
+    "best", "evaluate", "files_in", "notes", "nulls", "read", "read_answers", "task", "windows",
 ]  # fmt: skip
 
 LONGEST_ANSWER = 30
@@ -30,27 +30,6 @@ BEST = 20
 """Spans kept of each window, and answers of each question (as in BERT)."""
 NOWHERE = -1e6
 """The score of a span that there is not: far below every logit, and finite, so that all that is written is JSON."""
-
-
-class Recipe(NamedTuple):
-    """How somebody fine-tunes on SQuAD, and where it says so."""
-
-    learning_rate: float
-    batch: int
-    epochs: float
-    length: int
-    stride: int
-    warmup: float
-    weight_decay: float
-    source: str
-
-
-RECIPES = {
-    "bert": Recipe(3e-5, 12, 2, 384, 128, 0.1, 0.01, "google-research/bert: README.md, run_squad.py"),
-    "run_qa": Recipe(3e-5, 12, 2, 384, 128, 0.0, 0.0, "huggingface/transformers: examples/pytorch/question-answering"),
-    "spanbert": Recipe(2e-5, 32, 4, 512, 128, 0.1, 0.01, "facebookresearch/SpanBERT: README.md, code/run_squad.py"),
-}
-"""Recipes by name. The code of arXiv 2202.08005 has no SQuAD and sends its users to the examples behind "run_qa"."""
 
 
 class Answer(NamedTuple):
@@ -87,9 +66,10 @@ def task(
     The eval "dev" gives the official scores as shares of 1: "exact" and "f1", and for v2.0 these with an answer
     (HasAns), without (NoAns), and at the best threshold of the null odds (best_exact, best_f1 and their _thresh);
     "exact" and "f1" take 0 as threshold. "lost" counts the dev questions none of whose answers lies whole in a window,
-    "cut" those of which only the beginning is read. Its `save` writes the official files: predictions.json and
-    nbest_predictions.json, and for v2.0 null_odds.json and best_spans.json, which has the best span also where
-    predictions.json says none: what evaluate-v2.0.py needs to find the best threshold.
+    "cut" those of which only the beginning is read; "degenerate" is 1 if all answers are the same. Its `save` writes
+    the official files: predictions.json and nbest_predictions.json, and for v2.0 null_odds.json and best_spans.json,
+    which has the best span also where predictions.json says none: what evaluate-v2.0.py needs to find the best
+    threshold.
     """
     version = TASKS[name]
     train_file, dev_file = files if isinstance(files, tuple) else files_in(files, name)
@@ -223,7 +203,8 @@ def _score(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray]) -> dict[
         for name, value in official.items()
         if not name.endswith("total")
     }
-    return {**scores, "lost": float(w.lost), "cut": float(w.cut)}
+    silent = len(set(said.texts.values())) == 1
+    return {**scores, "lost": float(w.lost), "cut": float(w.cut), "degenerate": float(silent)}
 
 
 def _save(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray], folder: Path) -> None:

@@ -45,15 +45,13 @@ class Question(NamedTuple):
 class Squad(NamedTuple):
     """A file's paragraphs and the questions about them.
 
-    `unanswerable`: read as v2.0, where a question may have no answer. `official`: the bytes are those of the file
-    that SQuAD's authors publish.
+    `unanswerable`: read as v2.0, where a question may have no answer.
     """
 
     paragraphs: list[str]
     questions: list[Question]
     unanswerable: bool = False
     path: str = "SQuAD"
-    official: bool = False
 
 
 def files_in(
@@ -81,6 +79,18 @@ def files_in(
     return found[1], found[0]
 
 
+def notes(files: tuple[Path, Path], name: str) -> list[str]:
+    """What is not the official data set among a task's training and development file, for a result's notes."""
+    usual = (TASKS[name].train, TASKS[name].dev)
+    out = []
+    for split, path, official in zip(("train", "dev"), files, usual, strict=True):
+        found = OFFICIAL.get(hashlib.sha256(path.read_bytes()).hexdigest())
+        if found != official:
+            what = f"the official {found}" if found else f"{path.name}, whose bytes are none of the official files'"
+            out.append(f"{split}: {what} (official: {official})")
+    return out
+
+
 def read(path: str | Path, unanswerable: bool = False) -> Squad:
     """The paragraphs and questions of a JSON file of v1.1, or of v2.0 (`unanswerable`).
 
@@ -92,7 +102,7 @@ def read(path: str | Path, unanswerable: bool = False) -> Squad:
     except OSError as e:
         raise InputError(f"{path} is missing or unreadable: expected a SQuAD JSON file") from e
     content = _json(path, raw)
-    squad, seen = Squad([], [], unanswerable, str(path), hashlib.sha256(raw).hexdigest() in OFFICIAL), set()
+    squad, seen = Squad([], [], unanswerable, str(path)), set()
     for article, at_article in _items(content, "data", str(path)):
         for paragraph, at in _items(article, "paragraphs", at_article):
             context = _field(paragraph, "context", str, at)
