@@ -287,3 +287,34 @@ def test_too_long_an_input_is_refused_with_its_cure():
     with pytest.raises(InputError, match="17 tokens.*most_positions.*16"):
         ids = jnp.ones((1, 17), jnp.int32)
         jax.eval_shape(lambda: Encoder(small(), VOCAB, jax.random.key(0))(ids, ids))
+
+
+@pytest.mark.mesh(data=2, fsdp=2, tensor=2)
+@pytest.mark.parametrize(
+    "config",
+    [
+        small(init=0.2, norm="post"),
+        small(init=0.2, layers=4, positions="rope", window=2, first_norm=False, biases=False),
+    ],
+    ids=["post, learned", "windows, rope"],
+)
+def test_hidden_states_of_every_layer_and_at_some_positions_are_those_of_a_call(config):
+    """Whether the blocks are stacked or apart; each layer is the output of an encoder that ends there."""
+    encoder = jax.jit(lambda key: Encoder(config, VOCAB, key))(jax.random.key(0))
+    mesh = jax.sharding.get_mesh()
+    batch = place(BATCH, mesh)
+    ids, segments, positions = batch["ids"], batch["segments"], batch["positions"]
+    run = jax.jit(lambda e, *x: (e(*x), e.hiddens(*x), e.at(*x, positions), e.apart().hiddens(*x)))
+    whole, every, some, apart = jax.device_get(run(encoder, ids, segments))
+    assert every.shape == (config.layers + 1, *whole.shape)
+    assert_same(every, apart)
+    np.testing.assert_array_equal(every[-1], whole)
+    real = np.take_along_axis(BATCH["segments"], BATCH["positions"], 1) > 0
+    expected = np.take_along_axis(whole, BATCH["positions"][:, :, None], 1)
+    np.testing.assert_allclose(some[real], expected[real], atol=1e-5 * np.abs(expected).max())
+    assert np.abs(every[1] - every[0]).max() > 1e-3
+    one = jax.tree.map(lambda x: x, encoder)
+    one.blocks = jax.tree.map(lambda x: x[:1], encoder.blocks)
+    one.config = replace(config, layers=1)
+    if config.norm == "post":  # else a final layer norm comes between
+        assert_same(every[1], np.asarray(jax.jit(lambda e, *x: e(*x))(one, ids, segments)))

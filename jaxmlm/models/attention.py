@@ -51,19 +51,37 @@ class Attention(nnx.Module):
         self.out_bias = nnx.Param(jnp.zeros(width)) if bias else None
         self.drop, self.window, self.kernel = drop, window, kernel
 
-    def __call__(self, x: Float[Array, "B L D"], scene: Scene, key: Key[Array, ""] | None) -> Float[Array, "B L D"]:
-        """Attend from every token to the visible ones."""
-        qkv_kernel = gathered(self.qkv[...], "embed", None, "heads", None).astype(x.dtype)
-        out_kernel = gathered(self.out[...], "heads", None, "embed").astype(x.dtype)
-        sharded = spec("batch", None, None, "heads", None)
-        qkv = jnp.einsum("BLD,DcHK->BLcHK", x, qkv_kernel, out_sharding=sharded)
-        qkv = qkv if self.qkv_bias is None else qkv + lift(self.qkv_bias[...], qkv)
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        if scene.angles is not None:
-            q, k = _rotate(q, scene.angles), _rotate(k, scene.angles)
-        attended = self._attend(q, k, v, scene, key)
-        out = jnp.einsum("BLHK,HKD->BLD", attended, out_kernel, out_sharding=spec("batch", None, None))
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        scene: Scene,
+        key: Key[Array, ""] | None,
+        at: Int[Array, "B P"] | None = None,
+    ) -> Float[Array, "B P D"]:
+        """Attend from every token, or from those at these positions, to the visible ones."""
+        if at is None:
+            q, k, v = self._project(x, 0, 3)
+            if scene.angles is not None:
+                q, k = _rotate(q, scene.angles[None]), _rotate(k, scene.angles[None])
+            attended = self._attend(q, k, v, scene, key)
+        else:
+            (q,), (k, v) = self._project(pick(x, at), 0, 1), self._project(x, 1, 3)
+            if scene.angles is not None:
+                angles = scene.angles.at[at].get(out_sharding=spec("batch", None, None))
+                q, k = _rotate(q, angles), _rotate(k, scene.angles[None])
+            visible = jnp.take_along_axis(scene.visible, at[:, None, :, None], axis=2)
+            attended = attend(q, k, v, visible, self.drop, key)
+        kernel = gathered(self.out[...], "heads", None, "embed").astype(x.dtype)
+        out = jnp.einsum("BLHK,HKD->BLD", attended, kernel, out_sharding=spec("batch", None, None))
         return out if self.out_bias is None else out + lift(self.out_bias[...], out)
+
+    def _project(self, x: Float[Array, "B L D"], begin: int, end: int) -> list[Float[Array, "B L H K"]]:
+        """Of queries, keys and values (0, 1, 2) those from `begin` to `end`, in one product."""
+        kernel = gathered(self.qkv[...], "embed", None, "heads", None)[:, begin:end].astype(x.dtype)
+        sharded = spec("batch", None, None, "heads", None)
+        found = jnp.einsum("BLD,DcHK->BLcHK", x, kernel, out_sharding=sharded)
+        found = found if self.qkv_bias is None else found + lift(self.qkv_bias[...][begin:end], found)
+        return [found[:, :, i] for i in range(end - begin)]
 
     def _attend(self, q: Array, k: Array, v: Array, scene: Scene, key: Array | None) -> Array:
         def plain(q: Array, k: Array, v: Array) -> Array:
@@ -79,13 +97,13 @@ class Attention(nnx.Module):
 
 
 def attend(
-    q: Float[Array, "B L H K"],
+    q: Float[Array, "B P H K"],
     k: Float[Array, "B L H K"],
     v: Float[Array, "B L H K"],
-    visible: Bool[Array, "B 1 L L"],
+    visible: Bool[Array, "B 1 P L"],
     drop: float = 0.0,
     key: Key[Array, ""] | None = None,
-) -> Float[Array, "B L H K"]:
+) -> Float[Array, "B P H K"]:
     """softmax(q k^T / sqrt(K)) v over the visible tokens, the softmax in float32.
 
     On an accelerator without dropout JAX's own function, which it may fuse; else the einsums below, the reference. On
@@ -101,6 +119,11 @@ def attend(
     total = shares.sum(-1, keepdims=True)
     attended = jnp.einsum("BHLM,BHMK->BHLK", dropout(key, drop, shares).astype(v.dtype), v)
     return (attended / total.astype(v.dtype)).swapaxes(1, 2)
+
+
+def pick(x: Float[Array, "B L D"], at: Int[Array, "B P"]) -> Float[Array, "B P D"]:
+    """The tokens at these positions."""
+    return jnp.take_along_axis(x, at[:, :, None], axis=1)
 
 
 def visibility(segments: Int[Array, "B L"], window: int | None = None) -> Bool[Array, "B 1 L L"]:
@@ -133,9 +156,9 @@ def rotary_angles(length: int, size: int, base: float) -> Float[Array, "L half"]
     return jnp.arange(length)[:, None] * frequency[None, :]
 
 
-def _rotate(x: Float[Array, "B L H K"], angles: Float[Array, "L half"]) -> Float[Array, "B L H K"]:
+def _rotate(x: Float[Array, "B L H K"], angles: Float[Array, "_ L half"]) -> Float[Array, "B L H K"]:
     """Rotary positions: the halves of each head rotated against each other."""
-    half, angle = x.shape[-1] // 2, angles[None, :, None, :]
+    half, angle = x.shape[-1] // 2, angles[:, :, None, :]
     cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
     a, b = x[..., :half], x[..., half:]
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmlm.errors import InputError
-from jaxmlm.models.attention import Attention, Kernel, Scene, places, rotary_angles, visibility
+from jaxmlm.models.attention import Attention, Kernel, Scene, pick, places, rotary_angles, visibility
 from jaxmlm.models.layers import Activation, Dense, Dtype, LayerNorm, dropout, gelu
 from jaxmlm.parallel import platform, spec
 
@@ -149,13 +149,14 @@ class Block(nnx.Module):
         scene: Scene,
         key: Key[Array, ""] | None,
         normed: Array | None = None,
-    ) -> Float[Array, "B L D"]:
-        """One block; `normed` False leaves out the layer norm before its attention."""
+        at: Int[Array, "B P"] | None = None,
+    ) -> Float[Array, "B P D"]:
+        """One block, of all tokens or of those at these positions; `normed` False: no layer norm before attention."""
         keys = [None] * 3 if key is None else jax.random.split(key, 3)
         norm = self.attention_norm
         y = norm(x) if self.pre else x
-        y = self.attention(y if normed is None else jnp.where(normed, y, x), scene, keys[0])
-        x = x + dropout(keys[1], self.drop, y)
+        y = self.attention(y if normed is None else jnp.where(normed, y, x), scene, keys[0], at)
+        x = (x if at is None else pick(x, at)) + dropout(keys[1], self.drop, y)
         x, norm = (x, self.mlp_norm) if self.pre else (norm(x), self.mlp_norm)
         y = self._mlp(norm(x) if self.pre else x)
         x = x + dropout(keys[2], self.drop, y)
@@ -203,6 +204,38 @@ class Encoder(nnx.Module):
             types: token types of an encoder that has them; None is type 0.
 
         """
+        return self._run(ids, segments, key, types)[-1]
+
+    def hiddens(
+        self, ids: Int[Array, "B L"], segments: Int[Array, "B L"], types: Int[Array, "B L"] | None = None
+    ) -> Float[Array, "N1 B L D"]:
+        """Hidden states after the embeddings and after each of the N blocks; the last are those of a call."""
+        return jnp.stack(self._run(ids, segments, None, types, every=True))
+
+    def at(
+        self,
+        ids: Int[Array, "B L"],
+        segments: Int[Array, "B L"],
+        positions: Int[Array, "B P"],
+        types: Int[Array, "B L"] | None = None,
+    ) -> Float[Array, "B P D"]:
+        """Hidden states at these positions alone, without dropout: the last block computes no others.
+
+        With few positions that saves five sixths of that block.
+        """
+        apart = self if isinstance(self.blocks, nnx.List) else self.apart()
+        return apart._run(ids, segments, None, types, at=positions)[-1]
+
+    def _run(
+        self,
+        ids: Int[Array, "B L"],
+        segments: Int[Array, "B L"],
+        key: Key[Array, ""] | None,
+        types: Int[Array, "B L"] | None,
+        every: bool = False,
+        at: Int[Array, "B P"] | None = None,
+    ) -> list[Array]:
+        """The hidden states of the last block, or of all from the embeddings on; `at` wants blocks that are apart."""
         c = self.config
         embed_key, block_key = (None, None) if key is None else jax.random.split(key)
         x = dropout(embed_key, c.dropout, self._embed(ids, segments, types)).astype(c.dtype)
@@ -215,25 +248,31 @@ class Encoder(nnx.Module):
         whole = layers % c.global_every == 0 if len(scenes) > 1 else None
         normed = None if c.first_norm else layers > 0
 
-        def block(x: Array, layer: tuple[Block, Array | None, Array | None, Array | None]) -> tuple[Array, None]:
+        def block(
+            x: Array, layer: tuple[Block, Array | None, Array | None, Array | None], at: Array | None = None
+        ) -> tuple[Array, Array | None]:
             part, key, is_whole, is_normed = layer
             scene = scenes[0]
             if is_whole is not None:
                 scene = jax.tree.map(lambda a, b: jnp.where(is_whole, a, b), *scenes)._replace(whole=is_whole)
-            return part(x, scene, key, is_normed), None
+            x = part(x, scene, key, is_normed, at)
+            return x, x if every else None
 
         if c.remat != "none":
             block = jax.checkpoint(block, policy=KEPT[c.remat])
         keys = None if block_key is None else jax.random.split(block_key, c.layers)
+        before = [x] if every else []
         if isinstance(self.blocks, nnx.List):
             for i, part in enumerate(self.blocks):
-                x, _ = block(x, (part, *jax.tree.map(lambda a, i=i: a[i], (keys, whole, normed))))
-            return self.final_norm(x) if c.norm == "pre" else x
-        # One compiled block on accelerators; on CPU unrolled, where a loop costs copies of its parameters.
-        unroll = c.layers if platform() == "cpu" else 1
-        stacked = (self.blocks, keys, whole, normed)
-        x, _ = jax.lax.scan(block, x, stacked, unroll=unroll)
-        return self.final_norm(x) if c.norm == "pre" else x
+                layer = (part, *jax.tree.map(lambda a, i=i: a[i], (keys, whole, normed)))
+                x, _ = block(x, layer, at if i == c.layers - 1 else None)
+                before.append(x)
+        else:
+            # One compiled block on accelerators; on CPU unrolled, where a loop costs copies of its parameters.
+            unroll = c.layers if platform() == "cpu" else 1
+            x, xs = jax.lax.scan(block, x, (self.blocks, keys, whole, normed), unroll=unroll)
+            before += [x] if xs is None else list(xs)
+        return [*before[:-1], self.final_norm(x) if c.norm == "pre" else x]
 
     def apart(self) -> "Encoder":
         """This encoder with blocks that are not stacked, for the CPU: a stack costs a copy of itself in every call."""

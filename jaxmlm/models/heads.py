@@ -34,6 +34,14 @@ class MaskedLM(nnx.Module):
         """The encoder's hidden states."""
         return self.encoder(ids, segments, key, types)
 
+    def logits_at(
+        self, ids: Int[Array, "B L"], segments: Int[Array, "B L"], positions: Int[Array, "B P"]
+    ) -> Float[Array, "B P V"]:
+        """Logits at these positions, without dropout; the last block computes nothing else."""
+        hidden = self.encoder.at(ids, segments, positions)
+        every = jnp.broadcast_to(jnp.arange(positions.shape[1])[None], positions.shape)
+        return self.logits(hidden, every)
+
     def logits(self, hidden: Float[Array, "B L D"], positions: Int[Array, "B P"]) -> Float[Array, "B P V"]:
         """Logits over the (padded) vocabulary at these positions only; padded entries are minus infinity."""
         x = self.features(hidden, positions)
