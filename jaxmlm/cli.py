@@ -171,7 +171,7 @@ def _compare(call: Call) -> dict:
 
 
 def _evaluate(call: Call) -> dict:
-    return _on_checkpoint(call, "jaxmlm.studies.evaluate:evaluate", "jaxmlm.studies.evaluate:Evaluate")
+    return _on_checkpoint(call, "jaxmlm.studies.evaluate:evaluate", "jaxmlm.studies.evaluate:Evaluation")
 
 
 def _report(call: Call) -> dict:
@@ -212,7 +212,7 @@ VERBS = {
     "pretrain": Verb("CONFIG", "one pre-training run; running it again resumes it", _pretrain),
     "finetune": Verb("CHECKPOINT --task NAME --data FOLDER", "fine-tune it on a GLUE task or SQuAD", _finetune),
     "compare": Verb("WORKDIR OTHER", "is one fine-tuned checkpoint better than another", _compare),
-    "evaluate": Verb("CHECKPOINT [--blimp FOLDER]", "score a checkpoint: held-out loss, BLiMP", _evaluate),
+    "evaluate": Verb("CHECKPOINT [--blimp|text|treebank X]", "BLiMP, held-out loss, layer probes", _evaluate),
     "fill": Verb('CHECKPOINT "a [MASK] text"', "the most probable words for each [MASK]", _fill),
     "import": Verb("DIR [NEW]", "read a transformers folder whole: what it is, what is wrong with it", _import),
     "export": Verb("CHECKPOINT DIR", "write a folder that transformers reads", _export),

@@ -2,21 +2,32 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
+from rich.console import Console
 
+from jaxmlm.data import Batches, Store
+from jaxmlm.data.sources import files
 from jaxmlm.errors import InputError
+from jaxmlm.masking import Masking
+from jaxmlm.models import Encoder
 from jaxmlm.parallel import Mesh, make_mesh
+from jaxmlm.studies import layers
 from jaxmlm.studies.finetune import SAMPLE, folder_of
-from jaxmlm.tasks import blimp
+from jaxmlm.tasks import blimp, likelihood, probing
+from jaxmlm.tasks.mlm import HELD_OUT_RATES, at_rates
 from jaxmlm.tasks.run import Loaded, load
 from jaxmlm.training import evaluate as judge
+
+HELD_OUT = "heldout:"
+"""Named as a text: the held-out split of the run itself."""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Scores without training."""
+    """Minimal pairs, as the cells of a study are judged by them."""
 
     blimp: str = SAMPLE
     """Folder with the BLiMP sets; sample: is the generated ones."""
@@ -26,20 +37,167 @@ class Evaluate:
     """Masked copies in a model pass."""
 
 
-def evaluate(checkpoint: str, config: Evaluate) -> dict[str, Any]:
-    """Score a checkpoint on minimal pairs. Returns {"rows": one line of results}."""
+@dataclass(frozen=True)
+class Evaluation:
+    """What a checkpoint is judged by: minimal pairs, a text, a treebank.
+
+    If none is named: generated minimal pairs, and the held-out text of a run.
+    """
+
+    blimp: str | None = None
+    """Folder with the BLiMP sets; sample: is the generated ones."""
+    pairs: int = 200
+    """Pairs of each set."""
+    all: bool = False
+    """All pairs of each set, whatever `pairs` says."""
+    text: str | None = None
+    """Text files for masked loss and pseudo-perplexity; heldout: is the run's own held-out split."""
+    rates: tuple[float, ...] = HELD_OUT_RATES
+    """Masking rates at which loss and accuracy are taken, at masks that are the same for every model."""
+    rows: int = 200
+    """Rows of the text for pseudo-perplexity, which costs a pass for every token; 0: none."""
+    length: int = 128
+    """Tokens in a row of the text and, at most, in a sentence of the treebank."""
+    treebank: str | None = None
+    """Folder of a Universal Dependencies treebank, for linear probes of every layer."""
+    sentences: int = 2000
+    """Sentences of the treebank's train part; a quarter as many of its dev part; 0: all."""
+    words: int = 10_000
+    """Words of the train part, for the probes of words; a quarter as many of the dev part."""
+    pool: Literal["mean", "first"] = "mean"
+    """A word is the mean of its tokens, a sentence that of its own; or the first token, and <cls>."""
+    seed: int = 0
+    """Of the untrained encoder beside the probed one."""
+    figure: str | None = None
+    """Draw the probes over the layers into this .png file."""
+    batch: int = 256
+    """Masked copies in a model pass."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("pairs", 1), ("rows", 0), ("length", 8), ("sentences", 0), ("words", 1), ("batch", 1)):
+            if (value := getattr(self, name)) < least:
+                raise InputError(f"{name} is {value}: it must be at least {least}")
+        if not self.rates or not all(0 < rate <= 1 for rate in self.rates):
+            raise InputError(f"rates are {self.rates}: give some above 0 and up to 1, as 0.15 0.4")
+        for rate in self.rates:
+            Masking(rate)
+        if self.figure and not self.treebank:
+            raise InputError("figure draws the probes of a treebank: give --treebank too")
+        if self.figure and not self.figure.endswith(".png"):
+            raise InputError(f"figure is {self.figure!r}: name a .png file")
+
+
+def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
+    """Score a checkpoint. Returns {"rows": a line of results for each judgement}."""
+    asked_nothing = not (config.blimp or config.text or config.treebank)
+    pairs = SAMPLE if asked_nothing else config.blimp
+    if pairs is not None:
+        blimp.read(folder_of(pairs), 1)
+    if config.text and config.text != HELD_OUT:
+        files(config.text)
+    data = probing.treebank(config.treebank) if config.treebank else None
     mesh = make_mesh(Mesh())
     with jax.set_mesh(mesh):
-        return {"rows": [minimal_pairs(load(checkpoint), config, mesh)]}
+        loaded = load(checkpoint)
+        text = HELD_OUT if asked_nothing and _store_of(loaded).is_dir() else config.text
+        if pairs or text:
+            _needs_head(loaded)
+        length = _length(loaded, config.length)
+        rows: list[dict[str, Any]] = []
+        if pairs is not None:
+            limit = None if config.all else config.pairs
+            rows.append(minimal_pairs(loaded, Evaluate(pairs, limit, config.batch), mesh))
+        if text is not None:
+            rows += _of_text(loaded, text, length, config, mesh)
+        if data is not None:
+            rows += _of_layers(loaded, data, length, config, mesh)
+    return {"rows": rows}
 
 
 def minimal_pairs(loaded: Loaded, config: Evaluate, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """BLiMP accuracy: a line of results."""
-    if loaded.kind != "mlm":
-        raise InputError(f"the model in {loaded.folder} has no masked-LM head ({loaded.kind}): evaluate needs one")
+    _needs_head(loaded)
     started = time.perf_counter()
     folder = folder_of(config.blimp)
     pairs = blimp.evaluation(folder, loaded.tokenizer, pairs_per_set=config.pairs, batch=config.batch)
-    scores = judge(pairs, loaded.model, mesh)
-    return {"stage": "blimp", "task": "blimp", "tuning_seed": None, "main": "accuracy", "scores": scores,
+    return _row("blimp", "blimp", "accuracy", judge(pairs, _fast(loaded), mesh), started)
+
+
+def _of_text(
+    loaded: Loaded, text: str, length: int, config: Evaluation, mesh: jax.sharding.Mesh
+) -> list[dict[str, Any]]:
+    """Loss and accuracy at fixed masks, and pseudo-perplexity: of the run's held-out split, or of text files."""
+    model, tokenizer = _fast(loaded), loaded.tokenizer
+    if text == HELD_OUT:
+        split = _held_out(loaded)
+    else:
+        split = likelihood.packed(text, tokenizer, length)
+    started = time.perf_counter()
+    scores = judge(at_rates(split, tokenizer, min(config.batch, 32), config.rates), model, mesh)
+    rows = [_row("masked", text, f"loss@{config.rates[0]:.2f}", scores, started)]
+    if config.rows:
+        if text == HELD_OUT:
+            some = likelihood.rows_of_split(split, tokenizer, config.rows)
+        else:
+            some = likelihood.rows_of_text(text, tokenizer, length, config.rows)
+        started = time.perf_counter()
+        scores = judge(likelihood.perplexity(some, tokenizer, config.batch), model, mesh)
+        rows.append(_row("likelihood", text, "pseudo_perplexity", scores, started))
+    return rows
+
+
+def _of_layers(
+    loaded: Loaded, data: probing.Treebank, length: int, config: Evaluation, mesh: jax.sharding.Mesh
+) -> list[dict[str, Any]]:
+    """The probes of every layer, beside those of an untrained encoder: a table, and a figure if one was asked for."""
+    sizes = probing.Sizes(config.sentences or None, config.words, config.pool, length)
+    encoder = loaded.encoder
+    untrained = jax.jit(lambda key: Encoder(loaded.config, encoder.vocab, key))(jax.random.key(config.seed))
+    encoders = {"layer": encoder, "untrained": untrained}
+    started = time.perf_counter()
+    found = probing.probes(encoders, data, loaded.tokenizer, sizes, mesh)
+    Console(stderr=True).print(layers.table(found))
+    if config.figure:
+        layers.draw(found, Path(config.figure))
+    each = (time.perf_counter() - started) / max(len(found), 1)
+    return [_row("probe", name, "majority", scores, time.perf_counter() - each) for name, scores in found.items()]
+
+
+def _row(stage: str, task: str, main: str, scores: dict[str, float], started: float) -> dict[str, Any]:
+    return {"stage": stage, "task": task, "tuning_seed": None, "main": main, "scores": scores,
             "seconds": round(time.perf_counter() - started, 2), "tokens": None, "tokens_per_second": None}  # fmt: skip
+
+
+def _needs_head(loaded: Loaded) -> None:
+    if loaded.kind != "mlm":
+        raise InputError(
+            f"the model in {loaded.folder} has no masked-LM head ({loaded.kind}): minimal pairs and texts need one; "
+            "--treebank does not"
+        )
+
+
+def _fast(loaded: Loaded) -> Any:
+    """The model, on the CPU with its blocks apart: a stack of them is copied in every call."""
+    if jax.default_backend() != "cpu":
+        return loaded.model
+    model = jax.tree.map(lambda x: x, loaded.model)
+    model.encoder = loaded.encoder.apart()
+    return model
+
+
+def _length(loaded: Loaded, asked: int) -> int:
+    """The tokens in a row: what was asked, or what the model reads at most."""
+    c = loaded.config
+    return min(asked, c.most_positions) if c.positions == "learned" else asked
+
+
+def _store_of(loaded: Loaded) -> Path:
+    store = loaded.about.get("config", {}).get("data", {}).get("store")
+    return Path(store) if store else loaded.folder / "store"
+
+
+def _held_out(loaded: Loaded) -> Batches:
+    if "config" not in loaded.about:
+        raise InputError(f"{loaded.folder} is no run of jaxmlm, so it has no held-out split: give --text FILE")
+    data = loaded.about["config"]["data"]
+    return Batches.of(Store(_store_of(loaded)), "valid", data["length"], 1, format=data.get("format", "packed"))

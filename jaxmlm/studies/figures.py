@@ -345,3 +345,32 @@ def audit_figures(found: dict[str, dict[str, Any]], folder: Path) -> list[Path]:
         path = folder / "audit.png"
         figure.savefig(path, dpi=150)
     return [path]
+
+
+@styled
+def over_layers(probes: dict[str, tuple[dict[str, list[float]], float]]) -> Figure:
+    """Accuracy of linear probes over the layers: the encoder, an untrained one, and the majority as a line."""
+    columns = min(4, max(len(probes), 1))
+    lines = math.ceil(len(probes) / columns) or 1
+    figure = Figure(figsize=(0.55 * WIDTH * columns, 2.3 * lines + 0.4))
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, (name, (curves, majority)) in zip(panels, probes.items(), strict=False):
+        for i, (label, values) in enumerate(curves.items()):
+            shown = "this encoder" if label == "layer" else label
+            axes.plot([100 * v for v in values], DASHES[i], marker=MARKERS[i], ms=4, color=PALETTE[i], label=shown)
+        axes.axhline(100 * majority, color=INK, lw=1, ls=":", label="majority")
+        axes.set_title(name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in panels[len(probes) :]:
+        axes.set_visible(False)
+    figure.supxlabel("layer (0: embeddings)", fontsize=10)
+    figure.supylabel("accuracy, %", fontsize=10)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write one figure as a .png file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(path, dpi=160, facecolor="white", metadata={"Software": None})

@@ -1,26 +1,21 @@
 """BLiMP: does the model find the grammatical sentence of a minimal pair more probable than the other one?
 
-A sentence's pseudo-log-likelihood is the sum of its tokens' log-probabilities, each token masked in turn
-(Salazar et al. 2020). Nothing is trained.
+By their pseudo-log-likelihoods (tasks/likelihood.py). Nothing is trained.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array
 
-from jaxmlm.data.buckets import Buckets, edges_to, filled, pad
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
-from jaxmlm.tasks.metrics import log_probability
-from jaxmlm.training.task import Batch, Eval
+from jaxmlm.tasks.likelihood import Copies, predict
+from jaxmlm.training.task import Eval
 
-LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
-"""Padded lengths."""
 FIELDS = {"s-selection": "argument_structure"}
 """Names of linguistics_term that the BLiMP paper's twelve fields put under another."""
 
@@ -65,52 +60,23 @@ def _pair(line: bytes, where: str) -> Pair:
 
 
 def evaluation(folder: str | Path, tokenizer: Tokenizer, *, pairs_per_set: int | None, batch: int) -> Eval:
-    """Pseudo-log-likelihood accuracy of a masked language model (`.hidden`, `.logits`).
+    """Accuracy by pseudo-log-likelihood of a masked language model (`.logits_at`).
 
     Scores: "accuracy" (mean over the sets), "field/<name>" and "set/<UID>"; "same" counts the pairs that
-    the tokenizer cannot tell apart. Those and equal scores count one half. A batch holds masked copies: ids
-    and segments [B, L], the masked position [B, 1], the token that was there and its sentence [B].
+    the tokenizer cannot tell apart. Those and equal scores count one half. `batch` masked copies are scored at once.
     """
     pairs = read(folder, pairs_per_set)
     texts = [text for pair in pairs for text in (pair.good, pair.bad)]
     sentences = [[tokenizer.cls_id, *ids, tokenizer.sep_id] for ids in tokenizer.encode_batch(texts)]
     same = np.array([sentences[i] == sentences[i + 1] for i in range(0, len(sentences), 2)])
-    scored = np.array([len(ids) - 2 for ids in sentences])
-    sentence = np.repeat(np.arange(len(sentences)), scored)
-    position = np.concatenate([np.arange(1, n + 1) for n in scored])
-    buckets = Buckets((scored + 2)[sentence], batch, edges_to(int(scored.max()) + 2, LENGTHS))
-
-    def batches() -> Iterator[Batch]:
-        for rows, length in buckets.all():
-            full = filled(rows)
-            ids = pad([sentences[i] for i in sentence[full]], length, tokenizer.pad_id)
-            segments = (ids != tokenizer.pad_id).astype(np.int32)
-            where = position[full].astype(np.int32)
-            target = ids[np.arange(batch), where]
-            ids[np.arange(batch), where] = tokenizer.mask_id
-            yield {
-                "ids": ids,
-                "segments": segments,
-                "position": where[:, None],
-                "target": target,
-                "sentence": sentence[full].astype(np.int32),
-                "weight": (rows >= 0).astype(np.float32),
-            }
+    copies = Copies(sentences, tokenizer, batch)
 
     def score(outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
-        likelihood = np.zeros(len(sentences))
-        np.add.at(likelihood, outputs["sentence"], outputs["log_probability"].astype(np.float64))
+        likelihood = copies.sums(outputs)
         good, bad = likelihood[0::2], likelihood[1::2]
         return scores(pairs, np.where(same | (good == bad), 0.5, good > bad)) | {"same": float(same.sum())}
 
-    return Eval(batches, _predict, score)
-
-
-def _predict(model: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
-    hidden = model.hidden(batch["ids"], batch["segments"], None)
-    logits = model.logits(hidden, batch["position"])
-    found = log_probability(logits[:, 0], batch["target"])
-    return {"sentence": batch["sentence"], "log_probability": found}
+    return Eval(copies.batches, predict, score)
 
 
 def scores(pairs: list[Pair], right: np.ndarray) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Masked language modelling as a `Task`: masks drawn inside the jitted step, loss at the predicted positions only."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -114,7 +114,13 @@ def mlm_task(
 
 def heldout(store: Store, data: Data, batch: int) -> Eval:
     """Loss and accuracy on the first rows of the held-out split, at fixed masks for each of `HELD_OUT_RATES`."""
-    valid = Batches.of(store, "valid", data.length, 1, format=data.format)
+    return at_rates(Batches.of(store, "valid", data.length, 1, format=data.format), store.tokenizer, batch)
+
+
+def at_rates(valid: Batches, tokenizer: Tokenizer, batch: int, rates: Sequence[float] = HELD_OUT_RATES) -> Eval:
+    """Loss and accuracy on the first rows of a split, at fixed masks for each rate: the same for every model."""
+    drawable = np.flatnonzero(~tokenizer.special).astype(np.int32)
+    vocab = Vocab(tokenizer.size, tokenizer.mask_id, tokenizer.pad_id, drawable, None)
     rows = min(valid.rows, HELD_OUT_ROWS)
 
     def batches() -> Iterator[Batch]:
@@ -124,9 +130,8 @@ def heldout(store: Store, data: Data, batch: int) -> Eval:
 
     def predict(model: Any, batch: Batch) -> dict[str, jax.Array]:
         outputs = {}
-        for rate in HELD_OUT_RATES:
-            key = jax.random.key(_HELD_OUT_SEED)
-            masked = mask(Masking(rate), key, batch, store.tokenizer, vocab_of(store, Masking(rate)))
+        for rate in rates:
+            masked = mask(Masking(rate), jax.random.key(_HELD_OUT_SEED), batch, tokenizer, vocab)
             nats, right = predictions(model, masked, batch.get("segments"), None)
             sums = {"loss": nats, "accuracy": right, "count": masked.weights}
             outputs |= {f"{name}@{rate:.2f}": x.sum(-1) for name, x in sums.items()}
@@ -134,11 +139,11 @@ def heldout(store: Store, data: Data, batch: int) -> Eval:
 
     def score(outputs: dict[str, np.ndarray]) -> dict[str, float]:
         scores = {}
-        for rate in HELD_OUT_RATES:
+        for rate in rates:
             count = outputs[f"count@{rate:.2f}"].sum(dtype=np.float64)
             for name in ("loss", "accuracy"):
                 scores[f"{name}@{rate:.2f}"] = float(outputs[f"{name}@{rate:.2f}"].sum(dtype=np.float64) / count)
-        return scores | {"perplexity": float(np.exp(scores[f"loss@{HELD_OUT_RATES[0]:.2f}"]))}
+        return scores | {"perplexity": float(np.exp(scores[f"loss@{rates[0]:.2f}"]))}
 
     return Eval(batches, predict, score)
 

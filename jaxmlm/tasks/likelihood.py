@@ -1,0 +1,131 @@
+"""Pseudo-log-likelihoods: the sum of a row's tokens' log-probabilities, each token masked in turn.
+
+Salazar et al. 2020, arXiv 1910.14659. Every token costs a pass over a masked copy of its row: a batch holds copies of
+many rows of similar length, and the model computes its last block and its logits at the masked position only.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array
+
+from jaxmlm.data import Batches, Tokenizer
+from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
+from jaxmlm.data.rows import Packed
+from jaxmlm.data.sources import documents, files
+from jaxmlm.errors import InputError
+from jaxmlm.tasks.metrics import log_probability
+from jaxmlm.training import Batch, Eval
+
+LENGTHS = (8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
+"""Padded lengths: on BLiMP's sentences 5 % of the positions are padding."""
+
+
+class Rows(NamedTuple):
+    """Rows of token ids with their special tokens, and how many words each has of the text."""
+
+    ids: list[np.ndarray]
+    words: np.ndarray
+
+
+class Copies:
+    """Every token of these rows masked in turn, in batches of one of a few lengths.
+
+    Special tokens at the ends of a text (<cls>, <sep>) are not masked. Batches hold ids and segments [B, L], the masked
+    position [B, 1], the token that was there and its row [B].
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]] | Sequence[np.ndarray], tokenizer: Tokenizer, batch: int):
+        self.rows, self.tokenizer, self.batch = [np.asarray(row, np.int32) for row in rows], tokenizer, batch
+        lengths = np.array([len(row) for row in self.rows])
+        ends = (tokenizer.cls_id, tokenizer.sep_id)
+        places = [np.flatnonzero(~np.isin(row, ends)) for row in self.rows]
+        self.tokens = np.array([len(at) for at in places])
+        self._row = np.repeat(np.arange(len(self.rows)), self.tokens)
+        self._position = np.concatenate(places)
+        self._buckets = Buckets(lengths[self._row], batch, edges_to(int(lengths.max()), LENGTHS))
+
+    def batches(self) -> Iterator[Batch]:
+        """Each copy once; the last batch is filled up with copies of weight 0."""
+        t = self.tokenizer
+        for copies, length in self._buckets.all():
+            full = filled(copies)
+            row, position = self._row[full], self._position[full].astype(np.int32)
+            ids = pad([self.rows[i] for i in row], length, t.pad_id)
+            segments = (ids != t.pad_id).astype(np.int32)
+            target = ids[np.arange(self.batch), position]
+            ids[np.arange(self.batch), position] = t.mask_id
+            yield {
+                "ids": ids,
+                "segments": segments,
+                "position": position[:, None],
+                "target": target,
+                "row": row.astype(np.int32),
+                "weight": (copies >= 0).astype(np.float32),
+            }
+
+    def sums(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The pseudo-log-likelihood of each row in nats, out of what `predict` gave."""
+        return np.bincount(outputs["row"], outputs["log_probability"].astype(np.float64), len(self.rows))
+
+
+def predict(model: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
+    """The log-probability of the masked token of each copy."""
+    logits = model.logits_at(batch["ids"], batch["segments"], batch["position"])
+    return {"row": batch["row"], "log_probability": log_probability(logits[:, 0], batch["target"])}
+
+
+def perplexity(rows: Rows, tokenizer: Tokenizer, batch: int) -> Eval:
+    """Pseudo-perplexity: exp(- the rows' pseudo-log-likelihoods / their tokens), and the same by their words.
+
+    That by words compares models of different vocabularies. `loss` is in nats for each token.
+    """
+    copies = Copies(rows.ids, tokenizer, batch)
+
+    def score(outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+        nats, tokens, words = -copies.sums(outputs).sum(), copies.tokens.sum(), rows.words.sum()
+        with np.errstate(over="ignore"):
+            per_word = float(np.exp(nats / max(words, 1)))
+        return {"pseudo_perplexity": float(np.exp(nats / tokens)), "pseudo_perplexity_word": per_word,
+                "loss": float(nats / tokens), "tokens": float(tokens), "words": float(words)}  # fmt: skip
+
+    return Eval(copies.batches, predict, score)
+
+
+def rows_of_text(text: str, tokenizer: Tokenizer, length: int, limit: int | None) -> Rows:
+    """The documents of text files, cut into rows of at most `length` tokens; `limit` rows, always the same ones.
+
+    A document's rows have its tokens in order, each row between <cls> and <sep>. A word is what spaces separate; it is
+    of the row in which it begins.
+    """
+    ids, words = [], []
+    for document, *_ in documents(files(text)):
+        found, offsets = tokenizer.encode_offsets(document)
+        for start in range(0, len(found), length - 2):
+            part = found[start : start + length - 2]
+            ids.append(np.array([tokenizer.cls_id, *part, tokenizer.sep_id], np.int32))
+            begins = {b for b, e in offsets[start : start + length - 2] if b < e}
+            words.append(sum(b == 0 or document[b - 1].isspace() for b in begins))
+    if not ids:
+        raise InputError(f"no tokens in {text!r}: give a file with text in it")
+    keep = np.sort(chosen(len(ids), limit))
+    return Rows([ids[i] for i in keep], np.array(words)[keep])
+
+
+def rows_of_split(split: Batches, tokenizer: Tokenizer, limit: int | None) -> Rows:
+    """Rows of a store's split, as pre-training cuts them; a packed row is read as one text."""
+    keep = np.sort(chosen(split.rows, limit))
+    ids = split.take(keep)["ids"]
+    return Rows(
+        [row[row != tokenizer.pad_id] for row in ids], np.array([len(tokenizer.decode(row).split()) for row in ids])
+    )
+
+
+def packed(text: str, tokenizer: Tokenizer, length: int) -> Batches:
+    """The documents of text files as a store would hold them: one stream, cut into rows of `length` tokens."""
+    found = tokenizer.encode_batch([document.text for document in documents(files(text))])
+    stream = np.concatenate([np.array([*ids, tokenizer.sep_id], np.int32) for ids in found])
+    if len(stream) < length - 1:
+        raise InputError(f"{text}: {len(stream)} tokens, fewer than one row of {length}: give more text or --length")
+    return Batches(Packed(stream, tokenizer.cls_id, length), 1)

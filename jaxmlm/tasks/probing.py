@@ -1,0 +1,299 @@
+"""What the layers of a frozen encoder know: linear probes of words and sentences of a CoNLL-U treebank.
+
+Each probe is a multinomial logistic regression on the hidden states of one layer (0: the embeddings), fitted on the
+treebank's train part and scored on its dev part. Beside it stand the accuracy of always saying train's most frequent
+class, and the same probes on an untrained encoder of the same sizes: what the words and their places alone give away.
+The sentence probes are after Conneau et al. 2018 (arXiv 1805.01070).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import scipy.optimize
+
+from jaxmlm.data import Tokenizer
+from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
+from jaxmlm.errors import InputError
+from jaxmlm.models import Encoder
+from jaxmlm.parallel import place
+from jaxmlm.tasks.conllu import Sentence, depth, read
+
+L2 = 1e-2
+"""Weight of half the squared norm of a probe's weights, beside the mean loss in nats, on standardised features."""
+FARTHEST, DEEPEST, LENGTHS = 5, 7, 6
+"""Heads farther away than this and trees deeper than this are one class each; so many classes of sentence length."""
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of a treebank is read, and how a word's vector is made of its tokens'."""
+
+    sentences: int | None = 2000
+    """Of the train part; a quarter as many of the dev part; None is all."""
+    words: int = 10_000
+    """Of the train part, for the probes of words; a quarter as many of the dev part."""
+    pool: Literal["mean", "first"] = "mean"
+    """A word is the mean of its tokens and a sentence the mean of its own; or the first token and <cls>."""
+    length: int = 128
+    """Sentences of more tokens are left out."""
+
+
+class Treebank(NamedTuple):
+    """The sentences to fit probes on and those to score them on."""
+
+    train: list[Sentence]
+    dev: list[Sentence]
+
+
+def treebank(folder: str | Path) -> Treebank:
+    """The train and dev files (`*train*.conllu`, `*dev*.conllu`) of a treebank's folder."""
+    folder = Path(folder).expanduser()
+    parts = {}
+    for part in ("train", "dev"):
+        found = sorted(folder.glob(f"*{part}*.conllu"))
+        if len(found) != 1:
+            raise InputError(
+                f"{folder}: {len(found)} files *{part}*.conllu: give the folder of one Universal Dependencies treebank"
+            )
+        parts[part] = read(found[0])
+    return Treebank(**parts)
+
+
+class Examples(NamedTuple):
+    """Rows of token ids, the vectors wanted of them, and the examples of each probe.
+
+    A vector is (row, first token, one past the last). Per probe: the numbers of the vectors, and their labels.
+    """
+
+    rows: list[list[int]]
+    vectors: list[tuple[int, int, int]]
+    probes: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+WORD: Mapping[str, Callable[[Sentence, int], str | None]] = {
+    "part of speech": lambda s, i: s.words[i].upos,
+    "relation": lambda s, i: s.words[i].relation.split(":")[0],
+    "head distance": lambda s, i: _distance(s, i),
+}
+"""What a probe of words asks: the label of word i of a sentence, None where it has none."""
+SENTENCE: Mapping[str, Callable[[Sentence], str | None]] = {
+    "tree depth": lambda s: None if (found := depth(s)) < 0 else str(min(found, DEEPEST)),
+    "tense": lambda s: _tense(s),
+    "number": lambda s: _number(s),
+}
+"""What a probe of sentences asks. Two more are made in `examples`: "sentence length" and "bigram shift"."""
+
+
+def _distance(sentence: Sentence, i: int) -> str:
+    head = sentence.words[i].head
+    return "root" if head == 0 else str(int(np.clip(head - 1 - i, -FARTHEST, FARTHEST)))
+
+
+def _root(sentence: Sentence) -> tuple[int, list[Any]]:
+    """The number of the root, counted from 1, and the words that hang on it."""
+    root = next((i for i, word in enumerate(sentence.words, 1) if word.head == 0), 0)
+    return root, [word for word in sentence.words if word.head == root != 0]
+
+
+def _tense(sentence: Sentence) -> str | None:
+    """The tense of the main clause: of the root if it is a finite verb, else of its finite auxiliary or copula."""
+    root, below = _root(sentence)
+    helpers = [word for word in below if word.relation.split(":")[0] in ("aux", "cop")]
+    verbs = [word for word in (*([sentence.words[root - 1]] if root else []), *helpers) if "Tense" in word.features]
+    return next((verb.features["Tense"] for verb in verbs if verb.features.get("VerbForm") == "Fin"), None)
+
+
+def _number(sentence: Sentence) -> str | None:
+    """The number of the root's subject."""
+    subjects = [word for word in _root(sentence)[1] if word.relation.split(":")[0] == "nsubj"]
+    return next((word.features["Number"] for word in subjects if "Number" in word.features), None)
+
+
+def length_edges(sentences: Sequence[Sentence]) -> np.ndarray:
+    """Where the classes of sentence length end, in words: about as many sentences in each."""
+    return np.unique(np.quantile([len(s.words) for s in sentences], np.arange(1, LENGTHS) / LENGTHS))
+
+
+def examples(
+    sentences: Sequence[Sentence], tokenizer: Tokenizer, sizes: Sizes, words: int, edges: np.ndarray, seed: int = 0
+) -> Examples:
+    """The examples of every probe; at most `words` for those of words. Sentences that are too long are left out.
+
+    Words get the tokens that share a character with them. In half of the sentences of "bigram shift" two neighbouring
+    words of different form have changed places.
+    """
+    random = np.random.Generator(np.random.Philox(seed))
+    rows: list[list[int]] = []
+    vectors: dict[tuple[int, int, int], int] = {}
+    of_words: list[tuple[int, tuple[str | None, ...]]] = []
+    of: dict[str, list[tuple[int, str]]] = {name: [] for name in (*SENTENCE, "sentence length", "bigram shift")}
+
+    def row(text: str) -> tuple[int, int, list[tuple[int, int]]] | None:
+        """A new row: its number, that of its own vector, the characters of its tokens; None if it is too long."""
+        ids, offsets = tokenizer.encode_offsets(text)
+        if not ids or len(ids) > sizes.length - 2:
+            return None
+        rows.append([tokenizer.cls_id, *ids, tokenizer.sep_id])
+        at = (len(rows) - 1, 0, 1) if sizes.pool == "first" else (len(rows) - 1, 1, len(ids) + 1)
+        return len(rows) - 1, vectors.setdefault(at, len(vectors)), offsets
+
+    for sentence in sentences:
+        if (made := row(sentence.text)) is None:
+            continue
+        number, whole, offsets = made
+        for name, label in SENTENCE.items():
+            if (found := label(sentence)) is not None:
+                of[name].append((whole, found))
+        of["sentence length"].append((whole, str(np.searchsorted(edges, len(sentence.words)))))
+        shifts = [i for i in range(len(sentence.tokens) - 1) if _differ(sentence, i)]
+        if shifts and random.random() < 0.5:
+            other = row(shifted(sentence, int(random.choice(shifts))))
+            of["bigram shift"] += [] if other is None else [(other[1], "shifted")]
+        elif shifts:
+            of["bigram shift"].append((whole, "as written"))
+        for i, word in enumerate(sentence.words):
+            if (at := tokens_of(offsets, word.begin, word.end)) is not None:
+                first, last = at[0] + 1, (at[0] + 2 if sizes.pool == "first" else at[1] + 1)
+                vector = vectors.setdefault((number, first, last), len(vectors))
+                of_words.append((vector, tuple(ask(sentence, i) for ask in WORD.values())))
+    keep = [of_words[i] for i in np.sort(chosen(len(of_words), words))]
+    for k, name in enumerate(WORD):
+        of[name] = [(vector, label) for vector, labels in keep if (label := labels[k]) is not None]
+    asked = sorted({vector for pairs in of.values() for vector, _ in pairs})
+    new = {vector: i for i, vector in enumerate(asked)}
+    places = list(vectors)
+    probes = {
+        name: (np.array([new[v] for v, _ in of[name]], int), np.array([label for _, label in of[name]], str))
+        for name in (*WORD, *SENTENCE, "sentence length", "bigram shift")
+    }
+    return Examples(rows, [places[i] for i in asked], probes)
+
+
+def tokens_of(offsets: Sequence[tuple[int, int]], begin: int, end: int) -> tuple[int, int] | None:
+    """The tokens (first, one past the last) that share a character with [begin, end); None if none does.
+
+    >>> tokens_of([(0, 3), (3, 5), (6, 9)], 4, 9)
+    (1, 3)
+    """
+    found = [i for i, (b, e) in enumerate(offsets) if b < end and e > begin]
+    return (found[0], found[-1] + 1) if found else None
+
+
+def _differ(sentence: Sentence, i: int) -> bool:
+    (a, b), (c, d) = sentence.tokens[i : i + 2]
+    return sentence.text[a:b].lower() != sentence.text[c:d].lower()
+
+
+def shifted(sentence: Sentence, i: int) -> str:
+    """The sentence with tokens i and i + 1 in each other's place; spaces stay where they are.
+
+    >>> shifted(Sentence("Hens sleep.", [], [(0, 4), (5, 10), (10, 11)]), 1)
+    'Hens .sleep'
+    """
+    (a, b), (c, d), text = *sentence.tokens[i : i + 2], sentence.text
+    return text[:a] + text[c:d] + text[b:c] + text[a:b] + text[d:]
+
+
+def states(encoder: Encoder, found: Examples, pad_id: int, mesh: jax.sharding.Mesh) -> np.ndarray:
+    """The vectors [N + 1, M, D] of the examples at every layer: means over their tokens."""
+    c = encoder.config
+    wanted: list[list[tuple[int, int, int]]] = [[] for _ in found.rows]
+    for number, (row, first, last) in enumerate(found.vectors):
+        wanted[row].append((number, first, last))
+    out = np.empty((c.layers + 1, len(found.vectors), c.width), np.float32)
+    for rows, hidden in _hiddens(encoder, found.rows, pad_id, mesh):
+        for k, row in enumerate(rows):
+            for number, first, last in wanted[row] if row >= 0 else ():
+                out[:, number] = hidden[:, k, first:last].mean(1)
+    return out
+
+
+@jax.jit
+def _run(encoder: Any, ids: Any, segments: Any) -> Any:
+    return encoder.hiddens(ids, segments).astype(np.float32)
+
+
+def _hiddens(
+    encoder: Encoder, rows: list[list[int]], pad_id: int, mesh: jax.sharding.Mesh
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    lengths = [len(row) for row in rows]
+    for some, length in Buckets(lengths, BATCH, edges_to(max(lengths))).all():
+        ids = pad([rows[i] for i in filled(some)], length, pad_id)
+        batch = place({"ids": ids, "segments": (ids != pad_id).astype(np.int32)}, mesh)
+        yield some, np.asarray(_run(encoder, batch["ids"], batch["segments"]))
+
+
+def fit(x: np.ndarray, y: np.ndarray, classes: int, l2: float = L2) -> np.ndarray:
+    """The weights [D + 1, C] of a multinomial logistic regression on x [n, D]; the last row is the bias."""
+    x = np.concatenate([x, np.ones((len(x), 1))], 1).astype(np.float32)
+    truth = np.eye(classes, dtype=np.float32)[y]
+    penalty = np.r_[np.full(x.shape[1] - 1, l2), 0.0][:, None]
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        w = flat.reshape(x.shape[1], classes)
+        logits = x @ w.astype(np.float32)
+        logits -= logits.max(1, keepdims=True)
+        shares = np.exp(logits)
+        total = shares.sum(1, keepdims=True)
+        nats = float((np.log(total[:, 0]) - (logits * truth).sum(1)).mean(dtype=np.float64))
+        slope = x.T @ (shares / total - truth) / len(x)
+        return nats + 0.5 * float((penalty * w * w).sum()), (slope + penalty * w).ravel()
+
+    start = np.zeros(x.shape[1] * classes)
+    return scipy.optimize.minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x.reshape(
+        x.shape[1], classes
+    )
+
+
+def probe(train: tuple[np.ndarray, np.ndarray], dev: tuple[np.ndarray, np.ndarray]) -> float:
+    """The accuracy on dev of a probe fitted on train; each is (vectors [n, D], labels [n])."""
+    (x, labels), (dev_x, dev_labels) = train, dev
+    classes, y = np.unique(labels, return_inverse=True)
+    mean, scale = x.mean(0), x.std(0) + 1e-6
+    w = fit((x - mean) / scale, y, len(classes))
+    said = classes[((dev_x - mean) / scale @ w[:-1] + w[-1]).argmax(1)]
+    return float((said == dev_labels).mean())
+
+
+def majority(train: np.ndarray, dev: np.ndarray) -> float:
+    """The accuracy on dev of train's most frequent label.
+
+    >>> majority(np.array(["a", "b", "a"]), np.array(["a", "b"]))
+    0.5
+    """
+    classes, counts = np.unique(train, return_counts=True)
+    return float((dev == classes[counts.argmax()]).mean())
+
+
+def probes(
+    encoders: Mapping[str, Encoder], data: Treebank, tokenizer: Tokenizer, sizes: Sizes, mesh: jax.sharding.Mesh
+) -> dict[str, dict[str, float]]:
+    """Per probe its scores: "majority", and "<name>/<layer>" for each encoder and layer; "train" and "dev" count."""
+    parts, edges = {}, length_edges(data.train)
+    for share, (part, all_) in zip((1, 4), data._asdict().items(), strict=True):
+        keep = np.sort(chosen(len(all_), None if sizes.sentences is None else -(-sizes.sentences // share)))
+        some = [all_[i] for i in keep]
+        parts[part] = examples(some, tokenizer, sizes, -(-sizes.words // share), edges)
+    train, dev = (parts[part].probes for part in ("train", "dev"))
+    asked = [name for name in train if len(train[name][1]) and len(dev[name][1])]
+    scores: dict[str, dict[str, float]] = {
+        name: {
+            "majority": majority(train[name][1], dev[name][1]),
+            "train": float(len(train[name][1])),
+            "dev": float(len(dev[name][1])),
+        }
+        for name in asked
+    }
+    for which, encoder in encoders.items():
+        vectors = {part: states(encoder, found, tokenizer.pad_id, mesh) for part, found in parts.items()}
+        for name in asked:
+            for layer in range(encoder.config.layers + 1):
+                (at, labels), (dev_at, dev_labels) = train[name], dev[name]
+                x, dev_x = vectors["train"][layer][at], vectors["dev"][layer][dev_at]
+                scores[name][f"{which}/{layer}"] = probe((x, labels), (dev_x, dev_labels))
+    return scores
