@@ -42,7 +42,9 @@ def real_data() -> Path:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave tests/parity alone, whose imports need the extra `parity`, unless its tests were asked for."""
+    """Leave alone tests/parity and tests/tf, which need the extras `parity` and `tf`, unless they were asked for."""
+    if collection_path == ROOT / "tests" / "tf" and config.getoption("-m") != "tf":
+        return True
     return True if collection_path == ROOT / "tests" / "parity" and _without_parity(config) else None
 
 

@@ -80,7 +80,7 @@ def _builder(name: str) -> Any:
             f"no data set {name!r} in TensorFlow Datasets" + (f": did you mean {' or '.join(near)}?" if near else "")
         ) from None
     except ValueError as error:
-        if "does not match the file formats" in str(error):  # it is there already, in another format
+        if re.search("does not match the file formats|File format is already set", str(error)):  # there, in another one
             return tfds.builder(name, **where)
         raise InputError(f"{PREFIX}{name}: {str(error).splitlines()[0]}") from error
 

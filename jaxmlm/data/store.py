@@ -9,9 +9,10 @@ than memory costs nothing.
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -134,7 +135,8 @@ class Store:
 
     def tokens(self, split: str) -> "np.ndarray | Stream":
         """The stream of a split, memory-mapped."""
-        parts = [self._map(name, np.dtype(self.manifest["dtype"]), size) for name, size in self.shards(split)]
+        dtype = np.dtype(self.manifest["dtype"])
+        parts = [_at_random(self._map(name, dtype, size)) for name, size in self.shards(split)]
         return parts[0] if len(parts) == 1 else Stream(parts)
 
     def units(self, split: str) -> "np.ndarray | Stream | None":
@@ -144,7 +146,8 @@ class Store:
         """
         if "phrases" not in self.manifest:
             return None
-        parts = [self._map(units_of(name), np.dtype(np.uint8), size) for name, size in self.shards(split)]
+        dtype = np.dtype(np.uint8)
+        parts = [_at_random(self._map(units_of(name), dtype, size)) for name, size in self.shards(split)]
         return parts[0] if len(parts) == 1 else Stream(parts)
 
     def documents(self, split: str) -> np.ndarray:
@@ -200,11 +203,18 @@ class Store:
         finally:
             shutil.rmtree(part)
 
-    def _map(self, name: str, dtype: np.dtype, size: int) -> np.ndarray:
+    def _map(self, name: str, dtype: np.dtype, size: int) -> np.memmap:
         path = self.folder / name
         if not path.is_file() or path.stat().st_size != size * dtype.itemsize:
             raise InputError(f"{path} is missing or not whole: delete the store and prepare it again")
         return np.memmap(path, dtype, mode="r")
+
+
+def _at_random(mapped: np.memmap) -> np.memmap:
+    """Tell the system that rows are read in any order: else it reads 128 KiB ahead of each, of which none is used."""
+    if hasattr(mmap, "MADV_RANDOM"):
+        mapped._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
+    return mapped
 
 
 def units_of(shard: str) -> str:
@@ -228,7 +238,7 @@ def documents_of(shard: str) -> str:
 class Stream:
     """Several shards as one array of tokens, of which only what is asked for is read."""
 
-    def __init__(self, parts: list[np.ndarray]):
+    def __init__(self, parts: Sequence[np.ndarray]):
         # Plain views: a slice of a memmap costs ten times as much as one of an array.
         self.parts, self.starts = [np.asarray(part) for part in parts], np.cumsum([0, *map(len, parts)])
 
