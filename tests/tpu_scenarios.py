@@ -77,7 +77,7 @@ class World:
                 (folder / where / name).symlink_to(STANDIN)
         usual = {
             "PROJECT": "demo", "ZONE": "us-central2-b", "NAME": "mlm", "TYPE": "v4-16", "BUCKET": "data", "REQUIRE": "",
-            "PAUSE": 0, "POLL": 0.1, "CALL_LIMIT": 30, "SETUP_LIMIT": 60, "COPY_LIMIT": 30, "STOP_LIMIT": 10,
+            "PAUSE": 0, "POLL": 0.1, "CALL_LIMIT": 120, "SETUP_LIMIT": 120, "COPY_LIMIT": 120, "STOP_LIMIT": 60,
         }  # fmt: skip
         lines = [f"{name}='{value}'\n" for name, value in (usual | config).items()]
         (folder / "config.env").write_text("".join(lines))
@@ -146,7 +146,7 @@ class Scenario(NamedTuple):
     @property
     def command(self) -> list[str]:
         """The script's words; where there is no answer, with less patience."""
-        hurry = ["--call-limit", "4", "--setup-limit", "4", "--copy-limit", "4"]
+        hurry = ["--call-limit", "8", "--setup-limit", "8", "--copy-limit", "8"]
         return [*(hurry if self.fault.get("do") in ("hang", "lost") else []), *SCRIPTS[self.script].words, *self.more]
 
 

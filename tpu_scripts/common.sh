@@ -168,7 +168,10 @@ state_of() { # `return 0`, not `return`: in a trap that would be the status from
 # wait_ready: until the TPU is there.
 wait_ready() {
   local state last='' until=$((SECONDS + WAIT_LIMIT))
-  if ((DRY_RUN)); then tpus queued-resources describe "$NAME" --format='value(state.state)'; return; fi
+  if ((DRY_RUN)); then
+    if [ "$QUEUED" = yes ]; then described queued-resources "$NAME" state.state; else described tpu-vm "$NAME" state; fi
+    return
+  fi
   while ((SECONDS < until)); do
     state=$(state_of) || fail "cannot tell the state of $NAME: $(reason $? "$CALL_LIMIT")"
     case $state in
