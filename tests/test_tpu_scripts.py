@@ -187,10 +187,10 @@ def test_a_real_pretraining_through_a_preemption(tmp_path):
     package, mount = checkout(tmp_path / "checkout", real=True), str(tmp_path / "gcs")
     world = World(tmp_path / "world", package, DELETE="yes", MOUNT=mount)
     world.environment |= {"STANDIN_JOB": str(os.getpid()), "JAX_NUM_CPU_DEVICES": "1"}
-    tiny = "--data.text sample:400 --data.length 32 --model.layers 1 --model.width 16 --loop.steps 60 --loop.batch 4"
+    tiny = "--data.text sample:400 --data.length 32 --model.layers 1 --model.width 16 --loop.steps 300 --loop.batch 4"
     job = ["pretrain", "configs/quickstart_run.py", "--workdir", f"{mount}/runs/tiny", *tiny.split()]
     try:
-        with world.start("babysit", *job, "--loop.save_every", "10") as sitter:
+        with world.start("babysit", *job, "--loop.save_every", "20") as sitter:
             until = time.monotonic() + 300
             while not list(world.folder.glob("buckets/data/runs/tiny/checkpoints/[0-9]*")):
                 assert time.monotonic() < until and sitter.poll() is None, sitter.communicate()
