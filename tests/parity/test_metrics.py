@@ -1,12 +1,16 @@
-"""Our scores beside scikit-learn's."""
+"""Our scores beside scikit-learn's and scipy's; how pairs are encoded beside transformers."""
 
 import warnings
 
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics
+import transformers
 
-from jaxmlm.tasks import metrics
+from jaxmlm.data.hf_tokenizer import HfTokenizer
+from jaxmlm.tasks import metrics, sentences
+from jaxmlm.tasks.table import Rows, Sets, Table
 
 pytestmark = pytest.mark.parity
 
@@ -26,3 +30,74 @@ def test_scores_are_scikit_learns(seed, share):
         }
     for name, value in expected.items():
         assert metrics.METRICS[name](labels, said) == pytest.approx(value, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("kind", ["random", "one class", "right", "a class never seen"])
+def test_matthews_of_three_classes_is_scikit_learns(seed, kind):
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 3, 60)
+    said = {
+        "random": random.integers(0, 3, 60),
+        "one class": np.full(60, 1),
+        "right": labels,
+        "a class never seen": random.integers(0, 4, 60),
+    }[kind]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = sklearn.metrics.matthews_corrcoef(labels, said)
+    assert metrics.matthews(labels, said) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("kind", ["random", "ties", "constant"])
+def test_correlations_are_scipys(seed, kind):
+    """Undefined ones (nan there) are 0 here."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 26, 50) / 5
+    said = {"random": random.normal(size=50), "ties": random.integers(0, 3, 50) / 2, "constant": np.full(50, 2.5)}[kind]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = {
+            "pearson": scipy.stats.pearsonr(labels, said).statistic,
+            "spearman": scipy.stats.spearmanr(labels, said).statistic,
+        }
+    for name, value in expected.items():
+        assert metrics.METRICS[name](labels, said) == pytest.approx(np.nan_to_num(value), abs=1e-12)
+
+
+WORDS = "a small red fox sees the old owl by a river and runs away".split()
+
+
+@pytest.mark.parametrize("family", ["Bert", "Roberta"])
+def test_pairs_are_encoded_as_the_model_was_pre_trained(family, tmp_path):
+    """Ids and token types are those of transformers, cut by its longest_first, also for single texts."""
+    import tokenizers
+
+    if family == "Bert":
+        made = tokenizers.BertWordPieceTokenizer()
+        made.train_from_iterator([" ".join(WORDS)] * 9, vocab_size=120, show_progress=False)
+        fast = transformers.BertTokenizerFast(tokenizer_object=made._tokenizer)
+    else:
+        special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        made = tokenizers.ByteLevelBPETokenizer()
+        made.train_from_iterator([" ".join(WORDS)] * 9, vocab_size=300, special_tokens=special, show_progress=False)
+        fast = transformers.RobertaTokenizerFast(tokenizer_object=made._tokenizer)
+    fast.save_pretrained(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    random = np.random.default_rng(0)
+    texts = [[" ".join(random.choice(WORDS, random.integers(0, 14))) for _ in range(40)] for _ in range(2)]
+    for columns in (texts, texts[:1]):
+        table = Table("x", ("a", "b")[: len(columns)], "label", ("0", "1"))
+        rows = Rows(table, tuple(columns), None, [str(i) for i in range(40)])
+        tokenizer = HfTokenizer(tmp_path)
+        data = sentences.prepare(Sets(rows, {"dev": rows}), tokenizer, 12, types=True)
+        want = theirs(*columns, truncation="longest_first", max_length=12, return_token_type_ids=True)
+        assert [ids.tolist() for ids in data.train.sequences] == want["input_ids"]
+        assert 0 < data.train.truncated < 40
+        [batch] = sentences.evaluation(data, data.train, 40, "dev").batches()
+        for row, ids, types in zip(batch["row"], batch["ids"], batch["types"], strict=True):
+            size = len(want["input_ids"][row])
+            assert ids[:size].tolist() == want["input_ids"][row]
+            if family == "Bert":  # RoBERTa has one type
+                assert types[:size].tolist() == want["token_type_ids"][row] and not types[size:].any()
