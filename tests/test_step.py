@@ -11,7 +11,8 @@ from test_training import OPTIM, STEPS, batch_at, linear_task
 
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import Mesh, make_mesh, place
-from jaxmlm.training import Loop, Optim
+from jaxmlm.training import Loop, Optim, train
+from jaxmlm.training import loop as loop_module
 from jaxmlm.training.step import init_state, make_step
 
 
@@ -96,3 +97,37 @@ def test_schedules_after_the_warm_up():
 def test_options_that_cannot_be_are_refused(kind, wrong, message):
     with pytest.raises(InputError, match=message):
         kind(**wrong)
+
+
+def test_the_state_is_donated():
+    """Its buffers are those of the next state: nothing is held twice."""
+    task, optimizer = linear_task(), OPTIM.transformation(STEPS)
+    state = init_state(task, optimizer, jax.random.key(0))
+    step, batch = make_step(task, optimizer), place(batch_at(0), jax.sharding.get_mesh())
+    held = sum(x.nbytes for x in jax.tree.leaves(state))
+    memory = step.lower(state, batch, jax.random.key(0)).compile().memory_analysis()
+    assert memory.alias_size_in_bytes >= held - 1  # all but last_finite, one byte that no step reads
+    after, _ = step(state, batch, jax.random.key(0))
+    assert all(x.is_deleted() for x in jax.tree.leaves(state)) and not after.step.is_deleted()
+
+
+def test_what_a_step_gave_is_read_while_the_next_one_runs(monkeypatch):
+    happened = []
+
+    def watched(name: str, function: Any) -> Any:
+        return lambda *args: happened.append(name) or function(*args)
+
+    make, means = loop_module.make_step, loop_module._means
+    monkeypatch.setattr(loop_module, "make_step", lambda *args: watched("step", make(*args)))
+    monkeypatch.setattr(loop_module, "_means", watched("read", means))
+    train(linear_task(), OPTIM, Loop(4, 8, log_every=1, save_every=0), jax.sharding.get_mesh())
+    assert happened == ["step", "step", "read", "step", "read", "step", "read", "read"]
+
+
+@pytest.mark.mesh(fsdp=4, tensor=2)
+def test_the_optimizer_state_is_sharded_like_the_parameters(mesh):
+    state, _ = one_step(mesh, replace(OPTIM, clip=1.0).transformation(STEPS), accumulate=2)
+    kernel = state.model.kernel[...]
+    assert {shard.data.shape for shard in kernel.addressable_shards} == {(2, 2)}
+    moments = [x for x in jax.tree.leaves(state.opt_state) if x.shape == kernel.shape]
+    assert len(moments) == 2 and all(x.sharding == kernel.sharding for x in moments)
