@@ -108,7 +108,7 @@ def test_the_state_is_donated():
     memory = step.lower(state, batch, jax.random.key(0)).compile().memory_analysis()
     assert memory.alias_size_in_bytes >= held - 1  # all but last_finite, one byte that no step reads
     after, _ = step(state, batch, jax.random.key(0))
-    assert all(x.is_deleted() for x in jax.tree.leaves(state)) and not after.step.is_deleted()
+    assert all(x.is_deleted() for x in jax.tree.leaves(state) if x.nbytes > 1) and not after.step.is_deleted()
 
 
 def test_what_a_step_gave_is_read_while_the_next_one_runs(monkeypatch):
