@@ -1,0 +1,119 @@
+"""Stop a small run at random moments and see that nothing is lost: python tests/preemptions.py [--one 20] [--two 5]
+
+Prints, for each run: when the signal came, how long the process took to save and leave, its exit code, and whether the
+run that went on ended with the same bits (checkpoint, results, log) as the one that nobody stopped.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+CONFIG = """
+from jaxmlm.data import Data
+from jaxmlm.models import EncoderConfig
+from jaxmlm.tasks.run import Run
+from jaxmlm.training import Loop
+def config():
+    return Run(data=Data(text="sample:600", vocab=300, length=32, valid=0.05, store="store"),
+               model=EncoderConfig(layers=1, width=16, heads=2),
+               loop=Loop(steps=STEPS, batch=8, log_every=50, eval_every=200, save_every=500))
+"""
+TIMES = ("seconds", "tokens_per_second")
+
+
+def port() -> int:
+    """A port that is free now."""
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def start(folder: Path, workdir: str, processes: int) -> list[subprocess.Popen]:
+    """The run, as one process or several."""
+    command = [sys.executable, "-m", "jaxmlm", "pretrain", "run.py", "--workdir", workdir]
+    many = ["--coordinator", f"localhost:{port()}", "--processes", str(processes)] if processes > 1 else []
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(folder / "xla")}
+    started = []
+    for i in range(processes):
+        words = [*command, *many, *(["--process", str(i)] if many else [])]
+        started.append(subprocess.Popen(words, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True))
+    return started
+
+
+def finish(processes: list[subprocess.Popen]) -> list[int]:
+    """Their exit codes."""
+    for process in processes:
+        process.communicate(timeout=900)
+    return [process.returncode for process in processes]
+
+
+def bits(run: Path) -> dict[str, Any]:
+    """What must be the same: the newest checkpoint's checksums, the results and the log but for times."""
+    newest = max((run / "checkpoints").iterdir(), key=lambda folder: int(folder.name))
+    sums = [
+        hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(newest.rglob("checksums/**/*"))
+        if file.is_file()
+    ]
+    plain = lambda line: {key: value for key, value in json.loads(line).items() if key not in TIMES}  # noqa: E731
+    return {"step": newest.name, "sums": sums} | {
+        name: [plain(line) for line in (run / name).read_text().splitlines()] for name in ("results.jsonl", "log.jsonl")
+    }
+
+
+def stopped(folder: Path, name: str, processes: int, rng: random.Random, longest: float) -> tuple[str, bool]:
+    """One run stopped once and started again: a line of the table, and whether all is as it must be."""
+    run = start(folder, name, processes)
+    wait = rng.uniform(0.3, longest)
+    time.sleep(wait)
+    sent = time.monotonic()
+    run[rng.randrange(processes)].send_signal(signal.SIGTERM)
+    codes = finish(run)
+    took = time.monotonic() - sent
+    steps = [int(step.name) for step in (folder / name / "checkpoints").glob("[0-9]*")]
+    done = finish(start(folder, name, processes)) if any(codes) else codes
+    same = bits(folder / name) == bits(folder / f"whole-{processes}")
+    right = codes == [75] * processes and done == [0] * processes and same and took < 5
+    at = f"step {max(steps)}" if steps else "before a step"
+    line = f"{processes} process(es)  after {wait:5.1f} s  {at:14}  left in {took:4.1f} s  exit {codes}  then {done}  "
+    return line + ("same bits" if same else "OTHER BITS"), right
+
+
+def main() -> int:
+    """Run them all; 1 if one of them was not as it must be."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--one", type=int, default=20, help="runs of one process")
+    parser.add_argument("--two", type=int, default=5, help="runs of two processes")
+    parser.add_argument("--steps", type=int, default=3000)
+    options = parser.parse_args()
+    rng, wrong = random.Random(0), 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "run.py").write_text(CONFIG.replace("STEPS", str(options.steps)))
+        for processes, number in ((1, options.one), (2, options.two)):
+            if not number:
+                continue
+            finish(start(folder, "warm", processes))  # programs and the store are there for all that follow
+            began = time.monotonic()
+            assert not any(finish(start(folder, f"whole-{processes}", processes)))
+            longest = 0.9 * (time.monotonic() - began)
+            for i in range(number):
+                line, right = stopped(folder, f"{processes}-{i}", processes, rng, longest)
+                wrong += not right
+                print(line, flush=True)
+    print(f"{options.one + options.two - wrong} of {options.one + options.two} as they must be")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
