@@ -39,11 +39,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--questions", type=int, default=400, help="of them, evenly taken, the windows are predicted")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=["features", "prediction"])
     asked = parser.parse_args()
     dev = Path(asked.squad) / "dev-v1.1.json"
     tokenizer = Tokenizer.train(squad.read(dev).paragraphs, VOCAB)
-    print(json.dumps({"features": features(dev, tokenizer, asked)}), flush=True)
-    print(json.dumps({"prediction": prediction(dev, tokenizer, asked)}))
+    for name, run in (("features", features), ("prediction", prediction)):
+        if asked.only in (None, name):
+            print(json.dumps({name: run(dev, tokenizer, asked)}), flush=True)
 
 
 def features(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> dict[str, float]:

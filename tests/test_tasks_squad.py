@@ -302,3 +302,20 @@ def test_nothing_compiles_after_the_first_epoch(folder, tokenizer):
         loss(task.batch_at(step))
     assert loss._cache_size() == compiled == len(shapes[0])
     assert {batch["ids"].shape for batch in task.evals["dev"].batches()} <= {(2, 16), (2, 24), (2, 32)}
+
+
+def test_an_encoder_with_token_types_gets_the_second_for_the_paragraph(folder, tokenizer):
+    plain, typed = (make(folder, tokenizer, 4, types=types) for types in (False, True))
+    batch = typed.batch_at(1)
+    assert "types" not in plain.batch_at(1) and (batch["ids"] == plain.batch_at(1)["ids"]).all()
+    for ids, types in zip(batch["ids"], batch["types"], strict=True):
+        seps = np.flatnonzero(ids == tokenizer.sep_id)
+        assert np.flatnonzero(types).tolist() == list(range(seps[0] + 1, seps[1] + 1))
+    seen = []
+    typed.loss(
+        lambda ids, segments, key, types: seen.append(types) or jnp.zeros((*ids.shape, 2)),
+        jax.tree.map(jnp.asarray, batch),
+        None,
+        0,
+    )
+    assert (seen[0] == batch["types"]).all()

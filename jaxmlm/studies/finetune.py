@@ -337,7 +337,7 @@ def make_task(loaded: Loaded, config: Finetune, seed: int) -> tuple[Task, str, l
         files = _squad_files(config)
         task = squad.task(
             files, loaded.tokenizer, init, name=config.task, batch=config.point.batch, length=config.length,
-            stride=config.stride, seed=seed, limit=config.limit,
+            stride=config.stride, seed=seed, limit=config.limit, types=loaded.config.token_types > 1,
         )  # fmt: skip
         limited = [f"train: {config.limit:,} questions (limit)"] if config.limit else []
         notes = [] if config.data == SAMPLE else squad.notes(files, config.task)

@@ -56,11 +56,13 @@ def task(
     seed: int,
     limit: int | None = None,
     name: str = "squad",
+    types: bool = False,
 ) -> Task:
     """Fine-tune the span predictor that `init` makes on SQuAD v1.1 ("squad") or v2.0 ("squad2").
 
     `files` is a folder with the official training and development file (or with a folder `squad` that has them), or
-    those two files. `limit` keeps so many training questions, the same for every seed. A training window without the
+    those two files. `limit` keeps so many training questions, the same for every seed. `types`: the encoder has token
+    types, of which the paragraph gets the second. A training window without the
     whole answer points at its [cls], as in BERT's run_squad.py; the spans that are compared lie in the paragraph.
 
     The eval "dev" gives the official scores as shares of 1: "exact" and "f1", and for v2.0 these with an answer
@@ -81,12 +83,12 @@ def task(
 
     def batch_at(step: int) -> Batch:
         rows, padded = train_buckets.at(step)
-        return {**_batch(train, rows, padded, tokenizer), "start": train.start[rows], "end": train.end[rows]}
+        return {**_batch(train, rows, padded, tokenizer, types), "start": train.start[rows], "end": train.end[rows]}
 
     def batches() -> Iterator[Batch]:
         first = dev.first().astype(np.int32)
         for rows, padded in dev_buckets.all():
-            yield {**_batch(dev, rows, padded, tokenizer), "window": rows.astype(np.int32),
+            yield {**_batch(dev, rows, padded, tokenizer, types), "window": rows.astype(np.int32),
                    "first": first[rows], "count": dev.count[rows]}  # fmt: skip
 
     dev_eval = Eval(batches, _predict, partial(_score, dev_squad, dev), partial(_save, dev_squad, dev))
@@ -97,20 +99,29 @@ def _first(squad: Squad, limit: int | None) -> Squad:
     return squad._replace(questions=[squad.questions[i] for i in chosen(len(squad.questions), limit)])
 
 
-def _batch(w: Windows, rows: np.ndarray, length: int, tokenizer: Tokenizer) -> Batch:
-    sequences = [w.row(row, tokenizer.cls_id, tokenizer.sep_id) for row in filled(rows).tolist()]
-    ids = pad(sequences, length, tokenizer.pad_id)
+def _batch(w: Windows, rows: np.ndarray, length: int, tokenizer: Tokenizer, types: bool) -> Batch:
+    real = filled(rows)
+    ids = pad([w.row(row, tokenizer.cls_id, tokenizer.sep_id) for row in real.tolist()], length, tokenizer.pad_id)
+    segments = (ids != tokenizer.pad_id).astype(np.int32)
+    first = np.array([1 + len(w.questions[q]) + len(w.gap) for q in w.question[real]])
+    second = np.arange(length) >= first[:, None]
     return {
         "ids": ids,
-        "segments": (ids != tokenizer.pad_id).astype(np.int32),
+        "segments": segments,
+        **({"types": segments * second} if types else {}),
         "weight": (rows >= 0).astype(np.float32),
     }
 
 
+def _logits(model: Any, batch: Mapping[str, Any], key: Any) -> Array:
+    more = {"types": batch["types"]} if "types" in batch else {}
+    return model(batch["ids"], batch["segments"], key, **more).astype(jnp.float32)
+
+
 def _loss(model: Any, batch: Mapping[str, Any], key: Any, step: Any) -> tuple[Mean, dict[str, Mean]]:
-    logits = model(batch["ids"], batch["segments"], key)
+    logits = _logits(model, batch, key)
     # Padding can never be chosen, so that a row's loss does not depend on the length it is padded to.
-    logits = jnp.where(batch["segments"][..., None] > 0, logits.astype(jnp.float32), -1e9)
+    logits = jnp.where(batch["segments"][..., None] > 0, logits, -1e9)
     start = log_probability(logits[..., 0], batch["start"])
     end = log_probability(logits[..., 1], batch["end"])
     weight = batch["weight"]
@@ -123,7 +134,7 @@ def _predict(model: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
     Every pair of a start and an end within the paragraph and not more than LONGEST_ANSWER tokens apart is
     compared. "null" [B, 2] are the logits of the [cls], which says that there is no answer.
     """
-    logits = model(batch["ids"], batch["segments"], None).astype(jnp.float32)
+    logits = _logits(model, batch, None)
     length = logits.shape[1]
     position = jnp.arange(length)[None] - batch["first"][:, None]
     inside = (position >= 0) & (position < batch["count"][:, None])

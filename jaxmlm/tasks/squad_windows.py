@@ -12,7 +12,8 @@ from jaxmlm.tasks.squad_files import Squad
 class Windows(NamedTuple):
     """Every question's windows: arrays with one entry a window, and the tokens that they cut from.
 
-    Window i reads `[cls] question [sep] paragraph[begin : begin + count] [sep]`. `start` and `end` are the
+    Window i reads `[cls] question gap paragraph[begin : begin + count] [sep]`, the gap being the separators that the
+    tokenizer puts between two texts. `start` and `end` are the
     positions of the answer's first and last token in that row, 0 (the [cls]) where the window does not hold
     the whole answer.
     """
@@ -31,17 +32,18 @@ class Windows(NamedTuple):
     """Questions with answers none of which lies whole in a window."""
     cut: int
     """Questions of which only the beginning is read."""
+    gap: list[int]
 
     def first(self) -> np.ndarray:
         """The position of each window's first paragraph token."""
-        return np.array([len(q) for q in self.questions])[self.question] + 2
+        return np.array([len(q) for q in self.questions])[self.question] + 1 + len(self.gap)
 
     def row(self, window: int, cls: int, sep: int) -> np.ndarray:
         """The ids of a window."""
         question = self.question[window]
         begin = self.begin[window]
         paragraph = self.paragraphs[self.paragraph_of[question]][begin : begin + self.count[window]]
-        return np.concatenate([[cls], self.questions[question], [sep], paragraph, [sep]])
+        return np.concatenate([[cls], self.questions[question], self.gap, paragraph, [sep]])
 
 
 def windows(squad: Squad, tokenizer: Tokenizer, length: int, stride: int) -> Windows:
@@ -53,9 +55,10 @@ def windows(squad: Squad, tokenizer: Tokenizer, length: int, stride: int) -> Win
     """
     if length < 8 or stride < 1:
         raise InputError(f"length {length}, stride {stride}: windows need 8 tokens or more, and a stride of 1 or more")
+    gap = list(tokenizer.gap)
     whole = tokenizer.encode_batch([q.text for q in squad.questions])
     for question, ids in zip(squad.questions, whole, strict=True):
-        if len(ids) > length - 4:
+        if len(ids) > length - 3 - len(gap):
             raise InputError(
                 f"{squad.path}: question {question.id!r} has {len(ids)} tokens, which a window of {length} does not "
                 "hold: raise length, or shorten the question"
@@ -70,18 +73,18 @@ def windows(squad: Squad, tokenizer: Tokenizer, length: int, stride: int) -> Win
         ids, characters = tokenizer.encode_offsets(squad.paragraphs[p])
         paragraphs[p], offsets[p] = np.array(ids, np.int32), np.array(characters, int).reshape(-1, 2)
     tokens = np.array([len(ids) for ids in paragraphs])[paragraph_of]
-    room = length - 3 - np.array([len(ids) for ids in questions])
+    room = length - 2 - len(gap) - np.array([len(ids) for ids in questions])
     step = np.minimum(stride, room)
     number = 1 + -(-np.maximum(tokens - room, 0) // step)
     question = np.repeat(np.arange(len(questions)), number)
     begin = (np.arange(len(question)) - np.repeat(np.cumsum(number) - number, number)) * step[question]
     count = np.minimum(room[question], tokens[question] - begin)
     start, end, lost = _answers(squad, offsets, question, begin, count)
-    shift = np.where(start < 0, 0, 2 - begin + np.array([len(ids) for ids in questions])[question])
+    shift = np.where(start < 0, 0, 1 + len(gap) - begin + np.array([len(ids) for ids in questions])[question])
     start, end = np.maximum(start, 0) + shift, np.maximum(end, 0) + shift
     question, begin, count, start, end = (x.astype(np.int32) for x in (question, begin, count, start, end))
     cut = sum(len(ids) > length // 3 for ids in whole)
-    return Windows(question, begin, count, start, end, questions, paragraphs, paragraph_of, offsets, lost, cut)
+    return Windows(question, begin, count, start, end, questions, paragraphs, paragraph_of, offsets, lost, cut, gap)
 
 
 def _answers(
