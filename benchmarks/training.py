@@ -3,7 +3,7 @@
 float32, dropout 0.1, masking rate 0.40, AdamW, on random token ids. The steps of both take turns in one process, so
 both see the same machine. The peer is the RobertaPreLayerNorm of transformers, its own best attention, compiled where
 torch.compile finds a compiler: with logits at the masked positions only, as ours, and as users run it, `labels=` and
-logits everywhere. `--what` measures single parts of our step instead.
+logits everywhere. `--draws` times dropout alone, beside what jax.random draws.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlm.masking import Masked, Masking, Tokens, Vocab, mask_rows
-from jaxmlm.models import Encoder, MaskedLM, preset
+from jaxmlm.models import Encoder, MaskedLM, layers, preset
 from jaxmlm.parallel import make_mesh, spec
 from jaxmlm.tasks.mlm import predictions
 from jaxmlm.training import Mean, Optim, Task
@@ -37,13 +37,39 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true", help="the peer without torch.compile")
     parser.add_argument("--alone", action="store_true", help="without the peer")
     parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--draws", action="store_true", help="dropout alone")
     asked = parser.parse_args()
+    if asked.draws:
+        print(json.dumps(draws(asked.rounds)))
+        return
     for size in asked.sizes:
         steps = {"jaxmlm": ours(size, asked.dropout)}
         if not asked.alone:
             steps["peer"] = theirs(size, asked.dropout, not asked.no_compile, at_masked=True)
             steps["peer as users run it"] = theirs(size, asked.dropout, not asked.no_compile, at_masked=False)
         print(json.dumps({size: in_turns(steps, asked.rounds, int(np.prod(SIZES[size][1:])))}), flush=True)
+
+
+def draws(rounds: int) -> dict[str, Any]:
+    """Least milliseconds of dropout, forward and backward, on the attention shares of a base layer and its output."""
+
+    def plain(key: Any, rate: float, x: Any) -> Any:
+        return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0.0)
+
+    found: dict[str, Any] = {}
+    with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
+        for shape in ((8, 12, 128, 128), (8, 128, 768)):
+            x, key, times = jnp.ones(shape), jax.random.key(0), {}
+            for name, drop in {"jax.random.bernoulli": plain, "ours": layers.dropout}.items():
+                call = jax.jit(jax.grad(lambda x, key, drop=drop: jnp.square(drop(key, 0.1, x)).sum()))
+                jax.block_until_ready(call(x, key))
+                times[name] = []
+                for _ in range(rounds):
+                    started = time.perf_counter()
+                    jax.block_until_ready(call(x, key))
+                    times[name].append(1000 * (time.perf_counter() - started))
+            found[str(shape)] = {name: round(min(t), 2) for name, t in times.items()}
+    return found
 
 
 def in_turns(steps: dict[str, Callable[[], None]], rounds: int, tokens: int) -> dict[str, Any]:
