@@ -119,7 +119,7 @@ def test_the_hosts_parts_are_the_global_batch(kind, hosts):
     counts = np.random.default_rng(0).integers(1, 60, 200).tolist()
     whole = Batches(cut(kind, counts, length=40), 8, seed=1)
     parts = [Batches(cut(kind, counts, length=40), 8, seed=1, host=host, hosts=hosts) for host in range(hosts)]
-    for step in (0, 4, 5, 99):
+    for step in range(whole.rows // 8 + 2):
         read = [part.at(step) for part in parts]
         for name, value in whole.at(step).items():
             np.testing.assert_array_equal(np.concatenate([batch[name] for batch in read]), value)
