@@ -40,7 +40,7 @@ def make_mesh(config: Mesh = Mesh(), devices: list | None = None) -> jax.shardin
         )
     slices: dict[int, list] = {}
     for device in devices:
-        slices.setdefault(getattr(device, "slice_index", 0), []).append(device)
+        slices.setdefault(getattr(device, "slice_index", 0) if device.platform == "tpu" else 0, []).append(device)
     if data % len(slices):
         raise InputError(
             f"the mesh data={data} does not divide over {len(slices)} slices, each of which has whole copies of the "
