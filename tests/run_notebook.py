@@ -10,14 +10,14 @@ import tempfile
 import time
 from pathlib import Path
 
-import nbclient
-import nbformat
-
 NOTEBOOK = Path(__file__).parent.parent / "tpu_scripts" / "colab_demo.ipynb"
 
 
 def main(figures: Path | None = None) -> None:
     """Execute every cell in an empty folder; an error in a cell is raised."""
+    import nbclient  # of the extra `notebook`
+    import nbformat
+
     notebook = nbformat.read(NOTEBOOK, 4)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tokenizers
 
 from jaxmlm.data import Data, Store, Tokenizer, build
 from jaxmlm.data.sources import Source
@@ -254,7 +255,6 @@ def test_a_file_that_gives_no_store_leaves_nothing(tmp_path, raw):
 def test_ids_of_a_large_vocabulary_take_32_bits(tmp_path):
     store = built(tmp_path / "store")
     assert store.manifest["dtype"] == "uint16"
-    tokenizers = pytest.importorskip("tokenizers")
     words = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abc"])}
     words |= {f"##w{i}": i for i in range(8, 70_000)} | {"zebra": 70_000}
     made = tokenizers.Tokenizer(tokenizers.models.WordPiece(words, unk_token="[UNK]"))

@@ -173,7 +173,7 @@ def test_remat_changes_the_program_and_not_the_result():
 
 def test_a_rolled_scan_is_the_unrolled_one(monkeypatch):
     unrolled = judged(CONFIGS["pre, learned"])
-    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    monkeypatch.setattr("jaxmlm.models.encoder.platform", lambda: "tpu")
     rolled = judged.__wrapped__(CONFIGS["pre, learned"])
     assert_same(unrolled, rolled)
     batch = jax.tree.map(jnp.asarray, BATCH)

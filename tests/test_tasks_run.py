@@ -156,7 +156,7 @@ def test_a_run_of_a_version_with_fewer_fields_is_known_again(base, one_device, t
         ({"data.text": "sample:many"}, r"write sample:N"),
         ({"data.text": "sample:3", "data.vocab": 20}, r"too small for the characters"),
         ({"data.text": "sample:3"}, r"too large for this text, which gives at most"),
-        ({"loop.batch": 10_000_000}, r"a batch of 10000000 rows .* is more than"),
+        ({"loop.batch": 10_000_000}, r"a batch of 10000000 rows is more than the"),
         ({"mesh": Mesh(3)}, r"does not use exactly the 8 devices"),
     ],
 )

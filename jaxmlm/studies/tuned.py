@@ -127,7 +127,7 @@ def paired_bootstrap(
         rows = random.integers(0, len(labels), len(labels))
         drawn[i] = mean(rows, a) - mean(rows, b)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    tail = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
+    tail = int(min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0)))
     return {"a": scores[0], "b": scores[1], "difference": scores[0] - scores[1], "half": float(high - low) / 2,
             "low": float(low), "high": float(high), "p": min(1.0, 2 * (tail + 1) / (draws + 1))}  # fmt: skip
 

@@ -118,7 +118,8 @@ def rows_of_split(split: Batches, tokenizer: Tokenizer, limit: int | None) -> Ro
     keep = np.sort(chosen(split.rows, limit))
     ids = split.take(keep)["ids"]
     return Rows(
-        [row[row != tokenizer.pad_id] for row in ids], np.array([len(tokenizer.decode(row).split()) for row in ids])
+        [row[row != tokenizer.pad_id] for row in ids],
+        np.array([len(tokenizer.decode(row.tolist()).split()) for row in ids]),
     )
 
 
