@@ -212,7 +212,9 @@ def test_a_real_pretraining_through_a_preemption(tmp_path):
 def test_an_interrupt_says_what_is_billed(script, words, world):
     here = world("nothing")
     here.plan({"on": "remote_status", "times": 999, "do": "hang"})
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background ignores it
     with here.start(script, *words, start_new_session=True) as started:
+        signal.signal(signal.SIGINT, usual)
         until = time.monotonic() + 60
         while not here.calls("remote_status"):
             assert time.monotonic() < until and started.poll() is None

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -87,15 +86,7 @@ class World:
         """A script, as its user starts it, with the options of this world."""
         command = [self.package / "tpu_scripts" / f"{script}.sh", "--config", self.folder / "config.env", *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-        return subprocess.Popen(
-            command,
-            cwd=self.folder / "here",
-            env=self.environment,
-            text=True,
-            preexec_fn=_interruptible,
-            **pipes,
-            **more,
-        )
+        return subprocess.Popen(command, cwd=self.folder / "here", env=self.environment, text=True, **pipes, **more)
 
     def run(self, script: str, *words: str, timeout: float = 400) -> subprocess.CompletedProcess:
         """A script from its start to its end."""
@@ -139,11 +130,6 @@ class World:
 
 
 BILLED = "(?<!PERHAPS )STILL BILLED: mlm.*; delete it: .*delete.sh .*--name mlm"
-
-
-def _interruptible() -> None:
-    """Ctrl-C reaches a script also where this process was started in the background, which ignores it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Scenario(NamedTuple):
