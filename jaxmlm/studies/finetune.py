@@ -149,6 +149,8 @@ def _sample() -> tempfile.TemporaryDirectory:
 
 def check(config: Finetune) -> None:
     """Read the task's files, so that what is wrong with them shows before any training."""
+    if (hosts := jax.process_count()) > 1:  # the batches of these tasks are not divided among hosts
+        raise InputError(f"fine-tuning runs on one host, and this is one of {hosts}: start it on one of them alone")
     if config.task in squad.TASKS:
         for file in _squad_files(config):
             squad.read(file, squad.TASKS[config.task].unanswerable)
