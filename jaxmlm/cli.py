@@ -48,19 +48,20 @@ def main(argv: list[str] | None = None) -> int:
     jaxmlm 0.1.0
     0
     """
-    code = _main(list(sys.argv[1:] if argv is None else argv))
+    code = _main(list(sys.argv[1:] if argv is None else argv), alone=argv is None)
     if code and "jaxmlm.parallel.hosts" in sys.modules:
         _function("jaxmlm.parallel.hosts:leave")(code)
     return code
 
 
-def _main(words: list[str]) -> int:
+def _main(words: list[str], alone: bool) -> int:
+    """`alone`: the process ends with this command."""
     # Programs compiled once are found again by the next process: a study compiles the same few many times.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/jaxmlm/xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
     as_json = "--json" in words
     try:
-        result = _dispatch([word for word in words if word != "--json"])
+        result = _dispatch([word for word in words if word != "--json"], alone)
         if result is None:
             return DONE
         speaks = "jaxmlm.parallel.hosts" not in sys.modules or _function("jaxmlm.parallel.hosts:speaks")()
@@ -84,7 +85,7 @@ def _main(words: list[str]) -> int:
         return _complain(f"{type(error).__name__}: {error}", FAILED, "JAXMLM_DEBUG=1 shows where")
 
 
-def _dispatch(words: list[str]) -> dict | None:
+def _dispatch(words: list[str], alone: bool) -> dict | None:
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return None
@@ -115,7 +116,7 @@ def _dispatch(words: list[str]) -> dict | None:
     call = Call(name, flags[0], flags[1:], dry_run)
     if name not in ON_MANY_HOSTS:
         return verb.run(call)
-    with stoppable():
+    with stoppable(last=alone):
         return verb.run(_joined(call))
 
 

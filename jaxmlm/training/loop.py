@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxmlm.errors import InputError, Preempted
 from jaxmlm.parallel import check_sizes, place
-from jaxmlm.preemption import stop_agreed, stoppable
+from jaxmlm.preemption import stop_agreed, stop_before, stoppable
 from jaxmlm.training.budget import seconds
 from jaxmlm.training.checkpoint import Checkpoints
 from jaxmlm.training.logs import Log
@@ -141,8 +141,7 @@ def train(
             log.record({"step": done, **rounded, "tokens": done * tokens, **rates}, done)
             return means["loss"]
 
-        if stop_agreed():
-            raise Preempted("stopped by a signal before the first step: run the same command again")
+        stop_before("the first step")
         if log.lacks_judgement(first, loop.eval_every) and first < loop.steps:  # a signal came within it
             at[first] = _judge(task, judges, state, mesh, log, first)
             best.offer(at[first], state)
