@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -160,21 +162,37 @@ def test_a_fall_back_to_the_cpu_is_refused(capsys):
     assert "--require tpu: JAX sees cpu here" in capsys.readouterr().err
 
 
-def two(tmp_path: Path, *words: str, second: tuple[str, ...] = ()) -> list[subprocess.CompletedProcess]:
-    """`jaxmlm pretrain` as two processes, the second with further words."""
+Process = subprocess.Popen[str]
+
+
+def two(
+    tmp_path: Path,
+    *words: str,
+    second: tuple[str, ...] = (),
+    program: tuple[str, ...] = ("-m", "jaxmlm", "pretrain", "tiny.py"),
+    during: Callable[[list[Process]], None] = lambda processes: None,
+) -> list[subprocess.CompletedProcess]:
+    """`jaxmlm pretrain` or another program as two processes, the second with further words."""
     (tmp_path / "tiny.py").write_text(TINY)
-    command = [sys.executable, "-m", "jaxmlm", "pretrain", "tiny.py", *words]
-    command += ["--coordinator", f"localhost:{free_port()}", "--processes", "2"]
+    command = [sys.executable, *program, *words, "--coordinator", f"localhost:{free_port()}", "--processes", "2"]
 
     # Tiny programs: what counts is the time to compile them, twice.
     quick = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-
-    def run(i: int) -> subprocess.CompletedProcess:
-        words = [*command, "--process", str(i), *(second if i else ())]
-        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=500, env=quick)
-
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(run, range(2)))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [
+        subprocess.Popen([*command, "--process", str(i), *(second if i else ())], cwd=tmp_path, env=quick, **pipes)
+        for i in range(2)
+    ]
+    try:
+        during(started)
+        with ThreadPoolExecutor(2) as pool:
+            said = list(pool.map(lambda process: process.communicate(timeout=300), started))
+    finally:
+        for process in started:
+            process.kill()
+    return [
+        subprocess.CompletedProcess(p.args, p.returncode, *one) for p, one in zip(started, said, strict=True)
+    ]  # fmt: skip
 
 
 def test_two_processes_train_one_run_and_the_first_one_speaks(tmp_path):
@@ -195,3 +213,56 @@ def test_other_configurations_and_another_disk_are_refused_by_name(tmp_path):
         assert "the hosts have different configurations: loop.steps is 3 on host 1" in done.stderr
         assert f"host 1 ({name})" in done.stderr and "and 2 on host 0" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_stop_at_one_step_when_only_the_second_is_told(tmp_path):
+    def during(processes: list[Process]) -> None:
+        until = time.monotonic() + 200
+        while not (tmp_path / "run" / "log.jsonl").exists():
+            assert time.monotonic() < until and processes[0].poll() is None
+            time.sleep(0.02)
+        processes[1].send_signal(signal.SIGTERM)
+
+    steps = ("--loop.steps", "1000000", "--loop.save-every", "1000000")
+    first, other = two(tmp_path, "--workdir", "run", *steps, during=during)
+    assert (first.returncode, other.returncode) == (75, 75), first.stderr + other.stderr
+    (saved,) = (path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    stopped = f"stopped by a signal at step {saved}, and saved: run the same command again"
+    assert stopped in first.stderr and stopped in other.stderr
+    assert "SIGTERM: stopping" not in first.stderr and "SIGTERM: stopping" in other.stderr
+
+
+TOLD = """
+import os, signal, sys
+from pathlib import Path
+from jaxmlm.config import from_flags
+from jaxmlm.errors import InputError
+from jaxmlm.parallel import hosts
+from jaxmlm.preemption import stop_agreed, stop_asked, stoppable
+options = from_flags(hosts.Hosts, sys.argv[1:])
+with stoppable():
+    if options.process:
+        os.kill(os.getpid(), signal.SIGTERM)
+    hosts.start(options)
+    try:
+        hosts.share(Path(f"disk{options.process}"))
+    except InputError as error:
+        print(error)
+    print(hosts.told_by_first(f"said by {options.process}"))
+    for step in range(1000):
+        if stop_agreed():
+            break
+    print(step, stop_asked())
+hosts.leave(0)
+"""
+
+
+def test_a_signal_before_they_joined_and_a_disk_that_one_does_not_see(tmp_path):
+    first, other = two(tmp_path, program=("-c", TOLD))
+    name = socket.gethostname()
+    blind = f" of host 0 ({name}) is not seen by host 1 ({name}): the hosts do not share that disk: name a --workdir"
+    assert not (tmp_path / "disk0").exists()
+    for i, done in enumerate((first, other)):
+        refused, said, stopped = done.stdout.splitlines()[-3:]  # before them Gloo may speak
+        assert refused.startswith(f"disk{i}{blind}") and said == "said by 0"
+        assert stopped == f"{first.stdout.split()[-2]} {bool(i)}" != f"999 {bool(i)}"

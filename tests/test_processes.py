@@ -1,4 +1,4 @@
-"""Weak scaling: the same run on one process, on two and on four gives the same losses and the same masks."""
+"""The same study and fine-tuning on one process, on two and on four: the same losses, masks, scores and files."""
 
 import json
 import os
@@ -6,10 +6,14 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
+import jax
 import numpy as np
 import pytest
 from test_hosts import free_port
+
+from jaxmlm.tasks.run import load
 
 PROGRAM = """
 import sys
@@ -21,22 +25,28 @@ import numpy as np
 from jaxmlm.data import Data
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh, fetch, hosts, make_mesh, place
+from jaxmlm.studies import Evaluate, Finetune, Study, Vary, finetune, run_study
 from jaxmlm.tasks.mlm import mlm_task
-from jaxmlm.tasks.run import Run, pretrain
+from jaxmlm.tasks.run import Run
 from jaxmlm.tasks.texts import open_store
-from jaxmlm.training import Loop
+from jaxmlm.training import Loop, Optim
 
-port, processes, process, workdir, sizes = sys.argv[1:]
+port, processes, process, workdir, sizes, judged = sys.argv[1:]
 if int(processes) > 1:
     hosts.start(hosts.Hosts(f"localhost:{port}", int(processes), int(process)))
 run = Run(
-    workdir=workdir,
     data=Data(text="sample:200", vocab=300, length=16, valid=0.05),
     model=EncoderConfig(layers=1, width=16, heads=2),
+    optim=Optim(1e-2),
     loop=Loop(steps=4, batch=8, accumulate=2, log_every=1, save_every=2),
     mesh=Mesh(*map(int, sizes.split(","))),
 )
-pretrain(run)
+rates = Vary("masking.rate", (0.4,))
+pairs = Evaluate(pairs=1, batch=256) if judged == "judged" else None
+run_study(Study(workdir, run=run, vary=(rates,), control=False, evaluate=pairs))
+tuning = Finetune("cola", batch=8, length=16, epochs=0.5, limit=64, workdir=workdir + "/tuned")
+for _ in range(2 if pairs else 0):  # the second time all is found
+    finetune(workdir + "/cells/rate=0.4,seed=0", tuning)
 mesh = make_mesh(run.mesh)
 with jax.set_mesh(mesh):
     task = mlm_task(open_store(run.data, Path(workdir)), run.data, run.masking, run.model, 8, 0)
@@ -49,8 +59,20 @@ hosts.leave(0)
 """
 
 
-def run(folder: Path, processes: int, devices: int, sizes: str) -> tuple[list[float], dict[str, np.ndarray]]:
-    """The losses of the steps, and the masks of a step in the order of the rows' ids."""
+class Ran(NamedTuple):
+    """The losses of the steps, the masks of a step in the order of the rows' ids, all lines of results, the folder."""
+
+    losses: list[float]
+    masks: dict[str, np.ndarray]
+    results: list[dict]
+    folder: Path
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def run(folder: Path, processes: int, devices: int, sizes: str, judged: str = "judged") -> Ran:
     port = free_port()
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
@@ -59,16 +81,18 @@ def run(folder: Path, processes: int, devices: int, sizes: str) -> tuple[list[fl
     }
 
     def one(process: int) -> subprocess.CompletedProcess:
-        words = [sys.executable, "-c", PROGRAM, str(port), str(processes), str(process), str(folder), sizes]
+        words = [sys.executable, "-c", PROGRAM, str(port), str(processes), str(process), str(folder), sizes, judged]
         return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
 
     with ThreadPoolExecutor(processes) as pool:
         for done in pool.map(one, range(processes)):
             assert done.returncode == 0, done.stderr[-2000:]
-    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = lines(folder / "cells" / "rate=0.4,seed=0" / "log.jsonl")
     found = dict(np.load(folder / "masks.npz"))
     order = np.argsort(found["example"])
-    return [row["loss"] for row in rows if "eval" not in row], {name: x[order] for name, x in found.items()}
+    masks = {name: x[order] for name, x in found.items()}
+    results = [row for path in sorted(folder.glob("**/results.jsonl")) for row in lines(path)]
+    return Ran([row["loss"] for row in log if "eval" not in row], masks, results, folder)
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +100,26 @@ def alone(tmp_path_factory):
     return run(tmp_path_factory.mktemp("alone"), 1, 1, "1,1,1")
 
 
-@pytest.mark.parametrize(
-    ("processes", "devices", "sizes"),
-    [(2, 2, "1,2,2"), (4, 1, "2,1,2")],  # the tensor axis within a process, and over two
-    ids=str,
-)
-def test_more_processes_change_neither_losses_nor_masks(alone, tmp_path, processes, devices, sizes):
-    losses, masks = run(tmp_path, processes, devices, sizes)
-    assert len(losses) == 4 and losses == pytest.approx(alone[0], abs=2e-4)
-    for name, expected in alone[1].items():
-        np.testing.assert_array_equal(masks[name], expected)
+def same_pretraining(ran: Ran, alone: Ran) -> None:
+    assert len(ran.losses) == 4 and ran.losses == pytest.approx(alone.losses, abs=2e-4)
+    for name, expected in alone.masks.items():
+        np.testing.assert_array_equal(ran.masks[name], expected)
+
+
+def test_two_processes_change_no_loss_mask_score_or_file(alone, tmp_path):
+    ran = run(tmp_path, 2, 2, "1,2,2")  # the tensor axis within a process
+    same_pretraining(ran, alone)
+    assert [row["task"] for row in ran.results] == ["mlm", "mlm", "blimp"] * 2 + ["cola"]
+    for row, expected in zip(ran.results, alone.results, strict=True):
+        assert row["scores"] == pytest.approx(expected["scores"], abs=5e-4)
+    files, expected = (
+        sorted(str(path.relative_to(r.folder)) for path in r.folder.rglob("*") if "checkpoints" not in path.parts)
+        for r in (ran, alone)
+    )
+    assert files == expected
+    model, same = (jax.tree.leaves(load(r.folder / "tuned" / "model").model) for r in (ran, alone))
+    assert all(np.allclose(a, b, atol=1e-3) for a, b in zip(model, same, strict=True))
+
+
+def test_four_processes_change_neither_losses_nor_masks(alone, tmp_path):
+    same_pretraining(run(tmp_path, 4, 1, "2,1,2", "pretrained"), alone)  # the tensor axis over two processes

@@ -1,6 +1,9 @@
 """Fine-tuning through the command's function: grids, what is found again, models, comparisons, recipes, bad input."""
 
 import json
+import os
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +17,11 @@ from jaxmlm.data import Data
 from jaxmlm.errors import InputError
 from jaxmlm.models import EncoderConfig
 from jaxmlm.studies import Finetune, finetune
-from jaxmlm.studies.finetune import folder_of, sets_of, settings
+from jaxmlm.studies.finetune import folder_of, make_task, sets_of, settings
 from jaxmlm.studies.recipes import RECIPES, from_words, recipe
 from jaxmlm.studies.tuned import compare, paired_bootstrap, say, summarise
 from jaxmlm.tasks import glue, squad
-from jaxmlm.tasks.run import Run, pretrain, read_rows
+from jaxmlm.tasks.run import Run, load, pretrain, read_rows
 from jaxmlm.training import Loop
 
 
@@ -55,6 +58,34 @@ def test_a_grid_is_summed_up(grid):
     assert result["summary"][0]["mean"] >= result["summary"][1]["mean"]
     assert any("the best of each run's epochs on dev" in line for line in say(result))
     assert result["notes"] == ["train: 40 of 1,200 rows (limit)"]
+
+
+def test_a_signal_keeps_what_is_done_and_the_grid_goes_on(grid, checkpoint, tmp_path, monkeypatch, capsys):
+    config, whole = grid
+    made = []
+
+    def signals(*of):
+        made.append(of[1:])
+        if len(made) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return make_task(*of)
+
+    monkeypatch.setattr(sys.modules[make_task.__module__], "make_task", signals)
+    monkeypatch.setattr("jaxmlm.studies.recipes.from_words", lambda words: config)
+    command = ["finetune", checkpoint, "--workdir", str(tmp_path / "rte")]
+    assert main(command) == 75
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "jaxmlm: stopped by a signal before the first step: run the same command again"
+    )
+    assert len(read_rows(tmp_path / "rte" / "results.jsonl")) == 2 and len(made) == 3
+    assert main(command) == 0 and len(made) == 5
+
+    def scores(rows):
+        return [{**row["scores"], "by_step": row["by_step"]} for row in rows]
+
+    assert scores(read_rows(tmp_path / "rte" / "results.jsonl")) == scores(whole["rows"])
+    best, same = (load(folder / "model").model for folder in (Path(config.workdir), tmp_path / "rte"))
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(best), jax.tree.leaves(same), strict=True))
 
 
 def test_the_best_epoch_is_kept(grid):

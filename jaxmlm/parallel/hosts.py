@@ -235,6 +235,11 @@ def told_by_all(value: Any) -> list[Any]:
     return [json.loads(row.tobytes()) for row in np.asarray(multihost_utils.process_allgather(padded))]
 
 
+def told_by_first(value: Any) -> Any:
+    """What process 0 gives: one answer where several could differ, as about files that only it has just written."""
+    return told_by_all(value)[0]
+
+
 def share(folder: Path) -> None:
     """Refuse a folder that not every host sees: a run's checkpoints are written by all of them into one."""
     if jax.process_count() == 1:

@@ -23,8 +23,9 @@ import numpy as np
 from jaxmlm.data import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Classifier, Model, SpanPredictor
-from jaxmlm.parallel import Mesh, make_mesh
+from jaxmlm.parallel import Mesh, hosts, make_mesh, mine
 from jaxmlm.paths import describe, hint
+from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.samples import tasks as sample
 from jaxmlm.studies.tuned import summarise, value_of
 from jaxmlm.tasks import glue, sentences, squad, table
@@ -149,8 +150,6 @@ def _sample() -> tempfile.TemporaryDirectory:
 
 def check(config: Finetune) -> None:
     """Read the task's files, so that what is wrong with them shows before any training."""
-    if (hosts := jax.process_count()) > 1:  # the batches of these tasks are not divided among hosts
-        raise InputError(f"fine-tuning runs on one host, and this is one of {hosts}: start it on one of them alone")
     if config.task in squad.TASKS:
         for file in _squad_files(config):
             squad.read(file, squad.TASKS[config.task].unanswerable)
@@ -185,6 +184,7 @@ def settings(config: Any) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
+@stoppable()
 def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
     """Fine-tune a checkpoint on a task: every point of the grid, once for each seed.
 
@@ -192,11 +192,14 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
     number of degenerate ones, best mean first, "select", "notes", "model": the folder of the best one's model}.
     """
     _sets.cache_clear()  # files may have changed since
+    hosts.agree("configurations", {"checkpoint": checkpoint, **describe(config)})
+    stop_before("anything was begun")
     check(config)
     folder = Path(config.workdir).expanduser() if config.workdir else None
     identity = {"checkpoint": str(Path(checkpoint).resolve()), "task": config.task}
     if folder is not None:
         unclaimed(folder, "finetune.json", identity)
+        hosts.share(folder)
         if config.start:
             checkpoint = _first(checkpoint, config, folder)
     mesh = make_mesh(Mesh())
@@ -207,7 +210,7 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
             claim(folder, "finetune.json", identity, {"config": describe(config)})
         rows = list(_rows(loaded, config, mesh, folder))
         result = {"rows": rows, **summarise(rows)}
-        if folder is not None and (folder / "model").exists():
+        if folder is not None and hosts.told_by_first((folder / "model").exists()):
             result |= {"workdir": str(folder), "model": str(folder / "model")}
             if config.test:
                 result["test"] = _answer(folder, config, mesh)
@@ -238,18 +241,20 @@ def _first(checkpoint: str, config: Finetune, folder: Path) -> str:
 def _rows(loaded: Loaded, config: Finetune, mesh: jax.sharding.Mesh, folder: Path | None) -> Iterator[dict[str, Any]]:
     """A line of results for each fine-tuning, run or found; the best model so far stands in the folder."""
     path = None if folder is None else folder / "results.jsonl"
-    found = {(row["settings"], row["tuning_seed"]): row for row in (read_rows(path) if path else [])}
+    done = hosts.told_by_first(read_rows(path) if path else [])
+    found = {(row["settings"], row["tuning_seed"]): row for row in done}
     best = max((value_of(row) for row in found.values()), default=-np.inf)
     jobs = [(point, seed) for point in config.grid for seed in config.seeds]
     for number, (point, seed) in enumerate(jobs, 1):
         key = settings(point)
         if (key, seed) not in found:
+            stop_before(f"fine-tuning {number} of {len(jobs)}")
             name = f"{hashlib.sha256(key.encode()).hexdigest()[:8]}-seed{seed}"
             predictions = None if folder is None else folder / "predictions" / name
             row, tuned = _tune(loaded, point, seed, mesh, f"[{number}/{len(jobs)}] ", predictions)
             row |= {"settings": key, **({"predictions": f"predictions/{name}"} if folder else {})}
             if folder is not None and path is not None and tuned is not None:
-                if value_of(row) > best or not (folder / "model").exists():
+                if value_of(row) > best or not hosts.told_by_first((folder / "model").exists()):
                     best = value_of(row)
                     save(_whole(loaded, point, tuned, row, folder / "model"))
                 append_rows(path, [row])
@@ -295,7 +300,8 @@ def tune(loaded: Loaded, config: Finetune, seed: int, mesh: jax.sharding.Mesh, s
 def _tune(
     loaded: Loaded, config: Finetune, seed: int, mesh: jax.sharding.Mesh, stage: str, predictions: Path | None = None
 ) -> tuple[dict[str, Any], Trained | None]:
-    task, main, notes = make_task(loaded, config, seed)
+    whole, main, notes = make_task(loaded, config, seed)
+    task = whole._replace(batch_at=lambda step: mine(whole.batch_at(step), mesh))
     rate, batch, epochs = config.point
     steps = max(1, round(epochs * task.epoch))
     optim = Optim(rate, config.warmup, config.weight_decay, clip=config.clip, layer_decay=config.layer_decay)
@@ -327,7 +333,10 @@ def _tune(
 
 
 def make_task(loaded: Loaded, config: Finetune, seed: int) -> tuple[Task, str, list[str]]:
-    """The task of fine-tuning this encoder, a copy of it under a new head; its main score; what is not whole."""
+    """The task of fine-tuning this encoder, a copy of it under a new head; its main score; what is not whole.
+
+    Every host makes whole batches.
+    """
 
     def init(key: jax.Array) -> Model:
         encoder = jax.tree.map(jnp.copy, loaded.encoder)  # the first step gives its buffers away

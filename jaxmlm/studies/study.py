@@ -21,9 +21,9 @@ from rich.console import Console
 from jaxmlm.data import Store
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Phrases
-from jaxmlm.parallel import make_mesh
+from jaxmlm.parallel import hosts, make_mesh
 from jaxmlm.paths import describe, replace_path
-from jaxmlm.preemption import stoppable
+from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.studies import report as reports
 from jaxmlm.studies.estimate import Assumed, seconds_of
 from jaxmlm.studies.evaluate import Evaluate, minimal_pairs
@@ -137,7 +137,10 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
     folder, cells = Path(study.workdir), cells_of(study)
     if dry_run:
         return _plan(study, cells if study.cells is None else _share(study, cells))
+    hosts.agree("configurations", describe(replace_path(study, "run.data.store", None)))
+    stop_before("anything was begun")
     _check(study, cells)
+    hosts.share(folder)
     store = open_store(cells[0].run.text, folder, phrases=_phrases(cells))
     claim(folder, "study.json", _identity(study), {"config": describe(study)})
     if study.cells is not None:
@@ -148,6 +151,8 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
     for number, cell in enumerate(cells, 1):
         _run_cell(study, cell, _original(cell, cells), f"[{number}/{len(cells)}] {cell.name.replace(',', ' ')}: ")
         _collect(study, cells)
+    if not hosts.speaks():
+        return {"workdir": str(folder)}
     _describe(study, cells, store)
     return _draw(folder)
 
@@ -220,14 +225,15 @@ def _run_cell(study: Study, cell: Cell, original: Cell, stage: str) -> None:
         return
     pretrain(cell.run, f"{stage}pretrain")
     path = Path(cell.run.workdir) / "results.jsonl"
-    done = [_key(row) for row in read_rows(path)]
-    wanted = [job for job in _jobs(study) if job[0] not in done]
+    done = hosts.told_by_first([list(_key(row)) for row in read_rows(path)])
+    wanted = [job for job in _jobs(study) if list(job[0]) not in done]
     if not wanted:
         return
     mesh = make_mesh(study.run.mesh)
     with jax.set_mesh(mesh):
         loaded = load(cell.run.workdir)
         for key, config, seed in wanted:
+            stop_before(f"{config.task if isinstance(config, Finetune) else 'the minimal pairs'} of {cell.name}")
             if isinstance(config, Evaluate):
                 row = minimal_pairs(loaded, config, mesh)
             else:

@@ -26,7 +26,7 @@ from jaxmlm.models import Encoder, EncoderConfig, MaskedLM, interchange, with_he
 from jaxmlm.models.encoder import HOW_TRAINED
 from jaxmlm.parallel import Mesh, check_sizes, hosts, make_mesh
 from jaxmlm.paths import describe
-from jaxmlm.preemption import stoppable
+from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tasks.phrases import phrases_of
 from jaxmlm.tasks.texts import open_store
@@ -124,8 +124,9 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     """
     folder = Path(run.workdir)
     hosts.agree("configurations", describe(replace(run, data=replace(run.data, store=None))))
+    stop_before("anything was begun")
     unclaimed(folder, "run.json", identity(run))
-    if (folder / "DONE").exists():
+    if hosts.told_by_first((folder / "DONE").exists()):
         return {"workdir": str(folder), "rows": read_rows(folder / "results.jsonl")}
     hosts.share(folder)
     mesh = make_mesh(run.mesh)
@@ -142,7 +143,8 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
         steps = _steps(run, task, mesh, folder)
         run, whole = (replace(r, loop=replace(r.loop, steps=steps)) for r in (run, whole))
     claim(folder, "run.json", same, {"config": describe(whole), "vocab": vocab})
-    store.tokenizer.save(folder)
+    if jax.process_index() == 0:
+        store.tokenizer.save(folder)
     started = time.perf_counter()
     done = train(task, run.optim, run.loop, mesh, folder, stage)
     rows = [
@@ -154,8 +156,8 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
         {"stage": "heldout", "task": "mlm", "tuning_seed": None, "main": None, "scores": done.evals["heldout"],
          "seconds": None, "tokens": None, "tokens_per_second": None},
     ]  # fmt: skip
+    append_rows(folder / "results.jsonl", rows)
     if jax.process_index() == 0:
-        append_rows(folder / "results.jsonl", rows)
         (folder / "DONE").touch()
     return {"workdir": str(folder), "rows": rows}
 
@@ -220,13 +222,16 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> Loaded:
 
 
 def save(found: Loaded) -> None:
-    """Write a model as a folder that `load` reads, in the place of what was there; on the first host's word.
+    """Write a model as a folder that `load` reads, in the place of what was there; all hosts write its arrays.
 
     `about` must be plain JSON values. A kill leaves the old folder or the new one.
     """
     folder, new = found.folder, found.folder.with_name(found.folder.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
+    first = jax.process_index() == 0
+    with hosts.first_alone():
+        if first:
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
     plain = {
         "identity": {"kind": found.kind, **found.about},
         "config": {"model": describe(found.config)},
@@ -235,12 +240,14 @@ def save(found: Loaded) -> None:
         "labels": list(found.labels),
         **found.about,
     }
-    found.tokenizer.save(new)
     with closing(Checkpoints(new / "checkpoints")) as checkpoints:
         checkpoints.save(TrainState(jnp.zeros((), jnp.int32), found.model, ()))
-    (new / "run.json").write_text(json.dumps({**plain, **provenance()}, indent=1) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
+    with hosts.first_alone():
+        if first:
+            found.tokenizer.save(new)
+            (new / "run.json").write_text(json.dumps({**plain, **provenance()}, indent=1) + "\n")
+            shutil.rmtree(folder, ignore_errors=True)
+            new.rename(folder)
 
 
 def from_transformers(folder: str | Path, like: EncoderConfig | None = None) -> Loaded:
@@ -309,7 +316,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Append lines to a results.jsonl; a last line that a kill cut short gives way."""
+    """Append lines to a results.jsonl, on the first host; a last line that a kill cut short gives way."""
+    if jax.process_index() != 0:
+        return
     with open(path, "ab+") as f:
         f.seek(0)
         f.truncate(f.read().rfind(b"\n") + 1)
