@@ -12,7 +12,7 @@ check_job() {
       --workdir=*) workdir=${WORDS[i]#*=} ;;
     esac
   done
-  case ${WORDS[0]} in finetune | evaluate) workdir=${WORDS[1]:-} ;; esac # they write into the run that they take
+  case ${WORDS[0]},$workdir in finetune, | evaluate,) workdir=${WORDS[1]:-} ;; esac # they stay with the run that they take
   [ -n "$workdir" ] || bad "no --workdir in '${WORDS[*]}': give a folder in the bucket, as --workdir $MOUNT/runs/NAME"
   [[ $workdir == /* ]] || bad "$workdir is relative to a worker's disk: give a folder in the bucket, as --workdir $MOUNT/$workdir"
   case ${WORDS[0]},$REQUIRE in
