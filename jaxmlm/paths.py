@@ -104,6 +104,13 @@ def describe(value: Any) -> Any:
     raise TypeError(f"a config holds plain values and dataclasses, not {value!r} ({type(value).__name__})")
 
 
+def check_workdir(name: str) -> None:
+    """Refuse a working directory in a bucket: it is a folder."""
+    if "://" in name:
+        root = name.split("://")[1].split("/")[0]
+        raise InputError(f"workdir is {name!r} and must be a folder: mount the bucket (gcsfuse {root} FOLDER) or copy")
+
+
 def _replace(config: Any, steps: list[str], value: Any, root: Any, path: str) -> Any:
     done = path.split(".")[: path.count(".") + 1 - len(steps)]
     name = steps[0]

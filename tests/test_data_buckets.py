@@ -58,7 +58,7 @@ def test_padding_rows_repeat_the_first_one():
 
 
 def test_limits():
-    assert edges_to(64) == (16, 32, 64) and edges_to(8) == (8,)
+    assert edges_to(64) == (16, 32, 48, 64) and edges_to(8) == (8,)
     assert chosen(10, 4).tolist() == chosen(10, None)[:4].tolist()
     with pytest.raises(InputError, match="the limit on training rows is 0"):
         chosen(10, 0)

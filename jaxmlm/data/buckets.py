@@ -8,11 +8,11 @@ import numpy as np
 from jaxmlm.errors import InputError
 
 
-def edges_to(length: int, among: Sequence[int] = (16, 32, 64, 128, 192, 256, 384, 512)) -> tuple[int, ...]:
+def edges_to(length: int, among: Sequence[int] = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)) -> tuple[int, ...]:
     """Padded lengths for rows of at most `length` tokens.
 
     >>> edges_to(100)
-    (16, 32, 64, 100)
+    (16, 32, 48, 64, 96, 100)
     """
     return (*(edge for edge in among if edge < length), length)
 

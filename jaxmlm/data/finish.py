@@ -12,12 +12,18 @@ import numpy as np
 
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.sources import sha256
-from jaxmlm.data.store import DOCUMENT, Data, Store
+from jaxmlm.data.store import DOCUMENT, MANIFEST, Data, Store
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 
 SPLITS = ("train", "valid")
+PLAN = "plan.json"
 TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")
+
+
+def unfinished(folder: Path) -> Path:
+    """Where the parts of a store are while it is being made."""
+    return folder.with_name(folder.name + ".part")
 
 
 def part_name(group: int, part: int) -> str:
@@ -46,10 +52,10 @@ def merge(folder: Path, data: Data) -> Store:
 
     InputError if a machine has not finished, had another tokenizer or other settings, or if a file is not whole.
     """
-    part = folder.with_name(folder.name + ".part")
-    if not (part / "plan.json").is_file():
+    part = unfinished(folder)
+    if not (part / PLAN).is_file():
         raise InputError(f"nothing to merge in {part}: prepare it with --shard 0/N to --shard N-1/N first")
-    plan = json.loads((part / "plan.json").read_text())
+    plan = json.loads((part / PLAN).read_text())
     have, want = plan["data"], data.content()
     if other := [key for key in [*want, *have] if have.get(key) != want.get(key)]:
         raise InputError(f"{part} was prepared with another data.{other[0]}: merge with the options of --shard")
@@ -105,7 +111,7 @@ def finish(part: Path, folder: Path, plan: dict[str, Any], data: Data, tokenizer
     for path in part.iterdir():  # the notes of the work, and what was left by some that was killed
         if path not in kept and path.name not in TOKENIZER_FILES:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    write_json(part / "manifest.json", manifest)
+    write_json(part / MANIFEST, manifest)
     os.replace(part, folder)
 
 

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmlm.data.finish import SPLITS, finish, part_name, shard_name, write_json
+from jaxmlm.data.finish import PLAN, SPLITS, finish, part_name, shard_name, unfinished, write_json
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.sources import Document, Source, mixed
 from jaxmlm.data.store import DOCUMENT, Data, Store
@@ -299,9 +299,9 @@ def _first_words(texts: Iterator[str], words: int) -> Iterator[str]:
 def _unfinished(folder: Path, plan: dict[str, Any], shared: bool) -> Iterator[Path]:
     """The folder of what is not finished. After an error nothing is left of it, but what other machines have there;
     after an interruption it stays if a part is done."""
-    part = folder.with_name(folder.name + ".part")
+    part = unfinished(folder)
     fresh = [parent for parent in part.parents if not parent.exists()]
-    file = part / "plan.json"
+    file = part / PLAN
     if file.is_file() and json.loads(file.read_text()) != plan:
         if shared:
             raise InputError(f"{part} holds the parts of another text or of other settings: delete it to begin anew")

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import zstandard
 
+from jaxmlm.data import cloud
 from jaxmlm.errors import InputError
 
 Layout = Literal["blank-line", "line", "file", "jsonl"]
@@ -96,15 +97,19 @@ def files(text: str) -> list[Path]:
     """The files that a path or glob names (several patterns are separated by commas), sorted within a pattern."""
     found: list[Path] = []
     for pattern in text.split(","):
-        name = str(Path(pattern.strip()).expanduser())
-        names = [name] if Path(name).is_file() else sorted(glob.glob(name, recursive=True))
-        paths = [Path(name) for name in names if Path(name).is_file()]
+        paths = cloud.texts(pattern.strip()) if cloud.remote(pattern) else _on_disk(pattern.strip())
         if not paths:
             raise InputError(f"no text file at {pattern!r}: give the path or glob of a plain, .gz, .xz or .zst file")
         if empty := [path for path in paths if path.stat().st_size == 0]:
             raise InputError(f"{empty[0]} is empty: give a file with text in it")
         found += paths
     return found
+
+
+def _on_disk(pattern: str) -> list[Path]:
+    name = str(Path(pattern).expanduser())
+    names = [name] if Path(name).is_file() else sorted(glob.glob(name, recursive=True))
+    return [Path(name) for name in names if Path(name).is_file()]
 
 
 def fingerprint(paths: list[Path]) -> list[dict]:

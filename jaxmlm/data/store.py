@@ -19,10 +19,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxmlm.data import cloud
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.sources import Layout, sha256
 from jaxmlm.errors import InputError
 
+MANIFEST = "manifest.json"
 Format = Literal["packed", "documents", "sentences"]
 DOCUMENT = np.dtype([("hash", "<u8"), ("number", "<u8"), ("file", "<u4"), ("tokens", "<u4")])
 """A document in a store: 64 bits of its text's SHA-1, its id (the `number`-th document of the `file`-th of the
@@ -34,7 +36,7 @@ class Data:
     """The text to learn from, and how it is cut into tokens and rows."""
 
     text: str = "sample:20000"
-    """Text file or glob (plain, .gz, .xz, .zst); tfds:NAME a data set of TensorFlow Datasets;
+    """Text file or glob (plain, .gz, .xz, .zst; also gs://...); tfds:NAME a data set of TensorFlow Datasets;
     sample:N is N generated documents. Several are separated by commas."""
     weights: tuple[float, ...] = ()
     """Mix the several texts: the share of each in tokens. The mix ends when one of them does."""
@@ -43,7 +45,7 @@ class Data:
     field: str = "text"
     """Where the text stands in the objects of JSON lines, or in the examples of a TensorFlow dataset."""
     store: str | None = None
-    """Folder of the token store; by default WORKDIR/store. Made when it is not there."""
+    """Folder of the token store, also in a bucket (gs://...); by default WORKDIR/store. Made when it is not there."""
     tokenizer: str | None = None
     """A ready tokenizer: a folder or file of tokenizer.model or tokenizer.json. Without it one is trained."""
     vocab: int = 4096
@@ -106,11 +108,13 @@ class Data:
 
 
 class Store:
-    """A token store opened for reading: `tokenizer`, `manifest`, `tokens(split)`."""
+    """A token store opened for reading: `tokenizer`, `manifest`, `tokens(split)`; one in a bucket is copied first."""
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        path = self.folder / "manifest.json"
+        self.folder = cloud.copy_of(str(folder)) if cloud.remote(folder) else Path(folder)
+        if cloud.remote(folder) and not cloud.pull(str(folder), self.folder, MANIFEST):
+            raise InputError(f"{folder} holds no token store (no manifest.json): make one with jaxmlm prepare")
+        path = self.folder / MANIFEST
         if not path.is_file():
             raise InputError(f"{self.folder} holds no token store (no manifest.json): make one with jaxmlm prepare")
         self.manifest = json.loads(path.read_text())
@@ -196,8 +200,8 @@ class Store:
             files = sorted(part.iterdir())
             entry["files"] = [{"file": file.name, "sha256": sha256(file)} for file in files]
             manifest = {**self.manifest, "phrases": entry}
-            (part / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-            for name in [*(file.name for file in files), "manifest.json"]:
+            (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+            for name in [*(file.name for file in files), MANIFEST]:
                 os.replace(part / name, self.folder / name)
             self.manifest = manifest
         finally:

@@ -22,7 +22,7 @@ from jaxmlm.data import Store
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Phrases
 from jaxmlm.parallel import hosts, make_mesh
-from jaxmlm.paths import describe, replace_path
+from jaxmlm.paths import check_workdir, describe, replace_path
 from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.studies import report as reports
 from jaxmlm.studies.estimate import Assumed, seconds_of
@@ -92,6 +92,7 @@ class Study:
     """I/N: do the I-th (from 0) of N shares of the cells and draw no report, on machines that share the workdir."""
 
     def __post_init__(self) -> None:
+        check_workdir(self.workdir)
         if self.cells is not None:
             part, _, parts = self.cells.partition("/")
             if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):

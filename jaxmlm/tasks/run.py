@@ -25,7 +25,7 @@ from jaxmlm.masking import Masking, SpanUnits
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM, interchange, with_head
 from jaxmlm.models.encoder import HOW_TRAINED
 from jaxmlm.parallel import Mesh, check_sizes, hosts, make_mesh
-from jaxmlm.paths import describe
+from jaxmlm.paths import check_workdir, describe
 from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tasks.phrases import phrases_of
@@ -49,6 +49,7 @@ class Run:
     mesh: Mesh = field(default_factory=Mesh)
 
     def __post_init__(self) -> None:
+        check_workdir(self.workdir)
         if self.init and self.data.tokenizer:
             raise InputError(
                 "init and data.tokenizer are both given, and an encoder goes with its own tokenizer: leave out "

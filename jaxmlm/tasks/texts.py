@@ -3,10 +3,12 @@
 import time
 from pathlib import Path
 
-from jaxmlm.data import Data, Store, build, from_tfds
+from jaxmlm.data import Data, Store, build, cloud, from_tfds, merge
+from jaxmlm.data.finish import PLAN, shard_name, unfinished
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.parts import Progress
 from jaxmlm.data.sources import Source, files, text_source
+from jaxmlm.data.store import MANIFEST
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Phrases
 from jaxmlm.parallel import hosts
@@ -17,7 +19,9 @@ from jaxmlm.training import Log
 
 
 def folder_of(data: Data, workdir: Path) -> Path:
-    """Where the token store of this configuration lies."""
+    """Where the token store of this configuration lies; of one in a bucket, its copy."""
+    if cloud.remote(data.store):
+        return cloud.copy_of(str(data.store))
     return Path(data.store) if data.store else workdir / "store"
 
 
@@ -35,27 +39,55 @@ def open_store(
 def _open_store(data: Data, folder: Path, stage: str, phrases: Phrases | None, workers: int | None) -> Store:
     lowercase = open_tokenizer(data.tokenizer).lowers if data.tokenizer else data.lowercase
     ready = list_of(phrases, lowercase, folder) if phrases else None
-    if (folder / "manifest.json").is_file():
+    bucket = _bucket(data)
+    there = cloud.pull(bucket, folder, MANIFEST) if bucket else (folder / MANIFEST).is_file()
+    if there:
         store = Store(folder)
         store.check(data)
         _check_files(store, data)
     else:
-        store = _build_store(data, folder, stage, workers)
-    if phrases and not check_units(store, phrases):
+        store = _build_store(data, folder, stage, workers) or Store(folder)
+    lacking = phrases and not check_units(store, phrases)
+    if phrases and lacking:
         add_phrases(store, phrases, ready, stage)
+    if bucket and (lacking or not there):
+        cloud.push(folder, bucket, MANIFEST)
     return store
 
 
-def prepare_shard(data: Data, folder: Path, shard: tuple[int, int], workers: int | None = None) -> None:
-    """Do one of n machines' share of a token store; `merge` makes the store when all are done."""
-    if (folder / "manifest.json").is_file():
-        raise InputError(f"the token store {folder} is there already: delete it to make it again")
+def prepare_shard(data: Data, workdir: Path, shard: tuple[int, int], workers: int | None = None) -> None:
+    """Do one of n machines' share of a token store; `merge_shards` makes the store when all are done."""
+    folder, bucket = folder_of(data, workdir), _bucket(data)
+    there = cloud.pull(bucket, folder, MANIFEST, only=(MANIFEST,)) if bucket else (folder / MANIFEST).is_file()
+    if there:
+        raise InputError(f"the token store {bucket or folder} is there already: delete it to make it again")
+    if bucket:  # so that another plan than that of the other machines is refused before the work
+        cloud.pull(f"{bucket}.part", unfinished(folder), PLAN, only=(PLAN,))
     _build_store(data, folder, f"prepare {shard[0]}/{shard[1]}", workers, shard)
+    if bucket:
+        cloud.push(unfinished(folder), f"{bucket}.part", shard_name(*shard))
+
+
+def merge_shards(data: Data, workdir: Path) -> None:
+    """Make the token store of the shares that all machines have done, if it is not there."""
+    folder, bucket = folder_of(data, workdir), _bucket(data)
+    if cloud.pull(bucket, folder, MANIFEST) if bucket else (folder / MANIFEST).is_file():
+        return
+    if bucket:
+        cloud.pull(f"{bucket}.part", unfinished(folder), PLAN)
+    merge(folder, data)
+    if bucket:
+        cloud.push(folder, bucket, MANIFEST)
+        cloud.remove(f"{bucket}.part")
+
+
+def _bucket(data: Data) -> str | None:
+    return data.store.rstrip("/") if data.store and cloud.remote(data.store) else None
 
 
 def _build_store(
     data: Data, folder: Path, stage: str, workers: int | None = None, shard: tuple[int, int] | None = None
-) -> Store:
+) -> Store | None:
     sources = [_source(data, part) for part in data.parts]
     size = sum(group.size for source in sources for group in source.groups)
     with Log(None, stage, size) as log:
@@ -69,7 +101,7 @@ def _build_store(
                 values = {"documents": at.documents, "tokens_done": at.tokens, "seconds_left": max(left, 0.0)}
             log.show(min(at.read, at.size), values)
 
-        return build(folder, data, sources, show, workers, shard)  # type: ignore[return-value]
+        return build(folder, data, sources, show, workers, shard)
 
 
 def _source(data: Data, text: str) -> Source:
@@ -85,6 +117,8 @@ def _source(data: Data, text: str) -> Source:
 
 def _check_files(store: Store, data: Data) -> None:
     """Refuse a store whose text files have changed since; files that are gone have not (a store travels alone)."""
+    if any(cloud.remote(part) for part in data.parts):  # which would have to be copied for it
+        return
     try:
         paths = [path for part in data.parts if ":" not in part for path in files(part)]
     except InputError:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxmlm.data import Batches, merge
+from jaxmlm.data import Batches
 from jaxmlm.errors import InputError
 from jaxmlm.preemption import stoppable
 from jaxmlm.tasks.phrases import describe_phrases, phrases_of
 from jaxmlm.tasks.run import Run
-from jaxmlm.tasks.texts import folder_of, open_store, prepare_shard
+from jaxmlm.tasks.texts import folder_of, merge_shards, open_store, prepare_shard
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,18 @@ def prepare(run: Run, options: Prepare | None = None) -> dict[str, Any]:
     options = options or Prepare()
     if options.workers is not None and options.workers < 1:
         raise InputError(f"workers is {options.workers}: give 1 or more, or leave it out")
-    folder = folder_of(run.data, Path(run.workdir))
+    workdir = Path(run.workdir)
     if options.shard is not None:
         at = re.fullmatch(r"(\d+)/(\d+)", options.shard)
         if options.merge or not at or int(at[1]) >= int(at[2]):
             raise InputError(f"shard is {options.shard!r}: write I/N, from 0/N to N-1/N, and then --merge alone")
-        prepare_shard(run.text, folder, (int(at[1]), int(at[2])), options.workers)
+        prepare_shard(run.text, workdir, (int(at[1]), int(at[2])), options.workers)
         print(f"share {options.shard} is done; when all are: jaxmlm prepare CONFIG --merge", file=sys.stderr)
-        return {"store": str(folder), "shard": options.shard}
-    if options.merge and not (folder / "manifest.json").is_file():
-        merge(folder, run.text)
+        return {"store": run.data.store or str(folder_of(run.data, workdir)), "shard": options.shard}
+    if options.merge:
+        merge_shards(run.text, workdir)
     phrases = phrases_of(run.masking)
-    store = open_store(run.text, Path(run.workdir), phrases=phrases, workers=options.workers)
+    store = open_store(run.text, workdir, phrases=phrases, workers=options.workers)
     splits = {name: {key: store.manifest[name][key] for key in ("documents", "tokens")} for name in ("train", "valid")}
     for name, split in splits.items():
         batches = Batches.of(store, name, run.data.length, 1, format=run.data.format)

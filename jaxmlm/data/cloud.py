@@ -1,0 +1,118 @@
+"""Stores and texts in a bucket (gs://...): what is read and written is a copy on this machine's disk.
+
+A memory-mapped store needs a disk, and text is read two or three times. Copies lie under $JAXMLM_CACHE, by default
+~/.cache/jaxmlm.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+
+from jaxmlm.errors import InputError
+
+
+def remote(name: str | Path | None) -> bool:
+    """Is this in a bucket, and not on a disk?
+
+    >>> remote("gs://mine/store"), remote("runs/store")
+    (True, False)
+    """
+    return "://" in str(name)
+
+
+def copy_of(url: str) -> Path:
+    """Where on this disk the copy of a folder in a bucket lies.
+
+    >>> copy_of("gs://mine/wiki/").name
+    'wiki'
+    """
+    return _cache(url.rstrip("/")) / PurePosixPath(url).name
+
+
+def pull(url: str, folder: Path, last: str, only: tuple[str, ...] = ()) -> bool:
+    """Copy the files of a bucket's folder, or `only` these of them, that `folder` has not in the same size.
+
+    `last` says what is in the others: without it in the bucket nothing is copied, and False returned; when it is
+    another than here, nothing that is here is kept; it is copied after the others.
+    """
+    with _opened(url) as (fs, root):
+        if not fs.isfile(f"{root}/{last}"):
+            return False
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / last).is_file() and fs.cat_file(f"{root}/{last}") != (folder / last).read_bytes():
+            for path in folder.iterdir():
+                if path.is_file():
+                    path.unlink()
+        found = {PurePosixPath(about["name"]).name: about for about in fs.ls(root, detail=True)}
+        names = [name for name, about in found.items() if about["type"] == "file" and (not only or name in only)]
+        for name in sorted(names, key=lambda name: name == last):
+            _fetch(fs, found[name], folder / name)
+    return True
+
+
+def push(folder: Path, url: str, last: str) -> None:
+    """Copy the files of a folder into a bucket, `last` after the others."""
+    with _opened(url) as (fs, root):
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
+            if path.is_file():
+                fs.put_file(str(path), f"{root}/{path.name}")
+
+
+def remove(url: str) -> None:
+    """Delete a folder of a bucket."""
+    with _opened(url) as (fs, root):
+        fs.rm(root, recursive=True)
+
+
+def texts(pattern: str) -> list[Path]:
+    """Copies of the files that a path or glob in a bucket names, in the order of their names."""
+    copies = []
+    with _opened(pattern) as (fs, path):
+        for name in sorted(fs.glob(path)):
+            about = fs.info(name)
+            if about["type"] == "file":
+                # A file that changes in the bucket has another key, and another copy.
+                copies.append(_cache(f"{pattern} {name} {fs.ukey(name)}") / PurePosixPath(name).name)
+                _fetch(fs, about, copies[-1])
+    return copies
+
+
+def _cache(what: str) -> Path:
+    root = Path(os.environ.get("JAXMLM_CACHE", "~/.cache/jaxmlm")).expanduser()
+    return root / "bucket" / hashlib.sha256(what.encode()).hexdigest()[:16]
+
+
+def _fetch(fs: Any, about: dict[str, Any], path: Path) -> None:
+    if path.is_file() and path.stat().st_size == about["size"]:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        fs.get_file(about["name"], str(part))
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[tuple[Any, str]]:
+    """The file system of a URL, and the path in it; what goes wrong there becomes one line."""
+    try:
+        fs, root = fsspec.url_to_fs(url)
+        fs.invalidate_cache()  # other machines write there too
+        yield fs, root.rstrip("/")
+    except ImportError as error:
+        raise InputError(f"{url}: {error}: pip install 'jaxmlm[gcp]'") from error
+    except InputError:
+        raise
+    except Exception as error:  # of gcsfs, google-auth and aiohttp, which have no common base
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{url} cannot be used ({why}): look at its name and at this account's rights, with "
+            f"jaxmlm doctor --bucket {'/'.join(url.split('/')[:3])}"
+        ) from error
