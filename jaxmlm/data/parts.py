@@ -289,8 +289,10 @@ def _words_in(text: str) -> int:
 
 def _first_words(texts: Iterator[str], words: int) -> Iterator[str]:
     for text in texts:
+        if (size := _words_in(text)) > words:  # a document may be a whole library
+            text = text[: -(-len(text) * words // size)]
         yield text
-        words -= _words_in(text)
+        words -= size
         if words <= 0:
             return
 
