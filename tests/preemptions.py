@@ -95,8 +95,9 @@ def main() -> int:
     parser.add_argument("--one", type=int, default=20, help="runs of one process")
     parser.add_argument("--two", type=int, default=5, help="runs of two processes")
     parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
-    rng, wrong = random.Random(0), 0
+    rng, wrong, started = random.Random(options.seed), 0, time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "run.py").write_text(CONFIG.replace("STEPS", str(options.steps)))
@@ -111,7 +112,8 @@ def main() -> int:
                 line, right = stopped(folder, f"{processes}-{i}", processes, rng, longest)
                 wrong += not right
                 print(line, flush=True)
-    print(f"{options.one + options.two - wrong} of {options.one + options.two} as they must be")
+    number = options.one + options.two
+    print(f"{number - wrong} of {number} as they must be, in {time.monotonic() - started:.0f} s")
     return 1 if wrong else 0
 
 
