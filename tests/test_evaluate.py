@@ -111,3 +111,9 @@ def test_a_bare_encoder_has_layers_but_no_pairs(folder, capsys, monkeypatch):
     assert code == 0 and rows[0]["scores"]["train"] == 16
     code, error = said(capsys, folder / "run", "--text", "heldout:")
     assert code == 2 and "no masked-LM head (encoder)" in error
+
+
+def test_probes_are_for_one_host(monkeypatch, capsys):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert main(["evaluate", "nowhere", "--treebank", "nowhere"]) == 2
+    assert "the probes of a treebank run on one host, and this is one of 2" in capsys.readouterr().err

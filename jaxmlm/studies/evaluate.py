@@ -13,7 +13,9 @@ from jaxmlm.data.sources import files
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking
 from jaxmlm.models import Encoder
-from jaxmlm.parallel import Mesh, make_mesh
+from jaxmlm.parallel import Mesh, hosts, make_mesh
+from jaxmlm.paths import describe
+from jaxmlm.preemption import stop_before
 from jaxmlm.studies import layers
 from jaxmlm.studies.finetune import SAMPLE, folder_of
 from jaxmlm.tasks import blimp, likelihood, probing
@@ -89,6 +91,10 @@ class Evaluation:
 
 def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
     """Score a checkpoint. Returns {"rows": a line of results for each judgement}."""
+    if config.treebank and (many := jax.process_count()) > 1:
+        raise InputError(f"the probes of a treebank run on one host, and this is one of {many}: start it on one alone")
+    hosts.agree("configurations", {"checkpoint": checkpoint, **describe(config)})
+    stop_before("anything was begun")
     asked_nothing = not (config.blimp or config.text or config.treebank)
     pairs = SAMPLE if asked_nothing else config.blimp
     if pairs is not None:
@@ -156,8 +162,9 @@ def _of_layers(
     encoders = {"layer": encoder, "untrained": untrained}
     started = time.perf_counter()
     found = probing.probes(encoders, data, loaded.tokenizer, sizes, mesh)
-    Console(stderr=True).print(layers.table(found))
-    if config.figure:
+    if hosts.speaks():
+        Console(stderr=True).print(layers.table(found))
+    if config.figure and hosts.speaks():
         layers.draw(found, Path(config.figure))
     each = (time.perf_counter() - started) / max(len(found), 1)
     return [_row("probe", name, "majority", scores, time.perf_counter() - each) for name, scores in found.items()]
