@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +158,7 @@ import hashlib
 from jaxmlm.preemption import stoppable
 with stoppable():
     print("busy", flush=True)
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 26)  # some ten seconds, like XLA's, in which Python runs no handler
-    print("still here", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 29)  # minutes, as XLA may take, in which Python runs no handler
 """
 
 
@@ -166,11 +166,15 @@ with stoppable():
 def test_a_second_signal_stops_at_once_even_within_a_long_c_call(second):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", LONG], **pipes) as busy:
+        guard = threading.Timer(60, busy.kill)
+        guard.start()
         assert busy.stdout.readline() == "busy\n"
+        time.sleep(0.2)  # now it is within the call
         busy.send_signal(signal.SIGTERM)
         assert "a second signal stops at once" in busy.stderr.readline()
         busy.send_signal(second)
         assert busy.communicate() == ("", "") and busy.returncode == -second
+        guard.cancel()
 
 
 LAST = """
