@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-from jax.experimental.pallas.ops.tpu import splash_attention as pallas
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmlm.parallel import spec
@@ -27,11 +26,14 @@ def splash(
     `interpret` runs the kernel's program step by step on any backend, slowly.
     """
 
+    # Here, for it takes a third of a second, and few runs have such long rows.
+    from jax.experimental.pallas.ops.tpu import splash_attention as pallas
+
     def local(q: Array, k: Array, v: Array, segments: Array, whole: Array | None) -> Array:
         length, heads = q.shape[1:3]
         q, k, v = (x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))
 
-        def over(mask: pallas.Mask) -> Array:
+        def over(mask: Any) -> Array:
             masks = pallas.MultiHeadMask([mask] * heads)
             kernel: Any = pallas.make_splash_mha(masks, head_shards=1, q_seq_shards=1, interpret=interpret)
             return jax.vmap(lambda q, k, v, s: kernel(q, k, v, pallas.SegmentIds(q=s, kv=s)))(q, k, v, segments)
