@@ -10,7 +10,7 @@ from flax import nnx
 from jax.extend.random import threefry2x32_p
 from jaxtyping import Array, Float, Key, UInt
 
-from jaxmlm.parallel import gathered, spec
+from jaxmlm.parallel import gathered, platform, spec
 
 Dtype = Literal["float32", "bfloat16"]
 Activation = Literal["gelu", "gelu_tanh", "geglu", "geglu_tanh"]
@@ -97,6 +97,8 @@ def _draw(key: Key[Array, ""], x: Float[Array, "*B F"]) -> UInt[Array, "*B F"]:
     words = threefry2x32_p.bind(
         *(jnp.broadcast_to(k, shape, out_sharding=sharding) for k in (first, second)), outer, inner
     )
+    if platform() == "tpu":  # whose compiler would otherwise compute each block for each of its four entries
+        words = jax.lax.optimization_barrier(words)
     halves = [half for word in words for half in (word & 0xFFFF, word >> 16)]
     return jnp.concatenate(halves, axis=-1)[..., :last]
 
