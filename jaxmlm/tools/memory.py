@@ -8,6 +8,7 @@ from typing import NamedTuple
 from jaxmlm.errors import InputError
 from jaxmlm.models.flops import parameters
 from jaxmlm.parallel import Mesh
+from jaxmlm.tasks.mlm import LOGITS_BYTES
 from jaxmlm.tasks.run import Run
 
 
@@ -17,6 +18,7 @@ class Memory(NamedTuple):
     parameters: float
     optimizer: float
     gradients: float
+    copies: float
     kept: float
     block: float
     head: float
@@ -24,18 +26,21 @@ class Memory(NamedTuple):
     @property
     def total(self) -> float:
         """The most at one time: the head's arrays are gone before the blocks are worked off backwards."""
-        return self.parameters + self.optimizer + self.gradients + self.kept + max(self.block, self.head)
+        held = self.parameters + self.optimizer + self.gradients + self.copies + self.kept
+        return held + max(self.block, self.head)
 
 
 def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
     """Of a run's training step on a mesh of these sizes (data, fsdp, tensor).
 
-    Kept for the backward pass: the input of every block (remat full), also its products with parameters (dots), or
-    all that it computes (none). Beside that one block's arrays, or the logits and their gradient.
+    Copies: of the blocks' parameters in bfloat16, made once before the loop over them, and where parameters are cut up
+    those of the whole table and of its gradient. Kept for the backward pass: the input of every block (remat full),
+    also its products with parameters (dots), or all that it computes (none). Beside that one block's arrays, or the
+    logits that are made at a time and their gradient.
     """
     data, fsdp, tensor = sizes
     c, length = run.model, run.data.length
-    share = parameters(c, vocab) / (fsdp * tensor)
+    all_of_them, table = parameters(c, vocab), vocab * c.width
     word = 2 if c.dtype == "bfloat16" else 4
     rows = run.loop.batch * run.masking.views / (data * fsdp * run.loop.accumulate)
     tokens, mlp = rows * length, c.mlp or 4 * c.width
@@ -46,17 +51,24 @@ def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
     attention = scores * (4 + 2 * word + 1)
     of_block = tokens * (everything * word + attention)
     kept = {"full": c.width * word, "dots": (c.width + products) * word}.get(c.remat)
-    predictions = run.masking.predictions(length)
-    at_once = rows * predictions if c.chunk is None else min(rows * predictions, c.chunk)
-    table = 4.0 * vocab * c.width if fsdp * tensor > 1 else 0.0
+    share = all_of_them / (fsdp * tensor)
+    cast = (all_of_them - table) / (fsdp * tensor) * word if word < 4 else 0.0
     return Memory(
         4 * share,
         8 * share,
         4 * share * (2 if run.loop.accumulate > 1 else 1),
+        cast + (8.0 * table if fsdp * tensor > 1 else 0.0),
         c.layers * (tokens * kept if kept is not None else of_block),
-        2 * of_block,
-        at_once * vocab / tensor * (4 + word) + table,
+        1.1 * of_block,
+        rows * _predicted_at_once(run, rows * vocab / tensor) * vocab / tensor * (4 + word),
     )
+
+
+def _predicted_at_once(run: Run, logits: float) -> int:
+    """Of how many predictions of every row the logits are made at a time; `logits` of one of each there are."""
+    most = run.masking.predictions(run.data.length)
+    chunk = run.model.chunk or max(int(LOGITS_BYTES / (4 * logits)), 1)
+    return -(-most // -(-most // min(chunk, most)))
 
 
 def sizes_of(mesh: Mesh, devices: int) -> tuple[int, int, int]:

@@ -127,32 +127,43 @@ def flags(run: Run, other: Run) -> str:
 
 
 def table(run: Run, found: list[dict[str, Any]]) -> Table:
-    """The plans side by side."""
+    """The plans side by side, a column each."""
     c = run.model
     head = f"{c.layers} x {c.width}, batch {run.loop.batch} x {run.data.length}, {run.loop.steps:,} steps"
-    shown = Table(title=head)
-    for name in ("topology", "fits", "GiB a chip (has)", "collectives GB (hidden)", "step at least s", "bound by",
-                 "MFU at most", "tokens/s at most", "hours", "chip-hours", "price"):  # fmt: skip
-        shown.add_column(name, justify="left" if name in ("topology", "fits", "bound by") else "right")
+    shown = Table("", title=head)
+    columns = []
     for one in found:
-        where = one["topology"] + (f" x {one['slices']}" if one["slices"] > 1 else "")
-        fits = "yes" if one["fits"] else "not as it is" if one["instead"] is not None else "[red]no"
-        total = f"{one['total'] / GIB:.1f}" if one["total"] else "?"
-        row = [where, fits, f"{total} ({one['limit'] / GIB:.1f})"]
-        if "bound" in one:
-            sent = sum(part["bytes"] for part in one["collectives"].values())
-            row += [
-                f"{sent / 1e9:.2f} ({one['hidden']:.0%})",
-                f"{one['bound']:.3f}",
-                one["bound_by"],
-                f"{one['mfu_at_most']:.0%}",
-                f"{one['tokens_per_second_at_most']:,.0f}",
-                f"{one['hours']:.1f}",
-                f"{one['chip_hours']:,.0f}",
-                "" if one["price"] is None else f"{one['price']:,.0f}",
-            ]
-        shown.add_row(*row)
+        shown.add_column(one["topology"] + (f" x {one['slices']}" if one["slices"] > 1 else ""), justify="right")
+        columns.append(_column(one))
+    for name in columns[0]:
+        shown.add_row(name, *(column[name] for column in columns))
     return shown
+
+
+def _column(one: dict[str, Any]) -> dict[str, str]:
+    """One plan as the table shows it."""
+    total = f"{one['total'] / GIB:.1f}" if one["total"] else "?"
+    column = {
+        "fits": "yes" if one["fits"] else "not as it is" if one["instead"] is not None else "[red]no",
+        "GiB a chip, of": f"{total}, {one['limit'] / GIB:.1f}",
+    }
+    names = ("sent GB a step", "hidden", "step at least s", "by", "MFU at most", "tokens/s at most", "hours",
+             "chip-hours", "price")  # fmt: skip
+    if "bound" not in one:
+        return column | dict.fromkeys(names, "")
+    sent = sum(part["bytes"] for part in one["collectives"].values())
+    values = (
+        f"{sent / 1e9:.2f}",
+        f"{one['hidden']:.0%}",
+        f"{one['bound']:.3f}",
+        one["bound_by"],
+        f"{one['mfu_at_most']:.0%}",
+        f"{one['tokens_per_second_at_most']:,.0f}",
+        f"{one['hours']:.1f}",
+        f"{one['chip_hours']:,.0f}",
+        "" if one["price"] is None else f"{one['price']:,.0f}",
+    )
+    return column | dict(zip(names, values, strict=True))
 
 
 def advice(found: list[dict[str, Any]]) -> Iterator[str]:
