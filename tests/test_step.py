@@ -10,8 +10,9 @@ import pytest
 from test_training import OPTIM, STEPS, batch_at, linear_task
 
 from jaxmlm.errors import InputError
+from jaxmlm.models import Encoder, EncoderConfig
 from jaxmlm.parallel import Mesh, make_mesh, place
-from jaxmlm.training import Loop, Optim, train
+from jaxmlm.training import Loop, Mean, Optim, Task, train
 from jaxmlm.training import loop as loop_module
 from jaxmlm.training.step import init_state, make_step
 
@@ -46,6 +47,25 @@ def test_parts_draw_dropout_of_their_own(mesh):
         _, metrics = make_step(task, optimizer, accumulate)(state, place(rows, mesh), jax.random.key(0))
         totals.append(float(metrics["loss"].total))
     assert totals[1] != pytest.approx(2 * totals[0], rel=1e-3)
+
+
+def test_work_on_the_cpu_grows_with_the_layers():
+    """XLA's fusions once computed the sum of all blocks below again for each block: with the square of the layers."""
+
+    def additions(layers: int) -> int:
+        config = EncoderConfig(layers=layers, width=8, heads=1)
+
+        def loss(model: Any, batch: Any, key: jax.Array, step: jax.Array) -> tuple[Mean, dict[str, Mean]]:
+            hidden = model(batch["ids"], jax.numpy.ones_like(batch["ids"]))
+            return Mean(jax.numpy.square(hidden).sum(), jax.numpy.ones(())), {}
+
+        task = Task(lambda key: Encoder(config, 128, key), loss, lambda step: {"ids": np.ones((2, 8), np.int32)}, {}, 1)
+        optimizer, key = optax.sgd(1.0), jax.random.key(0)
+        step = make_step(task, optimizer).lower(init_state(task, optimizer, key), task.batch_at(0), key)
+        return step.compile().as_text().count(" add(")
+
+    few, some, many = map(additions, (2, 4, 8))
+    assert many - some < 2.2 * (some - few)
 
 
 def test_clipping_is_of_the_global_norm():

@@ -268,9 +268,14 @@ class Encoder(nnx.Module):
                 x, _ = block(x, layer, at if i == c.layers - 1 else None)
                 before.append(x)
         else:
-            # One compiled block on accelerators; on CPU unrolled, where a loop costs copies of its parameters.
-            unroll = c.layers if platform() == "cpu" else 1
-            x, xs = jax.lax.scan(block, x, (self.blocks, keys, whole, normed), unroll=unroll)
+            # One compiled block on accelerators; on CPU unrolled, where a loop costs copies of its parameters. The
+            # barrier keeps XLA from computing the sum of all blocks below anew in each fusion (see CPU_OPTIONS).
+            cpu = platform() == "cpu"
+
+            def apart(x: Array, layer: Any) -> tuple[Array, Array | None]:
+                return block(jax.lax.optimization_barrier(x) if cpu else x, layer)
+
+            x, xs = jax.lax.scan(apart, x, (self.blocks, keys, whole, normed), unroll=c.layers if cpu else 1)
             before += [x] if xs is None else list(xs)
         return [*before[:-1], self.final_norm(x) if c.norm == "pre" else x]
 

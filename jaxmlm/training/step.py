@@ -10,8 +10,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxmlm.models import Model
-from jaxmlm.parallel import spec
+from jaxmlm.parallel import platform, spec
 from jaxmlm.training.task import Batch, Mean, Task
+
+CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+"""XLA's CPU compiler takes the barriers between unrolled blocks away before it fuses; with them 12 layers take three
+quarters of the time (docs/results/speed.md). A compiler that does not know this name goes on as usual."""
 
 
 @jax.tree_util.register_dataclass
@@ -69,7 +73,7 @@ def _step_of(
         model = optax.apply_updates(state.model, updates)
         return TrainState(state.step + 1, model, opt_state), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, compiler_options=CPU_OPTIONS if platform() == "cpu" else None)
 
 
 def _parts(x: jax.Array, parts: int) -> jax.Array:
