@@ -133,8 +133,9 @@ def prediction(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> di
     theirs = transformers.RobertaForQuestionAnswering(config).eval()
     with tempfile.TemporaryDirectory() as folder:
         few = _every(dev, asked.questions, Path(folder))
-        task = squad.task((few, few), tokenizer, lambda key: None, **_sizes(asked))
-        w = squad.windows(squad.read(few), tokenizer, asked.length, asked.stride)
+        questions = squad.read(few)
+        data = squad.prepare((questions, questions), tokenizer, asked.length, asked.stride)
+        task, w = squad.task(data, lambda key: None, batch=asked.batch, seed=0), data.dev
     rows = [w.row(i, tokenizer.cls_id, tokenizer.sep_id) for i in range(len(w.begin))]
 
     def torch_all(to_longest: bool) -> None:
@@ -167,10 +168,6 @@ def prediction(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> di
                 seconds[name].append(time.perf_counter() - started)
     assert cast(Any, predict)._cache_size() == compiled
     return {"windows": len(rows), "programs": compiled, **_compared(seconds)}
-
-
-def _sizes(asked: argparse.Namespace) -> dict[str, int]:
-    return {"batch": asked.batch, "length": asked.length, "stride": asked.stride, "seed": 0}
 
 
 def _every(dev: Path, number: int, folder: Path) -> Path:

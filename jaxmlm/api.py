@@ -256,7 +256,8 @@ def card(about: dict[str, Any], checkpoint: Path, architecture: str) -> str:
     """The model card: what was learned from which text, how it was masked, what it scored."""
     head = "---\nlibrary_name: transformers\npipeline_tag: fill-mask\ntags: [jaxmlm, masked-lm]\n---\n\n"
     if "task" in about:
-        head = head.replace("fill-mask", "text-classification").replace("masked-lm", about["task"])
+        pipeline = "question-answering" if architecture.endswith("ForQuestionAnswering") else "text-classification"
+        head = head.replace("fill-mask", pipeline).replace("masked-lm", about["task"])
         scores = ", ".join(f"{name} {value:.4g}" for name, value in about["scores"].items())
         return f"{head}# {architecture}\n\nFine-tuned on {about['task']} with jaxmlm; on its dev set: {scores}.\n"
     if "config" not in about:

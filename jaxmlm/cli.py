@@ -161,8 +161,12 @@ def _pretrain(call: Call) -> dict:
 
 
 def _finetune(call: Call) -> dict:
-    usual = _function("jaxmlm.studies.recipes:from_words")(call.flags)
-    return _on_checkpoint(call, "jaxmlm.studies.finetune:finetune", "jaxmlm.studies.finetune:Finetune", usual)
+    from jaxmlm.config import from_flags
+
+    kind, prog = _function("jaxmlm.studies.finetune:Finetune"), f"{call.prog} {call.target}"
+    asked = _function("jaxmlm.studies.recipes:from_words")(call.flags)
+    configs = [from_flags(kind, words, usual, prog=prog) for words, usual in asked]
+    return _function("jaxmlm.studies.several:finetune_all")(call.target, configs)
 
 
 def _compare(call: Call) -> dict:
@@ -211,7 +215,7 @@ VERBS = {
     "study": Verb("CONFIG [--dry-run]", "the main job: a grid of maskings, one report", _study),
     "prepare": Verb("CONFIG (or --inspect STORE)", "text to tokenizer to token shards; what is in one", _prepare),
     "pretrain": Verb("CONFIG", "one pre-training run; running it again resumes it", _pretrain),
-    "finetune": Verb("CHECKPOINT --task NAME --data FOLDER", "fine-tune it on a GLUE task or SQuAD", _finetune),
+    "finetune": Verb("CHECKPOINT --task NAME --data FOLDER", "fine-tune it on GLUE, a task of it, or SQuAD", _finetune),
     "compare": Verb("WORKDIR OTHER", "is one fine-tuned checkpoint better than another", _compare),
     "evaluate": Verb("CHECKPOINT [--blimp|text|treebank X]", "BLiMP, held-out loss, layer probes", _evaluate),
     "fill": Verb('CHECKPOINT "a [MASK] text"', "the most probable words for each [MASK]", _fill),
@@ -330,7 +334,7 @@ def _say(result: dict) -> None:
         scores = "  ".join(f"{name} {value:.4g}" for name, value in row["scores"].items())
         seed = "" if row["tuning_seed"] is None else f" seed {row['tuning_seed']}"
         print(f"{row['stage']} {row['task']}{seed}: {scores}")
-    for key, function in (("summary", "say"), ("difference", "say_comparison")):
+    for key, function in (("summary", "say"), ("difference", "say_comparison"), ("average", "say_average")):
         for line in _function(f"jaxmlm.studies.tuned:{function}")(result) if key in result else ():
             print(line)
     if "fills" in result or "architecture" in result:

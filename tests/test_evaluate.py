@@ -67,6 +67,17 @@ def test_everything_of_a_run(folder, capsys):
     assert "tense" not in by and (folder / "layers.png").is_file()
 
 
+def test_without_an_option_pairs_and_the_held_out_text(folder, capsys):
+    code, rows = said(capsys, folder / "run", "--pairs", "2", "--rows", "2")
+    assert code == 0
+    assert [(row["stage"], row["task"], row["main"]) for row in rows] == [
+        ("blimp", "blimp", "accuracy"), ("masked", "heldout:", "loss@0.15"),
+        ("likelihood", "heldout:", "pseudo_perplexity"),
+    ]  # fmt: skip
+    assert abs(rows[1]["scores"]["loss@0.40"] - np.log(200)) < 0.5
+    assert rows[2]["scores"]["loss"] == pytest.approx(np.log(rows[2]["scores"]["pseudo_perplexity"]))
+
+
 def test_pseudo_perplexity_is_that_of_a_loop_and_counts_words(folder, one_device):
     """One mask at a time, for any batch size; the masked loss of a split is the one of pre-training."""
     loaded = load(folder / "run")

@@ -127,16 +127,32 @@ def test_a_planted_linear_signal_is_found_and_shuffled_labels_fall_to_the_majori
     assert abs(chance - usual) < 3 * (usual * (1 - usual) / 2000) ** 0.5
 
 
+def test_l2_is_chosen_by_examples_put_aside():
+    """Few examples of many features learn what is there and nothing else; many clear ones are not held back."""
+    random = np.random.default_rng(2)
+    x = random.normal(size=(2120, 200)).astype(np.float32)
+    labels = np.where(random.random(2120) < 0.75, "usual", "rare")
+    few = (x[:120], labels[:120]), (x[120:], labels[120:])
+    usual, weights = probing.majority(labels[:120], labels[120:]), (labels[:120] == "usual").astype(int)
+    found = probing.probe(*few)
+    assert found > usual - 3 * (usual * (1 - usual) / 2000) ** 0.5
+    w = probing.fit(x[:120], weights, 2, 0.001)
+    fixed = (((x[120:] @ w[:-1] + w[-1]).argmax(1) == 1) == (labels[120:] == "usual")).mean()
+    assert fixed < usual - 0.05 < found
+    clear = (x[:, :5] @ np.ones(5) > 0).astype(int)
+    assert probing.choose(x[:, :5], clear, 2) == 0.001
+
+
 def test_the_probe_is_the_minimum():
     """The gradient of the penalised loss is zero there, by numbers of its own."""
     random = np.random.default_rng(1)
     x, y = random.normal(size=(200, 3)), random.integers(0, 3, 200)
-    w = probing.fit(x, y, 3)
+    w = probing.fit(x, y, 3, 0.01)
 
     def loss(w):
         logits = x @ w[:-1] + w[-1]
         nats = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(200), y]
-        return nats.mean() + 0.5 * probing.L2 * (w[:-1] ** 2).sum()
+        return nats.mean() + 0.5 * 0.01 * (w[:-1] ** 2).sum()
 
     for at in np.ndindex(w.shape):
         step = np.zeros_like(w)

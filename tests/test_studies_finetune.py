@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -13,16 +14,27 @@ import pytest
 
 import jaxmlm
 from jaxmlm.cli import main
-from jaxmlm.data import Data
+from jaxmlm.data import Data, Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import EncoderConfig
+from jaxmlm.samples import world
 from jaxmlm.studies import Finetune, finetune
-from jaxmlm.studies.finetune import folder_of, make_task, sets_of, settings
-from jaxmlm.studies.recipes import RECIPES, from_words, recipe
-from jaxmlm.studies.tuned import compare, paired_bootstrap, say, summarise
-from jaxmlm.tasks import glue, squad
+from jaxmlm.studies.finetune import make_task, settings
+from jaxmlm.studies.recipes import from_words
+from jaxmlm.studies.tuned import compare, say, say_comparison, summarise
+from jaxmlm.tasks import squad
+from jaxmlm.tasks.downstream import folder_of, sets_of
 from jaxmlm.tasks.run import Run, load, pretrain, read_rows
+from jaxmlm.tasks.texts import open_store
 from jaxmlm.training import Loop
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_devices():
+    """Two of the eight devices: batches are divided, and each step takes a quarter of the time that eight take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda *_, real=jax.devices: real()[:2])
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +83,7 @@ def test_a_signal_keeps_what_is_done_and_the_grid_goes_on(grid, checkpoint, tmp_
         return make_task(*of)
 
     monkeypatch.setattr(sys.modules[make_task.__module__], "make_task", signals)
-    monkeypatch.setattr("jaxmlm.studies.recipes.from_words", lambda words: config)
+    monkeypatch.setattr("jaxmlm.studies.recipes.from_words", lambda words: [(words, config)])
     command = ["finetune", checkpoint, "--workdir", str(tmp_path / "rte")]
     assert main(command) == 75
     assert capsys.readouterr().err.splitlines()[-1] == (
@@ -107,12 +119,57 @@ def test_the_best_model_is_a_checkpoint(grid):
     best = max(result["rows"], key=lambda row: row["scores"]["accuracy"])
     model = jaxmlm.load(result["model"])
     assert (model.kind, model.labels) == ("classify", ("entailment", "not_entailment"))
-    dev = sets_of(config).judged["dev"]
+    dev = sets_of(config.source).judged["dev"]
     lines = (Path(config.workdir) / best["predictions"] / "dev.tsv").read_text().splitlines()[1:]
     given = list(zip(*dev.texts, strict=True))[:8]
     if max(len(model._pair(pair)[0]) for pair in given) <= 24:  # else it was cut
         said = [max(shares, key=shares.__getitem__) for shares in model.classify(given)]
         assert said == [line.split("\t")[1] for line in lines[:8]]
+
+
+def test_the_best_model_is_exported(grid, tmp_path):
+    """The folder of the transformers format says what the checkpoint says (logit by logit: tests/parity)."""
+    _, result = grid
+    jaxmlm.export(result["model"], tmp_path / "out")
+    pairs = [("the fox sees the hen", "the hen sees the fox"), ("a red owl", "an owl")]
+    ours, theirs = (jaxmlm.load(folder).classify(pairs) for folder in (result["model"], tmp_path / "out"))
+    for a, b in zip(ours, theirs, strict=True):
+        assert list(a) == list(b) == ["entailment", "not_entailment"] and a == pytest.approx(b, abs=1e-6)
+    assert "text-classification" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_rows_without_labels_are_predicted(checkpoint, grid, tmp_path, capsys):
+    """By the best model of a grid that is done already; a file with labels in it does as well."""
+    config, result = grid
+    path = tmp_path / "new.csv"
+    path.write_text('id,sentence2,sentence1\nx7,"a hen, red",the hen is red\nx9,the owl ran,the owl slept\n')
+    found = finetune(checkpoint, replace(config, predict=str(path)))
+    assert found["rows"] == result["rows"] and f"predicted: {found['predicted'][0]}" in list(say(found))
+    lines = [line.split("\t") for line in Path(found["predicted"][0]).read_text().splitlines()]
+    shares = jaxmlm.load(result["model"]).classify([("the hen is red", "a hen, red"), ("the owl slept", "the owl ran")])
+    said = [max(one, key=one.__getitem__) for one in shares]
+    assert lines == [["index", "prediction"], ["x7", said[0]], ["x9", said[1]]]
+    path.write_text("sentence1\nthe hen is red\n")
+    with pytest.raises(InputError, match=r"new.csv:1: no column 'sentence2'; there are: sentence1"):
+        finetune(checkpoint, replace(config, predict=str(path)))
+
+
+def test_several_tasks_and_their_average(checkpoint, tmp_path, capsys):
+    words = ["--length", "24", "--epochs", "1", "--batch", "24", "--limit", "24", "--seeds", "0", "1"]
+    assert main(["finetune", checkpoint, "--task", "rte,cola", *words, "--workdir", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    scores = {"rte": "accuracy", "cola": "matthews"}
+    for task, name in scores.items():
+        rows = read_rows(tmp_path / task / "results.jsonl")
+        assert [row for row in found["rows"] if row["task"] == task] == rows and len(rows) == 2
+        assert found["tasks"][task]["score"] == pytest.approx(np.mean([row["scores"][name] for row in rows]))
+    assert found["average"] == pytest.approx(np.mean([one["score"] for one in found["tasks"].values()]))
+    assert found["notes"][-1] == "the average is partial: without sst2, mrpc, stsb, qqp, mnli, qnli, wnli"
+    # What is wrong with the last task is said before the first one is learned; of a table, nothing is averaged.
+    assert main(["finetune", checkpoint, "--task", "glue", *words]) == 2
+    assert "SST-2 needs train.tsv and dev.tsv" in capsys.readouterr().err
+    assert main(["finetune", checkpoint, "--task", "rte,squad", *words]) == 2
+    assert "squad is no task of GLUE" in capsys.readouterr().err
 
 
 def test_a_killed_grid_goes_on_and_a_finished_one_is_read(checkpoint, grid):
@@ -168,28 +225,11 @@ def test_numbers_of_ones_own_and_their_model(checkpoint, tmp_path):
     [row] = read_rows(tmp_path / "out" / "results.jsonl")
     assert row["main"] == "spearman" and "by a hash of their texts" in row["notes"][0]
     lines = (tmp_path / "out" / row["predictions"] / "dev.tsv").read_text().splitlines()[1:]
-    texts = sets_of(Finetune(str(path))).judged["dev"].texts[0]
+    texts = sets_of(Finetune(str(path)).source).judged["dev"].texts[0]
     model = jaxmlm.load(tmp_path / "out" / "model")
     numbers = [one["label"] for one in model.classify(texts[:4])]
     np.testing.assert_allclose(numbers, [float(line.split("\t")[1]) for line in lines[:4]], rtol=1e-4)
     assert all(80 < number < 130 for number in numbers)
-
-
-def test_the_bootstrap_has_the_error_that_theory_gives():
-    """Of accuracy: the standard error of a mean of differences. The same predictions differ by nothing, p = 1."""
-    random = np.random.default_rng(0)
-    labels = random.integers(0, 2, 1000)
-    a, b = (np.where(random.random(1000) < share, labels, 1 - labels) for share in (0.80, 0.76))
-    found = paired_bootstrap("accuracy", labels, [a], [b])
-    apart = (a == labels).astype(float) - (b == labels)
-    assert found["difference"] == pytest.approx(apart.mean())
-    error = apart.std() / np.sqrt(1000)
-    assert found["half"] == pytest.approx(1.96 * error, rel=0.06)
-    from scipy import stats
-
-    assert found["p"] == pytest.approx(2 * stats.norm.sf(abs(apart.mean()) / error), abs=0.02)
-    same = paired_bootstrap("accuracy", labels, [a], [a])
-    assert (same["difference"], same["p"]) == (0.0, 1.0)
 
 
 def test_two_checkpoints_are_compared_on_the_same_rows(checkpoint, grid, tmp_path, capsys):
@@ -220,19 +260,9 @@ def test_a_run_that_diverges_is_counted_and_does_not_end_the_grid():
     assert (one["n"], one["degenerate"], one["mean"], one["sd"]) == (2, 1, 0.5, None)
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_recipes_have_every_task_and_a_source(name, tmp_path):
-    of_squad = set(RECIPES[name].tasks) == {"squad", "squad2"} and not RECIPES[name].usual
-    for task in ("squad", "squad2") if of_squad else set(glue.TASKS) - {"wnli"}:
-        found = recipe(name, task, str(tmp_path))
-        assert found.recipe == name and all(point.point.learning_rate <= 1e-4 for point in found.grid)
-    assert (recipe("roberta", "rte", "x").start, recipe("roberta", "rte").start) == ("mnli", None)
-    assert "http" not in RECIPES[name].source and len(RECIPES[name].source) > 40
-
-
 def test_flags_win_over_a_recipe(checkpoint, capsys):
-    assert from_words(["--task", "rte"]) is None
-    given = from_words(["--recipe=mosaicbert", "--task", "rte", "--workdir", "w"])
+    assert from_words(["--task", "rte"]) == [(["--task", "rte"], None)]
+    [(_, given)] = from_words(["--recipe=mosaicbert", "--task", "rte", "--workdir", "w"])
     assert given is not None and (given.learning_rate, given.weight_decay, given.start) == (1e-5, 1.0, "mnli")
     assert main(["finetune", checkpoint, "--recipe", "robert", "--task", "rte"]) == 2
     assert "no recipe 'robert'; did you mean roberta?" in capsys.readouterr().err
@@ -242,10 +272,15 @@ def test_flags_win_over_a_recipe(checkpoint, capsys):
     ("flags", "message"),
     [
         (["--task", "rte", "--test"], "test needs a folder for models: give --workdir FOLDER"),
+        (["--task", "rte", "--predict", "x.csv"], "predict needs a folder for models: give --workdir FOLDER"),
+        (["--task", "squad", "--predict", "x.csv", "--workdir", "w"], "predict takes sentences, not squad"),
+        (["--task", "rte", "--predict", "x.csv", "--workdir", "w"], "x.csv is missing"),
+        (["--task", "rte", "--data", "tfds:glue"], "data is 'tfds:glue': write tfds: alone"),
+        (["--task", "squad", "--data", "tfds:", "--dev", "x.json"], "train and dev name files, and data is tfds:"),
         (["--task", "rte", "--start", "mnlii", "--workdir", "w"], "start: no task 'mnlii'; did you mean mnli?"),
         (["--task", "no.csv"], "no.csv is missing"),
         (["--task", "rte", "--batch", "0"], "batch must be at least 1"),
-        (["--task", "rte", "--batch", "9"], "a batch of 9 rows is not to be divided among 8 devices"),
+        (["--task", "rte", "--batch", "9"], "a batch of 9 rows is not to be divided among 2 devices"),
         (["--task", "rte", "--learning-rate", "0"], "learning_rate must be above 0"),
         (["--task", "rte", "--length", "64"], "length 64 is above the 32 positions"),
         (["--task", "rte", "--train", "train_10.tsv"], "train_10.tsv is missing: RTE needs train.tsv and dev.tsv"),
@@ -262,6 +297,25 @@ def test_a_folder_of_another_checkpoint_is_refused(checkpoint, grid, tmp_path):
     with pytest.raises(InputError, match="holds another finetune: task is 'rte' there and 'cola' here"):
         finetune(checkpoint, replace(config, task="cola"))
     assert folder_of("sample:").is_dir() and not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_with_the_tokenizer_of_another_is_refused(checkpoint, tmp_path, capsys):
+    """Also one of as many pieces: the run says which file it learned with. And so is a store of other pieces."""
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    for seed, pieces in ((0, 300), (1, 400)):
+        made = Tokenizer.train(list(world.documents(seed, 200)), pieces)
+        made.save(other)
+        assert main(["finetune", str(other), "--task", "rte", "--length", "24"]) == 2
+        error = capsys.readouterr().err
+        assert f"({pieces} pieces) is not the one of this model (400)" in error and error.count("\n") == 1
+    shutil.copy(Path(checkpoint) / "tokenizer.model", other)
+    about = json.loads((other / "run.json").read_text())
+    about["config"]["data"]["store"] = str(tmp_path / "store")
+    (other / "run.json").write_text(json.dumps(about))
+    open_store(Data("sample:200", vocab=300, length=24, valid=0.1), tmp_path)
+    assert main(["evaluate", str(other), "--text", "heldout:"]) == 2
+    assert "has another vocabulary (300 pieces) than the model" in capsys.readouterr().err
 
 
 def test_squad2_through_the_command(checkpoint, tmp_path):
@@ -292,11 +346,14 @@ def test_squad2_through_the_command(checkpoint, tmp_path):
         assert 100 * scores[name] == pytest.approx(official[name])
     assert squad.evaluate(data, said)["f1"] == pytest.approx(official["f1"])
     assert len(json.loads((folder / "nbest_predictions.json").read_text())) == len(data.questions)
-    assert jaxmlm.load(tmp_path / "work" / "model").kind == "answer"
-
-
-def test_recipes_for_squad():
-    assert recipe("spanbert", "squad2").point == (2e-5, 32, 4.0) and recipe("spanbert", "squad").length == 512
-    assert recipe("paper", "squad").point == recipe("run_qa", "squad").point == recipe("bert", "squad").point
-    with pytest.raises(InputError, match="the recipe bert has no setting for cola; it has squad, squad2"):
-        recipe("bert", "cola")
+    model = jaxmlm.load(tmp_path / "work" / "model")
+    jaxmlm.export(tmp_path / "work" / "model", tmp_path / "out")
+    asked = ("who runs?", data.paragraphs[0][:60])
+    assert model.kind == "answer" and jaxmlm.load(tmp_path / "out").answer(*asked)[:3] == model.answer(*asked)[:3]
+    assert "question-answering" in (tmp_path / "out" / "README.md").read_text()
+    # Question by question: the means are the scores, and a checkpoint beside itself is no better.
+    found = compare(tmp_path / "work", tmp_path / "work")
+    assert list(found["by_score"]) == ["best_f1", "best_exact"] and found["dev_rows"] == len(data.questions)
+    for name, one in found["by_score"].items():
+        assert one["a"] == pytest.approx(scores[name]) and (one["difference"], one["p"]) == (0.0, 1.0)
+    assert [line.split(":")[0] for line in say_comparison(found)] == ["squad2, best_f1", "squad2, best_exact", "seeds"]

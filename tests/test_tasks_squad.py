@@ -90,8 +90,10 @@ def all_null(windows):
 
 
 def make(folder, tokenizer, batch, length=32, stride=8, **options):
-    sizes = {"batch": batch, "length": length, "stride": stride, "seed": 0}
-    return squad.task(folder, tokenizer, lambda key: None, **sizes, **options)
+    name = options.get("name", "squad")
+    train, dev = (squad.read(file, squad.TASKS[name].unanswerable) for file in squad.files_in(folder, name))
+    data = squad.prepare((train, dev), tokenizer, length, stride, **options)
+    return squad.task(data, lambda key: None, batch=batch, seed=0)
 
 
 def test_an_epoch_shows_every_window_once(folder, tokenizer):

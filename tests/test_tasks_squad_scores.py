@@ -12,7 +12,7 @@ import pytest
 
 from jaxmlm.errors import InputError
 from jaxmlm.tasks import squad
-from jaxmlm.tasks.squad_scores import evaluate
+from jaxmlm.tasks.squad_scores import evaluate, of_questions
 
 WORDS = (
     "the The a an fox Fox. hen 5,000 caf\u00e9 CAF\u00c9 \u2014 's - \u0130stanbul \u5317\u4eac \ufb01ne U.S.".split()
@@ -139,3 +139,28 @@ def test_wrong_prediction_files(tmp_path, text, kind, message):
     assert str(error.value).startswith(str(tmp_path / "p.json")) and message in str(error.value)
     with pytest.raises(InputError, match="p2.json is missing"):
         squad.read_answers(tmp_path / "p2.json", kind)
+
+
+@pytest.mark.parametrize("odds", ["random", "tied", "never", "always"])
+def test_what_questions_add_is_what_the_scores_are(odds):
+    """Means of the questions are the official scores, at the best thresholds too, wherever these lie."""
+    draw = random.Random(1)
+    questions = {key: texts if draw.random() < 0.6 else [] for key, texts in made(draw).items()}
+    data = squad_of(questions, True)
+    # Right for half of the answers; some text, now and then none, where there is no answer.
+    said = {
+        key: texts[0] if texts and draw.random() < 0.5 else draw.choice(["", "hen"]) for key, texts in questions.items()
+    }
+    if odds == "never":  # no text is worth saying
+        said = {key: "nothing right" for key in questions}
+    scale = {"random": lambda: draw.gauss(0, 3), "tied": lambda: float(draw.randint(-1, 1)), "never": draw.random,
+             "always": lambda: -draw.random()}[odds]  # fmt: skip
+    null = {key: scale() for key in questions}
+    found, official = of_questions(data, said, null), evaluate(data, said, null, threshold=0.0)
+    assert list(found) == ["exact", "f1", "best_exact", "best_f1"]
+    for name, values in found.items():
+        assert 100 * sum(values) / len(values) == pytest.approx(official[name]), name
+    plain = squad_of({key: texts or ["x"] for key, texts in questions.items()}, False)
+    found, official = of_questions(plain, said), evaluate(plain, said)
+    assert 100 * sum(found["exact"]) / 200 == pytest.approx(official["exact_match"])
+    assert 100 * sum(found["f1"]) / 200 == pytest.approx(official["f1"])

@@ -10,7 +10,9 @@ import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from jaxmlm.data.sources import Document, Group, Source
 from jaxmlm.errors import InputError
@@ -30,11 +32,7 @@ def opened(text: str, field: str) -> Source:
     if asked is None:
         raise InputError(f"{text}: write tfds:NAME, as tfds:lm1b, tfds:wikipedia/20230601.en or tfds:lm1b:test")
     name, split = asked[1] + (asked[2] or ""), asked[3] or "train"
-    builder = _builder(name)
-    if not builder.data_path.exists():
-        _prepare(builder, name)
-    if split.partition("[")[0] not in builder.info.splits:
-        raise InputError(f"{text}: no split {split!r}; there are {', '.join(sorted(builder.info.splits))}")
+    builder = _ready(name, split, text)
     features = dict(builder.info.features.items())
     if field not in features:
         raise InputError(
@@ -58,6 +56,34 @@ def opened(text: str, field: str) -> Source:
     return Source(groups, [{"file": text, "version": str(builder.version), "documents": size}])
 
 
+class Examples(NamedTuple):
+    """The examples of a split as numpy gives them, text decoded; the names of each feature's classes, in order."""
+
+    rows: list[dict[str, Any]]
+    classes: dict[str, tuple[str, ...]]
+    name: str
+
+
+def examples(name: str, split: str) -> Examples:
+    """A whole split of `NAME[/CONFIG]` in memory, prepared first as by `opened`; in the order that it was prepared in.
+
+    That order is none of the data set's own: the library shuffles by a hash of each example's key.
+    """
+    text = f"{PREFIX}{name}:{split}"
+    builder = _ready(name, split, text)
+    found = _examples(builder, split, text, 0, builder.info.splits[split].num_examples)
+    classes = {key: tuple(f.names) for key, f in builder.info.features.items() if getattr(f, "names", None)}
+    return Examples([_decoded(example) for example in found], classes, f"{PREFIX}{name}:{builder.version}:{split}")
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _decoded(part) for key, part in value.items()}
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    return [_decoded(part) for part in value] if isinstance(value, np.ndarray | list) else value
+
+
 def plain(text: str) -> str:
     """The text without the marks of structure that wiki40b has.
 
@@ -67,6 +93,16 @@ def plain(text: str) -> str:
     for mark in ("_START_ARTICLE_\n", "_START_SECTION_\n", "_START_PARAGRAPH_\n"):
         text = text.replace(mark, "")
     return text.replace("_NEWLINE_", "\n").strip()
+
+
+def _ready(name: str, split: str, text: str) -> Any:
+    """The builder of a data set that is prepared, if need be now, and has the split."""
+    builder = _builder(name)
+    if not builder.data_path.exists():
+        _prepare(builder, name)
+    if split.partition("[")[0] not in builder.info.splits:
+        raise InputError(f"{text}: no split {split!r}; there are {', '.join(sorted(builder.info.splits))}")
+    return builder
 
 
 def _builder(name: str) -> Any:

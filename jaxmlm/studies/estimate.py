@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmlm.studies.evaluate import Evaluate
-from jaxmlm.studies.finetune import SAMPLE, Finetune
+from jaxmlm.studies.finetune import Finetune
+from jaxmlm.tasks.downstream import SAMPLE
 from jaxmlm.tasks.run import Run
 
 _EFFICIENCY = 0.35  # of the matrix-product peak; measured with 2 x 128 and 4 x 256 encoders on two CPU cores

@@ -17,8 +17,8 @@ from jaxmlm.parallel import Mesh, hosts, make_mesh
 from jaxmlm.paths import describe
 from jaxmlm.preemption import stop_before
 from jaxmlm.studies import layers
-from jaxmlm.studies.finetune import SAMPLE, folder_of
 from jaxmlm.tasks import blimp, likelihood, probing
+from jaxmlm.tasks.downstream import SAMPLE, folder_of
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, at_rates
 from jaxmlm.tasks.run import Loaded, load
 from jaxmlm.training import evaluate as judge
@@ -126,14 +126,14 @@ def minimal_pairs(loaded: Loaded, config: Evaluate, mesh: jax.sharding.Mesh) -> 
     started = time.perf_counter()
     folder = folder_of(config.blimp)
     pairs = blimp.evaluation(folder, loaded.tokenizer, pairs_per_set=config.pairs, batch=config.batch)
-    return _row("blimp", "blimp", "accuracy", judge(pairs, _fast(loaded), mesh), started)
+    return _row("blimp", "blimp", "accuracy", judge(pairs, fast(loaded), mesh), started)
 
 
 def _of_text(
     loaded: Loaded, text: str, length: int, config: Evaluation, mesh: jax.sharding.Mesh
 ) -> list[dict[str, Any]]:
     """Loss and accuracy at fixed masks, and pseudo-perplexity: of the run's held-out split, or of text files."""
-    model, tokenizer = _fast(loaded), loaded.tokenizer
+    model, tokenizer = fast(loaded), loaded.tokenizer
     if text == HELD_OUT:
         split = _held_out(loaded)
     else:
@@ -183,7 +183,7 @@ def _needs_head(loaded: Loaded) -> None:
         )
 
 
-def _fast(loaded: Loaded) -> Any:
+def fast(loaded: Loaded) -> Any:
     """The model, on the CPU with its blocks apart: a stack of them is copied in every call."""
     if jax.default_backend() != "cpu":
         return loaded.model
@@ -207,4 +207,10 @@ def _held_out(loaded: Loaded) -> Batches:
     if "config" not in loaded.about:
         raise InputError(f"{loaded.folder} is no run of jaxmlm, so it has no held-out split: give --text FILE")
     data = loaded.about["config"]["data"]
-    return Batches.of(Store(_store_of(loaded)), "valid", data["length"], 1, format=data.get("format", "packed"))
+    store = Store(_store_of(loaded))
+    if store.tokenizer.model != loaded.tokenizer.model:
+        raise InputError(
+            f"the token store {store.folder} has another vocabulary ({store.tokenizer.size:,} pieces) than the model "
+            f"in {loaded.folder} ({loaded.tokenizer.size:,}): give the text itself, --text FILE"
+        )
+    return Batches.of(store, "valid", data["length"], 1, format=data.get("format", "packed"))

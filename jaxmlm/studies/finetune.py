@@ -8,11 +8,9 @@ Every finished fine-tuning is a line of results.jsonl and is found again: a grid
 import hashlib
 import itertools
 import json
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,23 +18,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlm.data import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Classifier, Model, SpanPredictor
 from jaxmlm.parallel import Mesh, hosts, make_mesh, mine
 from jaxmlm.paths import describe, hint
 from jaxmlm.preemption import stop_before, stoppable
-from jaxmlm.samples import tasks as sample
 from jaxmlm.studies.tuned import summarise, value_of
-from jaxmlm.tasks import glue, sentences, squad, table
+from jaxmlm.tasks import downstream, glue, sentences, squad, table
 from jaxmlm.tasks.run import Loaded, append_rows, claim, load, read_rows, save, unclaimed
 from jaxmlm.training import Loop, Optim, Task, Trained, evaluate, train
 
-SAMPLE = "sample:"
-"""Named as a folder of task data: the generated one."""
 _FIRST = ("data", "learning_rate", "epochs", "batch", "length", "stride", "warmup", "weight_decay", "limit")
 """The settings that every line of results names; one that came later is named where it is not at its default."""
-_NO_SETTING = ("task", "seeds", "recipe", "workdir", "test", "start")
+_NO_SETTING = ("task", "seeds", "recipe", "workdir", "test", "predict", "start")
 
 
 class Point(NamedTuple):
@@ -56,9 +50,11 @@ class Finetune:
     """Fine-tuning on one task. Several learning rates, batches or epochs are a grid: every combination is run."""
 
     task: str = "cola"
-    """cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, squad, squad2, or a .csv or .tsv: text (text_b) label."""
-    data: str = SAMPLE
-    """Folder with the official files or zips (glue_data or the task's own); sample: is the generated task."""
+    """cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, squad, squad2, or a .csv or .tsv: text (text_b) label. On the
+    command line also glue, all nine of it, or several as rte,mrpc: a table and GLUE's average."""
+    data: str = downstream.SAMPLE
+    """Folder with the official files or zips (glue_data or the task's own); tfds: is TensorFlow Datasets' copy, sample:
+    the generated task."""
     train: str | None = None
     """Another file of the task's folder than the official one, as a part of it: results are labelled so."""
     dev: str | None = None
@@ -93,6 +89,8 @@ class Finetune:
     """Folder for results, predictions and the best model; nothing is written without it."""
     test: bool = False
     """Write the prediction files for GLUE's test server, by the best model."""
+    predict: str | None = None
+    """A .csv or .tsv with the task's text columns and no labels: write what the best model says of its rows."""
 
     def __post_init__(self) -> None:
         if not (self.task in glue.TASKS or self.task in squad.TASKS or self.is_own):
@@ -100,8 +98,11 @@ class Finetune:
             raise InputError(f"no task {self.task!r}{hint(self.task, names)}; there are {', '.join(names)}")
         if self.start is not None and self.start not in glue.TASKS:
             raise InputError(f"start: no task {self.start!r}{hint(self.start, glue.TASKS)}")
-        if (self.start or self.test) and self.workdir is None:
-            raise InputError(f"{'start' if self.start else 'test'} needs a folder for models: give --workdir FOLDER")
+        wanting = next((name for name in ("start", "test", "predict") if getattr(self, name)), None)
+        if wanting and self.workdir is None:
+            raise InputError(f"{wanting} needs a folder for models: give --workdir FOLDER")
+        if self.predict and self.task in squad.TASKS:
+            raise InputError(f"predict takes sentences, not {self.task}: load the model and call answer")
         if self.test and self.task not in glue.TASKS:
             raise InputError(f"test: GLUE's server takes {', '.join(glue.TASKS)}, not {self.task}: leave out --test")
         rates, batches, epochs = _each(self.learning_rate), _each(self.batch), _each(self.epochs)
@@ -121,6 +122,11 @@ class Finetune:
         return self.task.endswith((".csv", ".tsv"))
 
     @property
+    def source(self) -> downstream.Source:
+        """The task and where its rows are."""
+        return downstream.Source(self.task, self.data, self.train, self.dev, self.numbers)
+
+    @property
     def grid(self) -> list["Finetune"]:
         """Every combination of the learning rates, batches and epochs, one value of each."""
         axes = (_each(self.learning_rate), _each(self.batch), _each(self.epochs))
@@ -135,45 +141,13 @@ class Finetune:
         return points[0]
 
 
-def folder_of(data: str) -> Path:
-    """The folder of task data."""
-    return Path(_sample().name) if data == SAMPLE else Path(data).expanduser()
-
-
-@cache
-def _sample() -> tempfile.TemporaryDirectory:
-    """The generated tasks, written anew by each process (0.2 s), so that a refused command leaves no file behind."""
-    folder = tempfile.TemporaryDirectory(prefix="jaxmlm-sample-")
-    sample.write(Path(folder.name), 0)
-    return folder
-
-
 def check(config: Finetune) -> None:
-    """Read the task's files, so that what is wrong with them shows before any training."""
-    if config.task in squad.TASKS:
-        for file in _squad_files(config):
-            squad.read(file, squad.TASKS[config.task].unanswerable)
-    else:
-        sets_of(config)
+    """Read the task's rows, so that what is wrong with them shows before any training."""
+    downstream.check(config.source)
     if config.test:
-        glue.tests(glue.TASKS[config.task], folder_of(config.data))
-
-
-def _squad_files(config: Finetune) -> tuple[Path, Path]:
-    return squad.files_in(folder_of(config.data), config.task, config.train, config.dev)
-
-
-def sets_of(config: Finetune) -> table.Sets:
-    """The rows of a task of sentences."""
-    return _sets(config.task, config.data, config.train, config.dev, config.numbers)
-
-
-@lru_cache(maxsize=1)
-def _sets(task: str, data: str, train: str | None, dev: str | None, numbers: bool) -> table.Sets:
-    if task not in glue.TASKS:
-        return table.own(Path(task).expanduser(), dev, numbers)
-    found = glue.sets(glue.TASKS[task], folder_of(data), train, dev)
-    return found._replace(notes=()) if data == SAMPLE else found
+        downstream.tests_of(config.source)
+    if config.predict:
+        downstream.unlabelled(config.predict, downstream.sets_of(config.source).table)
 
 
 def settings(config: Any) -> str:
@@ -191,7 +165,7 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
     Returns {"rows": a line of results for each fine-tuning, "summary": for each point mean, sd, median, best and the
     number of degenerate ones, best mean first, "select", "notes", "model": the folder of the best one's model}.
     """
-    _sets.cache_clear()  # files may have changed since
+    downstream.forget()
     hosts.agree("configurations", {"checkpoint": checkpoint, **describe(config)})
     stop_before("anything was begun")
     check(config)
@@ -213,7 +187,11 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
         if folder is not None and hosts.told_by_first((folder / "model").exists()):
             result |= {"workdir": str(folder), "model": str(folder / "model")}
             if config.test:
-                result["test"] = _answer(folder, config, mesh)
+                rows_of = downstream.tests_of(config.source)
+                result["test"] = _answer(folder, config, mesh, rows_of, folder / "test")
+            if config.predict:
+                rows_of = {Path(config.predict).stem: downstream.unlabelled(config.predict, _table(config))}
+                result["predicted"] = _answer(folder, config, mesh, rows_of, folder / "predicted")
     return result
 
 
@@ -267,7 +245,7 @@ def _whole(loaded: Loaded, config: Finetune, tuned: Trained, row: dict[str, Any]
     model, about = tuned.state.model, {"task": config.task, "scores": row["scores"], "settings": row["settings"]}
     if config.task in squad.TASKS:
         return loaded._replace(model=model, kind="answer", labels=("start", "end"), folder=folder, about=about)
-    found = sets_of(config).table
+    found = _table(config)
     if not found.labels:
         half, middle = (found.high - found.low) / 2, (found.high + found.low) / 2
         out = model.out
@@ -276,19 +254,25 @@ def _whole(loaded: Loaded, config: Finetune, tuned: Trained, row: dict[str, Any]
     return loaded._replace(model=model, kind="classify", labels=labels, folder=folder, about=about)
 
 
-def _answer(folder: Path, config: Finetune, mesh: jax.sharding.Mesh) -> list[str]:
-    """Write the prediction files for the test server, by the best model."""
-    task, best = glue.TASKS[config.task], load(folder / "model")
+def _table(config: Finetune) -> table.Table:
+    return downstream.sets_of(config.source).table
+
+
+def _answer(
+    folder: Path, config: Finetune, mesh: jax.sharding.Mesh, asked: Mapping[str, table.Rows], to: Path
+) -> list[str]:
+    """Write what the best model says of rows without labels: files as GLUE's test server takes them."""
+    best, task = load(folder / "model"), _table(config)
+    # The saved model gives numbers in their own range.
+    plain = task if task.labels else replace(task, low=-1.0, high=1.0)
     written = []
-    for name, rows in glue.tests(task, folder_of(config.data)).items():
+    for name, rows in asked.items():
         data = sentences.prepare(
             table.Sets(rows, {name: rows}), best.tokenizer, config.length, types=best.config.token_types > 1
-        )
-        # The saved model gives numbers in their own range.
-        plain = data._replace(table=task.table if task.table.labels else replace(task.table, low=-1.0, high=1.0))
-        judge = sentences.evaluation(plain, data.judged[name], config.grid[0].point.batch, name)
-        evaluate(judge, best.model, mesh, folder=folder / "test")
-        written.append(str(folder / "test" / f"{name}.tsv"))
+        )._replace(table=plain)
+        judge = sentences.evaluation(data, data.judged[name], config.grid[0].point.batch, name)
+        evaluate(judge, best.model, mesh, folder=to)
+        written.append(str(to / f"{name}.tsv"))
     return written
 
 
@@ -340,41 +324,15 @@ def make_task(loaded: Loaded, config: Finetune, seed: int) -> tuple[Task, str, l
 
     def init(key: jax.Array) -> Model:
         encoder = jax.tree.map(jnp.copy, loaded.encoder)  # the first step gives its buffers away
-        if config.task in squad.TASKS:
+        if config.source.is_squad:
             return jax.jit(SpanPredictor)(encoder, key)
-        return jax.jit(Classifier, static_argnums=1)(encoder, data.table.classes, key)
+        return jax.jit(Classifier, static_argnums=1)(encoder, _table(config).classes, key)
 
-    if config.task in squad.TASKS:
-        files = _squad_files(config)
-        task = squad.task(
-            files, loaded.tokenizer, init, name=config.task, batch=config.point.batch, length=config.length,
-            stride=config.stride, seed=seed, limit=config.limit, types=loaded.config.token_types > 1,
-        )  # fmt: skip
-        limited = [f"train: {config.limit:,} questions (limit)"] if config.limit else []
-        notes = [] if config.data == SAMPLE else squad.notes(files, config.task)
-        return task, squad.TASKS[config.task].main, [*notes, *limited]
-    sets = sets_of(config)
-    data = _data(_Same(sets), loaded.tokenizer, config.length, config.limit, loaded.config.token_types > 1)
-    task = sentences.task(data, init, batch=config.point.batch, seed=seed)
-    few = len(data.train.rows) < len(sets.train)
-    limited = [f"train: {len(data.train.rows):,} of {len(sets.train):,} rows (limit)"] if few else []
-    return task, sets.table.metrics[0], [*sets.notes, *limited]
-
-
-@dataclass(frozen=True, eq=False)
-class _Same:
-    """The object itself as a key: rows are compared by being the same ones."""
-
-    sets: table.Sets
-
-    def __hash__(self) -> int:
-        return id(self.sets)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.sets is other.sets
-
-
-@lru_cache(maxsize=1)
-def _data(same: _Same, tokenizer: Tokenizer, length: int, limit: int | None, types: bool) -> sentences.Prepared:
-    """A task's rows, encoded once for all points of a grid and all seeds."""
-    return sentences.prepare(same.sets, tokenizer, length, limit, types)
+    batch, types = config.point.batch, loaded.config.token_types > 1
+    if config.source.is_squad:
+        cut, notes = downstream.windowed(
+            config.source, loaded.tokenizer, config.length, config.stride, config.limit, types
+        )
+        return squad.task(cut, init, batch=batch, seed=seed), squad.TASKS[config.task].main, [*notes]
+    data, notes = downstream.encoded(config.source, loaded.tokenizer, config.length, config.limit, types)
+    return sentences.task(data, init, batch=batch, seed=seed), data.table.metrics[0], [*notes]

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmlm.errors import InputError
 from jaxmlm.paths import hint
 from jaxmlm.studies.finetune import Finetune
+from jaxmlm.tasks import glue
 
 
 def _squad(learning_rate: float, batch: int, epochs: float, length: int, **more: Any) -> dict[str, dict[str, Any]]:
@@ -27,25 +29,28 @@ _SMALL = ("rte", "mrpc", "stsb")
 RECIPES = {
     "paper": Recipe(
         "Wettig et al. 2023 (arXiv 2202.08005). finetune_glue.sh of princeton-nlp/DinkyTrain: last checkpoint, weight "
-        "decay 0.1, 6 % warm-up, linear decay, Adam (0.9, 0.98, 1e-6), dropout 0.1. The grid is not in its repository: "
-        "that of Izsak et al. 2021, whose recipe it follows; three seeds (both from memory, not checked). Its code "
-        "has no SQuAD and sends its users to the examples of transformers: their setting (run_qa).",
+        "decay 0.1, 6 % warm-up, linear decay, Adam (0.9, 0.98, 1e-6), dropout 0.1. Learning rate, batch, "
+        "epochs and seed are arguments there; the grid here is that of 24hbert, whose recipe it follows, with three "
+        "seeds: unverified. Its code has no SQuAD and sends its users to the examples of transformers: their setting "
+        "(run_qa).",
         {"learning_rate": (5e-5, 8e-5), "batch": (16, 32), "epochs": (3.0, 5.0), "warmup": 0.06, "weight_decay": 0.1,
          "seeds": (0, 1, 2), "select": "last"},
         _squad(3e-5, 12, 2.0, 384, warmup=0.0, weight_decay=0.0, clip=1.0),
     ),
     "roberta": Recipe(
-        "Liu et al. 2019 (arXiv 1907.11692), table 10 (from memory): 1e-5 to 3e-5, 16 or 32, at most 10 epochs with "
-        "early stopping, median of five seeds, RTE, MRPC and STS-B from MNLI. examples/roberta/README.glue.md of "
-        "fairseq: within that grid, weight decay 0.1, 6 % warm-up, the best epoch on dev.",
+        "Liu et al. 2019 (arXiv 1907.11692), examples/roberta/README.glue.md of fairseq: for each task one of "
+        "1e-5 and 2e-5 and one of 16 and 32, 10 epochs, weight decay 0.1, 6 % warm-up (QQP 25 %), no clipping, the "
+        "best epoch on dev. Beside it, as of table 10 of the paper and unverified: 3e-5, five seeds, RTE, MRPC and "
+        "STS-B from MNLI.",
         {"learning_rate": (1e-5, 2e-5, 3e-5), "batch": (16, 32), "epochs": 10.0, "warmup": 0.06, "weight_decay": 0.1,
          "seeds": (0, 1, 2, 3, 4), "select": "best"},
         {task: {"start": "mnli"} for task in _SMALL},
     ),
     "24hbert": Recipe(
         "Izsak et al. 2021 (arXiv 2104.07705). README of IntelLabs/academic-budget-bert: 5e-5, batch 32, 5 epochs, "
-        "weight decay 0.01, linear decay, gradients clipped at 1.0, judged on dev on the way. The grid "
-        "around it and the five seeds are from memory of the paper's appendix, not checked.",
+        "weight decay 0.01, linear decay after 50 steps of warm-up, gradients clipped at 1.0, judged on dev every 50 "
+        "steps: an example for MRPC. The grid around it, the share of warm-up and the five seeds stand in no file of "
+        "the repository: unverified.",
         {"learning_rate": (5e-5, 8e-5), "batch": (16, 32), "epochs": (3.0, 5.0), "warmup": 0.06, "weight_decay": 0.01,
          "clip": 1.0, "seeds": (0, 1, 2, 3, 4), "select": "best"},
         {},
@@ -101,16 +106,42 @@ def recipe(name: str, task: str, workdir: str | None = None) -> Finetune:
     return replace(Finetune(task, recipe=name), workdir=workdir, **chosen)
 
 
-def from_words(flags: Sequence[str]) -> Finetune | None:
-    """The recipe that command-line flags name, before they are read: what they give beside it wins."""
+def from_words(flags: Sequence[str]) -> list[tuple[list[str], Finetune | None]]:
+    """What command-line flags ask for, before they are read: for each task its own flags, and what they win over.
 
-    def given(name: str) -> str | None:
-        for i, word in enumerate(flags):
-            if word == f"--{name}" and i + 1 < len(flags):
-                return flags[i + 1]
-            if word.startswith(f"--{name}="):
-                return word.partition("=")[2]
-        return None
+    `--task glue` is its nine tasks and `--task rte,mrpc` these two, each in a folder of its own in the workdir. The
+    second is the recipe of that task, None if none is named.
 
-    name = given("recipe")
-    return None if name is None else recipe(name, given("task") or Finetune().task, given("workdir"))
+    >>> [(words, usual) for words, usual in from_words(["--task", "rte,mrpc", "--batch", "8"])]
+    [(['--batch', '8', '--task', 'rte'], None), (['--batch', '8', '--task', 'mrpc'], None)]
+    """
+    task, name, workdir = (_given(flags, option) for option in ("task", "recipe", "workdir"))
+    tasks = list(glue.TASKS) if task == "glue" else (task or Finetune().task).split(",")
+    if len(tasks) == 1:
+        return [(list(flags), None if name is None else recipe(name, tasks[0], workdir))]
+    found = []
+    for one in tasks:
+        folder = None if workdir is None else str(Path(workdir) / one)
+        own = ["--task", one, *(["--workdir", folder] if folder else [])]
+        found.append((_without(flags, ("task", "workdir")) + own, name and recipe(name, one, folder)))
+    return found
+
+
+def _given(flags: Sequence[str], name: str) -> str | None:
+    for i, word in enumerate(flags):
+        if word == f"--{name}" and i + 1 < len(flags):
+            return flags[i + 1]
+        if word.startswith(f"--{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _without(flags: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The flags without these options, which have one value each."""
+    kept, skip = [], False
+    for word in flags:
+        named = any(word == f"--{name}" for name in names)
+        if not (skip or named or any(word.startswith(f"--{name}=") for name in names)):
+            kept.append(word)
+        skip = named
+    return kept

@@ -27,9 +27,10 @@ from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.studies import report as reports
 from jaxmlm.studies.estimate import Assumed, seconds_of
 from jaxmlm.studies.evaluate import Evaluate, minimal_pairs
-from jaxmlm.studies.finetune import Finetune, check, folder_of, settings, tune
+from jaxmlm.studies.finetune import Finetune, check, settings, tune
 from jaxmlm.studies.statistics import label
 from jaxmlm.tasks import blimp
+from jaxmlm.tasks.downstream import folder_of
 from jaxmlm.tasks.phrases import phrases_of
 from jaxmlm.tasks.run import (
     Run,

@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +11,11 @@ import numpy as np
 
 from jaxmlm.errors import InputError
 from jaxmlm.studies.statistics import compare as over_seeds
+from jaxmlm.tasks import glue, squad
 from jaxmlm.tasks.metrics import METRICS
 from jaxmlm.tasks.run import read_rows
 
+Score = Callable[[np.ndarray, np.ndarray], float]
 DRAWS = 2000
 """Resamplings of the dev rows in a bootstrap."""
 
@@ -55,6 +57,23 @@ def say(result: dict[str, Any]) -> Iterator[str]:
     if "model" in result:
         yield f"best model: {result['model']}"
     yield from (f"for the test server: {path}" for path in result.get("test", []))
+    yield from (f"predicted: {path}" for path in result.get("predicted", []))
+
+
+def say_average(result: dict[str, Any]) -> Iterator[str]:
+    """The table of several tasks of GLUE, in points, and their average."""
+    yield f"{'task':6} {'score':>6} {'sd':>5}  runs  of"
+    for name, found in result["tasks"].items():
+        sd = "" if found["sd"] is None else f"{100 * found['sd']:.1f}"
+        parts = glue.TASKS[name].table.metrics
+        of = ", ".join(f"{part} {100 * found[part]:.1f}" for part in (*parts, "mm/accuracy") if part in found)
+        worse = f", {found['degenerate']} degenerate" if found["degenerate"] else ""
+        yield f"{name:6} {100 * found['score']:6.1f} {sd:>5}  {found['n']:4}  {of}{worse}"
+    count, whole = len(result["tasks"]), len(glue.TASKS)
+    yield f"average over {count} of the {whole} tasks of GLUE: {100 * result['average']:.1f}"
+    if "wnli" in result["tasks"]:
+        yield f"without WNLI, over {count - 1}: {100 * result['without_wnli']:.1f}"
+    yield from (f"note: {note}" for note in result["notes"])
 
 
 def value_of(row: dict[str, Any]) -> float:
@@ -73,49 +92,65 @@ class Judged(NamedTuple):
 def compare(one: str | Path, other: str | Path, draws: int = DRAWS) -> dict[str, Any]:
     """Is the first fine-tuned checkpoint better than the second on the same dev rows? By a paired bootstrap.
 
-    Both are workdirs of `finetune` on one task. Of each the setting with the best mean counts, its score the mean over
-    its seeds. The dev rows are drawn again `draws` times, the same ones for both; the differences give the 95 %
-    interval and a two-sided p. That is the noise of the dev set; the noise of the seeds is told beside it (t test).
+    Both are workdirs of `finetune` on one task; of SQuAD exact match and F1 are compared, over the questions. Of each
+    the setting with the best mean counts, its score the mean over its seeds. The dev rows are drawn again `draws`
+    times, the same ones for both; the differences give the 95 % interval and a two-sided p. That is the noise of the
+    dev set; the noise of the seeds is told beside it (t test).
     """
     folders = [Path(one), Path(other)]
     best = [_best(folder) for folder in folders]
     (task, main, _), (other_task, _, _) = best
     if task != other_task:
         raise InputError(f"{folders[0]} is fine-tuned on {task}, {folders[1]} on {other_task}: compare the same task")
-    if main not in METRICS:
-        raise InputError(f"compare takes tasks of sentences, and {folders[0]} is fine-tuned on {task}")
+    rows = [rows for _, _, rows in best]
+    if task not in squad.TASKS:
+        return {"task": task, "main": main, "rows": [], **_compared(folders, rows, main, METRICS[main], draws)}
+    found = {name: _compared(folders, rows, name, None, draws) for name in (main, main.replace("f1", "exact"))}
+    return {"task": task, "main": main, "rows": [], **found[main], "by_score": found}
+
+
+def _compared(
+    folders: list[Path], rows: list[list[dict[str, Any]]], name: str, score: Score | None, draws: int
+) -> dict[str, Any]:
+    """The bootstrap of one score, and a t test over the seeds; without a `score` the mean over the questions."""
     classes: dict[str, int] = {}
-    a, b = (_judged(folder, rows, main, classes) for folder, (_, _, rows) in zip(folders, best, strict=True))
+    a, b = (
+        _judged(folder, mine, name, classes) if score else _questions(folder, mine, name)
+        for folder, mine in zip(folders, rows, strict=True)
+    )
+    score = score or _mean
     if len(a.ids) != len(b.ids):
         raise InputError(f"{folders[0]} is judged on {len(a.ids)} rows, {folders[1]} on {len(b.ids)}: compare the same")
     for x, y, left, right in zip(a.ids, b.ids, a.labels, b.labels, strict=True):
         if x != y or left != right:
             raise InputError(f"{folders[0]} and {folders[1]} are judged on other rows: {x!r} here is {y!r} there")
-    difference = paired_bootstrap(main, a.labels, list(a.predictions.values()), list(b.predictions.values()), draws)
+    difference = paired_bootstrap(score, a.labels, list(a.predictions.values()), list(b.predictions.values()), draws)
     seeds = over_seeds("a", "b", {
-        name: {seed: METRICS[main](part.labels, said) for seed, said in part.predictions.items()}
-        for name, part in (("a", a), ("b", b))
+        which: {seed: score(part.labels, said) for seed, said in part.predictions.items()}
+        for which, part in (("a", a), ("b", b))
     })  # fmt: skip
     return {
-        "task": task, "main": main, "rows": [], "dev_rows": len(a.ids),
-        "seeds": [len(a.predictions), len(b.predictions)],
+        "dev_rows": len(a.ids), "seeds": [len(a.predictions), len(b.predictions)],
         **difference, "seed_p": None if math.isnan(seeds.p) else seeds.p,
     }  # fmt: skip
 
 
+def _mean(_: np.ndarray, scores: np.ndarray) -> float:
+    return float(scores.mean())
+
+
 def paired_bootstrap(
-    metric: str, labels: np.ndarray, a: Sequence[np.ndarray], b: Sequence[np.ndarray], draws: int = DRAWS
+    score: Score, labels: np.ndarray, a: Sequence[np.ndarray], b: Sequence[np.ndarray], draws: int = DRAWS
 ) -> dict[str, float]:
     """Scores of predictions a and b (one array a seed) on the same labels, and how sure their difference is.
 
     `half` is half the 95 % interval, p two-sided, at least 1 / (draws + 1). The draws are always the same.
 
     >>> labels = np.arange(100) % 2
-    >>> found = paired_bootstrap("accuracy", labels, [labels], [1 - labels])
+    >>> found = paired_bootstrap(METRICS["accuracy"], labels, [labels], [1 - labels])
     >>> found["difference"], found["half"], found["p"] < 0.001
     (1.0, 0.0, True)
     """
-    score = METRICS[metric]
 
     def mean(rows: np.ndarray, parts: Sequence[np.ndarray]) -> float:
         return statistics.fmean(score(labels[rows], part[rows]) for part in parts)
@@ -134,13 +169,14 @@ def paired_bootstrap(
 
 def say_comparison(result: dict[str, Any]) -> Iterator[str]:
     """The lines that `jaxmlm compare` prints."""
-    points = {name: 100 * result[name] for name in ("a", "b", "difference", "half")}
-    word = "better" if points["difference"] > 0 else "worse" if points["difference"] < 0 else "no better"
-    by = f" by {abs(points['difference']):.1f} +- {points['half']:.1f}" if points["difference"] else ""
-    yield (
-        f"{result['task']}, {result['main']}: {points['a']:.1f} and {points['b']:.1f}: {word}{by} (95 % interval), "
-        f"p = {result['p']:.2g} over {result['dev_rows']:,} dev rows"
-    )
+    for name, found in result.get("by_score", {result["main"]: result}).items():
+        points = {part: 100 * found[part] for part in ("a", "b", "difference", "half")}
+        word = "better" if points["difference"] > 0 else "worse" if points["difference"] < 0 else "no better"
+        by = f" by {abs(points['difference']):.1f} +- {points['half']:.1f}" if points["difference"] else ""
+        yield (
+            f"{result['task']}, {name}: {points['a']:.1f} and {points['b']:.1f}: {word}{by} (95 % interval), "
+            f"p = {found['p']:.2g} over {found['dev_rows']:,} dev rows"
+        )
     told = "" if result["seed_p"] is None else f", p = {result['seed_p']:.2g} over the seeds"
     yield f"seeds: {result['seeds'][0]} and {result['seeds'][1]}{told}"
 
@@ -152,6 +188,19 @@ def _best(folder: Path) -> tuple[str, str, list[dict[str, Any]]]:
         raise InputError(f"{folder} holds no predictions of a fine-tuning: give the --workdir of `jaxmlm finetune`")
     key = summarise(rows)["summary"][0]["settings"]
     return rows[0]["task"], rows[0]["main"], [row for row in rows if row["settings"] == key]
+
+
+def _questions(folder: Path, rows: list[dict[str, Any]], name: str) -> Judged:
+    """What each question of a SQuAD adds to a score."""
+    found, ids = {}, []
+    for row in rows:
+        path = folder / row["predictions"] / "scores.tsv"
+        if not path.is_file():
+            raise InputError(f"{path} is missing: run the fine-tuning again in a new --workdir")
+        lines = [line.split("\t") for line in path.read_text("utf-8").split("\n")[:-1]]
+        ids, column = [line[0] for line in lines[1:]], lines[0].index(name)
+        found[row["tuning_seed"]] = np.array([float(line[column]) for line in lines[1:]])
+    return Judged(ids, np.zeros(len(ids)), found)
 
 
 def _judged(folder: Path, rows: list[dict[str, Any]], main: str, classes: dict[str, int]) -> Judged:

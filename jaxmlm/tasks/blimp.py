@@ -59,6 +59,12 @@ def _pair(line: bytes, where: str) -> Pair:
     return Pair(uid, FIELDS.get(term, term), good, bad)
 
 
+def rows(pairs: list[Pair], tokenizer: Tokenizer) -> list[list[int]]:
+    """The token ids of all sentences, special tokens included: the good one of a pair, then the bad one."""
+    texts = [text for pair in pairs for text in (pair.good, pair.bad)]
+    return [[tokenizer.cls_id, *ids, tokenizer.sep_id] for ids in tokenizer.encode_batch(texts)]
+
+
 def evaluation(folder: str | Path, tokenizer: Tokenizer, *, pairs_per_set: int | None, batch: int) -> Eval:
     """Accuracy by pseudo-log-likelihood of a masked language model (`.logits_at`).
 
@@ -66,8 +72,7 @@ def evaluation(folder: str | Path, tokenizer: Tokenizer, *, pairs_per_set: int |
     the tokenizer cannot tell apart. Those and equal scores count one half. `batch` masked copies are scored at once.
     """
     pairs = read(folder, pairs_per_set)
-    texts = [text for pair in pairs for text in (pair.good, pair.bad)]
-    sentences = [[tokenizer.cls_id, *ids, tokenizer.sep_id] for ids in tokenizer.encode_batch(texts)]
+    sentences = rows(pairs, tokenizer)
     same = np.array([sentences[i] == sentences[i + 1] for i in range(0, len(sentences), 2)])
     copies = Copies(sentences, tokenizer, batch)
 

@@ -18,8 +18,12 @@ from jaxmlm.errors import InputError
 from jaxmlm.tasks.metrics import log_probability
 from jaxmlm.training import Batch, Eval
 
-LENGTHS = (8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
-"""Padded lengths: on BLiMP's sentences 5 % of the positions are padding."""
+LENGTHS = (*range(8, 33, 2), 40, 48, 64, 96, 128, 192, 256, 384, 512)
+"""Padded lengths."""
+OFTEN = 20
+"""A length of so many batches is one of its own: the padding that it saves costs more than a program to compile."""
+BATCH = 256
+"""Masked copies in a model pass."""
 
 
 class Rows(NamedTuple):
@@ -40,28 +44,30 @@ class Copies:
         self.rows, self.tokenizer, self.batch = [np.asarray(row, np.int32) for row in rows], tokenizer, batch
         lengths = np.array([len(row) for row in self.rows])
         ends = (tokenizer.cls_id, tokenizer.sep_id)
-        places = [np.flatnonzero(~np.isin(row, ends)) for row in self.rows]
-        self.tokens = np.array([len(at) for at in places])
-        self._row = np.repeat(np.arange(len(self.rows)), self.tokens)
-        self._position = np.concatenate(places)
-        self._buckets = Buckets(lengths[self._row], batch, edges_to(int(lengths.max()), LENGTHS))
+        self._ids = pad(self.rows, int(lengths.max()), tokenizer.pad_id)
+        places = (np.arange(self._ids.shape[1]) < lengths[:, None]) & ~np.isin(self._ids, ends)
+        self.tokens = places.sum(1)
+        self._row, self._position = (at.astype(np.int32) for at in np.nonzero(places))
+        own = np.flatnonzero(np.bincount(lengths[self._row]) >= OFTEN * batch).tolist()
+        edges = edges_to(int(lengths.max()), sorted({*LENGTHS, *own}))
+        self._buckets = Buckets(lengths[self._row], batch, edges)
 
     def batches(self) -> Iterator[Batch]:
         """Each copy once; the last batch is filled up with copies of weight 0."""
-        t = self.tokenizer
+        t, every = self.tokenizer, np.arange(self.batch)
         for copies, length in self._buckets.all():
             full = filled(copies)
-            row, position = self._row[full], self._position[full].astype(np.int32)
-            ids = pad([self.rows[i] for i in row], length, t.pad_id)
+            row, position = self._row[full], self._position[full]
+            ids = self._ids[row, :length]
             segments = (ids != t.pad_id).astype(np.int32)
-            target = ids[np.arange(self.batch), position]
-            ids[np.arange(self.batch), position] = t.mask_id
+            target = ids[every, position]
+            ids[every, position] = t.mask_id
             yield {
                 "ids": ids,
                 "segments": segments,
                 "position": position[:, None],
                 "target": target,
-                "row": row.astype(np.int32),
+                "row": row,
                 "weight": (copies >= 0).astype(np.float32),
             }
 

@@ -3,6 +3,7 @@
 WORKDIR/run.json  log.jsonl  tokenizer.model (or .json)  checkpoints/STEP/  results.jsonl  DONE
 """
 
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -143,7 +144,7 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     if run.loop.budget:
         steps = _steps(run, task, mesh, folder)
         run, whole = (replace(r, loop=replace(r.loop, steps=steps)) for r in (run, whole))
-    claim(folder, "run.json", same, {"config": describe(whole), "vocab": vocab})
+    claim(folder, "run.json", same, {"config": describe(whole), "vocab": vocab, "tokenizer": _sha256(store.tokenizer)})
     if jax.process_index() == 0:
         store.tokenizer.save(folder)
     started = time.perf_counter()
@@ -208,8 +209,7 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> Loaded:
     about = json.loads((folder / "run.json").read_text())
     config = EncoderConfig.read(about["config"]["model"])
     config = config.trained_like(like) if like else config
-    tokenizer = open_tokenizer(folder)
-
+    tokenizer = _tokenizer(folder, about)
     kind, labels = about.get("kind", "mlm"), tuple(about.get("labels", ()))
 
     def init(key: jax.Array) -> Any:
@@ -220,6 +220,23 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> Loaded:
     model = checkpoints.model(jax.jit(init)(jax.random.key(0)))
     checkpoints.close()
     return Loaded(model, tokenizer, config, folder, kind, labels, about)
+
+
+def _tokenizer(folder: Path, about: dict[str, Any]) -> Tokenizer:
+    """The tokenizer of a run's folder; InputError if it is not the one that its model has learned with."""
+    tokenizer = open_tokenizer(folder)
+    vocab = about.get("vocab", tokenizer.size)
+    # Runs of earlier versions say only how many pieces there are.
+    if about.get("tokenizer", now := _sha256(tokenizer)) != now or tokenizer.size > vocab:
+        raise InputError(
+            f"{folder}: the tokenizer there ({tokenizer.size:,} pieces) is not the one of this model ({vocab:,}): put "
+            "back the tokenizer file that the run wrote"
+        )
+    return tokenizer
+
+
+def _sha256(tokenizer: Tokenizer) -> str:
+    return hashlib.sha256(tokenizer.model).hexdigest()
 
 
 def save(found: Loaded) -> None:
@@ -240,6 +257,7 @@ def save(found: Loaded) -> None:
         "kind": found.kind,
         "labels": list(found.labels),
         **found.about,
+        "tokenizer": _sha256(found.tokenizer),
     }
     with closing(Checkpoints(new / "checkpoints")) as checkpoints:
         checkpoints.save(TrainState(jnp.zeros((), jnp.int32), found.model, ()))

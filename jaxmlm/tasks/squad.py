@@ -15,13 +15,13 @@ from jaxmlm.data.buckets import Buckets, chosen, filled, pad
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.tasks.metrics import log_probability
 from jaxmlm.tasks.squad_files import TASKS, Question, Squad, Version, files_in, notes, read, read_answers
-from jaxmlm.tasks.squad_scores import evaluate
+from jaxmlm.tasks.squad_scores import evaluate, of_questions
 from jaxmlm.tasks.squad_windows import Windows, windows
 from jaxmlm.training.task import Batch, Eval, Mean, Task
 
 __all__ = [
     "TASKS", "Answer", "Question", "Squad", "Version", "Windows",
-    "best", "evaluate", "files_in", "notes", "nulls", "read", "read_answers", "task", "windows",
+    "best", "evaluate", "files_in", "notes", "nulls", "prepare", "read", "read_answers", "task", "windows",
 ]  # fmt: skip
 
 LONGEST_ANSWER = 30
@@ -45,25 +45,41 @@ class Answer(NamedTuple):
         return self.start_logit + self.end_logit
 
 
-def task(
-    files: str | Path | tuple[str | Path, str | Path],
+class Prepared(NamedTuple):
+    """What a task needs of its data, encoded once for all its fine-tunings. `types`: the encoder has token types."""
+
+    name: str
+    dev_squad: Squad
+    train: Windows
+    dev: Windows
+    tokenizer: Tokenizer
+    length: int
+    types: bool
+
+
+def prepare(
+    squads: tuple[Squad, Squad],
     tokenizer: Tokenizer,
-    init: Callable[[Any], Any],
-    *,
-    batch: int,
     length: int,
     stride: int,
-    seed: int,
     limit: int | None = None,
     name: str = "squad",
     types: bool = False,
-) -> Task:
-    """Fine-tune the span predictor that `init` makes on SQuAD v1.1 ("squad") or v2.0 ("squad2").
+) -> Prepared:
+    """Cut the training and the development questions of SQuAD v1.1 ("squad") or v2.0 ("squad2") into windows.
 
-    `files` is a folder with the official training and development file (or with a folder `squad` that has them), or
-    those two files. `limit` keeps so many training questions, the same for every seed. `types`: the encoder has token
-    types, of which the paragraph gets the second. A training window without the
-    whole answer points at its [cls], as in BERT's run_squad.py; the spans that are compared lie in the paragraph.
+    `limit` keeps so many training questions, the same for every seed. `types`: the encoder has token types, of which
+    the paragraph gets the second.
+    """
+    train = windows(_first(squads[0], limit), tokenizer, length, stride)
+    return Prepared(name, squads[1], train, windows(squads[1], tokenizer, length, stride), tokenizer, length, types)
+
+
+def task(data: Prepared, init: Callable[[Any], Any], *, batch: int, seed: int) -> Task:
+    """Fine-tune the span predictor that `init` makes.
+
+    A training window without the whole answer points at its [cls], as in BERT's run_squad.py; the spans that are
+    compared lie in the paragraph.
 
     The eval "dev" gives the official scores as shares of 1: "exact" and "f1", and for v2.0 these with an answer
     (HasAns), without (NoAns), and at the best threshold of the null odds (best_exact, best_f1 and their _thresh);
@@ -71,27 +87,23 @@ def task(
     "cut" those of which only the beginning is read; "degenerate" is 1 if all answers are the same. Its `save` writes
     the official files: predictions.json and nbest_predictions.json, and for v2.0 null_odds.json and best_spans.json,
     which has the best span also where predictions.json says none: what evaluate-v2.0.py needs to find the best
-    threshold.
+    threshold; and scores.tsv, what each question adds to the scores.
     """
-    version = TASKS[name]
-    train_file, dev_file = files if isinstance(files, tuple) else files_in(files, name)
-    train_squad, dev_squad = (read(file, version.unanswerable) for file in (train_file, dev_file))
-    train = windows(_first(train_squad, limit), tokenizer, length, stride)
-    dev = windows(dev_squad, tokenizer, length, stride)
-    edges = sorted({-(-length * eighths // 8) for eighths in (3, 4, 5, 6, 8)})
+    train, dev = data.train, data.dev
+    edges = sorted({-(-data.length * eighths // 8) for eighths in (3, 4, 5, 6, 8)})
     train_buckets, dev_buckets = (Buckets(w.first() + w.count + 1, batch, edges, seed) for w in (train, dev))
 
     def batch_at(step: int) -> Batch:
         rows, padded = train_buckets.at(step)
-        return {**_batch(train, rows, padded, tokenizer, types), "start": train.start[rows], "end": train.end[rows]}
+        return {**_batch(data, train, rows, padded), "start": train.start[rows], "end": train.end[rows]}
 
     def batches() -> Iterator[Batch]:
         first = dev.first().astype(np.int32)
         for rows, padded in dev_buckets.all():
-            yield {**_batch(dev, rows, padded, tokenizer, types), "window": rows.astype(np.int32),
+            yield {**_batch(data, dev, rows, padded), "window": rows.astype(np.int32),
                    "first": first[rows], "count": dev.count[rows]}  # fmt: skip
 
-    dev_eval = Eval(batches, _predict, partial(_score, dev_squad, dev), partial(_save, dev_squad, dev))
+    dev_eval = Eval(batches, _predict, partial(_score, data.dev_squad, dev), partial(_save, data.dev_squad, dev))
     return Task(init=init, loss=_loss, batch_at=batch_at, evals={"dev": dev_eval}, epoch=train_buckets.steps_per_epoch)
 
 
@@ -99,8 +111,8 @@ def _first(squad: Squad, limit: int | None) -> Squad:
     return squad._replace(questions=[squad.questions[i] for i in chosen(len(squad.questions), limit)])
 
 
-def _batch(w: Windows, rows: np.ndarray, length: int, tokenizer: Tokenizer, types: bool) -> Batch:
-    real = filled(rows)
+def _batch(data: Prepared, w: Windows, rows: np.ndarray, length: int) -> Batch:
+    real, tokenizer = filled(rows), data.tokenizer
     ids = pad([w.row(row, tokenizer.cls_id, tokenizer.sep_id) for row in real.tolist()], length, tokenizer.pad_id)
     segments = (ids != tokenizer.pad_id).astype(np.int32)
     first = np.array([1 + len(w.questions[q]) + len(w.gap) for q in w.question[real]])
@@ -108,7 +120,7 @@ def _batch(w: Windows, rows: np.ndarray, length: int, tokenizer: Tokenizer, type
     return {
         "ids": ids,
         "segments": segments,
-        **({"types": segments * second} if types else {}),
+        **({"types": segments * second} if data.types else {}),
         "weight": (rows >= 0).astype(np.float32),
     }
 
@@ -226,6 +238,12 @@ def _save(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray], folder: P
     for name, content in files.items():
         text = json.dumps(content, indent=4, ensure_ascii=False) + "\n"
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    scores = of_questions(squad, said.spans, said.odds or None)
+    lines = [
+        ("id", *scores),
+        *((q.id, *map(repr, row)) for q, *row in zip(squad.questions, *scores.values(), strict=True)),
+    ]
+    (folder / "scores.tsv").write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def _nbest(answers: Mapping[str, list[Answer]]) -> dict[str, list[dict[str, Any]]]:

@@ -101,7 +101,11 @@ def read(path: str | Path, unanswerable: bool = False) -> Squad:
         raw = path.read_bytes()
     except OSError as e:
         raise InputError(f"{path} is missing or unreadable: expected a SQuAD JSON file") from e
-    content = _json(path, raw)
+    return parsed(_json(path, raw), path, unanswerable)
+
+
+def parsed(content: Any, path: str | Path, unanswerable: bool = False) -> Squad:
+    """The same of what the JSON file at `path` holds."""
     squad, seen = Squad([], [], unanswerable, str(path)), set()
     for article, at_article in _items(content, "data", str(path)):
         for paragraph, at in _items(article, "paragraphs", at_article):

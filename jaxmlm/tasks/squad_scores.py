@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from jaxmlm.errors import InputError
 from jaxmlm.tasks import metrics
@@ -45,18 +46,48 @@ def evaluate(
             out |= {f"{name}_{what}": score for what, score in _means(exact_at, f1_at, ids).items()}
     if null_odds is not None:
         for name, scores in (("exact", exact), ("f1", f1)):
-            out[f"best_{name}"], out[f"best_{name}_thresh"] = _best(predictions, scores, null_odds, answered)
+            out[f"best_{name}"], out[f"best_{name}_thresh"], _ = _best(predictions, scores, null_odds, answered)
+    return out
+
+
+def of_questions(
+    squad: Squad, predictions: Mapping[str, str], null_odds: Mapping[str, float] | None = None
+) -> dict[str, list[float]]:
+    """What each question adds to the scores of `evaluate`, as shares of 1; their means are those scores.
+
+    "exact" and "f1"; of v2.0 these at the threshold 0, and "best_exact" and "best_f1" at their best thresholds.
+    """
+    if not squad.unanswerable:
+        pairs = [_of_question(q, predictions) for q in squad.questions]
+        return {"exact": [exact for exact, _ in pairs], "f1": [f1 for _, f1 in pairs]}
+    odds = dict.fromkeys(predictions, 0.0) if null_odds is None else null_odds
+    answered, out = {q.id: bool(q.answers) for q in squad.questions}, {}
+    every = _v2(squad.questions, predictions)
+    for name, scores in zip(("exact", "f1"), every, strict=True):
+        out[name] = list(_at_threshold(scores, odds, answered, 0.0).values())
+    for name, scores in zip(("best_exact", "best_f1"), every, strict=True):
+        spoken = _best(predictions, scores, odds, answered).spoken
+        out[name] = [
+            float(not has) if key not in spoken else scores[key] if has else float(not predictions[key])
+            for key, has in answered.items()
+        ]
     return out
 
 
 def _v1(questions: Sequence[Question], predictions: Mapping[str, str]) -> dict[str, float]:
-    exact, f1 = 0, 0.0
+    exact, f1 = 0.0, 0.0
     for question in questions:
-        if question.id in predictions:
-            said = predictions[question.id]
-            exact += max(normalized(said) == normalized(text) for text, _ in question.answers)
-            f1 += max(_overlap(said, text) for text, _ in question.answers)
+        same, overlap = _of_question(question, predictions)
+        exact, f1 = exact + same, f1 + overlap
     return {"exact_match": 100.0 * exact / len(questions), "f1": 100.0 * f1 / len(questions)}
+
+
+def _of_question(question: Question, predictions: Mapping[str, str]) -> tuple[float, float]:
+    if question.id not in predictions:
+        return 0.0, 0.0
+    said = predictions[question.id]
+    exact = max(normalized(said) == normalized(text) for text, _ in question.answers)
+    return float(exact), max(_overlap(said, text) for text, _ in question.answers)
 
 
 def _v2(questions: Sequence[Question], predictions: Mapping[str, str]) -> tuple[dict[str, float], dict[str, float]]:
@@ -97,14 +128,22 @@ def _means(exact: Mapping[str, float], f1: Mapping[str, float], ids: Sequence[st
     return {**parts, "total": len(ids)}
 
 
+class _Best(NamedTuple):
+    """The best score over all thresholds, the lowest such threshold, the questions not silenced by it."""
+
+    score: float
+    threshold: float
+    spoken: set[str]
+
+
 def _best(
     predictions: Mapping[str, str], scores: Mapping[str, float], odds: Mapping[str, float], answered: Mapping[str, bool]
-) -> tuple[float, float]:
-    """The best score over all thresholds, and the lowest such threshold: questions turn answered one by one."""
+) -> _Best:
+    """Questions turn answered one by one, those with the lowest null odds first."""
     now = best = float(sum(not has for has in answered.values()))
-    threshold = 0.0
-    for key in sorted((key for key in odds if key in scores), key=lambda key: odds[key]):
+    order, threshold, kept = sorted((key for key in odds if key in scores), key=lambda key: odds[key]), 0.0, 0
+    for number, key in enumerate(order, 1):
         now += scores[key] if answered[key] else -1 if predictions[key] else 0
         if now > best:
-            best, threshold = now, odds[key]
-    return 100.0 * best / len(scores), threshold
+            best, threshold, kept = now, odds[key], number
+    return _Best(100.0 * best / len(scores), threshold, set(order[:kept]))

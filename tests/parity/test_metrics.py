@@ -9,7 +9,7 @@ import sklearn.metrics
 import transformers
 
 from jaxmlm.data.hf_tokenizer import HfTokenizer
-from jaxmlm.tasks import metrics, sentences
+from jaxmlm.tasks import metrics, sentences, squad
 from jaxmlm.tasks.table import Rows, Sets, Table
 
 pytestmark = pytest.mark.parity
@@ -69,12 +69,12 @@ def test_correlations_are_scipys(seed, kind):
 WORDS = "a small red fox sees the old owl by a river and runs away".split()
 
 
-@pytest.mark.parametrize("family", ["Bert", "Roberta"])
-def test_pairs_are_encoded_as_the_model_was_pre_trained(family, tmp_path):
-    """Ids and token types are those of transformers, cut by its longest_first, also for single texts."""
+@pytest.fixture(params=["Bert", "Roberta"])
+def family(request, tmp_path):
+    """The name of a family; its tokenizer, trained on a few words, lies in tmp_path."""
     import tokenizers
 
-    if family == "Bert":
+    if request.param == "Bert":
         made = tokenizers.BertWordPieceTokenizer()
         made.train_from_iterator([" ".join(WORDS)] * 9, vocab_size=120, show_progress=False)
         fast = transformers.BertTokenizerFast(tokenizer_object=made._tokenizer)
@@ -84,6 +84,11 @@ def test_pairs_are_encoded_as_the_model_was_pre_trained(family, tmp_path):
         made.train_from_iterator([" ".join(WORDS)] * 9, vocab_size=300, special_tokens=special, show_progress=False)
         fast = transformers.RobertaTokenizerFast(tokenizer_object=made._tokenizer)
     fast.save_pretrained(tmp_path)
+    return request.param
+
+
+def test_pairs_are_encoded_as_the_model_was_pre_trained(family, tmp_path):
+    """Ids and token types are those of transformers, cut by its longest_first, also for single texts."""
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     random = np.random.default_rng(0)
     texts = [[" ".join(random.choice(WORDS, random.integers(0, 14))) for _ in range(40)] for _ in range(2)]
@@ -101,3 +106,47 @@ def test_pairs_are_encoded_as_the_model_was_pre_trained(family, tmp_path):
             assert ids[:size].tolist() == want["input_ids"][row]
             if family == "Bert":  # RoBERTa has one type
                 assert types[:size].tolist() == want["token_type_ids"][row] and not types[size:].any()
+
+
+@pytest.mark.parametrize("stride", [5, 100])
+def test_windows_of_squad_are_those_of_transformers(family, tmp_path, stride):
+    """Ids, token types and characters of every window, each separator of RoBERTa's two included.
+
+    Theirs is told how many tokens two windows share, ours how far apart they begin.
+    """
+    theirs, ours, length = transformers.AutoTokenizer.from_pretrained(tmp_path), HfTokenizer(tmp_path), 32
+    gap = {"Bert": 1, "Roberta": 2}[family]
+    random = np.random.default_rng(1)
+    say = lambda least, most: " ".join(random.choice(WORDS, random.integers(least, most)))  # noqa: E731
+    paragraphs = [say(5, 80) for _ in range(6)]
+    questions = [squad.Question(str(i), say(2, 7), i // 2, (("x", 0),)) for i in range(12)]
+    whole = squad.Squad(paragraphs, questions)
+    data = squad.prepare((whole, whole), ours, length, stride, types=True)
+    w, number = data.dev, 0
+    batches = list(squad.task(data, lambda key: None, batch=8, seed=0).evals["dev"].batches())
+    padded = {
+        int(at): (ids, types)
+        for batch in batches
+        for at, ids, types in zip(batch["window"], batch["ids"], batch["types"], strict=True)
+    }
+    for q in questions:
+        asked = len(theirs(q.text, add_special_tokens=False)["input_ids"])
+        room = length - 2 - gap - asked
+        want = theirs(
+            q.text, paragraphs[q.paragraph], truncation="only_second", max_length=length,
+            stride=room - min(stride, room), return_overflowing_tokens=True, return_offsets_mapping=True,
+            return_token_type_ids=True,
+        )  # fmt: skip
+        for ids, offsets, types in zip(want["input_ids"], want["offset_mapping"], want["token_type_ids"], strict=True):
+            assert w.question[number] == int(q.id)
+            assert w.row(number, ours.cls_id, ours.sep_id).tolist() == ids
+            first, count, begin = w.first()[number], w.count[number], w.begin[number]
+            got = w.offsets[q.paragraph][begin : begin + count]
+            for (a, b), (c, d) in zip(got, offsets[first : first + count], strict=True):
+                assert paragraphs[q.paragraph][a:b].strip() == paragraphs[q.paragraph][c:d].strip()
+            row, said = padded[number]
+            assert row[: len(ids)].tolist() == ids
+            if family == "Bert":  # RoBERTa has one type
+                assert said[: len(ids)].tolist() == types and not said[len(ids) :].any()
+            number += 1
+    assert number == len(w.begin) > len(questions)

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from jaxmlm.data import from_tfds
-from jaxmlm.tasks import glue
+from jaxmlm.errors import InputError
+from jaxmlm.tasks import downstream, glue, squad
+from jaxmlm.tasks import from_tfds as from_tfds_tasks
+from jaxmlm.tasks.downstream import Source
 
 pytestmark = [pytest.mark.tf, pytest.mark.filterwarnings("ignore")]  # of TensorFlow's own modules
 
@@ -92,6 +95,48 @@ def test_rows_of_glue_are_those_of_the_official_files(home, monkeypatch, task):
             source = from_tfds.opened(f"tfds:glue/{task}:{split}", column)
             assert sorted(document.text for document in source.documents()) == sorted(texts)
         assert [round(float(row["label"]), 4) for row in found] == [round(float(y), 4) for y in official.labels]
+    same_rows(task, home / "files")
+    if task == "rte":
+        [rows] = downstream.tests_of(Source(task, "tfds:")).values()
+        assert rows.labels is None and rows.texts == glue.tests(glue.TASKS[task], home / "files")["RTE"].texts
+        monkeypatch.setitem(from_tfds_tasks.CLASSES, task, ("not_entailment", "entailment"))
+        with pytest.raises(InputError, match="the classes are entailment, not_entailment, expected not_entailment, "):
+            downstream.sets_of.__wrapped__(Source(task, "tfds:"))
+
+
+def same_rows(task, folder):
+    """What `finetune --data tfds:` learns and is judged on is what the official files give, row by row."""
+    ours, files = (downstream.sets_of.__wrapped__(Source(task, data)) for data in ("tfds:", str(folder)))
+    assert list(ours.judged) == list(files.judged)
+    for got, want in zip((ours.train, *ours.judged.values()), (files.train, *files.judged.values()), strict=True):
+        assert got.texts == want.texts and got.labels.dtype == want.labels.dtype and len(got) > ROWS
+        assert got.labels.tolist() == want.labels.tolist()
+
+
+def test_rows_of_mrpc_are_those_of_its_makers_files(home, monkeypatch):
+    """TFDS cuts them as the official script does: the pairs of dev_ids.tsv are dev."""
+    from tensorflow_datasets.core.download import checksums
+    from tensorflow_datasets.text import glue as theirs
+
+    head = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+    rows = [f'{i % 2}\t{i}\t{i + 1}\tthe "first" {i}\tthe caf\u00e9 {i}' for i in range(3 * ROWS)]
+    files = {
+        "msr_paraphrase_train.txt": "\ufeff" + head + "\n".join(rows) + "\n",
+        "msr_paraphrase_test.txt": "\ufeff" + head + "\n".join(rows[:4]) + "\n",
+        "dev_ids.tsv": "".join(f"{i}\t{i + 1}\n" for i in range(0, 3 * ROWS, 2)),
+    }
+    official, manual = home / "files" / "MRPC", home / "tfds" / "downloads" / "manual"
+    official.mkdir(parents=True)
+    urls = dict(zip(files, (theirs._MRPC_TRAIN, theirs._MRPC_TEST, theirs._MRPC_DEV_IDS), strict=True))
+    infos = {}
+    for name, text in files.items():
+        (official / name).write_text(text, "utf-8")
+        (manual / name).write_text(text, "utf-8")
+        digest = hashlib.sha256((official / name).read_bytes()).hexdigest()
+        monkeypatch.setitem(glue.MSR, name, digest)
+        infos[urls[name]] = checksums.UrlInfo(size=len(text.encode()), checksum=digest, filename=name)
+    monkeypatch.setattr(type(from_tfds._builder("glue/mrpc")), "url_infos", infos)
+    same_rows("mrpc", home / "files")
 
 
 def prepared(task):
@@ -122,10 +167,48 @@ def test_rows_of_squad_are_those_of_the_official_files(home, monkeypatch):
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         infos[url] = checksums.UrlInfo(size=file.stat().st_size, checksum=digest, filename=info.filename)
     monkeypatch.setattr(type(builder), "url_infos", infos)
+    official = home / "official"
+    official.mkdir()
+    for name in ("train-v1.1.json", "dev-v1.1.json"):
+        (official / name).write_text(json.dumps({"version": "1.1", "data": articles}))
+    found, wanted = (downstream.squads_of.__wrapped__(Source("squad", data))[0] for data in ("tfds:", str(official)))
+    for got, want in zip(found, wanted, strict=True):
+        assert asked(got) == asked(want) and len(got.questions) == 12 and len(got.paragraphs) == 4
     for field in ("question", "context", "id"):
         got = [document.text for document in from_tfds.opened("tfds:squad:validation", field).documents()]
         wanted = [{**qa, "context": p["context"]}[field] for a in articles for p in a["paragraphs"] for qa in p["qas"]]
         assert sorted(got) == sorted(wanted)
+
+
+def asked(found: squad.Squad) -> list[tuple]:
+    """All that a question is, whatever order TFDS has shuffled them into."""
+    return sorted((q.id, q.text, found.paragraphs[q.paragraph], q.answers) for q in found.questions)
+
+
+def test_rows_of_squad2_are_those_of_the_official_files(home, monkeypatch):
+    from tensorflow_datasets.core.download import checksums
+
+    answers = [{"text": "a caf\u00e9", "answer_start": 9}, {"text": "caf\u00e9", "answer_start": 11}]
+    qas = [
+        {"id": f"q{i}", "question": f"what {i}?", "answers": [] if i % 2 else answers, "is_impossible": bool(i % 2)}
+        for i in range(7)
+    ]
+    content = {
+        "version": "v2.0",
+        "data": [{"title": "t", "paragraphs": [{"context": "there is a caf\u00e9", "qas": qas}]}],
+    }
+    builder, infos, official = from_tfds._builder("squad/v2.0"), {}, home / "official"
+    official.mkdir()
+    for url, info in builder.url_infos.items():
+        for folder in (official, home / "tfds" / "downloads" / "manual"):
+            (folder / info.filename).write_text(json.dumps(content))
+        digest = hashlib.sha256((official / info.filename).read_bytes()).hexdigest()
+        size = (official / info.filename).stat().st_size
+        infos[url] = checksums.UrlInfo(size=size, checksum=digest, filename=info.filename)
+    monkeypatch.setattr(type(builder), "url_infos", infos)
+    found, wanted = (downstream.squads_of.__wrapped__(Source("squad2", data))[0] for data in ("tfds:", str(official)))
+    for got, want in zip(found, wanted, strict=True):
+        assert asked(got) == asked(want) and [len(q.answers) for q in got.questions].count(0) == 3
 
 
 def test_a_set_that_is_prepared_as_tfrecord(home, monkeypatch):

@@ -1,0 +1,53 @@
+"""Recipes by name, what flags ask for, and the paired bootstrap: what needs no model."""
+
+import numpy as np
+import pytest
+
+from jaxmlm.errors import InputError
+from jaxmlm.studies.recipes import RECIPES, from_words, recipe
+from jaxmlm.studies.tuned import paired_bootstrap
+from jaxmlm.tasks import glue
+from jaxmlm.tasks.metrics import METRICS
+
+
+def test_the_bootstrap_has_the_error_that_theory_gives():
+    """Of accuracy: the standard error of a mean of differences. The same predictions differ by nothing, p = 1."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 1000)
+    a, b = (np.where(random.random(1000) < share, labels, 1 - labels) for share in (0.80, 0.76))
+    found = paired_bootstrap(METRICS["accuracy"], labels, [a], [b])
+    apart = (a == labels).astype(float) - (b == labels)
+    assert found["difference"] == pytest.approx(apart.mean())
+    error = apart.std() / np.sqrt(1000)
+    assert found["half"] == pytest.approx(1.96 * error, rel=0.06)
+    from scipy import stats
+
+    assert found["p"] == pytest.approx(2 * stats.norm.sf(abs(apart.mean()) / error), abs=0.02)
+    same = paired_bootstrap(METRICS["accuracy"], labels, [a], [a])
+    assert (same["difference"], same["p"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_have_every_task_and_a_source(name, tmp_path):
+    of_squad = set(RECIPES[name].tasks) == {"squad", "squad2"} and not RECIPES[name].usual
+    for task in ("squad", "squad2") if of_squad else set(glue.TASKS) - {"wnli"}:
+        found = recipe(name, task, str(tmp_path))
+        assert found.recipe == name and all(point.point.learning_rate <= 1e-4 for point in found.grid)
+    assert (recipe("roberta", "rte", "x").start, recipe("roberta", "rte").start) == ("mnli", None)
+    assert "http" not in RECIPES[name].source and len(RECIPES[name].source) > 40
+
+
+def test_all_of_glue_is_nine_tasks_each_with_its_own_recipe():
+    asked = from_words(["--task=glue", "--workdir=w", "--data", "d"])
+    assert [words for words, _ in asked] == [
+        ["--data", "d", "--task", task, "--workdir", f"w/{task}"] for task in glue.TASKS
+    ]
+    both = from_words(["--recipe", "mosaicbert", "--task", "mnli,rte", "--workdir", "w"])
+    assert [(usual.task, usual.epochs, usual.start) for _, usual in both] == [("mnli", 3.0, None), ("rte", 3.0, "mnli")]
+
+
+def test_recipes_for_squad():
+    assert recipe("spanbert", "squad2").point == (2e-5, 32, 4.0) and recipe("spanbert", "squad").length == 512
+    assert recipe("paper", "squad").point == recipe("run_qa", "squad").point == recipe("bert", "squad").point
+    with pytest.raises(InputError, match="the recipe bert has no setting for cola; it has squad, squad2"):
+        recipe("bert", "cola")
