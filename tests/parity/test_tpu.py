@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from jaxmlm.cli import main
+
 pytestmark = pytest.mark.parity
 pytest.importorskip("libtpu", reason="compiles for TPUs: pip install libtpu")
 
@@ -20,6 +22,7 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding
 
 from jaxmlm.models import Encoder, EncoderConfig
+from jaxmlm.models.layers import dropout
 from jaxmlm.parallel import Mesh, make_mesh, spec
 
 chips = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
@@ -38,13 +41,37 @@ for kernel, length in (("plain", 2048), ("auto", 2048)):
         made = jax.jit(jax.grad(total)).trace(encoder, rows, rows).lower(lowering_platforms=("tpu",)).compile()
         calls = made.as_text().count("tpu_custom_call")
         print(json.dumps([kernel, length, calls, made.memory_analysis().temp_size_in_bytes]))
+
+with jax.set_mesh(mesh):
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    x = jax.ShapeDtypeStruct((8, 128, 512), jnp.bfloat16, sharding=NamedSharding(mesh, spec("batch", None, None)))
+    made = jax.jit(lambda key, x: dropout(key, 0.1, x)).trace(key, x).lower(lowering_platforms=("tpu",)).compile()
+    print(json.dumps(made.as_text().count(" xor(")))
 """
 
 
-def test_long_rows_get_the_kernel_and_need_less_memory():
+@pytest.fixture(scope="module")
+def said():
+    """What the program prints, line by line."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    plain, auto = map(json.loads, done.stdout.splitlines())
+    return list(map(json.loads, done.stdout.splitlines()))
+
+
+def test_long_rows_get_the_kernel_and_need_less_memory(said):
+    plain, auto = said[:2]
     assert plain[2] == 0 and auto[2] > 0
     assert auto[3] < plain[3] / 2
+
+
+def test_dropout_does_not_compute_a_block_of_random_bits_for_each_entry(said):
+    # Threefry's 20 rounds have an exclusive or each: two programs, for the two words of a block, and not four.
+    assert 20 <= said[2] < 50
+
+
+def test_a_topology_that_libtpu_does_not_know_is_refused_with_those_it_knows(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("JAXMLM_CACHE", str(tmp_path))
+    assert main(["plan", "configs/large.py", "--topology", "v5e:3x5", "--loop.batch", "60", "--mesh.fsdp", "1"]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "v5e:3x5" in told and "v5e:2x2" in told
