@@ -59,13 +59,10 @@ def rows(name: str, split: str, table: Table, labelled: bool = True) -> Rows:
     texts = tuple([row[column] for row in every] for column in TEXTS.get(name, table.texts))
     kind = np.int32 if table.labels else np.float32
     labels = np.array([row["label"] for row in every], kind) if labelled else None
-    if labels is not None and not ((labels >= (0 if table.labels else table.low)) & (labels <= _most(table))).all():
+    low, high = (0, len(table.labels) - 1) if table.labels else (table.low, table.high)
+    if labels is not None and not ((labels >= low) & (labels <= high)).all():
         raise InputError(f"{found.name}: rows without labels cannot be scored")
     return Rows(table, texts, labels, [str(row["idx"]) for row in every])
-
-
-def _most(table: Table) -> float:
-    return len(table.labels) - 1 if table.labels else table.high
 
 
 def squads(name: str) -> tuple[Squad, Squad]:

@@ -152,7 +152,7 @@ def fields(task: str) -> tuple[str, ...]:
 def test_rows_of_squad_are_those_of_the_official_files(home, monkeypatch):
     from tensorflow_datasets.core.download import checksums
 
-    answers = [{"text": "a café", "answer_start": 10}]
+    answers = [{"text": "a café", "answer_start": 11}]
     articles = [
         {"title": f"t{i}", "paragraphs": [
             {"context": f"{i} there is a café", "qas": [{"id": f"{i}-{k}", "question": f"what {k}?", "answers": answers}
