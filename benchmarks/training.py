@@ -3,14 +3,18 @@
 float32, dropout 0.1, masking rate 0.40, AdamW, on random token ids. The steps of both take turns in one process, so
 both see the same machine. The peer is the RobertaPreLayerNorm of transformers, its own best attention, compiled where
 torch.compile finds a compiler: with logits at the masked positions only, as ours, and as users run it, `labels=` and
-logits everywhere. `--draws` times dropout alone, beside what jax.random draws.
+logits everywhere. `--draws` times dropout alone, beside what jax.random draws; `--parts` tells where our step's time
+goes, by kinds of XLA's operations.
 """
 
 import argparse
 import json
+import re
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -38,7 +42,11 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="without the peer")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--draws", action="store_true", help="dropout alone")
+    parser.add_argument("--parts", action="store_true", help="milliseconds of our step by kinds of operations")
     asked = parser.parse_args()
+    if asked.parts:
+        print(json.dumps({size: parts(ours(size, asked.dropout), asked.rounds) for size in asked.sizes}))
+        return
     if asked.draws:
         print(json.dumps(draws(asked.rounds)))
         return
@@ -70,6 +78,24 @@ def draws(rounds: int) -> dict[str, Any]:
                     times[name].append(1000 * (time.perf_counter() - started))
             found[str(shape)] = {name: round(min(t), 2) for name, t in times.items()}
     return found
+
+
+def parts(step: Callable[[], None], rounds: int) -> dict[str, float]:
+    """Milliseconds of the operations of a step, the numbers that XLA gives them left out; the largest first."""
+    spent: dict[str, float] = {}
+    step()
+    step()
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(rounds):
+                step()
+        (file,) = Path(folder).rglob("*.xplane.pb")
+        for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
+            for event in (event for line in plane.lines for event in line.events):
+                if "hlo_op" in dict(event.stats):
+                    kind = re.sub(r"[.\d]+$", "", event.name)
+                    spent[kind] = spent.get(kind, 0.0) + event.duration_ns / 1e6 / rounds
+    return {kind: round(spent[kind], 1) for kind in sorted(spent, key=lambda kind: -spent[kind])[:20]}
 
 
 def in_turns(steps: dict[str, Callable[[], None]], rounds: int, tokens: int) -> dict[str, Any]:
