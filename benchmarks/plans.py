@@ -1,14 +1,12 @@
-"""Plans beside what they promise, as Markdown: python benchmarks/plans.py slices | memory | fsdp (needs libtpu)
+"""Plans beside what they promise, as Markdown: python benchmarks/plans.py memory | fsdp (needs libtpu)
 
-slices: the paper's large recipe on five TPU slices. memory: the formula that searches for meshes, and what the compiler
-says, for small encoders cut up in many ways. fsdp: what a chip sends a step when every chip has the same rows, for 4 to
-256 chips. Every row is compiled anew; a row is printed as soon as it is known.
+memory: the formula that searches for meshes, and what the compiler says, for small encoders cut up in many ways.
+fsdp: what a chip sends a step when every chip has the same rows, for 4 to 256 chips.
+Every row is compiled anew; a row is printed as soon as it is known.
 """
 
 import dataclasses
-import resource
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,44 +14,11 @@ from jaxmlm.config import load
 from jaxmlm.parallel import Mesh
 from jaxmlm.tasks.run import Run
 from jaxmlm.tools.ahead import compiled_for
-from jaxmlm.tools.hardware import GIB, topology
+from jaxmlm.tools.hardware import topology
 from jaxmlm.tools.memory import memory, sizes_of
-from jaxmlm.tools.plan import Plan, planned
 
 LARGE = str(Path(__file__).parents[1] / "configs" / "large.py")
-SLICES = ("v5e:4x4", "v6e:2x4", "v5p:2x2x2", "v4:2x2x2", "v5e:16x16")
 SMALL = dict(layers=4, width=512, heads=8)
-
-
-def slices(names: list[str]) -> Iterator[tuple]:
-    """The large recipe as it is, on all of them or on those named."""
-    yield ("slice", "chips", "fits", "parameters", "optimizer", "in all, of GiB", "sends GB", "hidden", "bound s", "by",
-           "MFU at most", "tokens/s at most", "hours", "chip-hours", "plan s, of processor")  # fmt: skip
-    for name in names or SLICES:
-        started, worked = time.perf_counter(), _worked()
-        one = planned(load(LARGE), topology(name), Plan(again=True))
-        seconds = f"{time.perf_counter() - started:.0f}, {_worked() - worked:.0f}"
-        if not one["fits"]:
-            yield name, one["chips"], "no", one["instead"], one["tried"], seconds
-            continue
-        sent = ", ".join(f"{kind} {made['bytes'] / 1e9:.2f}" for kind, made in one["collectives"].items())
-        yield (
-            name,
-            one["chips"],
-            "yes",
-            f"{one['parameters'] / GIB:.2f}",
-            f"{one['optimizer'] / GIB:.2f}",
-            f"{one['total'] / GIB:.2f}, {one['limit'] / GIB:.2f}",
-            sent,
-            f"{one['hidden']:.0%}",
-            f"{one['bound']:.3f}",
-            one["bound_by"],
-            f"{one['mfu_at_most']:.0%}",
-            f"{one['tokens_per_second_at_most']:,.0f}",
-            f"{one['hours']:.1f}",
-            f"{one['chip_hours']:,.0f}",
-            seconds,
-        )
 
 
 def formula(names: list[str]) -> Iterator[tuple]:
@@ -96,12 +61,6 @@ def fsdp(names: list[str]) -> Iterator[tuple]:
         yield chips, *(f"{size:.2f}" for size in each), f"{hidden:.0%}", f"{made['seconds']:.0f}"
 
 
-def _worked() -> float:
-    """Seconds of processor time of all processes that this one has started."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def _compiled(cut: dict, where: str, rows: int) -> tuple[Run, dict]:
     """A small cut of the large recipe, with so many rows for each chip, compiled."""
     cut = {**SMALL, "vocab": 8192, "length": 128, "remat": "none", "accumulate": 1, "mesh": Mesh(), **cut}
@@ -114,7 +73,7 @@ def _compiled(cut: dict, where: str, rows: int) -> tuple[Run, dict]:
 
 
 if __name__ == "__main__":
-    table = {"slices": slices, "memory": formula, "fsdp": fsdp}[sys.argv[1]](sys.argv[2:])
+    table = {"memory": formula, "fsdp": fsdp}[sys.argv[1]](sys.argv[2:])
     for i, row in enumerate(table):
         print("|", " | ".join(map(str, row)), "|", flush=True)
         if i == 0:

@@ -99,6 +99,25 @@ def test_a_copy_is_made_again_when_the_bucket_has_another_store_or_text(machine,
     assert b"cow" in changed[0].read_bytes() and cloud.texts("memory://mine/text/0.txt") == changed
 
 
+def test_what_a_kill_kept_from_the_bucket_comes_there_with_the_next_call(machine, text, tmp_path, monkeypatch):
+    assert prepare(text, tmp_path / "store") == 0
+    wanted = on_disk(tmp_path / "store")
+
+    def killed(folder, url, last):
+        raise KeyboardInterrupt
+
+    for words in ([], ["--merge"]):
+        if words:
+            fsspec.filesystem("memory").rm("/mine/store", recursive=True)
+            assert prepare(text, "memory://mine/store", "--shard", "0/1") == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(cloud, "push", killed)
+            assert prepare(text, "memory://mine/store", *words) != 0
+        assert not fsspec.filesystem("memory").exists("/mine/store")
+        assert prepare(text, "memory://mine/store", *words) == 0
+        assert contents("memory://mine/store") == wanted
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [

@@ -1,5 +1,6 @@
 """Which token store a configuration wants: the one that is there, or a new one of its texts."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -40,8 +41,8 @@ def _open_store(data: Data, folder: Path, stage: str, phrases: Phrases | None, w
     lowercase = open_tokenizer(data.tokenizer).lowers if data.tokenizer else data.lowercase
     ready = list_of(phrases, lowercase, folder) if phrases else None
     bucket = _bucket(data)
-    there = cloud.pull(bucket, folder, MANIFEST) if bucket else (folder / MANIFEST).is_file()
-    if there:
+    there = bucket is not None and cloud.pull(bucket, folder, MANIFEST)
+    if (folder / MANIFEST).is_file():  # also a copy that a kill kept from the bucket
         store = Store(folder)
         store.check(data)
         _check_files(store, data)
@@ -62,6 +63,7 @@ def prepare_shard(data: Data, workdir: Path, shard: tuple[int, int], workers: in
     if there:
         raise InputError(f"the token store {bucket or folder} is there already: delete it to make it again")
     if bucket:  # so that another plan than that of the other machines is refused before the work
+        shutil.rmtree(folder, ignore_errors=True)  # the copy of a store that the bucket has no more
         cloud.pull(f"{bucket}.part", unfinished(folder), PLAN, only=(PLAN,))
     _build_store(data, folder, f"prepare {shard[0]}/{shard[1]}", workers, shard)
     if bucket:
@@ -74,6 +76,7 @@ def merge_shards(data: Data, workdir: Path) -> None:
     if cloud.pull(bucket, folder, MANIFEST) if bucket else (folder / MANIFEST).is_file():
         return
     if bucket:
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier merge that did not reach the bucket
         cloud.pull(f"{bucket}.part", unfinished(folder), PLAN)
     merge(folder, data)
     if bucket:
