@@ -16,8 +16,9 @@ from jaxmlm.models.flops import flops, parameters
 from jaxmlm.parallel import Mesh, spec
 from jaxmlm.tasks.run import Run
 from jaxmlm.tools import compiled
+from jaxmlm.tools import plan as plans
 from jaxmlm.tools.hardware import KNOWN, chip_of, topology
-from jaxmlm.tools.memory import alternatives, check, memory
+from jaxmlm.tools.memory import alternatives, check, memory, sizes_of
 from jaxmlm.training import Loop
 
 CONFIGS = {
@@ -201,6 +202,36 @@ def test_other_ways_divide_and_take_less_memory():
     parted = memory(replace(run, loop=replace(run.loop, accumulate=4)), 4096, sizes)
     assert parted.kept == usual.kept / 4 and parted.head == usual.head / 4
     assert memory(replace(run, mesh=Mesh(-1, 4, 1)), 4096, (4, 4, 1)).optimizer == usual.optimizer / 4
+
+
+@pytest.mark.parametrize(("by_formula", "tries", "code"), [(1.0, 2, 0), (10.0, 3, 1)])
+def test_another_way_is_compiled_until_one_fits(by_formula, tries, code, monkeypatch, tmp_path, capsys):
+    """The compiler is played here (real ones: docs/results/plan.md); what it says may be more than the formula's."""
+    asked = []
+
+    def compiler(run, where, slices):
+        asked.append(run)
+        total = by_formula * memory(run, run.data.vocab, sizes_of(run.mesh, where.chips * slices)).total
+        limit = 15.75 * 2**30
+        fits = {"fits": True, "temporaries": 0, "moved": 1e9, "collectives": {}} if total <= limit else {"fits": False}
+        return fits | {"total": total, "limit": limit, "parameters": 1, "optimizer": 2, "seconds": 0.0}
+
+    monkeypatch.setattr(plans, "compiled_for", compiler)
+    monkeypatch.setenv("JAXMLM_CACHE", str(tmp_path))
+    words = ["plan", "configs/large.py", "--topology", "v5e:2x2", "--model.remat", "none", "--json"]
+    assert main(words) == code
+    told = capsys.readouterr()
+    [found] = json.loads(told.out)["plans"]
+    assert len(asked) == len(found["tried"]) == tries and not found["fits"]
+    assert [one["fits"] for one in found["tried"]] == [False] * (tries - 1) + [code == 0]
+    if code == 0:
+        assert found["instead"] == plans.flags(asked[0], asked[1]) != "" and found["bound"] > 0
+    else:
+        assert found["instead"] is None and "bound" not in found and "no way was found that fits" in told.err
+    assert main(words) == code and len(asked) == tries  # found again
+    assert main([*words, "--data.text", "other/*.txt"]) == code and len(asked) == tries
+    main([*words, "--model.norm", "post"])
+    assert len(asked) == 2 * tries
 
 
 def test_chips_are_found_by_what_jax_calls_them():

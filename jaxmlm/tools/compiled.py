@@ -172,10 +172,12 @@ def group_of(rest: str) -> int:
     (4, 8)
     >>> group_of("replica_groups=mesh['a'=2,'b'=4] {'b'}, x")
     4
+    >>> group_of("replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}, dimensions={1}")
+    4
     """
     if "source_target_pairs" in rest:
         return 2
-    if mesh := re.search(r"replica_groups=(?:\w+)?mesh\[([^\]]*)\] ?\{([^}]*)\}", rest):
+    if mesh := re.search(r"replica_groups=(?:\w+)?mesh\[([^\]]*)\](?:, device_ids=\([^{]*\))? ?\{([^}]*)\}", rest):
         sizes = dict(re.findall(r"'([^']+)'=(\d+)", mesh[1]))
         group = 1
         for axis in re.findall(r"'([^']+)'", mesh[2]):

@@ -75,3 +75,51 @@ def test_a_topology_that_libtpu_does_not_know_is_refused_with_those_it_knows(cap
     assert main(["plan", "configs/large.py", "--topology", "v5e:3x5", "--loop.batch", "60", "--mesh.fsdp", "1"]) == 2
     told = capsys.readouterr().err.splitlines()[-1]
     assert "v5e:3x5" in told and "v5e:2x2" in told
+
+
+SMALL = ["--data.vocab", "2048", "--model.layers", "2", "--model.width", "256", "--model.heads", "4"]
+QUICK = [*SMALL, "--model.dropout", "0", "--model.attention-dropout", "0", "--model.remat", "none"]
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """Plan the large recipe, made small, with these options: the exit code and the plan of the first topology."""
+    cache = tmp_path_factory.mktemp("plans")
+
+    def run(capsys, *options: str):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("JAXMLM_CACHE", str(cache))
+            code = main(["plan", "configs/large.py", *QUICK, *options, "--json"])
+        return code, json.loads(capsys.readouterr().out)["plans"][0]
+
+    return run
+
+
+DATA = ["--topology", "v5e:2x2", "--loop.batch", "64"]
+
+
+def test_data_parallel_chips_add_up_each_gradient_once(planned, capsys):
+    code, found = planned(capsys, *DATA)
+    assert code == 0 and found["fits"] and found["chips"] == 4
+    assert set(found["collectives"]) == {"all-reduce"}
+    size = found["parameters"] // 4
+    # A ring sends 2 (n - 1) / n of what it adds up. The maps' gradients are bfloat16, the table's float32.
+    sent = found["collectives"]["all-reduce"]["bytes"] / (2 * 3 / 4)
+    assert 2 * size < sent < 4.2 * size
+
+
+def test_fsdp_gathers_each_parameter_forward_and_backward(planned, capsys):
+    code, found = planned(capsys, *DATA, "--mesh.fsdp", "2")  # groups of chips that are no neighbours
+    assert code == 0
+    _, whole = planned(capsys, *DATA)
+    # Position tables and biases are whole on every chip.
+    for part in ("parameters", "optimizer"):
+        assert 0.5 < found[part] / whole[part] < 0.55
+    kernels = 2 * 12 * 256**2  # of both layers, in bfloat16, forward and again backward
+    assert 1 <= found["collectives"]["all-gather"]["bytes"] / (2 * kernels * 2 / 2) < 1.3
+    assert all(part["bytes"] > 0 for part in found["collectives"].values())
+
+
+def test_two_slices_add_up_gradients_between_them(planned, capsys):
+    code, found = planned(capsys, *DATA, "--slices", "2")
+    assert code == 0 and found["chips"] == 8 and found["slices"] == 2
