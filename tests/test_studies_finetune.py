@@ -172,6 +172,16 @@ def test_several_tasks_and_their_average(checkpoint, tmp_path, capsys):
     assert "squad is no task of GLUE" in capsys.readouterr().err
 
 
+def test_a_task_that_starts_from_another_of_the_call_goes_on_from_its_model(checkpoint, tmp_path, capsys):
+    words = ["--length", "24", "--epochs", "1", "--batch", "24", "--limit", "24", "--learning-rate", "1e-3"]
+    words += ["--workdir", str(tmp_path), "--json"]
+    assert main(["finetune", checkpoint, "--task", "cola,rte", "--start", "rte", *words]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(found["tasks"]) == ["cola", "rte"] and not (tmp_path / "cola" / "rte").exists()
+    first = json.loads((tmp_path / "cola" / "finetune.json").read_text())["identity"]["checkpoint"]
+    assert first == str(tmp_path / "rte" / "model")
+
+
 def test_a_killed_grid_goes_on_and_a_finished_one_is_read(checkpoint, grid):
     config, result = grid
     path = Path(config.workdir) / "results.jsonl"

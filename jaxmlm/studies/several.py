@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ def finetune_all(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]
     Of one task it returns what `finetune` does. Of several of GLUE: {"rows": all lines of results, "tasks": of each
     the scores of its best setting, means over its seeds, and "score", what the benchmark counts; "average": the mean of
     these; "without_wnli": the same without WNLI, as papers since BERT's have it; "notes": what is not whole}.
+    A task that starts from another one of these goes on from its best model.
     """
     if len(configs) == 1:
         return finetune(checkpoint, configs[0])
@@ -29,9 +31,13 @@ def finetune_all(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]
         if config.workdir:
             unclaimed(Path(config.workdir).parent, "glue.json", {})
         check(config)
-    rows, tasks, notes = [], {}, []
-    for config in configs:
-        result = finetune(checkpoint, config)
+    rows, tasks, notes, models = [], {}, [], {}
+    for config in sorted(configs, key=lambda config: config.start not in (None, config.task)):
+        if config.start in models or config.start == config.task:
+            result = finetune(models.get(config.start, checkpoint), replace(config, start=None))
+        else:
+            result = finetune(checkpoint, config)
+        models[config.task] = result.get("model")
         best = result["summary"][0]
         mine = [row for row in result["rows"] if row["settings"] == best["settings"] and row["scores"]]
         if not mine:
@@ -44,6 +50,7 @@ def finetune_all(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]
         }  # fmt: skip
         rows += result["rows"]
         notes += [f"{config.task}: {note}" for note in result["notes"]]
+    tasks = {name: tasks[name] for name in names}
     missing = [name for name in glue.TASKS if name not in tasks]
     if missing:
         notes.append(f"the average is partial: without {', '.join(missing)}")
