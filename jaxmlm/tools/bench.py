@@ -125,18 +125,19 @@ class _Ours:
     def compile(self) -> None:
         """Make the first state, and the program; what is timed beside this finds it in memory."""
         self.state = init_state(self.task, self.optimizer, self.key)
+        self.next = self.batch(0)
         step = make_step(self.task, self.optimizer, self.run.loop.accumulate)
-        self.program = step.lower(self.state, self.batch(0), self.key).compile()
+        self.program = step.lower(self.state, self.next, self.key).compile()
 
     def batch(self, step: int) -> Any:
         return place(self.task.batch_at(step), self.mesh)
 
     def step(self) -> None:
-        """One step from the input to the end, on a batch that came while the one before was worked on."""
-        batch = self.batch(self.at)
-        self.state, metrics = self.program(self.state, batch, self.key)
-        jax.block_until_ready((self.state.step, metrics))
+        """One step to its end; the next one's batch is made while the device works, as in the training loop."""
+        self.state, metrics = self.program(self.state, self.next, self.key)
         self.at += 1
+        self.next = self.batch(self.at)
+        jax.block_until_ready((self.state.step, metrics))
 
     def parts(self) -> dict[str, float]:
         """Seconds of each part, by programs that do one part more each: what a part adds is its own."""
