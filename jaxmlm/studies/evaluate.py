@@ -1,6 +1,7 @@
 """A checkpoint judged as it is: nothing of it is trained."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from jaxmlm.tasks import blimp, likelihood, probing
 from jaxmlm.tasks.downstream import SAMPLE, folder_of
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, at_rates
 from jaxmlm.tasks.run import Loaded, load
+from jaxmlm.training import Batch, Eval, Log
 from jaxmlm.training import evaluate as judge
 
 HELD_OUT = "heldout:"
@@ -126,7 +128,7 @@ def minimal_pairs(loaded: Loaded, config: Evaluate, mesh: jax.sharding.Mesh) -> 
     started = time.perf_counter()
     folder = folder_of(config.blimp)
     pairs = blimp.evaluation(folder, loaded.tokenizer, pairs_per_set=config.pairs, batch=config.batch)
-    return _row("blimp", "blimp", "accuracy", judge(pairs, fast(loaded), mesh), started)
+    return _row("blimp", "blimp", "accuracy", judge(_shown(pairs, "blimp"), fast(loaded), mesh), started)
 
 
 def _of_text(
@@ -147,7 +149,8 @@ def _of_text(
         else:
             some = likelihood.rows_of_text(text, tokenizer, length, config.rows)
         started = time.perf_counter()
-        scores = judge(likelihood.perplexity(some, tokenizer, config.batch), model, mesh)
+        perplexity = _shown(likelihood.perplexity(some, tokenizer, config.batch), "perplexity")
+        scores = judge(perplexity, model, mesh)
         rows.append(_row("likelihood", text, "pseudo_perplexity", scores, started))
     return rows
 
@@ -168,6 +171,18 @@ def _of_layers(
         layers.draw(found, Path(config.figure))
     each = (time.perf_counter() - started) / max(len(found), 1)
     return [_row("probe", name, "majority", scores, time.perf_counter() - each) for name, scores in found.items()]
+
+
+def _shown(what: Eval, stage: str) -> Eval:
+    """The same judgement, which says how far it is."""
+
+    def batches() -> Iterator[Batch]:
+        with Log(None, f"evaluate {stage}", what.size) as log:
+            for number, batch in enumerate(what.batches(), 1):
+                yield batch
+                log.show(number, {})
+
+    return what._replace(batches=batches)
 
 
 def _row(stage: str, task: str, main: str, scores: dict[str, float], started: float) -> dict[str, Any]:

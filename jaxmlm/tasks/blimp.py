@@ -81,7 +81,7 @@ def evaluation(folder: str | Path, tokenizer: Tokenizer, *, pairs_per_set: int |
         good, bad = likelihood[0::2], likelihood[1::2]
         return scores(pairs, np.where(same | (good == bad), 0.5, good > bad)) | {"same": float(same.sum())}
 
-    return Eval(copies.batches, predict, score)
+    return Eval(copies.batches, predict, score, size=len(copies))
 
 
 def scores(pairs: list[Pair], right: np.ndarray) -> dict[str, float]:

@@ -52,6 +52,10 @@ class Copies:
         edges = edges_to(int(lengths.max()), sorted({*LENGTHS, *own}))
         self._buckets = Buckets(lengths[self._row], batch, edges)
 
+    def __len__(self) -> int:
+        """How many batches there are."""
+        return self._buckets.steps_per_epoch
+
     def batches(self) -> Iterator[Batch]:
         """Each copy once; the last batch is filled up with copies of weight 0."""
         t, every = self.tokenizer, np.arange(self.batch)
@@ -96,7 +100,7 @@ def perplexity(rows: Rows, tokenizer: Tokenizer, batch: int) -> Eval:
         return {"pseudo_perplexity": float(np.exp(nats / tokens)), "pseudo_perplexity_word": per_word,
                 "loss": float(nats / tokens), "tokens": float(tokens), "words": float(words)}  # fmt: skip
 
-    return Eval(copies.batches, predict, score)
+    return Eval(copies.batches, predict, score, size=len(copies))
 
 
 def rows_of_text(text: str, tokenizer: Tokenizer, length: int, limit: int | None) -> Rows:

@@ -27,13 +27,15 @@ class Eval(NamedTuple):
 
     `batches()` yields batches with "weight" [B], 0 on padding rows, which the runner drops. `predict(model, batch)`
     runs jitted and returns arrays [B, ...]. `score` gets them joined, in order, on the host; so does `save`, which
-    writes them into an existing folder as prediction files, in the format of the task's official scripts.
+    writes them into an existing folder as prediction files, in the format of the task's official scripts. `size`: how
+    many batches there are, for who waits; 0: not said.
     """
 
     batches: Callable[[], Iterator[Batch]]
     predict: Callable[[Model, Batch], dict[str, jax.Array]]
     score: Callable[[dict[str, np.ndarray]], dict[str, float]]
     save: Callable[[dict[str, np.ndarray], Path], None] | None = None
+    size: int = 0
 
 
 class Task(NamedTuple):
