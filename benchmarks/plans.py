@@ -28,6 +28,7 @@ def formula(names: list[str]) -> Iterator[tuple]:
         "remat none": {},
         "remat dots": {"remat": "dots"},
         "remat full": full,
+        "remat full, 4 rows a chip": full | {"rows": 4},
         "remat none, accumulate 4": {"accumulate": 4},
         "remat none, fsdp 4": {"mesh": Mesh(-1, 4, 1)},
         "remat full, fsdp 4": {"mesh": Mesh(-1, 4, 1)} | full,
@@ -40,33 +41,35 @@ def formula(names: list[str]) -> Iterator[tuple]:
     for name, cut in cuts.items():
         if names and not any(part in name for part in names):
             continue
-        run, made = _compiled(cut, "v5e:2x2", rows=64)
+        run, made = _compiled({"rows": 64} | cut, "v5e:2x2")
         by_formula = memory(run, run.data.vocab, sizes_of(run.mesh, 4)).total
         total, seconds = made["total"], made["seconds"]
         yield name, f"{by_formula / 2**20:.0f}", f"{total / 2**20:.0f}", f"{by_formula / total:.2f}", f"{seconds:.0f}"
 
 
 def fsdp(names: list[str]) -> Iterator[tuple]:
-    """The same rows for every chip, parameters cut over all chips: what each sends."""
-    yield ("chips", "all-gather MB", "reduce-scatter MB", "all-reduce MB", "other MB", "in all MB", "hidden",
+    """The same rows for every chip: what each sends with parameters cut over all chips, or over four of them."""
+    yield ("chips", "fsdp", "all-gather MB", "reduce-scatter MB", "all-reduce MB", "other MB", "in all MB", "hidden",
            "compilation s")  # fmt: skip
     for name in names or ("v5e:2x2", "v5e:4x4", "v5e:8x8", "v5e:16x16"):
         chips = topology(name).chips
-        cut = {"layers": 2, "mesh": Mesh(-1, chips, 1), "dropout": 0.0, "attention_dropout": 0.0}
-        _, made = _compiled(cut, name, rows=16)
-        sent = {kind: one["bytes"] / 1e6 for kind, one in made["collectives"].items()}
-        hidden = sum(one["hidden"] for one in made["collectives"].values()) / 1e6 / sum(sent.values())
-        kinds = [sent.pop(kind, 0.0) for kind in ("all-gather", "reduce-scatter", "all-reduce")]
-        each = [*kinds, sum(sent.values()), sum(kinds) + sum(sent.values())]
-        yield chips, *(f"{size:.2f}" for size in each), f"{hidden:.0%}", f"{made['seconds']:.0f}"
+        for size in sorted({4, chips}):
+            cut = {"layers": 2, "mesh": Mesh(-1, size, 1), "dropout": 0.0, "attention_dropout": 0.0, "rows": 16}
+            _, made = _compiled(cut, name)
+            sent = {kind: one["bytes"] / 1e6 for kind, one in made["collectives"].items()}
+            hidden = sum(one["hidden"] for one in made["collectives"].values()) / 1e6 / sum(sent.values())
+            kinds = [sent.pop(kind, 0.0) for kind in ("all-gather", "reduce-scatter", "all-reduce")]
+            each = [*kinds, sum(sent.values()), sum(kinds) + sum(sent.values())]
+            yield chips, size, *(f"{part:.2f}" for part in each), f"{hidden:.0%}", f"{made['seconds']:.0f}"
 
 
-def _compiled(cut: dict, where: str, rows: int) -> tuple[Run, dict]:
-    """A small cut of the large recipe, with so many rows for each chip, compiled."""
+def _compiled(cut: dict, where: str) -> tuple[Run, dict]:
+    """A small cut of the large recipe, with so many `rows` for each chip, compiled."""
     cut = {**SMALL, "vocab": 8192, "length": 128, "remat": "none", "accumulate": 1, "mesh": Mesh(), **cut}
     run: Run = load(LARGE)
     data = dataclasses.replace(run.data, vocab=cut.pop("vocab"), length=cut.pop("length"))
-    loop = dataclasses.replace(run.loop, batch=rows * topology(where).chips, accumulate=cut.pop("accumulate"))
+    batch, accumulate = cut.pop("rows") * topology(where).chips, cut.pop("accumulate")
+    loop = dataclasses.replace(run.loop, batch=batch, accumulate=accumulate)
     mesh = cut.pop("mesh")
     run = dataclasses.replace(run, data=data, loop=loop, mesh=mesh, model=dataclasses.replace(run.model, **cut))
     return run, compiled_for(run, topology(where))
