@@ -1,9 +1,9 @@
-"""Minimal pairs beside transformers: python benchmarks/probing.py FOLDER [--checkpoint RUN]   # BLiMP; extra `parity`
+"""Minimal pairs beside transformers: python benchmarks/probing.py FOLDER --checkpoint RUN   # BLiMP; extra `parity`
 
-An encoder of 4 x 256 over 8,192 pieces: that of the checkpoint, or random weights and a vocabulary trained on the
-sentences. `--pairs` of each set are scored by both in turns, float32. Theirs is the usual loop: the masked copies of 16
-sentences make a batch, padded to its longest, and all logits are computed. `--all` scores all 67,000 pairs with ours
-alone, as `jaxmlm evaluate --blimp FOLDER --all` does.
+RUN is a run's folder, one of no steps will do; the peer has its sizes and random weights. `--pairs` of each set are
+scored by both in turns, float32. Theirs is the usual loop: the masked copies of 16 sentences make a batch, padded to
+its longest, and all logits are computed. `--all` scores all 67,000 pairs with ours alone, as `jaxmlm evaluate --blimp
+FOLDER --all` does.
 """
 
 import argparse
@@ -12,21 +12,17 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmlm.data.tokenizer import Tokenizer
-from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
 from jaxmlm.parallel import make_mesh, place
 from jaxmlm.studies.evaluate import fast
 from jaxmlm.tasks import blimp, likelihood
 from jaxmlm.tasks.run import Loaded, load
 from jaxmlm.training import evaluate
 
-VOCAB, LAYERS, WIDTH, HEADS = 8192, 4, 256, 4
 PAIRS = 67_000
 SENTENCES = 16
 """Sentences in a batch of the peer's."""
@@ -36,7 +32,7 @@ def main() -> None:
     """Print one JSON object a line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
-    parser.add_argument("--checkpoint")
+    parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--pairs", type=int, default=5, help="of each set")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=likelihood.BATCH)
@@ -45,20 +41,12 @@ def main() -> None:
     asked = parser.parse_args()
     mesh = make_mesh(devices=jax.devices()[:1])
     with jax.set_mesh(mesh):
-        loaded = load(asked.checkpoint) if asked.checkpoint else untrained(asked.folder)
+        loaded = load(asked.checkpoint)
         if asked.all:
             print(json.dumps(everything(loaded, asked, mesh)), flush=True)
         else:
             print(json.dumps(parts(loaded, asked, mesh)), flush=True)
             print(json.dumps(compared(loaded, asked, mesh)), flush=True)
-
-
-def untrained(folder: str) -> Loaded:
-    """Random weights, and a vocabulary of the sentences themselves."""
-    tokenizer = Tokenizer.train([text for pair in blimp.read(folder) for text in (pair.good, pair.bad)], VOCAB)
-    config = EncoderConfig(LAYERS, WIDTH, HEADS)
-    model = MaskedLM(Encoder(config, tokenizer.size, jax.random.key(0)), jax.random.key(1))
-    return Loaded(model, tokenizer, config, Path(folder), "mlm", (), {})
 
 
 def everything(loaded: Loaded, asked: argparse.Namespace, mesh: Any) -> dict[str, Any]:
@@ -82,8 +70,11 @@ def parts(loaded: Loaded, asked: argparse.Namespace, mesh: Any) -> dict[str, Any
     seconds["model"], _ = _timed(lambda: [jax.block_until_ready(predict(model, batch)) for batch in placed])
     padded = sum(batch["ids"].size for batch in batches)
     real = sum(float(batch["weight"].sum()) for batch in batches)
-    d, head = WIDTH, VOCAB * WIDTH + WIDTH**2
-    flops = 2 * (padded * ((LAYERS - 1) * 12 + 2) * d * d + len(batches) * asked.batch * (10 * d * d + head))
+    d, vocab = loaded.config.width, loaded.tokenizer.size
+    head = vocab * d + d**2
+    flops = 2 * (
+        padded * ((loaded.config.layers - 1) * 12 + 2) * d * d + len(batches) * asked.batch * (10 * d * d + head)
+    )
     return {
         **{f"{name} s": round(value, 2) for name, value in seconds.items()},
         "masked copies": real, "of all": int(copies.tokens.sum()), "padding": round(1 - _positions(few) / padded, 3),
@@ -99,7 +90,7 @@ def compared(loaded: Loaded, asked: argparse.Namespace, mesh: Any) -> dict[str, 
     runs: dict[str, Callable[[], Any]] = {"jaxmlm": lambda: evaluate(judge, model, mesh, predict)}
     runs["jaxmlm"]()  # compiles
     if not asked.no_peer:
-        runs["transformers"] = peer(few.rows, loaded.tokenizer)
+        runs["transformers"] = peer(few.rows, loaded)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(asked.rounds):
         for name, run in runs.items():
@@ -115,15 +106,16 @@ def compared(loaded: Loaded, asked: argparse.Namespace, mesh: Any) -> dict[str, 
     return found
 
 
-def peer(rows: list[np.ndarray], tokenizer: Tokenizer) -> Callable[[], None]:
+def peer(rows: list[np.ndarray], loaded: Loaded) -> Callable[[], None]:
     """The loop over batches of sentences in PyTorch."""
     import torch
     import transformers
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    c, tokenizer = loaded.config, loaded.tokenizer
     config = transformers.RobertaConfig(
-        vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
-        intermediate_size=4 * WIDTH, pad_token_id=tokenizer.pad_id,
+        vocab_size=tokenizer.size, hidden_size=c.width, num_hidden_layers=c.layers, num_attention_heads=c.heads,
+        intermediate_size=c.mlp or 4 * c.width, pad_token_id=tokenizer.pad_id,
     )  # fmt: skip
     model = transformers.RobertaForMaskedLM(config).eval()
 
