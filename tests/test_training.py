@@ -203,6 +203,21 @@ def test_weight_decay_is_for_tables_and_kernels_alone():
     assert not updates.bias[...].any()
 
 
+def test_a_grid_of_learning_rates_compiles_one_step():
+    """The peak is a number of the state: the update is the peak's, the program is not."""
+    task, mesh = linear_task(), jax.sharding.get_mesh()
+    moved, programs = {}, set()
+    for peak in (0.5, 0.125, 0.5):
+        optimizer = Optim(peak, warmup=0.0).transformation(STEPS)
+        state, step = init_state(task, optimizer, jax.random.key(9)), make_step(task, optimizer)
+        before = np.asarray(state.model.kernel[...])
+        state, _ = step(state, place(task.batch_at(0), mesh), jax.random.key(1))
+        moved[peak] = np.asarray(state.model.kernel[...]) - before
+        programs.add(step)
+    assert len(programs) == 1 and programs.pop()._cache_size() == 1
+    np.testing.assert_allclose(moved[0.5], 4 * moved[0.125], rtol=1e-4)
+
+
 @pytest.mark.mesh(data=2, fsdp=2, tensor=2)
 def test_a_lower_layer_learns_more_slowly():
     """Rates 1/2 and 1/4 of the head's for the layers of two, from the top, 1/8 for the embeddings."""

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -16,13 +17,13 @@ Kernel = Literal["auto", "plain", "splash"]
 
 
 class Scene(NamedTuple):
-    """What a layer's attention goes by: who sees whom [B, 1, L, L], and the angles of rotary positions [L, K / 2].
+    """What a layer's attention goes by: who sees whom [B, 1, L, L], and the turns of rotary positions [L, 2, K / 2].
 
     `segments` [B, L] and `whole`, whether a layer of a windowed encoder sees its whole document, say the first again.
     """
 
     visible: Array
-    angles: Array | None
+    turns: Array | None
     segments: Array
     whole: Array | None = None
 
@@ -61,14 +62,14 @@ class Attention(nnx.Module):
         """Attend from every token, or from those at these positions, to the visible ones."""
         if at is None:
             q, k, v = self._project(x, 0, 3)
-            if scene.angles is not None:
-                q, k = _rotate(q, scene.angles[None]), _rotate(k, scene.angles[None])
+            if scene.turns is not None:
+                q, k = _rotate(q, scene.turns[None]), _rotate(k, scene.turns[None])
             attended = self._attend(q, k, v, scene, key)
         else:
             (q,), (k, v) = self._project(pick(x, at), 0, 1), self._project(x, 1, 3)
-            if scene.angles is not None:
-                angles = scene.angles.at[at].get(out_sharding=spec("batch", None, None))
-                q, k = _rotate(q, angles), _rotate(k, scene.angles[None])
+            if scene.turns is not None:
+                turns = scene.turns.at[at].get(out_sharding=spec("batch", None, None, None))
+                q, k = _rotate(q, turns), _rotate(k, scene.turns[None])
             visible = jnp.take_along_axis(scene.visible, at[:, None, :, None], axis=2)
             attended = attend(q, k, v, visible, self.drop, key)
         kernel = gathered(self.out[...], "heads", None, "embed").astype(x.dtype)
@@ -149,16 +150,20 @@ def places(segments: Int[Array, "B L"]) -> Int[Array, "B L"]:
     return at - jax.lax.cummax(jnp.where(begins, at, 0), axis=1)
 
 
-def rotary_angles(length: int, size: int, base: float) -> Float[Array, "L half"]:
-    """The angles of rotary positions (Su et al. 2021, arXiv 2104.09864) for heads of this size."""
+def rotary_turns(length: int, size: int, base: float) -> Float[Array, "L 2 half"]:
+    """Cosines and sines of rotary positions (Su et al. 2021, arXiv 2104.09864) for heads of this size.
+
+    Made by NumPy, a constant of the program: cosines within it are computed again for every row and head by XLA's CPU
+    compiler, which fuses them into their uses.
+    """
     half = size // 2
-    frequency = base ** (-jnp.arange(half) / half)
-    return jnp.arange(length)[:, None] * frequency[None, :]
+    angles = np.arange(length)[:, None] * base ** (-np.arange(half) / half)
+    return jnp.asarray(np.stack([np.cos(angles), np.sin(angles)], 1), jnp.float32)
 
 
-def _rotate(x: Float[Array, "B L H K"], angles: Float[Array, "_ L half"]) -> Float[Array, "B L H K"]:
+def _rotate(x: Float[Array, "B L H K"], turns: Float[Array, "_ L 2 half"]) -> Float[Array, "B L H K"]:
     """Rotary positions: the halves of each head rotated against each other."""
-    half, angle = x.shape[-1] // 2, angles[:, :, None, :]
-    cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
+    half, turns = x.shape[-1] // 2, turns[:, :, None].astype(x.dtype)
+    cos, sin = turns[..., 0, :], turns[..., 1, :]
     a, b = x[..., :half], x[..., half:]
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmlm.errors import InputError
-from jaxmlm.models.attention import Attention, Kernel, Scene, pick, places, rotary_angles, visibility
+from jaxmlm.models.attention import Attention, Kernel, Scene, pick, places, rotary_turns, visibility
 from jaxmlm.models.layers import Activation, Dense, Dtype, LayerNorm, dropout, gelu
 from jaxmlm.parallel import platform, spec
 
@@ -240,7 +240,7 @@ class Encoder(nnx.Module):
         embed_key, block_key = (None, None) if key is None else jax.random.split(key)
         x = dropout(embed_key, c.dropout, self._embed(ids, segments, types)).astype(c.dtype)
         scenes = [
-            Scene(visibility(segments, window), self._angles(ids.shape[1], base), segments)
+            Scene(visibility(segments, window), self._turns(ids.shape[1], base), segments)
             for window, base in self._kinds
         ]
         layers = jnp.arange(c.layers)
@@ -292,9 +292,9 @@ class Encoder(nnx.Module):
         kinds: list[tuple[int | None, float]] = [(None, c.rope_base)]
         return kinds if c.window is None else [*kinds, (c.window, c.local_rope_base or c.rope_base)]
 
-    def _angles(self, length: int, base: float) -> Float[Array, "L half"] | None:
+    def _turns(self, length: int, base: float) -> Float[Array, "L 2 half"] | None:
         c = self.config
-        return rotary_angles(length, c.width // c.heads, base) if c.positions == "rope" else None
+        return rotary_turns(length, c.width // c.heads, base) if c.positions == "rope" else None
 
     def _embed(
         self, ids: Int[Array, "B L"], segments: Int[Array, "B L"], types: Int[Array, "B L"] | None

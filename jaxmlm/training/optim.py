@@ -1,8 +1,8 @@
 """The optimiser: AdamW with warm-up and a schedule; by default linear decay, as the paper (after Izsak et al. 2021)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,30 +52,65 @@ class Optim:
 
     def rate(self, steps: int) -> optax.Schedule:
         """The learning rate at a step of a run of this many steps."""
-        warm, peak = max(1, round(self.warmup * steps)), self.learning_rate
-        rise = optax.linear_schedule(0.0, peak, warm)
+        shape = self._shape(steps)
+        return lambda step: self.learning_rate * shape(step)
+
+    def transformation(self, steps: int) -> optax.GradientTransformation:
+        """The optax transformation. A step whose gradients are not finite is skipped and counted.
+
+        The peak learning rate stands in its state: settings that differ in nothing else share one compiled step.
+        """
+        peak, shared = self.learning_rate, replace(self, learning_rate=1.0)._shared(steps)
+
+        def init(model: Any) -> Any:
+            made = jax.jit(shared.init)(model)  # sharded like the model
+            return optax.tree_utils.tree_set(made, peak=jnp.full((), peak, jnp.float32))
+
+        return optax.GradientTransformation(init, shared.update)
+
+    def _shape(self, steps: int) -> optax.Schedule:
+        """The learning rate at a step as a share of the peak."""
+        warm = max(1, round(self.warmup * steps))
+        rise = optax.linear_schedule(0.0, 1.0, warm)
         left = max(1, steps - warm)
         fall = max(1, min(round(self.decay * steps), left))
         after: dict[str, Any] = {
-            "linear": optax.linear_schedule(peak, 0.0, left),
-            "wsd": optax.linear_schedule(peak, 0.0, fall, transition_begin=left - fall),
-            "inverse_sqrt": lambda step: peak * jnp.sqrt(warm / (warm + step)),
-            "constant": optax.constant_schedule(peak),
+            "linear": optax.linear_schedule(1.0, 0.0, left),
+            "wsd": optax.linear_schedule(1.0, 0.0, fall, transition_begin=left - fall),
+            "inverse_sqrt": lambda step: jnp.sqrt(warm / (warm + step)),
+            "constant": optax.constant_schedule(1.0),
         }
         joined: Any = optax.join_schedules([rise, after[self.schedule]], [warm])
         # The update of step 0 takes the rate of 1 / warm, not 0: no step is lost.
         return lambda step: joined(step + (step < warm))  # type: ignore[operator]
 
     @lru_cache(maxsize=4)  # noqa: B019 (a configuration, bounded): equal ones share what is compiled for them
-    def transformation(self, steps: int) -> optax.GradientTransformation:
-        """The optax transformation. A step whose gradients are not finite is skipped and counted."""
+    def _shared(self, steps: int) -> optax.GradientTransformation:
+        """The transformation for a peak of 1 until its state says another."""
         adamw = optax.adamw(
-            self.rate(steps), self.b1, self.b2, self.epsilon, weight_decay=self.weight_decay, mask=decayed
+            self._shape(steps), self.b1, self.b2, self.epsilon, weight_decay=self.weight_decay, mask=decayed
         )
-        update = adamw if self.clip is None else optax.chain(optax.clip_by_global_norm(self.clip), adamw)
+        update = optax.chain(adamw, _times_peak())
+        if self.clip is not None:
+            update = optax.chain(optax.clip_by_global_norm(self.clip), update)
         if self.layer_decay < 1:
             update = optax.chain(update, optax.stateless(partial(_by_layer, self.layer_decay)))
         return optax.apply_if_finite(update, max_consecutive_errors=steps)
+
+
+class Peak(NamedTuple):
+    """The peak learning rate, a number of the optimizer's state."""
+
+    peak: Any
+
+
+def _times_peak() -> optax.GradientTransformation:
+    """Updates times the peak learning rate."""
+
+    def update(updates: Any, state: Peak, _: Any = None) -> tuple[Any, Peak]:
+        return jax.tree.map(lambda u: u * state.peak, updates), state
+
+    return optax.GradientTransformation(lambda _: Peak(jnp.ones((), jnp.float32)), update)
 
 
 def _by_layer(decay: float, updates: Any, _: Any) -> Any:

@@ -29,9 +29,9 @@ class TrainState:
 
 
 def init_state(task: Task, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """The state before the first step; the optimizer's part is made sharded like the model."""
+    """The state before the first step."""
     model = task.init(key)
-    return TrainState(jnp.zeros((), jnp.int32), model, jax.jit(optimizer.init)(model))
+    return TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(model))
 
 
 def make_step(task: Task, optimizer: optax.GradientTransformation, accumulate: int = 1) -> Callable:
@@ -39,15 +39,13 @@ def make_step(task: Task, optimizer: optax.GradientTransformation, accumulate: i
 
     `key` is that of the seed: the step folds its own number in, so nothing random has a state. The batch is worked off
     in `accumulate` parts, one after the other, for less memory; the loss is the sum over all of them by their count.
-    The same loss and optimizer give the same function, compiled once: the seeds of a fine-tuning share it.
+    The same loss and update give the same function, compiled once: the fine-tunings of a grid share it.
     """
-    return _step_of(task.loss, task.prepare, optimizer, accumulate)
+    return _step_of(task.loss, task.prepare, optimizer.update, accumulate)
 
 
 @lru_cache(maxsize=4)
-def _step_of(
-    loss_of: Callable, prepare: Callable, optimizer: optax.GradientTransformation, accumulate: int
-) -> Callable:
+def _step_of(loss_of: Callable, prepare: Callable, update: Callable, accumulate: int) -> Callable:
     def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, Mean]]:
         key = jax.random.fold_in(key, state.step)
         batch = prepare(batch, key, state.step)
@@ -69,7 +67,7 @@ def _step_of(
 
             (grads, metrics), _ = jax.lax.scan(add, zeros, parts)
         grads = jax.tree.map(lambda g: g / jnp.maximum(metrics["loss"].count, 1.0), grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
+        updates, opt_state = update(grads, state.opt_state, state.model)
         model = optax.apply_updates(state.model, updates)
         return TrainState(state.step + 1, model, opt_state), metrics
 
