@@ -87,7 +87,7 @@ def test_clipping_is_of_the_global_norm():
 
 def rates(steps: int, **options: Any) -> np.ndarray:
     rate = Optim(0.5, **options).rate(steps)
-    return np.array([float(rate(step)) for step in range(steps)])
+    return np.array([rate(step) for step in range(steps)])
 
 
 def test_schedules_after_the_warm_up():

@@ -178,9 +178,9 @@ def test_a_step_whose_gradients_are_not_finite_is_skipped():
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_nearly_nothing():
     rates = np.array([Optim(0.5, warmup=0.06).rate(100)(step) for step in range(100)])
-    assert rates[0] == pytest.approx(0.5 / 6) and rates.max() == rates[6] == 0.5
+    assert rates[0] == pytest.approx(0.5 / 6) and rates[6] == pytest.approx(rates.max()) == pytest.approx(0.5)
     assert (np.diff(rates[:6]) > 0).all() and (np.diff(rates[6:]) < 0).all()
-    assert rates[53] == pytest.approx(0.5 * 47 / 94) and rates[-1] == pytest.approx(0.5 / 94)
+    assert rates[53] == pytest.approx(0.5 * 47 / 94) and rates[-1] == pytest.approx(0.5 / 94, rel=1e-5)
     for short in (1, 2, 3):
         assert all(Optim(0.5).rate(short)(step) > 0 for step in range(short))
     assert Optim(0.5, warmup=0.0).rate(10)(0) == 0.5
@@ -311,7 +311,7 @@ def test_the_log_and_the_judgements(tmp_path):
     )
     assert done.tokens == 4 * 64 and done.tokens_per_second > 0 and all(line["tokens_per_second"] > 0 for line in steps)
     rates = OPTIM.rate(5)
-    assert [line["learning_rate"] for line in steps] == pytest.approx([float(rates(k)) for k in (1, 3, 4)])
+    assert [line["learning_rate"] for line in steps] == pytest.approx([rates(k) for k in (1, 3, 4)])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["log.jsonl"]  # save_every = 0
 
 

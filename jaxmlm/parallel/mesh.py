@@ -2,14 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxmlm.errors import InputError
 from jaxmlm.parallel.rules import RULES, spec
@@ -122,6 +122,20 @@ def place(batch: Any, mesh: jax.sharding.Mesh) -> Any:
         return jax.make_array_from_process_local_data(sharding, x)
 
     return jax.tree.map(put, batch)
+
+
+def abstract(make: Callable, *arguments: Any) -> Any:
+    """What a function would make of these, as abstract arrays on the mesh: nothing is compiled or computed.
+
+    Each lies as its type says; whole on every device if that says nothing.
+    """
+    mesh = jax.sharding.get_mesh()
+
+    def placed(x: Any) -> jax.ShapeDtypeStruct:
+        where = x.sharding.spec if x.sharding is not None else PartitionSpec()
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, where))
+
+    return jax.tree.map(placed, jax.eval_shape(make, *arguments))
 
 
 def mine(batch: Any, mesh: jax.sharding.Mesh) -> Any:

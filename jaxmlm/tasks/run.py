@@ -25,7 +25,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking, SpanUnits
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM, interchange, with_head
 from jaxmlm.models.encoder import HOW_TRAINED
-from jaxmlm.parallel import Mesh, check_sizes, hosts, make_mesh
+from jaxmlm.parallel import Mesh, abstract, check_sizes, hosts, make_mesh
 from jaxmlm.paths import check_workdir, describe
 from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.tasks.mlm import mlm_task
@@ -216,8 +216,7 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> Loaded:
         return with_head(kind, Encoder(config, about.get("vocab", tokenizer.size), key), len(labels), key)
 
     checkpoints = Checkpoints(folder / "checkpoints")
-    # Made for real and thrown away: an abstract model would not carry the shardings of every leaf.
-    model = checkpoints.model(jax.jit(init)(jax.random.key(0)))
+    model = checkpoints.model(abstract(init, jax.random.key(0)))
     checkpoints.close()
     return Loaded(model, tokenizer, config, folder, kind, labels, about)
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from jaxmlm.errors import InputError
 from jaxmlm.masking import PhraseUnits
-from jaxmlm.parallel import make_mesh, spec
+from jaxmlm.parallel import abstract, make_mesh, spec
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tasks.run import Run
 from jaxmlm.tools import compiled
@@ -83,15 +83,15 @@ def main() -> None:
 
 def _compile(run: Run, topology: Topology, slices: int) -> dict[str, Any]:
     devices = _devices(topology, slices)
-    key = jax.eval_shape(lambda: jax.random.key(0))
     mesh = make_mesh(run.mesh, devices)
     units = isinstance(run.masking.units, PhraseUnits)
     with jax.set_mesh(mesh):
+        key = abstract(lambda: jax.random.key(0))
         store = BlankStore(run.data, run.loop.batch)
         task = mlm_task(store, run.data, run.masking, run.model, run.loop.batch, run.loop.seed)
         optimizer = run.optim.transformation(run.loop.steps)
-        model = jax.tree.map(_placed, jax.eval_shape(task.init, key))
-        opt_state = jax.tree.map(_placed, jax.eval_shape(optimizer.init, model))
+        model = abstract(task.init, key)
+        opt_state = abstract(optimizer.init, model)
         state = TrainState(_array((), jnp.int32), model, opt_state)
         rows = {"ids": _array((run.loop.batch, run.data.length), jnp.int32, "batch", None)}
         rows["example"] = _array((run.loop.batch,), jnp.int32, "batch")
@@ -99,9 +99,7 @@ def _compile(run: Run, topology: Topology, slices: int) -> dict[str, Any]:
             rows["unit"] = _array((run.loop.batch, run.data.length), jnp.uint8, "batch", None)
         started = time.perf_counter()
         lowered = (
-            make_step(task, optimizer, run.loop.accumulate)
-            .trace(state, rows, _placed(key))
-            .lower(lowering_platforms=("tpu",))
+            make_step(task, optimizer, run.loop.accumulate).trace(state, rows, key).lower(lowering_platforms=("tpu",))
         )
         sizes = {"chips": len(devices), "parameters": _held(model), "optimizer": _held(opt_state)}
         try:
@@ -143,12 +141,6 @@ def _devices(topology: Topology, slices: int) -> list:
 
 def _array(shape: tuple[int, ...], dtype: Any, *axes: str | None) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(jax.sharding.get_mesh(), spec(*axes)))
-
-
-def _placed(x: Any) -> jax.ShapeDtypeStruct:
-    """An abstract array on the mesh: as its type says, whole on every device if it says nothing."""
-    where = x.sharding.spec if x.sharding is not None else PartitionSpec()
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(jax.sharding.get_mesh(), where))
 
 
 def _held(tree: Any) -> int:

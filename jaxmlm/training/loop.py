@@ -101,7 +101,7 @@ def train(
     """
     check_sizes(mesh, [loop.rows])
     optimizer = optim.transformation(loop.steps)
-    learning_rate = jax.jit(optim.rate(loop.steps))
+    learning_rate = optim.rate(loop.steps)
     judges = {name: jax.jit(judge.predict) for name, judge in task.evals.items()}
     # Closed whatever happens: a save under way is finished, also when the run is interrupted.
     saves = closing(Checkpoints(folder / "checkpoints")) if folder is not None and loop.save_every else nullcontext()
@@ -134,7 +134,7 @@ def train(
             if not np.isfinite(means["loss"]):
                 raise FloatingPointError(f"the loss is {means['loss']} at step {done}: try a lower optim.learning_rate")
             rates = {
-                "learning_rate": float(learning_rate(jax.device_put(np.int32(done - 1)))),
+                "learning_rate": learning_rate(jax.device_put(np.int32(done - 1))),
                 "tokens_per_second": round(speed, 1),
             }
             rounded = {name: round(mean, 5) for name, mean in means.items()}

@@ -1,5 +1,6 @@
 """The optimiser: AdamW with warm-up and a schedule; by default linear decay, as the paper (after Izsak et al. 2021)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
@@ -50,10 +51,10 @@ class Optim:
         if self.clip is not None and not self.clip > 0:
             raise InputError(f"optim.clip is {self.clip:g}: it must be above 0; leave it out to clip nothing")
 
-    def rate(self, steps: int) -> optax.Schedule:
+    def rate(self, steps: int) -> Callable[[Any], float]:
         """The learning rate at a step of a run of this many steps."""
-        shape = self._shape(steps)
-        return lambda step: self.learning_rate * shape(step)
+        share = replace(self, learning_rate=1.0)._share(steps)
+        return lambda step: self.learning_rate * float(share(step))
 
     def transformation(self, steps: int) -> optax.GradientTransformation:
         """The optax transformation. A step whose gradients are not finite is skipped and counted.
@@ -62,14 +63,15 @@ class Optim:
         """
         peak, shared = self.learning_rate, replace(self, learning_rate=1.0)._shared(steps)
 
-        def init(model: Any) -> Any:
-            made = jax.jit(shared.init)(model)  # sharded like the model
+        def init(params: Any) -> Any:
+            made = jax.jit(shared.init)(params)  # sharded like them
             return optax.tree_utils.tree_set(made, peak=jnp.full((), peak, jnp.float32))
 
         return optax.GradientTransformation(init, shared.update)
 
-    def _shape(self, steps: int) -> optax.Schedule:
-        """The learning rate at a step as a share of the peak."""
+    @lru_cache(maxsize=4)  # noqa: B019 (a configuration, bounded): equal ones share what is compiled for them
+    def _share(self, steps: int) -> Callable[[Any], Any]:
+        """The learning rate at a step as a share of the peak, jitted."""
         warm = max(1, round(self.warmup * steps))
         rise = optax.linear_schedule(0.0, 1.0, warm)
         left = max(1, steps - warm)
@@ -82,13 +84,13 @@ class Optim:
         }
         joined: Any = optax.join_schedules([rise, after[self.schedule]], [warm])
         # The update of step 0 takes the rate of 1 / warm, not 0: no step is lost.
-        return lambda step: joined(step + (step < warm))  # type: ignore[operator]
+        return jax.jit(lambda step: joined(step + (step < warm)))
 
-    @lru_cache(maxsize=4)  # noqa: B019 (a configuration, bounded): equal ones share what is compiled for them
+    @lru_cache(maxsize=4)  # noqa: B019 (as above)
     def _shared(self, steps: int) -> optax.GradientTransformation:
         """The transformation for a peak of 1 until its state says another."""
         adamw = optax.adamw(
-            self._shape(steps), self.b1, self.b2, self.epsilon, weight_decay=self.weight_decay, mask=decayed
+            self._share(steps), self.b1, self.b2, self.epsilon, weight_decay=self.weight_decay, mask=decayed
         )
         update = optax.chain(adamw, _times_peak())
         if self.clip is not None:
@@ -107,10 +109,15 @@ class Peak(NamedTuple):
 def _times_peak() -> optax.GradientTransformation:
     """Updates times the peak learning rate."""
 
-    def update(updates: Any, state: Peak, _: Any = None) -> tuple[Any, Peak]:
+    def init(params: Any) -> Any:
+        del params
+        return Peak(jnp.ones((), jnp.float32))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
         return jax.tree.map(lambda u: u * state.peak, updates), state
 
-    return optax.GradientTransformation(lambda _: Peak(jnp.ones((), jnp.float32)), update)
+    return optax.GradientTransformation(init, update)
 
 
 def _by_layer(decay: float, updates: Any, _: Any) -> Any:

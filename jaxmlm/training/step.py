@@ -30,7 +30,7 @@ class TrainState:
 
 def init_state(task: Task, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
     """The state before the first step."""
-    model = task.init(key)
+    model: Any = task.init(key)
     return TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(model))
 
 
