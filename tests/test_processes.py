@@ -58,6 +58,38 @@ if jax.process_index() == 0:
 hosts.leave(0)
 """
 
+APART = """
+import json
+import sys
+
+import jax
+import numpy as np
+
+from jaxmlm.parallel import hosts
+from jaxmlm.training import Eval, evaluate
+
+port, process = sys.argv[1:]
+hosts.start(hosts.Hosts(f"localhost:{port}", 2, int(process)))
+layout = np.array(jax.devices())[[0, 2, 3, 1]].reshape(4, 1, 1)  # a ring, as on a TPU slice
+mesh = jax.sharding.Mesh(layout, ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Explicit,) * 3)
+
+
+def batches():
+    for start in (0, 8):
+        row = np.arange(start, start + 8)
+        yield {"row": np.minimum(row, 12), "weight": (row < 13).astype(np.float32)}
+
+
+def score(outputs):
+    return {"rows": float(len(outputs["row"])), "in order": float((outputs["row"] == np.arange(13)).all())}
+
+
+with jax.set_mesh(mesh):
+    found = evaluate(Eval(batches, lambda model, batch: {"row": batch["row"] + model}, score), 0, mesh)
+print(json.dumps(found))
+hosts.leave(0)
+"""
+
 
 class Ran(NamedTuple):
     """The losses of the steps, the masks of a step in the order of the rows' ids, all lines of results, the folder."""
@@ -123,3 +155,16 @@ def test_two_processes_change_no_loss_mask_score_or_file(alone, tmp_path):
 
 def test_four_processes_change_neither_losses_nor_masks(alone, tmp_path):
     same_pretraining(run(tmp_path, 4, 1, "2,1,2", "pretrained"), alone)  # the tensor axis over two processes
+
+
+def test_outputs_are_in_order_where_the_devices_of_a_host_are_not_neighbours():
+    port, environment = free_port(), os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+
+    def one(process: int) -> subprocess.CompletedProcess:
+        words = [sys.executable, "-c", APART, str(port), str(process)]
+        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in pool.map(one, range(2)):
+            assert done.returncode == 0, done.stderr[-2000:]
+            assert json.loads(done.stdout.splitlines()[-1]) == {"rows": 13.0, "in order": 1.0}

@@ -72,13 +72,21 @@ def evaluate(
         if stop_agreed():
             raise Preempted("stopped by a signal within an evaluation: run the same command again")
         weights.append(batch["weight"])
-        outputs.append(predict(model, place(mine(batch, mesh), mesh)))
+        placed, row = place(mine((batch, np.arange(len(batch["weight"]))), mesh), mesh)
+        outputs.append((predict(model, placed), row))
         if len(outputs) > 2:  # keep the device busy, and only small results on it
-            outputs[-3] = fetch(outputs[-3])
-    outputs[-2:] = map(fetch, outputs[-2:])
+            outputs[-3] = _fetched(*outputs[-3])
+    outputs[-2:] = [_fetched(*one) for one in outputs[-2:]]
     kept = np.concatenate(weights) > 0
     joined = jax.tree.map(lambda *parts: np.concatenate(parts)[kept], *outputs)
     if folder is not None and judge.save is not None and jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         judge.save(joined, folder)
     return judge.score(joined)
+
+
+def _fetched(outputs: Any, row: jax.Array) -> Any:
+    """Outputs on the host in the order of their rows: of neighbouring rows a host has, devices may lie far apart."""
+    found, row = fetch((outputs, row))
+    order = np.argsort(row)
+    return jax.tree.map(lambda x: x[order], found)
