@@ -19,9 +19,9 @@ from jaxmlm.errors import InputError
 from jaxmlm.models import EncoderConfig
 from jaxmlm.samples import world
 from jaxmlm.studies import Finetune, finetune
-from jaxmlm.studies.finetune import make_task, settings
+from jaxmlm.studies.finetune import make_task
 from jaxmlm.studies.recipes import from_words
-from jaxmlm.studies.tuned import compare, say, say_comparison, summarise
+from jaxmlm.studies.tuned import compare, say, say_comparison
 from jaxmlm.tasks import squad
 from jaxmlm.tasks.downstream import folder_of, sets_of
 from jaxmlm.tasks.run import Run, load, pretrain, read_rows
@@ -193,8 +193,41 @@ def test_a_killed_grid_goes_on_and_a_finished_one_is_read(checkpoint, grid):
     assert len(read_rows(path)) == 4
 
 
-def test_seeds_and_epochs_share_what_is_compiled(checkpoint):
-    """After the first epoch of the first seed nothing is compiled, and every seed gives the same again."""
+def test_results_of_other_weights_or_data_are_not_taken_for_these(checkpoint, grid, tmp_path):
+    """The best of a folder is the best of runs that can be compared; a checkpoint trained on is another one."""
+    config, _ = grid
+    moved = tmp_path / "moved"
+    shutil.copytree(checkpoint, moved)
+    own = replace(config, seeds=(0,), learning_rate=1e-3, select="last", epochs=0.5, workdir=str(tmp_path / "tuned"))
+    finetune(str(moved), own)
+    for other, what in ((replace(own, data=str(folder_of("sample:"))), "data"), (replace(own, start="cola"), "start")):
+        with pytest.raises(InputError, match=f"holds another finetune: {what} is"):
+            finetune(str(moved), replace(other, workdir=own.workdir))
+    sums = next((moved / "checkpoints").glob("*/checksums/metadata"))
+    sums.write_text(sums.read_text().replace("[", "[1, ", 1))
+    with pytest.raises(InputError, match="holds another finetune: weights is"):
+        finetune(str(moved), own)
+
+
+def test_a_diverged_run_is_a_line_that_is_found_again(checkpoint, tmp_path, monkeypatch):
+    config = replace(GRID, seeds=(0,), learning_rate=1e-3, workdir=str(tmp_path))
+
+    def diverges(*_: object, **__: object) -> None:
+        raise FloatingPointError("the loss is nan at step 1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["jaxmlm.studies.finetune"], "train", diverges)
+        first = finetune(checkpoint, config)
+    assert first["rows"][0]["scores"] == {} and "model" not in first
+    assert finetune(checkpoint, config)["rows"] == first["rows"]
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["jaxmlm.studies.finetune"], "train", diverges)
+        with pytest.raises(InputError, match="every run of the start on rte diverged"):
+            finetune(checkpoint, replace(config, task="cola", start="rte", workdir=str(tmp_path / "cola")))
+
+
+def test_a_grid_shares_what_is_compiled(checkpoint):
+    """After the first epoch of the first point no other compiles a step, and every seed gives the same again."""
     compiled: list[str] = []
     counting = {"on": True}
 
@@ -208,9 +241,9 @@ def test_seeds_and_epochs_share_what_is_compiled(checkpoint):
         first = finetune(checkpoint, config)
         assert compiled
         compiled.clear()
-        for seed in (0, 5):
-            again = finetune(checkpoint, replace(config, seeds=(seed,)))
-            assert (again["rows"][0]["scores"] == first["rows"][0]["scores"]) == (seed == 0)
+        for seed, rate in ((0, 1e-3), (5, 1e-3), (0, 3e-2)):
+            again = finetune(checkpoint, replace(config, seeds=(seed,), learning_rate=rate))
+            assert (again["rows"][0]["scores"] == first["rows"][0]["scores"]) == (seed == 0 and rate == 1e-3)
     finally:
         counting["on"] = False
     # Reading a checkpoint and making a model compile a few small programs again; no step, no prediction.
@@ -258,16 +291,6 @@ def test_two_checkpoints_are_compared_on_the_same_rows(checkpoint, grid, tmp_pat
         compare(config.workdir, other)
     with pytest.raises(InputError, match="holds no predictions of a fine-tuning"):
         compare(config.workdir, tmp_path)
-
-
-def test_a_run_that_diverges_is_counted_and_does_not_end_the_grid():
-    rows = [
-        {"settings": settings(GRID.grid[0]), "scores": scores, "main": "accuracy", "degenerate": not scores,
-         "notes": [], "select": "last"}
-        for scores in ({"accuracy": 0.5}, {})
-    ]  # fmt: skip
-    [one] = summarise(rows)["summary"]
-    assert (one["n"], one["degenerate"], one["mean"], one["sd"]) == (2, 1, 0.5, None)
 
 
 def test_flags_win_over_a_recipe(checkpoint, capsys):

@@ -1,11 +1,14 @@
 """Recipes by name, what flags ask for, and the paired bootstrap: what needs no model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from jaxmlm.errors import InputError
+from jaxmlm.studies.finetune import Finetune, _first, settings
 from jaxmlm.studies.recipes import RECIPES, from_words, recipe
-from jaxmlm.studies.tuned import paired_bootstrap
+from jaxmlm.studies.tuned import paired_bootstrap, summarise
 from jaxmlm.tasks import glue
 from jaxmlm.tasks.metrics import METRICS
 
@@ -42,6 +45,12 @@ def test_all_of_glue_is_nine_tasks_each_with_its_own_recipe():
     assert [words for words, _ in asked] == [
         ["--data", "d", "--task", task, "--workdir", f"w/{task}"] for task in glue.TASKS
     ]
+    covered = from_words(["--task", "glue", "--recipe", "mosaicbert", "--workdir", "w"])
+    assert [usual.task for _, usual in covered] == [task for task in glue.TASKS if task != "wnli"]
+    with pytest.raises(InputError, match="the recipe roberta has no setting for squad; these have: paper, bert"):
+        from_words(["--task", "squad", "--recipe", "roberta"])
+    with pytest.raises(InputError, match="the recipe bert has no setting for cola"):
+        from_words(["--task", "glue", "--recipe", "bert"])
     both = from_words(["--recipe", "mosaicbert", "--task", "mnli,rte", "--workdir", "w"])
     assert [(usual.task, usual.epochs, usual.start) for _, usual in both] == [("mnli", 3.0, None), ("rte", 3.0, "mnli")]
 
@@ -49,5 +58,27 @@ def test_all_of_glue_is_nine_tasks_each_with_its_own_recipe():
 def test_recipes_for_squad():
     assert recipe("spanbert", "squad2").point == (2e-5, 32, 4.0) and recipe("spanbert", "squad").length == 512
     assert recipe("paper", "squad").point == recipe("run_qa", "squad").point == recipe("bert", "squad").point
-    with pytest.raises(InputError, match="the recipe bert has no setting for cola; it has squad, squad2"):
+    with pytest.raises(InputError, match="the recipe bert has no setting for cola; these have: paper, roberta"):
         recipe("bert", "cola")
+
+
+def test_what_is_learned_first_goes_by_what_was_given():
+    plain = Finetune(
+        "mrpc", learning_rate=(1e-3, 3e-2), start="mnli", predict="p.csv", numbers=True, seeds=(0, 1), workdir="w"
+    )
+    first = _first(plain)
+    assert (first.task, first.start, first.predict, first.numbers) == ("mnli", None, None, False)
+    assert (first.learning_rate, first.seeds) == (1e-3, (0,))  # one point: the first
+    with_recipe = replace(recipe("mosaicbert", "rte", "w"), length=128)
+    first = _first(with_recipe)
+    assert (first.length, first.learning_rate, first.epochs, first.batch) == (128, 5e-5, 3.0, 48)
+
+
+def test_a_run_that_diverges_is_counted_and_does_not_end_the_grid():
+    rows = [
+        {"settings": settings(Finetune()), "scores": scores, "main": "accuracy", "degenerate": not scores,
+         "notes": [], "select": "last"}
+        for scores in ({"accuracy": 0.5}, {})
+    ]  # fmt: skip
+    [one] = summarise(rows)["summary"]
+    assert (one["n"], one["degenerate"], one["mean"], one["sd"]) == (2, 1, 0.5, None)

@@ -130,6 +130,9 @@ def test_official_zips_are_read_where_they_are_and_others_refused(tmp_path):
     ours = replace(RTE, archive=("RTE.zip", sha), rows=(1, 1))
     found = glue.sets(ours, tmp_path)
     assert found.train.texts == (["a"], ["b"]) and found.notes == ()
+    (tmp_path / "diagnostic").mkdir()
+    (tmp_path / "diagnostic" / "ax.tsv").write_text("Premise\tHypothesis\tLabel\na\tb\tcontradiction\n")
+    assert list(glue.sets(replace(ours, more=(("ax", "../diagnostic/ax.tsv"),)), tmp_path).judged) == ["dev", "ax"]
     assert f"{tmp_path}/RTE.zip/RTE/bad.tsv:3: unknown label" in refused(glue.rows, ours, tmp_path, "bad.tsv")
     assert "test.tsv" in refused(glue.tests, ours, tmp_path)
 

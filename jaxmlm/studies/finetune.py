@@ -27,6 +27,7 @@ from jaxmlm.studies.tuned import summarise, value_of
 from jaxmlm.tasks import downstream, glue, sentences, squad, table
 from jaxmlm.tasks.run import Loaded, append_rows, claim, load, read_rows, save, unclaimed
 from jaxmlm.training import Loop, Optim, Task, Trained, evaluate, train
+from jaxmlm.training.checkpoint import fingerprint
 
 _FIRST = ("data", "learning_rate", "epochs", "batch", "length", "stride", "warmup", "weight_decay", "limit")
 """The settings that every line of results names; one that came later is named where it is not at its default."""
@@ -170,12 +171,16 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
     stop_before("anything was begun")
     check(config)
     folder = Path(config.workdir).expanduser() if config.workdir else None
-    identity = {"checkpoint": str(Path(checkpoint).resolve()), "task": config.task}
+    identity = _identity(checkpoint, config)
     if folder is not None:
         unclaimed(folder, "finetune.json", identity)
         hosts.share(folder)
         if config.start:
-            checkpoint = _first(checkpoint, config, folder)
+            first = _first(config)
+            before = finetune(checkpoint, replace(first, workdir=str(folder / first.task)))
+            if "model" not in before:
+                raise InputError(f"every run of the start on {first.task} diverged: give a lower --learning-rate")
+            checkpoint = before["model"]
     mesh = make_mesh(Mesh())
     with jax.set_mesh(mesh):
         loaded = load(checkpoint)
@@ -203,17 +208,29 @@ def _fits(loaded: Loaded, config: Finetune, mesh: jax.sharding.Mesh) -> None:
         raise InputError(f"length {config.length} is above the {most} positions of {loaded.folder}: give --length")
 
 
-def _first(checkpoint: str, config: Finetune, folder: Path) -> str:
-    """The model of the task that is learned before."""
+def _identity(checkpoint: str, config: Finetune) -> dict[str, Any]:
+    """What all results of a folder have in common, so that the best of them is the best."""
+    start = None if config.start is None else [config.start, settings(_first(config))]
+    return {"checkpoint": str(Path(checkpoint).resolve()), "weights": fingerprint(Path(checkpoint) / "checkpoints"),
+            "task": config.task, "data": config.data, "dev": config.dev, "numbers": config.numbers,
+            "start": start}  # fmt: skip
+
+
+def _first(config: Finetune) -> Finetune:
+    """The fine-tuning on the task that is learned before: its recipe with what was given beside, else the first point
+    of the grid."""
     from jaxmlm.studies.recipes import recipe
 
     task = str(config.start)
-    usual = recipe(config.recipe, task) if config.recipe else replace(config, task=task)
-    first = replace(
-        usual, data=config.data, start=None, train=None, dev=None, test=False, limit=config.limit,
-        seeds=config.seeds[:1], workdir=str(folder / task),
-    )  # fmt: skip
-    return finetune(checkpoint, first)["model"]
+    if config.recipe:
+        own = recipe(config.recipe, config.task)
+        names = [field.name for field in fields(config)]
+        given = {name: getattr(config, name) for name in names if getattr(config, name) != getattr(own, name)}
+        usual = replace(recipe(config.recipe, task), **given)
+    else:
+        usual = config.grid[0]
+    return replace(usual, task=task, start=None, train=None, dev=None, numbers=False, test=False, predict=None,
+                   seeds=config.seeds[:1])  # fmt: skip
 
 
 def _rows(loaded: Loaded, config: Finetune, mesh: jax.sharding.Mesh, folder: Path | None) -> Iterator[dict[str, Any]]:
@@ -231,8 +248,8 @@ def _rows(loaded: Loaded, config: Finetune, mesh: jax.sharding.Mesh, folder: Pat
             predictions = None if folder is None else folder / "predictions" / name
             row, tuned = _tune(loaded, point, seed, mesh, f"[{number}/{len(jobs)}] ", predictions)
             row |= {"settings": key, **({"predictions": f"predictions/{name}"} if folder else {})}
-            if folder is not None and path is not None and tuned is not None:
-                if value_of(row) > best or not hosts.told_by_first((folder / "model").exists()):
+            if folder is not None and path is not None:
+                if tuned is not None and (value_of(row) > best or not hosts.told_by_first((folder / "model").exists())):
                     best = value_of(row)
                     save(_whole(loaded, point, tuned, row, folder / "model"))
                 append_rows(path, [row])

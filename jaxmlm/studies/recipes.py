@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jaxmlm.errors import InputError
 from jaxmlm.paths import hint
 from jaxmlm.studies.finetune import Finetune
-from jaxmlm.tasks import glue
+from jaxmlm.tasks import glue, squad
 
 
 def _squad(learning_rate: float, batch: int, epochs: float, length: int, **more: Any) -> dict[str, dict[str, Any]]:
@@ -98,25 +98,38 @@ def recipe(name: str, task: str, workdir: str | None = None) -> Finetune:
         raise InputError(f"no recipe {name!r}{hint(name, RECIPES)}; there are {', '.join(RECIPES)}")
     found = RECIPES[name]
     own = found.tasks.get(task, {})
-    if not own and "learning_rate" not in found.usual:
-        raise InputError(f"the recipe {name} has no setting for {task}; it has {', '.join(found.tasks)}")
+    if not covers(name, task):
+        others = ", ".join(other for other in RECIPES if covers(other, task))
+        raise InputError(f"the recipe {name} has no setting for {task}; these have: {others}")
     chosen = {**found.usual, **own}
     if workdir is None:  # the first stage leaves a model, which needs a place
         chosen.pop("start", None)
     return replace(Finetune(task, recipe=name), workdir=workdir, **chosen)
 
 
+def covers(name: str, task: str) -> bool:
+    """Whether a recipe has a setting for a task.
+
+    >>> covers("mosaicbert", "rte"), covers("mosaicbert", "wnli"), covers("roberta", "squad")
+    (True, False, False)
+    """
+    found = RECIPES[name]
+    return task in found.tasks or (task not in squad.TASKS and "learning_rate" in found.usual)
+
+
 def from_words(flags: Sequence[str]) -> list[tuple[list[str], Finetune | None]]:
     """What command-line flags ask for, before they are read: for each task its own flags, and what they win over.
 
-    `--task glue` is its nine tasks and `--task rte,mrpc` these two, each in a folder of its own in the workdir. The
-    second is the recipe of that task, None if none is named.
+    `--task glue` is its nine tasks, of a recipe those that it covers, and `--task rte,mrpc` these two, each in a folder
+    of its own in the workdir. The second is the recipe of that task, None if none is named.
 
     >>> [(words, usual) for words, usual in from_words(["--task", "rte,mrpc", "--batch", "8"])]
     [(['--batch', '8', '--task', 'rte'], None), (['--batch', '8', '--task', 'mrpc'], None)]
     """
     task, name, workdir = (_given(flags, option) for option in ("task", "recipe", "workdir"))
-    tasks = list(glue.TASKS) if task == "glue" else (task or Finetune().task).split(",")
+    tasks = (task or Finetune().task).split(",")
+    if task == "glue":
+        tasks = [one for one in glue.TASKS if name not in RECIPES or covers(name, one)] or list(glue.TASKS)
     if len(tasks) == 1:
         return [(list(flags), None if name is None else recipe(name, tasks[0], workdir))]
     found = []

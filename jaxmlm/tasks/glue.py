@@ -47,7 +47,8 @@ TASKS: Mapping[str, Glue] = {
     "sst2": _task("SST-2", _table("SST-2", "sentence", "label"), (67_349, 872), "SST-2.zip",
                   "d67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa"),
     "mrpc": _task("MRPC", _table("MRPC", "#1 String, #2 String", "Quality", **_F1), (3668, 408)),
-    "stsb": _task("STS-B", _table("STS-B", _PAIR, "score", "", metrics=("spearman", "pearson"), averaged=True),
+    "stsb": _task("STS-B", _table("STS-B", _PAIR, "score", "", metrics=("spearman", "pearson"), averaged=True,
+                                  decimals=3),
                   (5749, 1500), "STS-B.zip", "e60a6393de5a8b5b9bac5020a1554b54e3691f9d600b775bd131e613ac179c85"),
     "qqp": _task("QQP", _table("QQP", "question1, question2", "is_duplicate", **_F1), (363_846, 40_430), "QQP.zip",
                  "40e7c862c04eb26ee04b67fd900e76c45c6ba8e6d8fab4f8f1f8072a1a3fbae0"),
@@ -107,7 +108,7 @@ def tests(task: Glue, folder: str | Path) -> dict[str, Rows]:
 def rows(task: Glue, folder: str | Path, file: str, table: Table | None = None, labelled: bool = True) -> Rows:
     """The rows of one file of a task, from the folder or from the zip."""
     table, inside = table or task.table, _inside(task, folder)
-    path = inside / file
+    path = _path(task, folder, file)
     if path.is_file():
         with path.open("rb") as lines:
             return read(table, tabs(lines, path), path, labelled)
@@ -138,8 +139,15 @@ def _inside(task: Glue, folder: str | Path) -> Path:
     return folder / task.folder if (folder / task.folder).is_dir() else folder
 
 
+def _path(task: Glue, folder: str | Path, file: str) -> Path:
+    """Where a file of a task is; "../" leads to its neighbours, also from within a zip."""
+    inside = _inside(task, folder)
+    packed = file.startswith("../") and _archive(task, inside) is not None
+    return inside / (file.removeprefix("../") if packed else file)
+
+
 def _there(task: Glue, folder: str | Path, file: str) -> bool:
-    if (_inside(task, folder) / file).is_file():
+    if _path(task, folder, file).is_file():
         return True
     archive = _archive(task, folder)
     if archive is None:

@@ -34,6 +34,8 @@ class Table:
     low: float = 0.0
     high: float = 5.0
     """The range of that number."""
+    decimals: int | None = None
+    """Of that number in a prediction file, where it is clipped to its range; None: as it is."""
     metrics: tuple[str, ...] = ("accuracy",)
     """The official scores, the main one first (as in table 1 of the BERT paper)."""
     averaged: bool = False
@@ -239,7 +241,7 @@ def _hash(texts: Iterable[str]) -> float:
 
 
 def write(rows: Rows, predictions: np.ndarray, path: Path, truth: bool = False) -> None:
-    """A prediction file as GLUE's test server takes it: index and label name, or number clipped to its range.
+    """A prediction file as GLUE's test server takes it: index and label name, or number.
 
     `truth` is for rows with labels: a third column has them, and numbers are written in full.
     """
@@ -248,7 +250,9 @@ def write(rows: Rows, predictions: np.ndarray, path: Path, truth: bool = False) 
     def said(value: int | float) -> str:
         if table.labels:
             return table.labels[int(value)]
-        return repr(float(value)) if truth else f"{np.clip(value, table.low, table.high):.3f}"
+        if truth or table.decimals is None:
+            return repr(float(value))
+        return f"{np.clip(value, table.low, table.high):.{table.decimals}f}"
 
     columns = [rows.ids, [said(value) for value in predictions.tolist()]]
     if truth and rows.labels is not None:

@@ -4,6 +4,8 @@ A checkpoint holds flat dictionaries "path of the parameter" -> array, `model` a
 so that a model can be read without its optimizer, on any mesh.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,15 @@ import orbax.checkpoint as ocp
 
 from jaxmlm.errors import InputError
 from jaxmlm.training.step import TrainState
+
+
+def fingerprint(folder: Path) -> str | None:
+    """A hash of the newest checkpoint's model in a folder of checkpoints, by its checksums; None if there is none."""
+    steps = [path for path in folder.glob("[0-9]*/checksums/metadata") if path.parts[-3].isdigit()]
+    if not steps:
+        return None
+    newest = max(steps, key=lambda path: int(path.parts[-3]))
+    return hashlib.sha256(json.dumps(json.loads(newest.read_text())["model"]).encode()).hexdigest()[:16]
 
 
 class Checkpoints:
