@@ -15,6 +15,9 @@ class Flops(NamedTuple):
     layers: float
     attention: float
     head: float
+    again: float
+    """Of `layers` and `attention` what remat full computes twice: all but the last map of a pre-norm block, whose
+    outcome its gradient does not need."""
 
     @property
     def forward(self) -> float:
@@ -35,13 +38,13 @@ def flops(config: EncoderConfig, vocab: int, rows: int, length: int, predictions
     0.6
     """
     c = config
-    maps = 4 * c.width * c.width + (3 if c.activation.startswith("geglu") else 2) * c.width * (c.mlp or 4 * c.width)
+    mlp = c.width * (c.mlp or 4 * c.width)
+    maps = 4 * c.width * c.width + (3 if c.activation.startswith("geglu") else 2) * mlp
+    last = mlp if c.norm == "pre" else 0
     seen = [length if c.window is None or i % c.global_every == 0 else _near(length, c.window) for i in range(c.layers)]
-    return Flops(
-        2.0 * rows * length * c.layers * maps,
-        4.0 * rows * length * c.width * sum(seen),
-        2.0 * rows * predictions * c.width * (c.width + vocab),
-    )
+    each, attention = 2.0 * rows * length * c.layers, 4.0 * rows * length * c.width * sum(seen)
+    head = 2.0 * rows * predictions * c.width * (c.width + vocab)
+    return Flops(each * maps, attention, head, each * (maps - last) + attention)
 
 
 def parameters(config: EncoderConfig, vocab: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxmlm.errors import InputError
@@ -51,9 +51,9 @@ def make_mesh(config: Mesh = Mesh(), devices: list | None = None) -> jax.shardin
         ("data", "fsdp", "tensor"),
         AxisType.Explicit,
     )
-    # Each slice is laid out by its own topology.
-    parts = [jax.make_mesh(shape, axes, axis_types=(kinds,) * 3, devices=part) for part in slices.values()]
-    return jax.sharding.Mesh(np.concatenate([part.devices for part in parts]), axes, axis_types=(kinds,) * 3)
+    # Each slice is laid out by its own topology; an axis of the mesh may take a part of an axis of that.
+    parts = [mesh_utils.create_device_mesh(shape, part, allow_split_physical_axes=True) for part in slices.values()]
+    return jax.sharding.Mesh(np.concatenate(parts), axes, axis_types=(kinds,) * 3)
 
 
 def check_sizes(mesh: jax.sharding.Mesh, sizes: Sequence[tuple[str, int, str]]) -> None:

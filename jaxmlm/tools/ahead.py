@@ -95,6 +95,8 @@ def _compile(run: Run, topology: Topology, slices: int) -> dict[str, Any]:
         state = TrainState(_array((), jnp.int32), model, opt_state)
         rows = {"ids": _array((run.loop.batch, run.data.length), jnp.int32, "batch", None)}
         rows["example"] = _array((run.loop.batch,), jnp.int32, "batch")
+        if run.data.format != "packed":
+            rows["segments"] = _array((run.loop.batch, run.data.length), jnp.int32, "batch", None)
         if units:
             rows["unit"] = _array((run.loop.batch, run.data.length), jnp.uint8, "batch", None)
         started = time.perf_counter()

@@ -27,6 +27,7 @@ class BlankStore(Store):
         self.folder = Path("(random tokens)")
         self.manifest = {}
         self.tokenizer = open_tokenizer(data.tokenizer) if data.tokenizer else BlankTokenizer(data.vocab)
+        self._document = data.length - 1
         words = np.flatnonzero(~self.tokenizer.special).astype(np.uint32)
         draw = np.random.default_rng(seed)
         self._tokens = words[draw.integers(0, len(words), rows * data.length)]
@@ -35,6 +36,10 @@ class BlankStore(Store):
     def tokens(self, split: str) -> np.ndarray:
         """The same stream for each split."""
         return self._tokens
+
+    def documents(self, split: str) -> np.ndarray:
+        """Documents that fill a row each: their tokens and separator, with <cls> before them."""
+        return np.full(len(self._tokens) // self._document, self._document, [("tokens", "<u4")])
 
     def units(self, split: str) -> np.ndarray:
         """Random bits of words and phrases."""

@@ -29,13 +29,14 @@ GIB, T, G = 2**30, 1e12, 1e9
 CHIPS = {
     "TPU v2": Chip("TPU v2 (half a chip)", 23 * T, 8 * GIB, 350 * G),
     "TPU v3": Chip("TPU v3 (half a chip)", 61.5 * T, 16 * GIB, 450 * G),
-    "TPU v4": Chip("TPU v4", 275 * T, 31.25 * GIB, 1200 * G, 135 * G),
+    "TPU v4": Chip("TPU v4", 275 * T, 31.25 * GIB, 1200 * G, 300 * G),
     "TPU v5 lite": Chip("TPU v5e", 197 * T, 15.75 * GIB, 819 * G, 200 * G),
     "TPU v5": Chip("TPU v5p", 459 * T, 95.25 * GIB, 2765 * G, 600 * G),
     "TPU v6 lite": Chip("TPU v6e", 918 * T, 31.25 * GIB, 1640 * G, 400 * G),
     "TPU7x": Chip("TPU7x (half a chip)", 1153.5 * T, 95.25 * GIB, 3690 * G, 300 * G),
     "Tesla T4": Chip("T4", 65 * T, 16 * G, 320 * G),  # float16: it has no bf16
     "Tesla V100": Chip("V100", 125 * T, 32 * G, 900 * G, 150 * G),  # float16
+    "NVIDIA L40S": Chip("L40S", 362 * T, 48 * G, 864 * G),
     "NVIDIA L4": Chip("L4", 121 * T, 24 * G, 300 * G),
     "NVIDIA A10G": Chip("A10G", 70 * T, 24 * G, 600 * G),
     "NVIDIA A100": Chip("A100", 312 * T, 80 * G, 2039 * G, 300 * G),
@@ -50,13 +51,15 @@ CHIPS = {
 
 
 def chip_of(kind: str) -> Chip | None:
-    """The chip that JAX calls so, by the longest name that fits; None for one that the table has not.
+    """The chip that JAX calls so, by the longest name that it begins with; None for one that the table has not.
 
     >>> chip_of("NVIDIA H100 80GB HBM3").name, chip_of("TPU v5 lite").name, chip_of("TPU v5p").name
     ('H100', 'TPU v5e', 'TPU v5p')
+    >>> chip_of("NVIDIA L40S").name, chip_of("NVIDIA L40"), chip_of("TPU v4 lite")
+    ('L40S', None, None)
     """
     kind = {"TPU v5e": "TPU v5 lite", "TPU v6e": "TPU v6 lite"}.get(kind, kind)
-    fitting = [name for name in CHIPS if kind.startswith(name)]
+    fitting = [name for name in CHIPS if re.match(re.escape(name) + r"(?!\w| lite)", kind)]
     return CHIPS[max(fitting, key=len)] if fitting else None
 
 

@@ -7,9 +7,13 @@ from typing import NamedTuple
 
 from jaxmlm.errors import InputError
 from jaxmlm.models.flops import parameters
+from jaxmlm.models.splash import suits
 from jaxmlm.parallel import Mesh
 from jaxmlm.tasks.mlm import LOGITS_BYTES
 from jaxmlm.tasks.run import Run
+
+UPDATE = 2.35
+"""How many times the parameters in float32 an update takes beside them, the optimizer's state and the gradients."""
 
 
 class Memory(NamedTuple):
@@ -22,12 +26,14 @@ class Memory(NamedTuple):
     kept: float
     block: float
     head: float
+    update: float
 
     @property
     def total(self) -> float:
-        """The most at one time: the head's arrays are gone before the blocks are worked off backwards."""
-        held = self.parameters + self.optimizer + self.gradients + self.copies + self.kept
-        return held + max(self.block, self.head)
+        """The most at one time: the head's arrays are gone before the blocks are worked off backwards, all of these
+        before the update."""
+        backward = self.copies + self.kept + max(self.block, self.head)
+        return self.parameters + self.optimizer + self.gradients + max(backward, self.update)
 
 
 def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
@@ -36,7 +42,8 @@ def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
     Copies: of the blocks' parameters in bfloat16, made once before the loop over them, and where parameters are cut up
     those of the whole table and of its gradient. Kept for the backward pass: the input of every block (remat full),
     also its products with parameters (dots), or all that it computes (none). Beside that one block's arrays, or the
-    logits that are made at a time and their gradient.
+    logits that are made at a time and their gradient. Update: the compiler's own copies of gradients and parameters,
+    a multiple of them that was found by compiling (docs/results/plan.md).
     """
     data, fsdp, tensor = sizes
     c, length = run.model, run.data.length
@@ -45,7 +52,9 @@ def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
     rows = run.loop.batch * run.masking.views / (data * fsdp * run.loop.accumulate)
     tokens, mlp = rows * length, c.mlp or 4 * c.width
     products = (3 * c.width + mlp * (2 if c.activation.startswith("geglu") else 1)) / tensor + 2 * c.width
-    scores = c.heads / tensor * length
+    # The kernel for long rows makes no scores (models/attention.py).
+    kernel = c.attention == "splash" or (c.attention == "auto" and suits(length))
+    scores = 0.0 if kernel and not c.attention_dropout else c.heads / tensor * length
     # Shares of the attention: their scores in float32, themselves twice, and which of them dropout keeps.
     everything = products + mlp / tensor + 4 * c.width
     attention = scores * (4 + 2 * word + 1)
@@ -61,6 +70,7 @@ def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
         c.layers * (tokens * kept if kept is not None else of_block),
         1.1 * of_block,
         rows * _predicted_at_once(run, rows * vocab / tensor) * vocab / tensor * (4 + word),
+        UPDATE * 4 * share,
     )
 
 
@@ -77,7 +87,7 @@ def sizes_of(mesh: Mesh, devices: int) -> tuple[int, int, int]:
     return (devices // rest if mesh.data == -1 else mesh.data), mesh.fsdp, mesh.tensor
 
 
-def check(run: Run, devices: int) -> None:
+def check(run: Run, devices: int, slices: int = 1) -> None:
     """Refuse a mesh that does not divide the devices, or a batch or a model that it does not divide."""
     data, fsdp, tensor = sizes = sizes_of(run.mesh, devices)
     if min(sizes) < 1 or math.prod(sizes) != devices:
@@ -85,9 +95,14 @@ def check(run: Run, devices: int) -> None:
             f"the mesh data={run.mesh.data} fsdp={fsdp} tensor={tensor} does not use exactly the {devices} devices "
             "there are: data=-1 takes what the others leave"
         )
-    rows, parts = run.loop.batch * run.masking.views, data * fsdp * run.loop.accumulate
-    if rows % parts:
-        nearest = max(parts, round(rows / parts) * parts) // run.masking.views
+    if data % slices:
+        raise InputError(
+            f"the mesh data={data} does not divide over {slices} slices, each of which has whole copies of the model: "
+            f"choose mesh.data as a multiple of {slices}"
+        )
+    parts = data * fsdp * run.loop.accumulate
+    if run.loop.batch % parts:
+        nearest = max(parts, round(run.loop.batch / parts) * parts)
         raise InputError(
             f"loop.batch {run.loop.batch} does not divide over {data * fsdp} devices x loop.accumulate "
             f"{run.loop.accumulate}: --loop.batch {nearest} does"
@@ -102,8 +117,8 @@ def check(run: Run, devices: int) -> None:
         )
 
 
-def alternatives(run: Run, devices: int) -> Iterator[Run]:
-    """This run cut up in other ways (mesh.fsdp, loop.accumulate, model.remat), the likely fastest first."""
+def alternatives(run: Run, devices: int, slices: int = 1) -> Iterator[Run]:
+    """This run cut up in all ways (mesh.fsdp, loop.accumulate, model.remat), the likely fastest first."""
     found = []
     for fsdp in (size for size in _powers(devices) if devices % size == 0):
         for accumulate in _powers(min(run.loop.batch, 256)):
@@ -115,7 +130,7 @@ def alternatives(run: Run, devices: int) -> Iterator[Run]:
                     model=dataclasses.replace(run.model, remat=remat),
                 )
                 try:
-                    check(other, devices)
+                    check(other, devices, slices)
                 except InputError:
                     continue
                 found.append((_burden(accumulate, remat, fsdp), other))

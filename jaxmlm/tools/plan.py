@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ KINDS["tpu7x"] = "TPU7x"
 ROOM = 0.85
 """Share of a chip's memory that the formula may fill when another way is looked for; the compiler has the last word."""
 TRIES = 3
+HOPELESS = 2.0
+"""From so many times a chip's memory on the formula alone decides: the compiler takes minutes to see that it cannot."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +66,7 @@ def plan(run: Run, options: Plan) -> dict[str, Any]:
         raise InputError("a plan goes by sizes only: leave out init, give those of that encoder (--model.layers ...)")
     slices = [topology(name) for name in options.topology.split(",")]
     for one in slices:
-        check(run, _devices(one) * options.slices)
+        check(run, _devices(one) * options.slices, options.slices)
     found = [planned(run, one, options) for one in slices]
     console = Console(stderr=True)
     console.print(table(run, found))
@@ -76,23 +79,25 @@ def planned(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
     """One run on one topology: what the compiler found and what follows of it.
 
     {"topology", "slices", "chips", "fits": as it is; "instead": the flags of the way that was found, if it is another,
-    of which the numbers are then; "tried"; what `compiled_for` gives; "estimate": bytes a chip by the formula; and
-    where it fits "flops" of a step, "bounds": seconds that it takes at least, by what, "mfu_at_most", "hours" ...}.
+    of which the numbers are then; "tried", the run as it is by the formula alone where that wants far too much; what
+    `compiled_for` gives; "estimate": bytes a chip by the formula; and where it fits "flops" of a step, "bounds":
+    seconds that it takes at least, by what, "mfu_at_most", "hours" ...}.
     """
     devices = _devices(where) * options.slices
     chip = CHIPS[KINDS[where.generation]]
-    made = None if options.search else _cached(run, where, options)
-    chosen, tried = run, [] if made is None else [(run, made)]
-    if made is None or not made["fits"]:
-        for other in _candidates(run, devices, chip):
-            if len(tried) >= TRIES:
-                break
-            made = _cached(other, where, options)
-            tried.append((other, made))
-            if made["fits"]:
-                chosen = other
-                break
-    assert made is not None
+    ways = _candidates(run, devices, chip, options.slices)
+    if not options.search:
+        ways = chain([run], (way for way in ways if way is not run))
+    tried: list[tuple[Run, dict[str, Any]]] = []
+    for way in islice(ways, TRIES):
+        tried.append((way, _made(way, where, options, chip)))
+        if tried[-1][1]["fits"]:
+            break
+    else:
+        if all(way is not run for way, _ in tried):
+            tried.append((run, _made(run, where, options, chip)))
+    # What fits came last; if nothing does, the run as it is is told of.
+    chosen, made = tried[-1] if tried[-1][1]["fits"] else next(one for one in tried if one[0] is run)
     estimate = memory(chosen, vocab_of(run), sizes_of(chosen.mesh, devices))
     about = {
         "topology": where.name,
@@ -182,7 +187,7 @@ def _times(run: Run, made: dict[str, Any], where: Topology, options: Plan) -> di
     chip, chips = CHIPS[KINDS[where.generation]], where.chips * options.slices
     devices = _devices(where) * options.slices
     counted = flops_of(run)
-    again = {"none": 0.0, "dots": counted.attention, "full": counted.layers + counted.attention}[run.model.remat]
+    again = {"none": 0.0, "dots": counted.attention, "full": counted.again}[run.model.remat]
     sent = sum(one["bytes"] for one in made["collectives"].values())
     hidden = sum(one["hidden"] for one in made["collectives"].values())
     bounds = {
@@ -210,10 +215,23 @@ def _times(run: Run, made: dict[str, Any], where: Topology, options: Plan) -> di
     }
 
 
-def _candidates(run: Run, devices: int, chip: Chip) -> Iterator[Run]:
-    for other in alternatives(run, devices):
-        if memory(other, vocab_of(run), sizes_of(other.mesh, devices)).total <= ROOM * chip.memory:
-            yield other
+def _candidates(run: Run, devices: int, chip: Chip, slices: int) -> Iterator[Run]:
+    """Ways that fit by the formula, the likely fastest first; the one that the run has already is the run itself."""
+    for other in alternatives(run, devices, slices):
+        if _wanted(other, devices) <= ROOM * chip.memory:
+            yield other if flags(run, other) else run
+
+
+def _wanted(run: Run, devices: int) -> float:
+    return memory(run, vocab_of(run), sizes_of(run.mesh, devices)).total
+
+
+def _made(run: Run, where: Topology, options: Plan, chip: Chip) -> dict[str, Any]:
+    """What the compiler says, or the formula alone where it wants far too much."""
+    wanted = _wanted(run, _devices(where) * options.slices)
+    if wanted > HOPELESS * chip.memory:
+        return {"fits": False, "total": wanted, "why": f"by the formula it wants {wanted / GIB:.0f} GiB"}
+    return _cached(run, where, options)
 
 
 def _cached(run: Run, where: Topology, options: Plan) -> dict[str, Any]:

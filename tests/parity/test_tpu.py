@@ -47,6 +47,10 @@ with jax.set_mesh(mesh):
     x = jax.ShapeDtypeStruct((8, 128, 512), jnp.bfloat16, sharding=NamedSharding(mesh, spec("batch", None, None)))
     made = jax.jit(lambda key, x: dropout(key, 0.1, x)).trace(key, x).lower(lowering_platforms=("tpu",)).compile()
     print(json.dumps(made.as_text().count(" xor(")))
+
+for name, options, sizes in (("v6e:4x4", {}, (8, 2, 1)), ("v4:4x4x4", {"chip_config_name": "megacore"}, (32, 1, 2))):
+    chips = topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
+    print(json.dumps(list(make_mesh(Mesh(*sizes), list(chips)).shape.values())))
 """
 
 
@@ -68,6 +72,10 @@ def test_long_rows_get_the_kernel_and_need_less_memory(said):
 def test_dropout_does_not_compute_a_block_of_random_bits_for_each_entry(said):
     # Threefry's 20 rounds have an exclusive or each: two programs, for the two words of a block, and not four.
     assert 20 <= said[2] < 50
+
+
+def test_an_axis_of_the_mesh_may_take_part_of_an_axis_of_the_slice(said):
+    assert said[3:] == [[8, 2, 1], [32, 1, 2]]
 
 
 def test_a_topology_that_libtpu_does_not_know_is_refused_with_those_it_knows(capsys, monkeypatch, tmp_path):
