@@ -121,6 +121,18 @@ TPU = """HloModule step, is_scheduled=true
   ROOT %dynamic-slice.1 = f32[1,256]{1,0} dynamic-slice(%p, %i, %zero), dynamic_slice_sizes={1,256}
 }
 
+%laid (p: f32[10,256]) -> f32[10,256] {
+  %p = f32[10,256]{1,0} parameter(0)
+  ROOT %copy.1 = f32[10,256]{0,1} copy(%p)
+}
+
+%within (p: f32[10,256], i: s32[]) -> f32[1,256] {
+  %p = f32[10,256]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %otherwise = f32[10,256]{0,1} fusion(%p), kind=kLoop, calls=%laid
+  ROOT %slice.1 = f32[1,256]{1,0} fusion(%otherwise, %i), kind=kLoop, calls=%slices
+}
+
 %condition (s: (s32[], f32[10,256])) -> pred[] {
   %ten = s32[]{:T(128)} constant(10)
   %s = (s32[]{:T(128)}, f32[10,256]{1,0}) parameter(0)
@@ -132,7 +144,7 @@ TPU = """HloModule step, is_scheduled=true
   %s = (s32[], f32[10,256]{1,0}) parameter(0)
   %i = s32[] get-tuple-element(%s), index=0
   %all = f32[10,256]{1,0} get-tuple-element(%s), index=1
-  %one = f32[1,256]{1,0:T(8,128)S(1)} fusion(%all, %i), kind=kLoop, calls=%slices
+  %one = f32[1,256]{1,0:T(8,128)S(1)} fusion(%all, %i), kind=kOutput, calls=%within
   %q = bf16[8,16]{1,0:S(1)} constant(0)
   %begun = (bf16[8,16]{1,0:S(1)}, bf16[8,64]{1,0:S(1)}) fusion(%q), kind=kCustom, calls=%start
   %goes = bf16[8,64]{1,0:S(1)} fusion(%q), kind=kOutput, calls=%async_collective_fusion.1

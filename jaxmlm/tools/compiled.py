@@ -137,8 +137,32 @@ class Program(NamedTuple):
             return 2 * operands[1]
         if op != "fusion":
             return _far(line.shape) + sum(operands)
-        inside = self.computations.get(_CALLED.findall(line.rest)[0], [])
-        return sum(_read(inside, operands)) + _written(inside, _far(line.shape))
+        inside = self._inside(line)
+        read = [min(self._needed(inside, _parameter(inside, i)), far) for i, far in enumerate(operands)]
+        return sum(read) + _written(inside, _far(line.shape))
+
+    def _inside(self, fusion: Instruction) -> list[Instruction]:
+        return self.computations.get(_CALLED.findall(fusion.rest)[0], [])
+
+    def _needed(self, inside: list[Instruction], value: Instruction) -> int:
+        """Bytes of a value that a fusion uses: where it takes slices only, the slices, also in fusions within it."""
+        whole, part = size_of(value.shape), 0
+        for line in inside:
+            for place, name in enumerate(line.operands):
+                if name == value.name:
+                    part += self._used(inside, line, place, whole)
+        return min(part, whole)
+
+    def _used(self, inside: list[Instruction], line: Instruction, place: int, whole: int) -> int:
+        """Bytes that one line of a fusion uses of an operand."""
+        within = self._inside(line) if line.op == "fusion" else []
+        if line.op in ("bitcast", "copy") or (within and all(x.op in ("parameter", "bitcast", "copy") for x in within)):
+            return whole if line.root else self._needed(inside, line)  # the same value, laid out otherwise
+        if within:
+            return self._needed(within, _parameter(within, place))
+        if line.op == "dynamic-slice" and place == 0:
+            return size_of(line.shape)
+        return 0 if line.op == "dynamic-update-slice" and place == 0 else whole  # what is not written over stays
 
 
 def read(text: str) -> Program:
@@ -232,35 +256,16 @@ def _branches(rest: str) -> list[str]:
     return re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", rest)
 
 
+def _parameter(inside: list[Instruction], number: int) -> Instruction:
+    return next(line for line in inside if line.op == "parameter" and line.argument == str(number))
+
+
 def _through_bitcasts(inside: list[Instruction], name: str) -> str:
     """The name under which a value first appeared."""
     by_name = {line.name: line for line in inside}
     while name in by_name and by_name[name].op == "bitcast":
         name = by_name[name].operands[0]
     return name
-
-
-def _read(inside: list[Instruction], whole: list[int]) -> list[int]:
-    """Bytes that a fusion reads of each operand: of one of which it takes slices only, the slices."""
-    parameters = {line.name: int(line.argument) for line in inside if line.op == "parameter"}
-    uses: dict[int, list[tuple[Instruction, int]]] = defaultdict(list)
-    for line in inside:
-        for place, operand in enumerate(line.operands):
-            number = parameters.get(_through_bitcasts(inside, operand))
-            if number is not None and line.op != "bitcast":
-                uses[number].append((line, place))
-    bytes_read: list[int] = []
-    for number, size in enumerate(whole):
-        part, sliced = 0, bool(uses[number])
-        for line, place in uses[number]:
-            if line.op == "dynamic-slice" and place == 0:
-                part += size_of(line.shape)
-            elif line.op == "dynamic-update-slice" and place == 0:
-                part += 0  # what is not written over stays where it is
-            else:
-                sliced = False
-        bytes_read.append(min(part, size) if sliced else size)
-    return bytes_read
 
 
 def _written(inside: list[Instruction], whole: int) -> int:
