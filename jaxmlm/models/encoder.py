@@ -70,7 +70,7 @@ class EncoderConfig:
     """Type of the computation; parameters and the loss are float32 always."""
     remat: Remat = "none"
     """What the backward pass computes again: nothing; all but the matrix products of a block (dots), whose outputs are
-    kept; whole blocks, of which only the input is kept (full: least memory, a third more work)."""
+    kept; whole blocks, of which only the input is kept (full: least memory, about a quarter more work)."""
     chunk: int | None = None
     """Predictions of a row whose logits are made at a time; None: all, or what fits into a GiB a device."""
 

@@ -58,7 +58,7 @@ def chip_of(kind: str) -> Chip | None:
     >>> chip_of("NVIDIA L40S").name, chip_of("NVIDIA L40"), chip_of("TPU v4 lite")
     ('L40S', None, None)
     """
-    kind = {"TPU v5e": "TPU v5 lite", "TPU v6e": "TPU v6 lite"}.get(kind, kind)
+    kind = {"TPU v5e": "TPU v5 lite", "TPU v5p": "TPU v5", "TPU v6e": "TPU v6 lite"}.get(kind, kind)
     fitting = [name for name in CHIPS if re.match(re.escape(name) + r"(?!\w| lite)", kind)]
     return CHIPS[max(fitting, key=len)] if fitting else None
 
