@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,7 @@ class Optim:
 
         def init(params: Any) -> Any:
             made = jax.jit(shared.init)(params)  # sharded like them
-            return optax.tree_utils.tree_set(made, peak=jnp.full((), peak, jnp.float32))
+            return optax.tree_utils.tree_set(made, step_size=jnp.full((), peak, jnp.float32))
 
         return optax.GradientTransformation(init, shared.update)
 
@@ -92,32 +92,12 @@ class Optim:
         adamw = optax.adamw(
             self._share(steps), self.b1, self.b2, self.epsilon, weight_decay=self.weight_decay, mask=decayed
         )
-        update = optax.chain(adamw, _times_peak())
+        update = optax.chain(adamw, optax.inject_hyperparams(optax.scale)(step_size=1.0))
         if self.clip is not None:
             update = optax.chain(optax.clip_by_global_norm(self.clip), update)
         if self.layer_decay < 1:
             update = optax.chain(update, optax.stateless(partial(_by_layer, self.layer_decay)))
         return optax.apply_if_finite(update, max_consecutive_errors=steps)
-
-
-class Peak(NamedTuple):
-    """The peak learning rate, a number of the optimizer's state."""
-
-    peak: Any
-
-
-def _times_peak() -> optax.GradientTransformation:
-    """Updates times the peak learning rate."""
-
-    def init(params: Any) -> Any:
-        del params
-        return Peak(jnp.ones((), jnp.float32))
-
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        del params
-        return jax.tree.map(lambda u: u * state.peak, updates), state
-
-    return optax.GradientTransformation(init, update)
 
 
 def _by_layer(decay: float, updates: Any, _: Any) -> Any:
