@@ -41,11 +41,7 @@ def make_mesh(config: Mesh = Mesh(), devices: list | None = None) -> jax.shardin
     slices: dict[int, list] = {}
     for device in devices:
         slices.setdefault(getattr(device, "slice_index", 0) if device.platform == "tpu" else 0, []).append(device)
-    if data % len(slices):
-        raise InputError(
-            f"the mesh data={data} does not divide over {len(slices)} slices, each of which has whole copies of the "
-            f"model: choose mesh.data as a multiple of {len(slices)}"
-        )
+    check_slices(data, len(slices))
     shape, axes, kinds = (
         (data // len(slices), config.fsdp, config.tensor),
         ("data", "fsdp", "tensor"),
@@ -54,6 +50,15 @@ def make_mesh(config: Mesh = Mesh(), devices: list | None = None) -> jax.shardin
     # Each slice is laid out by its own topology; an axis of the mesh may take a part of an axis of that.
     parts = [mesh_utils.create_device_mesh(shape, part, allow_split_physical_axes=True) for part in slices.values()]
     return jax.sharding.Mesh(np.concatenate(parts), axes, axis_types=(kinds,) * 3)
+
+
+def check_slices(data: int, slices: int) -> None:
+    """Refuse a data axis that slices, connected by the network only, cannot share."""
+    if data % slices:
+        raise InputError(
+            f"the mesh data={data} does not divide over {slices} slices, each of which has whole copies of the model: "
+            f"choose mesh.data as a multiple of {slices}"
+        )
 
 
 def check_sizes(mesh: jax.sharding.Mesh, sizes: Sequence[tuple[str, int, str]]) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jaxmlm.errors import InputError
 from jaxmlm.models.flops import parameters
 from jaxmlm.models.splash import suits
-from jaxmlm.parallel import Mesh
+from jaxmlm.parallel import Mesh, check_slices
 from jaxmlm.tasks.mlm import LOGITS_BYTES
 from jaxmlm.tasks.run import Run
 
@@ -95,11 +95,7 @@ def check(run: Run, devices: int, slices: int = 1) -> None:
             f"the mesh data={run.mesh.data} fsdp={fsdp} tensor={tensor} does not use exactly the {devices} devices "
             "there are: data=-1 takes what the others leave"
         )
-    if data % slices:
-        raise InputError(
-            f"the mesh data={data} does not divide over {slices} slices, each of which has whole copies of the model: "
-            f"choose mesh.data as a multiple of {slices}"
-        )
+    check_slices(data, slices)
     parts = data * fsdp * run.loop.accumulate
     if run.loop.batch % parts:
         nearest = max(parts, round(run.loop.batch / parts) * parts)
