@@ -5,12 +5,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxmlm.masking import Masked
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
 from jaxmlm.parallel import Mesh, make_mesh, place
 from jaxmlm.tasks import mlm
+from jaxmlm.tools.compiled import read
+from jaxmlm.training import Mean, Task
+from jaxmlm.training.step import init_state, make_step
 
 RNG = np.random.default_rng(0)
 BATCH = {
@@ -85,3 +89,48 @@ def test_every_mesh_gives_one_loss_and_gradient(whole, sizes, options):
 def test_bfloat16_is_for_the_products_alone(whole):
     found, _ = judged(dtype="bfloat16")
     assert found[0] == pytest.approx(whole[0][0], rel=0.02) and found[0] != whole[0][0]
+
+
+def after_a_step(sizes: tuple[int, int, int], parts: int, **options: Any) -> tuple[list[Any], list[Any]]:
+    """The parameters after a step of plain descent in so many parts, and the collectives of its program."""
+    config = EncoderConfig(
+        layers=1, width=32, heads=4, init=0.2, dropout=0.0, attention_dropout=0.0, most_positions=16, **options
+    )
+    mesh = make_mesh(Mesh(*sizes), jax.devices()[: int(np.prod(sizes))])
+
+    def loss(model: Any, batch: Any, key: jax.Array, step: jax.Array) -> tuple[Mean, dict[str, Mean]]:
+        nats, _ = mlm.predictions(model, Masked(**batch), None, None)
+        return Mean(nats.sum(), batch["weights"].sum()), {}
+
+    init = jax.jit(lambda key: MaskedLM(Encoder(config, 300, key), key))
+    task, optimizer = Task(init, loss, lambda step: BATCH, {}, 1), optax.sgd(1.0)
+    with jax.set_mesh(mesh):
+        key = jax.random.key(1)
+        state, rows = init_state(task, optimizer, key), place(BATCH, mesh)
+        compiled = make_step(task, optimizer, parts).lower(state, rows, key).compile()
+        state, _ = compiled(state, rows, key)
+        return jax.device_get(jax.tree.leaves(state.model)), read(compiled.as_text()).collectives()
+
+
+OTHER = {"positions": "rope", "activation": "geglu", "tied": False, "token_types": 2, "window": 4, "remat": "dots"}
+
+
+@pytest.mark.parametrize(("sizes", "options"), [((4, 1, 2), {"chunk": 3}), ((2, 2, 2), OTHER)], ids=str)
+def test_parts_of_a_batch_give_its_gradient_and_send_it_once(sizes, options):
+    """Where four devices share the rows: all but what biases and layer norms get goes between them once."""
+    whole, _ = after_a_step((1, 1, 1), 1, **options)
+    parts, collectives = after_a_step(sizes, 2, **options)
+    for x, y in zip(parts, whole, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=2e-5)
+    if sizes == (4, 1, 2):
+        over_rows = [one for one in collectives if one.group == 4]
+        once = sum(one.bytes for one in over_rows if one.times == 1)
+        assert once > sum(x.nbytes for x in whole) / 2
+        assert 0 < sum(one.bytes for one in over_rows if one.times > 1) < 0.2 * once
+
+
+def test_the_table_of_the_vocabulary_is_added_up_once_not_for_each_chunk():
+    _, compiled = judged((4, 1, 1), chunk=1)
+    sizes = [(one.times, one.bytes) for one in read(compiled.as_text()).collectives()]
+    assert max(times for times, _ in sizes) == 7  # the bias
+    assert sum(size for times, size in sizes if times > 1) < 0.1 * sum(size for times, size in sizes if times == 1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxmlm.errors import InputError
-from jaxmlm.parallel import Mesh, check_sizes, gathered, make_mesh, place, rows_here, spec
+from jaxmlm.parallel import Mesh, apart, check_sizes, gathered, joined, make_mesh, place, rows_here, spec
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,23 @@ def test_gathered_parameters_are_whole_along_embed_only(mesh):
     assert used.sharding.spec == jax.P("tensor", None)
     gradient = jax.jit(jax.grad(lambda x: gathered(x, "vocab", "embed").sum()))(stored)
     assert gradient.sharding.spec == stored.sharding.spec
+
+
+@pytest.mark.mesh(data=2, fsdp=2, tensor=2)
+def test_gradients_that_are_apart_are_joined_to_those_of_all_rows(mesh):
+    """Over `data` by hand; over `fsdp`, where a parameter is cut, by the scatter that gathering it implies."""
+    stored = jax.device_put(np.ones((8, 4), np.float32), jax.NamedSharding(mesh, spec("embed", "mlp")))
+    rows = jax.device_put(np.arange(32, dtype=np.float32).reshape(4, 8), jax.NamedSharding(mesh, spec("batch", None)))
+
+    def total(parameter: jax.Array, rows: jax.Array) -> jax.Array:
+        used = gathered(parameter, "embed", "mlp")
+        return jax.numpy.einsum("bf,fd->bd", rows, used, out_sharding=spec("batch", "mlp")).sum()
+
+    gradient = jax.jit(lambda p, rows: jax.grad(total)(apart(p), rows))(stored, rows)
+    assert jax.typeof(gradient).sharding.spec == jax.P("fsdp", "tensor", unreduced={"data"})
+    whole = jax.jit(joined)(gradient)
+    assert whole.sharding == stored.sharding
+    np.testing.assert_array_equal(whole, np.tile(np.arange(32).reshape(4, 8).sum(0)[:, None], (1, 4)))
 
 
 BASE = [("model.width", 96, "embed"), ("model.heads", 6, "heads"), ("the vocabulary", 128, "vocab")]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from jaxmlm.errors import InputError
 from jaxmlm.models.attention import Attention, Kernel, Scene, pick, places, rotary_turns, visibility
 from jaxmlm.models.layers import Activation, Dense, Dtype, LayerNorm, dropout, gelu
-from jaxmlm.parallel import platform, spec
+from jaxmlm.parallel import gathered, platform, spec
 
 Remat = Literal["none", "dots", "full"]
 KEPT = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
@@ -301,15 +301,16 @@ class Encoder(nnx.Module):
     ) -> Float[Array, "B L D"]:
         c, rows = self.config, spec("batch", None, None)
         # A look-up in a sharded table would gather per row: gather the table once.
-        table = jax.sharding.reshard(self.embedding[...], spec(None, None))
+        table = gathered(self.embedding[...], None, None)
         x = table.at[ids].get(out_sharding=rows)
         if c.token_types:
-            x = x + self.token_type[...].at[jnp.zeros_like(ids) if types is None else types].get(out_sharding=rows)
+            kinds = gathered(self.token_type[...], None, None)
+            x = x + kinds.at[jnp.zeros_like(ids) if types is None else types].get(out_sharding=rows)
         if c.positions == "learned":
             if ids.shape[1] > c.most_positions:
                 raise InputError(
                     f"an input of {ids.shape[1]} tokens is longer than model.most_positions {c.most_positions}: "
                     "raise that, shorten the input, or take rotary positions"
                 )
-            x = x + self.position[...].at[places(segments)].get(out_sharding=rows)
+            x = x + gathered(self.position[...], None, None).at[places(segments)].get(out_sharding=rows)
         return self.embed_norm(x) if c.embed_norm else x

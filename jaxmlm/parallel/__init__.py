@@ -13,16 +13,18 @@ from jaxmlm.parallel.mesh import (
     platform,
     rows_here,
 )
-from jaxmlm.parallel.rules import gathered, spec
+from jaxmlm.parallel.rules import apart, gathered, joined, spec
 
 __all__ = [
     "Mesh",
     "abstract",
+    "apart",
     "check_sizes",
     "check_slices",
     "fetch",
     "gathered",
     "hosts",
+    "joined",
     "make_mesh",
     "mine",
     "place",

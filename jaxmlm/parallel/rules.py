@@ -28,6 +28,25 @@ def spec(*logical: str | None) -> PartitionSpec:
 def gathered(parameter: jax.Array, *logical: str | None) -> jax.Array:
     """A stored parameter as it is used: its `embed` axis whole on every device, the others as stored.
 
-    This is FSDP's all-gather, written where it happens; its transpose is the reduce-scatter of the gradient.
+    This is FSDP's all-gather, written where it happens; its transpose is the reduce-scatter of the gradient. That of a
+    parameter that is `apart` leaves the gradient apart.
     """
-    return jax.sharding.reshard(parameter, spec(*(None if name == "embed" else name for name in logical)))
+    used = spec(*(None if name == "embed" else name for name in logical))
+    if jax.typeof(parameter).sharding.spec.reduced:
+        used = PartitionSpec(*used, reduced=frozenset(RULES["batch"]))
+    return jax.sharding.reshard(parameter, used)
+
+
+def apart(x: jax.Array) -> jax.Array:
+    """An array with a gradient of which every device keeps what its own rows add, until it is `joined`.
+
+    Where gradients are summed in a loop, they so go from device to device once, as the sum.
+    """
+    partitions = jax.typeof(x).sharding.spec.partitions
+    cut = {axis for axes in partitions for axis in ((axes,) if isinstance(axes, str) else axes or ())}
+    return jax.sharding.reshard(x, PartitionSpec(*partitions, reduced=frozenset(RULES["batch"]) - cut))
+
+
+def joined(gradient: jax.Array) -> jax.Array:
+    """A gradient that is apart, added up over all devices."""
+    return jax.sharding.reshard(gradient, PartitionSpec(*jax.typeof(gradient).sharding.spec.partitions))

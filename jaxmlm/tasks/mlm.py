@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, Integer, Key
 from jaxmlm.data import Batches, Data, Store, Tokenizer
 from jaxmlm.masking import Masked, Masking, PhraseUnits, Tokens, Vocab, mask_rows
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
-from jaxmlm.parallel import rows_here, spec
+from jaxmlm.parallel import apart, rows_here, spec
 from jaxmlm.tasks.metrics import log_probability
 from jaxmlm.training import Batch, Eval, Mean, Task
 
@@ -174,6 +174,7 @@ def predictions(
         found, right = judge(x, masked.targets)
     else:
         short = -most % chunks
+        table = apart(table)  # its gradient is added up over the devices once, not for each chunk
 
         def cut(x: jax.Array) -> jax.Array:
             x = jnp.pad(x, ((0, 0), (0, short), *((0, 0),) * (x.ndim - 2)))

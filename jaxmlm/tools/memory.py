@@ -134,8 +134,8 @@ def alternatives(run: Run, devices: int, slices: int = 1) -> Iterator[Run]:
 
 
 def _burden(accumulate: int, remat: str, fsdp: int) -> float:
-    """About how much longer a step takes: recomputed products; for each part of the batch parameters read (and
-    gathered) again, and gradients added up over all chips again."""
+    """About how much longer a step takes: recomputed products; for each part of the batch parameters and the sums of
+    the gradients read again, with fsdp also gathered and scattered again."""
     again = {"none": 0.0, "dots": 0.05, "full": 0.25}[remat]
     return again + 0.03 * (accumulate - 1) * (2 if fsdp > 1 else 1) + 0.02 * (fsdp > 1) + 1e-4 * fsdp
 
