@@ -274,6 +274,20 @@ def test_another_way_is_compiled_until_one_fits(batch, by_formula, tries, code, 
     assert len(asked) == 2 * compiled
 
 
+def test_only_a_plan_of_the_same_program_is_found_again(monkeypatch, tmp_path):
+    """How the work is cut up is not part of what makes two runs the same run, but it is of the program."""
+    asked = []
+    made = {"fits": True, "temporaries": 0, "moved": 1e9, "collectives": {}, "total": 1.0, "seconds": 0.0}
+    made |= {"parameters": 1, "optimizer": 2, "limit": 1.0}
+    monkeypatch.setattr(plans, "compiled_for", lambda *program: asked.append(program) or made)
+    monkeypatch.setenv("JAXMLM_CACHE", str(tmp_path))
+    ways = ["", "--model.remat dots", "--model.chunk 8", "--loop.accumulate 2", "--mesh.fsdp 2", "--slices 2"]
+    for number, way in enumerate([*ways, *ways]):
+        words = ["plan", "configs/large.py", "--topology", "v5e:2x2", "--loop.batch", "64", "--json"]
+        assert main([*words, *way.split()]) == 0
+        assert len(asked) == min(number + 1, len(ways))
+
+
 @pytest.mark.parametrize(
     ("flags", "fits", "tries"),
     [
