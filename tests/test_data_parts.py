@@ -1,5 +1,6 @@
 """A store prepared in parts: killed anywhere, by any number of threads or machines, the same bytes."""
 
+import errno
 import json
 import os
 import random
@@ -7,15 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from jaxmlm.data import Data, Store, build, merge, parts
+from jaxmlm.data.finish import part_name
 from jaxmlm.data.parts import Progress
 from jaxmlm.data.sources import Document, Group, Source
-from jaxmlm.errors import InputError
+from jaxmlm.errors import InputError, Preempted
+from jaxmlm.preemption import stop_here, stoppable
 
 DATA = Data(text="red, big", vocab=40, valid=0.2, length=16)
 PART = 1000
@@ -91,8 +95,12 @@ def test_what_was_done_before_a_kill_is_not_done_again(made, tmp_path, monkeypat
     assert not (tmp_path / "store.part").exists()
 
 
-def dying(at: int) -> list[Source]:
-    """The sources; when they are read for the second time, the encoding, they stop after `at` documents."""
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def dying(at: int, act: Callable[[], None] = interrupt) -> list[Source]:
+    """The sources; when they are read for the second time, the encoding, something happens after `at` documents."""
     count = [0, 0]
 
     def dies(source):
@@ -101,8 +109,8 @@ def dying(at: int) -> list[Source]:
             for document in group.documents():
                 if not first:
                     count[1] += 1
-                    if count[1] > at:
-                        raise KeyboardInterrupt
+                    if count[1] == at + 1:
+                        act()
                 yield document
 
         return source._replace(
@@ -110,6 +118,38 @@ def dying(at: int) -> list[Source]:
         )
 
     return [dies(source) for source in sources()]
+
+
+def a_signal():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def an_error(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("act", "error"),
+    [
+        (a_signal, Preempted),
+        (lambda: an_error(OSError(errno.ENOSPC, "No space left on device")), OSError),
+        (lambda: an_error(InputError("text.txt, after line 7: cannot be read")), InputError),
+    ],
+    ids=["a signal", "a full disk", "a bad file"],
+)
+def test_the_parts_that_were_done_outlive_a_signal_and_an_error(made, tmp_path, monkeypatch, act, error):
+    data, wanted = made
+    with stoppable(), pytest.raises(error):
+        build(tmp_path / "store", data, dying(100, act), lambda _: stop_here("prepared the text"), workers=1)
+    kept = sorted(path.name for path in (tmp_path / "store.part").glob("*-*.json"))
+    monkeypatch.setattr(parts.Tokenizer, "train", None)
+    written, real = [], parts._Writer._write
+    monkeypatch.setattr(
+        parts._Writer, "_write", lambda self, g, p, *more: written.append((g, p)) or real(self, g, p, *more)
+    )
+    build(tmp_path / "store", data, sources(), workers=1)
+    assert contents(tmp_path / "store") == wanted
+    assert kept and not {part_name(g, p) for g, p in written} & set(kept)
 
 
 def test_a_kill_while_the_parts_become_a_store(made, tmp_path, monkeypatch):

@@ -109,10 +109,14 @@ def test_a_build_that_dies_leaves_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clean", "store"]
 
 
-def test_a_text_that_is_too_short_leaves_nothing(tmp_path):
+def test_a_text_that_is_too_short_for_its_rows_is_not_encoded_again_for_shorter_ones(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"'mine' gives \d\d+ tokens, less than a few rows of 2000"):
-        built(tmp_path / "new" / "store", data=replace(DATA, length=2000))
-    assert list(tmp_path.iterdir()) == []
+        built(tmp_path / "store", data=replace(DATA, length=2000))
+    assert [path.name for path in tmp_path.iterdir()] == ["store.part"]
+    built(tmp_path / "clean")
+    monkeypatch.setattr("jaxmlm.data.parts._encode", None)
+    built(tmp_path / "store")
+    assert contents(tmp_path / "store") == contents(tmp_path / "clean")
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):

@@ -88,6 +88,11 @@ def finish(part: Path, folder: Path, plan: dict[str, Any], data: Data, tokenizer
     dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
     mix = {"mix": dict(zip(data.parts, parts[-1]["taken"], strict=True))} if data.weights and parts else {}
     dropped = {name: _drop_duplicates(part, [p[name] for p in parts], dtype) for name in SPLITS if data.drop_duplicates}
+    if (got := sum(p[name]["tokens"] for p in parts for name in SPLITS)) < 4 * data.length:
+        raise InputError(
+            f"the text {data.text!r} gives {got} tokens, less than a few rows of {data.length}: give more text or "
+            "a smaller data.length"
+        )
     manifest = {
         "format": 2,
         "dtype": dtype.name,
@@ -99,11 +104,6 @@ def finish(part: Path, folder: Path, plan: dict[str, Any], data: Data, tokenizer
         **({"duplicates": sum(dropped.values())} if data.drop_duplicates else {}),
         **{name: _numbered(part, name, [p[name] for p in parts]) for name in SPLITS},
     }
-    if (got := manifest["train"]["tokens"] + manifest["valid"]["tokens"]) < 4 * data.length:
-        raise InputError(
-            f"the text {data.text!r} gives {got} tokens, less than a few rows of {data.length}: give more text or "
-            "a smaller data.length"
-        )
     if manifest["valid"]["tokens"] < data.length or manifest["train"]["tokens"] < data.length:
         _split_stream(part, manifest, dtype, data)
     shards = [part / shard["file"] for name in SPLITS for shard in manifest[name]["shards"]]

@@ -299,8 +299,8 @@ def _first_words(texts: Iterator[str], words: int) -> Iterator[str]:
 
 @contextmanager
 def _unfinished(folder: Path, plan: dict[str, Any], shared: bool) -> Iterator[Path]:
-    """The folder of what is not finished. After an error nothing is left of it, but what other machines have there;
-    after an interruption it stays if a part is done."""
+    """The folder of what is not finished. Whatever ends the work, a signal, a full disk or a bad file, the parts that
+    are done stay for the next call; without one nothing is left, but what other machines have there."""
     part = unfinished(folder)
     fresh = [parent for parent in part.parents if not parent.exists()]
     file = part / PLAN
@@ -314,8 +314,8 @@ def _unfinished(folder: Path, plan: dict[str, Any], shared: bool) -> Iterator[Pa
     write_json(file, plan)
     try:
         yield part
-    except BaseException as error:
-        if not shared and (isinstance(error, Exception) or not list(part.glob("*-*.json"))):
+    except BaseException:
+        if not shared and not list(part.glob("*-*.json")):
             shutil.rmtree(part, ignore_errors=True)
             with suppress(OSError):  # somebody else wrote there meanwhile
                 for parent in fresh:
