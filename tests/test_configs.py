@@ -6,6 +6,7 @@ import pytest
 
 from jaxmlm import config
 from jaxmlm.paths import replace_path
+from jaxmlm.studies.statistics import collect, pairs
 from jaxmlm.studies.study import cells_of
 from jaxmlm.tasks.run import pretrain, read_rows
 
@@ -24,12 +25,33 @@ SMALL = {
     "loop.log_every": 1,
 }
 CELLS = {
-    "paper/strategies": "phrases",
+    "paper/strategies": "phrases 40%",
     "paper/corruption_vs_prediction": "20% hidden 40% predicted (2 rows)",
     "paper/replacement": "80-10-10",
     "paper/schedules": "step 0.30 to 0.15",
     "wiki_gpu": 0.4,
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "pair"),
+    [
+        ("replacement", ("replace=80-10-10,rate=0.40", "replace=mask,rate=0.40")),
+        ("strategies", ("tokens 40%", "phrases 15%")),
+        ("sizes", ("rate=0.40,model=mini", "rate=0.15,model=mini")),
+        ("steps", ("rate=0.40,steps=300", "rate=0.15,steps=300")),
+    ],
+)
+def test_a_study_compares_what_it_asks_for(name, pair):
+    cells = cells_of(config.load(CONFIGS / "paper" / f"{name}.py"))
+    rows = [
+        {"cell": c.name, "values": c.values, "control": c.control, "seed": c.seed, "stage": "blimp", "task": "blimp",
+         "scores": {"accuracy": 0.5}}
+        for c in cells
+    ]  # fmt: skip
+    results = collect(rows)
+    compared = [{found.a, found.b} for found in pairs(results, results.measures["blimp"])]
+    assert set(pair) in compared
 
 
 @pytest.fixture(scope="module")

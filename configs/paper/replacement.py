@@ -23,8 +23,9 @@ def config(
         "5 random": (0.95, 0.05, 0.0),
         "5 keep": (0.95, 0.0, 0.05),
     }
+    # What is compared comes first: within each rate.
     axes = (
-        Vary("masking.rate", (0.15, 0.40)),
         Vary("masking.replace", tuple(Replace(*share) for share in shares.values()), tuple(shares)),
+        Vary("masking.rate", (0.15, 0.40)),
     )
     return study("replacement", scale, text, glue, blimp, axes)
