@@ -113,6 +113,14 @@ def test_a_batch_of_sentences_is_as_long_as_it_must_be():
     assert filled > 0.7
 
 
+def test_long_sentences_are_left_out_no_more_than_short_ones():
+    b = Batches(cut(Sentences, [5] * 90 + [60] * 5, length=64), batch=89)  # a batch an epoch; more left out than long
+    seen = np.concatenate([b.at(epoch)["example"] for epoch in range(40)])
+    times = np.bincount(seen, minlength=b.rows)
+    assert b.left_out == 6 and len(times) == b.rows == 95
+    assert 30 < times.min() and times[:90].min() < 40  # each row most of the time, and others too are left out
+
+
 @pytest.mark.parametrize("kind", [Documents, Sentences])
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_the_hosts_parts_are_the_global_batch(kind, hosts):

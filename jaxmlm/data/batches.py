@@ -1,7 +1,8 @@
 """`batch_at(step)`: which rows a step reads is arithmetic, so a resume needs no iterator state.
 
 epoch, k = divmod(step, rows // batch); the rows are permutation(seed, epoch)[k * batch : (k + 1) * batch], each in
-O(1). The last rows % batch rows of an epoch's order are left out; every epoch has another order.
+O(1). The last rows % batch rows of an epoch's order are left out; every epoch has another order. Places of sentences go
+from short rows to long ones in every epoch, so there as many places are left out from anywhere in the order.
 """
 
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ class Batches:
 
     @property
     def left_out(self) -> int:
-        """How many rows an epoch leaves out, at the end of its order: they do not fill a batch."""
+        """How many rows an epoch leaves out, others each time: they do not fill a batch."""
         return self.rows % self.batch
 
     def at(self, step: int) -> dict[str, np.ndarray]:
@@ -88,11 +89,15 @@ class Batches:
         steps = self.rows // self.batch
         epoch, k = divmod(step, steps)
         seed = (self.seed * 1_000_003 + epoch) % 2**32
+        gap = self.rows  # the left-out places begin here at the latest
         if isinstance(self.cut, Sentences):  # their places go from short to long, so the batches are shuffled too
             k = int(shuffled(np.array([k]), steps, seed)[0])
+            gap = int(np.random.Philox(seed).random_raw()) % (self.rows - self.left_out + 1)
         share = self.batch // self.hosts
         first = k * self.batch + self.host * share
-        return self.cut.batch(np.arange(first, first + share), (k + 1) * self.batch - 1, seed)
+        places = np.append(np.arange(first, first + share), (k + 1) * self.batch - 1)  # and the last of all hosts
+        places += self.left_out * (places >= gap)
+        return self.cut.batch(places[:-1], int(places[-1]), seed)
 
     def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """The rows with these ids, at full length."""

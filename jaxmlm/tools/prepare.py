@@ -55,7 +55,7 @@ def prepare(run: Run, options: Prepare | None = None) -> dict[str, Any]:
     for name, split in splits.items():
         print(f"{name}: " + ", ".join(f"{value:,} {what}" for what, value in split.items()), file=sys.stderr)
     whole = f"{splits['train']['rows'] // run.loop.batch:,} batches of {run.loop.batch} rows"
-    print(f"an epoch: {whole}; the {left_out:,} at the end of its order are left out", file=sys.stderr)
+    print(f"an epoch: {whole}; {left_out:,} rows are left out, others each time", file=sys.stderr)
     for text, tokens in store.manifest.get("mix", {}).items():
         print(f"mixed in: {tokens:,} tokens of {text}", file=sys.stderr)
     shown = {"store": str(store.folder), "vocab": store.tokenizer.size, **splits, "left_out": left_out}
