@@ -30,16 +30,31 @@ def recognise(plain: dict[str, Any], names: Iterable[str], folder: Path) -> tupl
     if family not in FORMATS:
         raise InputError(f"{folder}: config.json has model_type {family!r}: jaxmlm reads {', '.join(FORMATS)}")
     form = FORMATS[family]
-    architecture = (plain.get("architectures") or [f"{form.family}Model"])[0]
+    # The small BERTs of Turc et al. (google/bert_uncased_L-*) name no architecture.
+    architecture = (plain.get("architectures") or [form.family + HEADS[_kind(form, set(names))]])[0]
     ends = {end: kind for kind, end in HEADS.items()} | {"ForPreTraining": "mlm"}
     end = next((end for end in ends if architecture.endswith(end)), None)
     if end is None or (form is MODERN and ends[end] not in ("mlm", "encoder")):
         kinds = [HEADS["mlm"], HEADS["encoder"]] if form is MODERN else list(HEADS.values())
         raise InputError(f"{folder}: no reader for {architecture}: for {family} there are {', '.join(kinds)}")
+    if ends[end] == "classify" and plain.get("problem_type") == "multi_label_classification":
+        raise InputError(f"{folder}: config.json has problem_type multi_label_classification: jaxmlm gives one label")
     # princeton-nlp/efficient_mlm_* call themselves RoBERTa and have pre-layer-norm.
     if form is ROBERTA and any(name.endswith("layer.0.attention.LayerNorm.weight") for name in names):
         form = PRE_ROBERTA._replace(prefix=ROBERTA.prefix)
     return form, ends[end]
+
+
+def _kind(form: Format, names: set[str]) -> str:
+    """The kind of model that the names of its weights tell."""
+    if "classifier.out_proj.weight" in names:
+        return "classify"
+    if "classifier.weight" in names:
+        return "classify" if form.prefix + "pooler.dense.weight" in names else "tokens"
+    if "qa_outputs.weight" in names:
+        return "answer"
+    head = form.head or "head.dense."  # of ModernBERT
+    return "mlm" if any(name.startswith(head) for name in names) else "encoder"
 
 
 def config_of(form: Format, plain: dict[str, Any], folder: Path) -> tuple[EncoderConfig, int, int]:
@@ -61,6 +76,10 @@ def config_of(form: Format, plain: dict[str, Any], folder: Path) -> tuple[Encode
     ):
         if plain.get(name, allowed) != allowed:
             raise refuse(name, repr(allowed))
+    counts = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
+    for name in (*counts, *(["pad_token_id"] if form.offset and "pad_token_id" in plain else [])):
+        if not isinstance(plain.get(name), int):
+            raise refuse(name, "whole numbers")
     sizes = {
         "layers": plain["num_hidden_layers"],
         "width": plain["hidden_size"],
@@ -99,15 +118,19 @@ def _modern(plain: dict[str, Any], sizes: dict[str, Any], gelu: str, refuse: Any
         every = next((n for n in range(1, layers + 1) if kinds == _kinds(layers, n)), None)
         if every is None:
             raise refuse("layer_types", "full_attention at every n-th layer, the first included")
+    if plain.get("rope_scaling"):
+        raise refuse("rope_scaling", "None")
     ropes = plain.get("rope_parameters") or {}
     whole, local = (ropes.get(kind) or {} for kind in ("full_attention", "sliding_attention"))
     if {whole.get("rope_type", "default"), local.get("rope_type", "default")} != {"default"}:
         raise refuse("rope_parameters", "rope_type default")
+    base = float(whole.get("rope_theta", plain.get("global_rope_theta", 160_000.0)))
+    # Null, in the files of transformers 4, is the base of the layers that see everything.
+    local_base = local.get("rope_theta", plain.get("local_rope_theta", 10_000.0))
     return EncoderConfig(
         **sizes, positions="rope", activation="geglu_tanh" if gelu == "gelu_tanh" else "geglu", biases=False,
         first_norm=False, window=plain.get("local_attention", 128), global_every=every,
-        rope_base=float(whole.get("rope_theta", plain.get("global_rope_theta", 160_000.0))),
-        local_rope_base=float(local.get("rope_theta", plain.get("local_rope_theta") or 10_000.0)),
+        rope_base=base, local_rope_base=base if local_base is None else float(local_base),
         most_positions=plain.get("max_position_embeddings", 8192), epsilon=float(plain.get("norm_eps", 1e-5)),
         dropout=float(plain.get("mlp_dropout", 0.0)), attention_dropout=float(plain.get("attention_dropout", 0.0)),
     )  # fmt: skip
@@ -133,7 +156,7 @@ def format_for(config: EncoderConfig, kind: str) -> Format:
         wanted = {"biases": True, "first_norm": True, "window": None}
         if c.norm == "post" and (c.token_types > 1 or c.activation == "gelu_tanh"):
             form = BERT
-        elif c.activation != "gelu":
+        if c.activation not in (["gelu", "gelu_tanh"] if form is BERT else ["gelu"]):
             wanted["activation"] = "gelu"
     wanted |= {"embed_norm": True} | ({"token_types": 0} if form is MODERN else {})
     if wrong := [name for name, value in wanted.items() if getattr(c, name) != value]:
@@ -171,6 +194,8 @@ def plain_of(form: Format, config: EncoderConfig, kind: str, vocab: int, ids: di
             "cls_token_id": ids["cls"], "sep_token_id": ids["sep"], "max_position_embeddings": c.most_positions,
             "hidden_activation": gelu, "classifier_activation": gelu, "norm_eps": c.epsilon,
             "local_attention": c.window, "layer_types": _kinds(c.layers, c.global_every),
+            # As transformers 4 reads them: it passes over layer_types and rope_parameters without a word.
+            "global_attn_every_n_layers": c.global_every, "global_rope_theta": c.rope_base, "local_rope_theta": local,
             "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": c.rope_base},
                                 "sliding_attention": {"rope_type": "default", "rope_theta": local}},
             "mlp_dropout": c.dropout, "attention_dropout": c.attention_dropout,

@@ -49,13 +49,16 @@ def read(folder: str | Path, like: EncoderConfig | None = None) -> Imported:
         if kind == "encoder":
             tensors.strip(form.prefix)
         config, vocab, offset = config_of(form, plain, folder)
+        if kind == "mlm" and not config.tied and form.head + "decoder.bias" not in tensors.shapes:
+            tensors.rename(form.head + "bias", form.head + "decoder.bias")  # transformers 4 saves one of the two names
         if config.token_types == 1 and form is not MODERN:
             types = next((name for name in tensors.shapes if name.endswith("token_type_embeddings.weight")), None)
             if types is not None and not tensors.read(types).any():  # how a format without the option says it
                 config = EncoderConfig(**{**vars(config), "token_types": 0})
                 tensors.drop(types)
         config = config.trained_like(like) if like else config
-        labels = tuple(str(plain.get("id2label", {}).get(str(i), i)) for i in range(_classes(plain)))
+        named = plain.get("id2label") or {}
+        labels = tuple(str(named.get(str(i), i)) for i in range(len(named) or int(plain.get("num_labels") or 2)))
         table = weights(form, config, kind, vocab, offset)
         like = _abstract(config, kind, vocab, len(labels))
         unused = _check(table, like, tensors, form, config, folder)
@@ -82,7 +85,10 @@ def write(model: Any, folder: str | Path, kind: str = "mlm", *, ids: dict[str, i
     )
     leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
     tensors: dict[str, np.ndarray] = {}
-    for weight in weights(form, config, kind, vocab, offset):
+    table = weights(form, config, kind, vocab, offset)
+    left = leaves.keys() - {name for weight in table for name in weight.ours.split()}
+    assert not left, f"{form.family} has no place for {', '.join(sorted(left))}"
+    for weight in table:
         parts = [np.asarray(jax.device_get(leaves[name])) for name in weight.ours.split()]
         ours = parts[0] if len(parts) == 1 else np.stack(parts, axis=1)
         for number in range(config.layers) if weight.layered else [None]:
@@ -218,7 +224,14 @@ class _Tensors:
                 return [self.folder / name]
             index = self.folder / f"{name}.index.json"
             if index.is_file():
-                return [self.folder / part for part in sorted(set(_json(index)["weight_map"].values()))]
+                names = _json(index).get("weight_map")
+                if not isinstance(names, dict) or not names:
+                    raise InputError(f"{index} has no weight_map: copy it again")
+                parts = [self.folder / part for part in sorted(set(names.values()))]
+                for part in parts:
+                    if not part.is_file():
+                        raise InputError(f"{part} is missing, and {index.name} names it: copy it too")
+                return parts
         raise InputError(f"{self.folder} holds no weights: expected model.safetensors or pytorch_model.bin")
 
     def _torch(self, file: Path) -> dict[str, Any]:
@@ -227,9 +240,12 @@ class _Tensors:
         except ImportError as error:
             raise InputError(f"{file} needs PyTorch: pip install torch, or give model.safetensors") from error
         try:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            found = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # pickle and zip errors of many kinds; weights_only refuses code
             raise InputError(f"{file} is not a file of weights alone: {str(error).splitlines()[0]}") from error
+        if not isinstance(found, dict) or not all(map(torch.is_tensor, found.values())):
+            raise InputError(f"{file} is not a table of names and tensors: save the state_dict of the model alone")
+        return found
 
     def _add(self, found: dict[str, Any]) -> None:
         for name, source in found.items():
@@ -245,6 +261,12 @@ class _Tensors:
             for name in [name for name in names if name.startswith(prefix)]:
                 names[name.removeprefix(prefix)] = names.pop(name)
 
+    def rename(self, name: str, new: str) -> None:
+        """Call a tensor, if it is there, by a new name."""
+        for names in (self._where, self.shapes):
+            if name in names:
+                names[new] = names.pop(name)
+
     def drop(self, name: str) -> None:
         """Forget a tensor."""
         del self._where[name], self.shapes[name]
@@ -256,14 +278,13 @@ class _Tensors:
         return np.asarray(tensor, np.float32)
 
 
-def _classes(plain: dict[str, Any]) -> int:
-    return len(plain["id2label"]) if plain.get("id2label") else int(plain.get("num_labels", 2))
-
-
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path.parent} is no folder of the transformers format (no {path.name})")
     try:
-        return json.loads(path.read_text())
+        plain = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from error
+    if not isinstance(plain, dict):
+        raise InputError(f"{path} holds a {type(plain).__name__}: expected a JSON object")
+    return plain

@@ -138,6 +138,14 @@ def test_every_wrong_weight_is_named(tmp_path):
         assert fault in str(error.value)
 
 
+def test_a_bin_file_with_more_than_weights_is_refused(tmp_path):
+    model = made("Bert", "ForMaskedLM")
+    model.config.save_pretrained(tmp_path)
+    torch.save({"state_dict": model.state_dict(), "epoch": 3}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match="save the state_dict of the model alone"):
+        interchange.read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "vocab", "published"),
     [
