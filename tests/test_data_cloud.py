@@ -118,6 +118,24 @@ def test_what_a_kill_kept_from_the_bucket_comes_there_with_the_next_call(machine
         assert contents("memory://mine/store") == wanted
 
 
+def test_a_store_that_was_deleted_from_the_bucket_is_made_again_not_put_back(machine, text):
+    fs = fsspec.filesystem("memory")
+    assert prepare(text, "memory://mine/store") == 0
+    for words in ([], ["--shard", "0/1"]):
+        first = contents("memory://mine/store")
+        assert prepare(text, "memory://mine/store", "--shard", "0/1") == cli.WRONG_INPUT
+        fs.rm("/mine/store", recursive=True)
+        fs.pipe("/mine/text/0.txt", fs.cat_file("/mine/text/0.txt") + b"\n\na cat more")
+        assert prepare(text, "memory://mine/store", *words) == 0
+        if words:
+            assert prepare(text, "memory://mine/store", "--merge") == 0
+        assert contents("memory://mine/store") != first
+    machine()
+    assert prepare(text, "memory://mine/store", "--shard", "0/1") == cli.WRONG_INPUT
+    fs.rm("/mine/store", recursive=True)
+    assert prepare(text, "memory://mine/store") == 0
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [

@@ -34,6 +34,12 @@ def copy_of(url: str) -> Path:
     return _cache(url.rstrip("/")) / PurePosixPath(url).name
 
 
+def holds(url: str, name: str) -> bool:
+    """Whether a folder in a bucket has this file."""
+    with _opened(url) as (fs, root):
+        return fs.isfile(f"{root}/{name}")
+
+
 def pull(url: str, folder: Path, last: str, only: tuple[str, ...] = ()) -> bool:
     """Copy the files of a bucket's folder, or `only` these of them, that `folder` has not in the same size.
 

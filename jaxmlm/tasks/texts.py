@@ -42,6 +42,10 @@ def _open_store(data: Data, folder: Path, stage: str, phrases: Phrases | None, w
     ready = list_of(phrases, lowercase, folder) if phrases else None
     bucket = _bucket(data)
     there = bucket is not None and cloud.pull(bucket, folder, MANIFEST)
+    if there:
+        _unsent(folder).unlink(missing_ok=True)
+    elif bucket and not _unsent(folder).is_file():
+        _begin_copy(folder)
     if (folder / MANIFEST).is_file():  # also a copy that a kill kept from the bucket
         store = Store(folder)
         store.check(data)
@@ -52,15 +56,14 @@ def _open_store(data: Data, folder: Path, stage: str, phrases: Phrases | None, w
     if phrases and lacking:
         add_phrases(store, phrases, ready, stage)
     if bucket and (lacking or not there):
-        cloud.push(folder, bucket, MANIFEST)
+        _send(folder, bucket)
     return store
 
 
 def prepare_shard(data: Data, workdir: Path, shard: tuple[int, int], workers: int | None = None) -> None:
     """Do one of n machines' share of a token store; `merge_shards` makes the store when all are done."""
     folder, bucket = folder_of(data, workdir), _bucket(data)
-    there = cloud.pull(bucket, folder, MANIFEST, only=(MANIFEST,)) if bucket else (folder / MANIFEST).is_file()
-    if there:
+    if cloud.holds(bucket, MANIFEST) if bucket else (folder / MANIFEST).is_file():
         raise InputError(f"the token store {bucket or folder} is there already: delete it to make it again")
     if bucket:  # so that another plan than that of the other machines is refused before the work
         shutil.rmtree(folder, ignore_errors=True)  # the copy of a store that the bucket has no more
@@ -76,16 +79,32 @@ def merge_shards(data: Data, workdir: Path) -> None:
     if cloud.pull(bucket, folder, MANIFEST) if bucket else (folder / MANIFEST).is_file():
         return
     if bucket:
-        shutil.rmtree(folder, ignore_errors=True)  # of an earlier merge that did not reach the bucket
+        _begin_copy(folder)  # also after an earlier merge that did not reach the bucket
         cloud.pull(f"{bucket}.part", unfinished(folder), PLAN)
     merge(folder, data)
     if bucket:
-        cloud.push(folder, bucket, MANIFEST)
+        _send(folder, bucket)
         cloud.remove(f"{bucket}.part")
 
 
 def _bucket(data: Data) -> str | None:
     return data.store.rstrip("/") if data.store and cloud.remote(data.store) else None
+
+
+def _unsent(folder: Path) -> Path:
+    """The mark of a copy that is made here and has not reached its bucket: one without it was deleted there."""
+    return folder.with_name(folder.name + ".unsent")
+
+
+def _begin_copy(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _unsent(folder).touch()
+
+
+def _send(folder: Path, bucket: str) -> None:
+    cloud.push(folder, bucket, MANIFEST)
+    _unsent(folder).unlink(missing_ok=True)
 
 
 def _build_store(
