@@ -233,6 +233,25 @@ def test_an_interrupt_says_what_is_billed(script, words, world):
     assert started.returncode != 0 and "STILL BILLED: mlm" in err and "delete it: " in err
 
 
+@pytest.mark.parametrize(("end", "number"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)])
+def test_no_babysitter_outlives_its_study(end, number, world):
+    """It would make anew the TPU that its user deletes."""
+    here = world("nothing")
+    here.plan({"on": "remote_status mlm-2", "times": 999, "do": "hang"})
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background ignores it
+    with here.start("study", *SCRIPTS["study"].words, start_new_session=True) as started:
+        signal.signal(signal.SIGINT, usual)
+        until = time.monotonic() + 60
+        while not here.calls("remote_status", "mlm-2"):
+            assert time.monotonic() < until and started.poll() is None
+            time.sleep(0.05)
+        end(started.pid, number)
+        _, err = started.communicate(timeout=60)
+    alive = subprocess.run(["pgrep", "-f", f"babysit.sh --config {here.folder}/"], capture_output=True, text=True)
+    assert started.returncode == 128 + number and alive.stdout == "", err
+    assert re.search("STILL BILLED: mlm-1 .READY.*\n.*STILL BILLED: mlm-2 .READY.; delete it: ", err), err
+
+
 def test_the_page_names_every_script():
     page = (ROOT / "docs" / "tpu.md").read_text()
     assert all(f"{script}.sh" in page for script in SCRIPTS)

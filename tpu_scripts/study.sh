@@ -17,12 +17,26 @@ WORDS=(study "${study[@]}")
 check_job
 [[ $workdir == "$MOUNT"/* ]] || bad "the slices share $workdir: give --workdir $MOUNT/studies/NAME"
 
-# babysit I DELETE WORD...: jaxmlm WORD... on slice I, with what is said in a log beside us.
+# babysit I DELETE WORD...: start jaxmlm WORD... on slice I, with what is said in a log beside us; `ended I` waits for it.
 babysit() {
   local slice=$NAME-$1 command=("$HERE/babysit.sh" "${GIVEN[@]}" --name "$NAME-$1" --delete "$2" "${@:3}")
   if ((DRY_RUN)); then "${command[@]}"; return; fi
   say "$slice: jaxmlm ${*:3}"
-  "${command[@]}" >>"$slice.log" 2>&1
+  set -m # a process group of its own, to be ended with all that it has started
+  "${command[@]}" >>"$slice.log" 2>&1 </dev/null &
+  set +m
+  pids[$1]=$!
+}
+ended() { ((DRY_RUN)) || wait "${pids[$1]}"; }
+
+# give_up CODE: end the babysitters too: they would go on without us, and make a TPU anew that somebody deletes.
+give_up() {
+  local group
+  trap - HUP INT TERM
+  for group in $(jobs -p); do kill -- "-$group" || true; done 2>/dev/null
+  wait
+  left
+  exit "$1"
 }
 
 # left: what of the slices is there still.
@@ -36,20 +50,25 @@ left() {
 
 check_login
 code=0 pids=()
-trap 'trap - INT TERM; kill "${pids[@]}" 2>/dev/null || true; left; exit 130' INT TERM # they would go on without us
-babysit 1 no prepare "${study[@]}" || code=$?
+trap 'give_up 129' HUP
+trap 'give_up 130' INT
+trap 'give_up 143' TERM
+babysit 1 no prepare "${study[@]}"
+ended 1 || code=$?
 if ((code == 0)); then
   for ((i = 1; i <= k; i++)); do
     delete=$DELETE
     ((i > 1)) || delete=no # the first one draws the report
-    babysit "$i" "$delete" study "${study[@]}" --cells "$((i - 1))/$k" &
-    pids[i]=$!
+    babysit "$i" "$delete" study "${study[@]}" --cells "$((i - 1))/$k"
   done
   for ((i = 1; i <= k; i++)); do
-    wait "${pids[i]}" || { code=$?; say "$NAME-$i ended with $code, see $NAME-$i.log: $(tail -n 1 "$NAME-$i.log" 2>/dev/null)"; }
+    ended "$i" || { code=$?; say "$NAME-$i ended with $code, see $NAME-$i.log: $(tail -n 1 "$NAME-$i.log" 2>/dev/null)"; }
   done
 fi
-if ((code == 0)); then babysit 1 "$DELETE" study "${study[@]}" || code=$?; fi
+if ((code == 0)); then
+  babysit 1 "$DELETE" study "${study[@]}"
+  ended 1 || code=$?
+fi
 ((DRY_RUN)) && exit
 left
 ((code == 0)) || fail "the study is not done (see $NAME-*.log): the same command goes on with it"
