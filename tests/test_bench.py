@@ -49,7 +49,13 @@ def test_a_matrix_product_has_a_speed():
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"), [(["--rounds", "1"], "at least 2"), (["--loop.batch", "12"], "--loop.batch 16")]
+    ("flags", "said"),
+    [
+        (["--rounds", "1"], "at least 2"),
+        (["--loop.batch", "12"], "--loop.batch 16"),
+        (["--data.format", "sentences", "--tokens", "text"], "several lengths"),
+        (["--data.format", "documents", "--peer", "transformers"], "rows without padding"),
+    ],
 )
 def test_what_cannot_be_timed_is_refused(flags, said, capsys):
     assert main(["bench", "configs/quickstart_run.py", *flags]) == 2

@@ -12,7 +12,7 @@ from test_training import OPTIM, STEPS, batch_at, linear_task
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig
 from jaxmlm.parallel import Mesh, make_mesh, place
-from jaxmlm.training import Loop, Mean, Optim, Task, train
+from jaxmlm.training import Loop, Mean, Optim, Task, budget, train
 from jaxmlm.training import loop as loop_module
 from jaxmlm.training.step import init_state, make_step
 
@@ -117,6 +117,18 @@ def test_schedules_after_the_warm_up():
 def test_options_that_cannot_be_are_refused(kind, wrong, message):
     with pytest.raises(InputError, match=message):
         kind(**wrong)
+
+
+def test_a_budget_times_no_compilation(monkeypatch):
+    """Rows of several lengths are several programs: compiled within the time, few steps would seem to fit."""
+    happened: list[Any] = []
+    step = lambda state, batch, key: happened.append(batch["ids"].shape) or (state, {})  # noqa: E731
+    monkeypatch.setattr(budget, "make_step", lambda *_: step)
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: float(happened.append("clock") or len(happened)))
+    task = linear_task(lambda at: batch_at(at) | {"ids": np.zeros((8, 8 * (at % 3 + 1)), np.int32)})
+    assert budget.steps_within("100s", task, OPTIM, jax.sharding.get_mesh(), timed=9) == 90
+    before, timed = happened[: (at := happened.index("clock"))], happened[at + 1 : -1]
+    assert len(timed) == 9 and sorted(before) == sorted(set(timed))
 
 
 def test_the_state_is_donated():

@@ -54,6 +54,10 @@ def bench(run: Run, options: Bench) -> dict[str, Any]:
     """
     if run.init:
         raise InputError("a benchmark takes random weights: leave out init")
+    if run.data.format == "sentences" and options.tokens == "text":
+        raise InputError("batches of sentences have several lengths, a benchmark one: take --data.format packed")
+    if run.data.format != "packed" and options.peer != "none":
+        raise InputError(f"the peer reads rows without padding, not {run.data.format}: take --data.format packed")
     check(run, jax.device_count())
     mesh = make_mesh(run.mesh)
     rows = run.loop.batch * 4

@@ -14,7 +14,7 @@ from jaxmlm.training.step import init_state, make_step
 from jaxmlm.training.task import Task
 
 TIMED = 50
-"""Steps that are timed, after one that compiles."""
+"""Steps that are timed, after those that compile."""
 _UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 
@@ -38,15 +38,17 @@ def steps_within(
 
     The steps that are timed are thrown away. Judgements, checkpoints and compilation are not counted.
     """
+    batches = [task.batch_at(i) for i in range(timed)]
+    of_each_length = {batch["ids"].shape: batch for batch in batches}.values()
     with jax.set_mesh(mesh):
         optimizer, key = optim.transformation(timed), jax.random.key(0)
         state, step = init_state(task, optimizer, key), make_step(task, optimizer, accumulate)
-        started = 0.0
-        for i in range(1 + timed):
-            state, _ = step(state, place(task.batch_at(i), mesh), key)
-            if i == 0:
-                jax.block_until_ready(state)
-                started = time.perf_counter()
+        for batch in of_each_length:  # compiled
+            state, _ = step(state, place(batch, mesh), key)
+        jax.block_until_ready(state)
+        started = time.perf_counter()
+        for batch in batches:
+            state, _ = step(state, place(batch, mesh), key)
         jax.block_until_ready(state)
     each = (time.perf_counter() - started) / timed
     steps = max(1, int(seconds(budget) / each))
