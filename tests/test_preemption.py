@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import pytest
+from jax.experimental import multihost_utils
 
 from jaxmlm.data import Data
 from jaxmlm.errors import Preempted
@@ -192,10 +193,18 @@ def test_a_signal_that_comes_when_the_exit_code_is_decided_does_not_change_it():
     assert subprocess.run([sys.executable, "-c", LAST], stderr=subprocess.PIPE).returncode == 75
 
 
-def test_a_checkpoint_keeps_the_window_of_the_log(tmp_path):
+def test_a_save_does_not_count_as_a_call_that_agrees_on_a_stop(tmp_path, monkeypatch):
+    """JAX has one counter for it: Orbax, asking at the step's number, would set a point that no later call meets."""
+    asked = []
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", lambda call: bool(asked.append(call)))
+    train(linear_task(), OPTIM, Loop(2, 8, save_every=1), one_device(), tmp_path)
+    assert Checkpoints(tmp_path / "checkpoints", read=True).latest() == 2 and not asked
+
+
+def test_a_checkpoint_keeps_its_notes(tmp_path):
     mesh = one_device()
     state = train(linear_task(), OPTIM, Loop(1, 8, save_every=0), mesh).state
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(state, [{"loss": (0.1 + 0.2, 3.0)}])
+    checkpoints.save(state, {"window": [{"loss": (0.1 + 0.2, 3.0)}], "tokens": 7})
     checkpoints.close()
-    assert Checkpoints(tmp_path).window() == [{"loss": [0.1 + 0.2, 3.0]}]
+    assert Checkpoints(tmp_path, read=True).notes() == {"window": [{"loss": [0.1 + 0.2, 3.0]}], "tokens": 7}

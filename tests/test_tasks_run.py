@@ -184,7 +184,9 @@ def test_a_folder_without_a_run_is_no_checkpoint(tmp_path):
 GOLDEN = [6.5702, 6.404, 6.2952, 6.1811, 6.0588]
 
 
-def test_spans_longer_than_a_row_are_refused():
+def test_what_no_run_can_have_is_refused():
+    with pytest.raises(InputError, match="loop.best is for fine-tuning"):
+        Run(loop=Loop(best="heldout/loss@0.15"))
     with pytest.raises(InputError, match="most 10 is longer than a row's 6 tokens"):
         Run(data=Data(length=8), masking=Masking(units=SpanUnits()))
 

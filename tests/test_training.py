@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,23 @@ def test_a_checkpoint_is_read_on_another_mesh(halfway):
     assert other.model.kernel[...].sharding.spec == jax.P("fsdp", "tensor")
     moments = [x for x in jax.tree.leaves(other.opt_state) if x.shape == (8, 4)]
     assert len(moments) == 2 and {x.sharding.spec for x in moments} == {jax.P("fsdp", "tensor")}
+
+
+def test_who_reads_leaves_alone_what_is_being_written(halfway, tmp_path):
+    """A run may be saving while its newest checkpoint is judged; what a kill left is for its next start to clear."""
+    folder = Path(shutil.copytree(halfway / "checkpoints", tmp_path / "checkpoints"))
+    (begun := folder / "6.orbax-checkpoint-tmp" / "model").mkdir(parents=True)
+    for reading in (True, False):
+        checkpoints = Checkpoints(folder, read=reading)
+        assert checkpoints.latest() == 3
+        checkpoints.close()
+        for _ in range(100):  # Orbax deletes in the background
+            if reading or not begun.exists():
+                break
+            time.sleep(0.1)
+        assert begun.exists() == reading
+    reader = Checkpoints(tmp_path / "none", read=True)
+    assert reader.latest() is None and not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("item", ["model", "rest"])
@@ -309,10 +327,37 @@ def test_the_log_and_the_judgements(tmp_path):
     assert steps[-1]["loss"] == pytest.approx(done.loss, abs=1e-5) and found[-1]["mean"] == pytest.approx(
         done.evals["judge"]["mean"], abs=1e-5
     )
-    assert done.tokens == 4 * 64 and done.tokens_per_second > 0 and all(line["tokens_per_second"] > 0 for line in steps)
+    assert done.tokens == 5 * 64 and done.tokens_per_second > 0 and all(line["tokens_per_second"] > 0 for line in steps)
     rates = OPTIM.rate(5)
     assert [line["learning_rate"] for line in steps] == pytest.approx([rates(k) for k in (1, 3, 4)])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["log.jsonl"]  # save_every = 0
+
+
+def test_tokens_and_seconds_are_those_of_all_starts(tmp_path):
+    """Batches of several lengths: the log once took the last one's for all; a resumed run began to count anew."""
+
+    def at(step: int) -> Batch:
+        if step == 4 and not done:
+            time.sleep(0.2)
+            raise Killed
+        return batch_at(step) | {"ids": np.zeros((8, 8 * (step % 3 + 1)), np.int32)}
+
+    done = False
+    with pytest.raises(Killed):
+        train(linear_task(at), OPTIM, Loop(STEPS, 8, log_every=2, save_every=2), devices(1, 1, 1), tmp_path)
+    before = Checkpoints(tmp_path / "checkpoints", read=True).notes()
+    done = True
+    with open(tmp_path / "log.jsonl", "a") as f:
+        f.write('{"step": 4, "lo')  # a full disk
+    trained = train(linear_task(at), OPTIM, Loop(STEPS, 8, log_every=2, save_every=2), devices(1, 1, 1), tmp_path)
+    assert [line["tokens"] for line in lines(tmp_path)] == [192, 448, 768] and trained.tokens == 768
+    assert before["tokens"] in (192, 448) and trained.seconds > before["seconds"] > 0
+
+
+def test_a_judgement_that_there_is_not_is_refused_at_the_start(tmp_path):
+    with pytest.raises(InputError, match=r"loop.best is 'def/mean': the judgements there are, each with /SCORE: judge"):
+        task = linear_task(evals=counting_eval([]))
+        train(task, OPTIM, Loop(2, 8, save_every=0, best="def/mean"), devices(1, 1, 1))
 
 
 def test_the_last_judgements_write_their_predictions(tmp_path):

@@ -9,7 +9,6 @@ import json
 import platform
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
@@ -58,6 +57,8 @@ class Run:
             )
         if not self.init:  # else the encoder's own positions count
             _check_length(self.model, self.data.length)
+        if self.loop.best:
+            raise InputError("loop.best is for fine-tuning: what pre-training keeps is its last state: leave it out")
         units, text = self.masking.units, self.data.length - 2  # a row begins and ends with a special token
         if isinstance(units, SpanUnits) and units.most > text:
             raise InputError(
@@ -147,13 +148,11 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     claim(folder, "run.json", same, {"config": describe(whole), "vocab": vocab, "tokenizer": _sha256(store.tokenizer)})
     if jax.process_index() == 0:
         store.tokenizer.save(folder)
-    started = time.perf_counter()
     done = train(task, run.optim, run.loop, mesh, folder, stage)
     rows = [
         {"stage": "pretrain", "task": "mlm", "tuning_seed": None, "main": None,
          "scores": {"loss": done.loss} if run.loop.steps else {},
-         "seconds": round(time.perf_counter() - started, 2),
-         "tokens": run.loop.steps * run.loop.batch * run.data.length, "views": run.masking.views,
+         "seconds": round(done.seconds, 2), "tokens": done.tokens, "views": run.masking.views,
          "tokens_per_second": round(done.tokens_per_second, 1) or None},
         {"stage": "heldout", "task": "mlm", "tuning_seed": None, "main": None, "scores": done.evals["heldout"],
          "seconds": None, "tokens": None, "tokens_per_second": None},
@@ -215,7 +214,7 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> Loaded:
     def init(key: jax.Array) -> Any:
         return with_head(kind, Encoder(config, about.get("vocab", tokenizer.size), key), len(labels), key)
 
-    checkpoints = Checkpoints(folder / "checkpoints")
+    checkpoints = Checkpoints(folder / "checkpoints", read=True)
     model = checkpoints.model(abstract(init, jax.random.key(0)))
     checkpoints.close()
     return Loaded(model, tokenizer, config, folder, kind, labels, about)

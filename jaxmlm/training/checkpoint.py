@@ -6,7 +6,7 @@ so that a model can be read without its optimizer, on any mesh.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +29,31 @@ def fingerprint(folder: Path) -> str | None:
 
 
 class Checkpoints:
-    """The checkpoints of a run, in `folder`/STEP; the newest `keep` are kept."""
+    """The checkpoints of a run, in `folder`/STEP; the newest `keep` are kept.
 
-    def __init__(self, folder: str | Path, keep: int = 2):
+    With `read` nothing is written, nor cleared away what a kill left: a run may be saving there at that moment.
+    """
+
+    def __init__(self, folder: str | Path, keep: int = 2, read: bool = False):
         self.folder = Path(folder).absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=not read, create=not read, save_root_metadata=not read
+        )
         handlers = {name: ocp.StandardCheckpointHandler() for name in ("model", "rest")}
         self._manager = ocp.CheckpointManager(
             self.folder, options=options, item_handlers=handlers | {"checksums": ocp.JsonCheckpointHandler()}
         )
+        # When to stop is agreed upon in calls of `stop_agreed`; Orbax would give JAX's one counter numbers of its own.
+        self._manager.reached_preemption = lambda step: False
 
     def latest(self) -> int | None:
         """The step of the newest whole checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, window: Sequence[Mapping[str, Sequence[float]]] = ()) -> None:
+    def save(self, state: TrainState, notes: Mapping[str, Any] | None = None) -> None:
         """Write the state; returns as soon as the arrays are copied to the host.
 
-        `window` are the sums, (total, count) by name, that the next line of the log needs of the steps until now.
+        `notes`: what else is needed to go on, plain JSON values.
         """
         model, rest = _flat(state.model), _flat({"step": state.step, "opt_state": state.opt_state})
         sums = {
@@ -55,7 +62,7 @@ class Checkpoints:
         items = ocp.args.Composite(
             model=ocp.args.StandardSave(model),
             rest=ocp.args.StandardSave(rest),
-            checksums=ocp.args.JsonSave(sums | {"window": list(window)}),
+            checksums=ocp.args.JsonSave(sums | {"notes": dict(notes or {})}),
         )
         if not self._manager.save(int(state.step), args=items):
             raise RuntimeError(f"the checkpoint of step {int(state.step)} was not written to {self.folder}")
@@ -65,10 +72,10 @@ class Checkpoints:
         rest = self._read("rest", {"step": like.step, "opt_state": like.opt_state})
         return TrainState(rest["step"], self.model(like.model), rest["opt_state"])
 
-    def window(self) -> list[dict[str, list[float]]]:
+    def notes(self) -> dict[str, Any]:
         """What the newest `save` was given as that."""
         read = self._manager.restore(self.latest(), args=ocp.args.Composite(checksums=ocp.args.JsonRestore()))
-        return read["checksums"].get("window", [])
+        return read["checksums"].get("notes", {})
 
     def model(self, like: Any) -> Any:
         """The newest model, with the shapes and shardings of `like`."""

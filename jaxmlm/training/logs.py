@@ -39,6 +39,9 @@ class Log:
 
     def __enter__(self) -> "Log":
         if not self.quiet:
+            if self.path is not None and self.path.is_file():
+                with open(self.path, "rb+") as f:  # a last line that a kill or a full disk cut short gives way
+                    f.truncate(f.read().rfind(b"\n") + 1)
             self._bar.start()
         return self
 
@@ -58,7 +61,8 @@ class Log:
         """Whether the judgement that is due at this step is not in the log, as after a stop within it."""
         if self.path is None or not every or not step or step % every:
             return False
-        lines = [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.is_file() else []
+        known = not self.quiet and self.path.is_file()
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()] if known else []
         return told_by_all(not any("eval" in line and line["step"] == step for line in lines))[0]
 
     def show(self, at: int, values: dict) -> None:

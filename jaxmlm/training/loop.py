@@ -66,19 +66,19 @@ class Loop:
 
 @dataclass
 class Trained:
-    """What came out: the state, its judgements, the last training loss, how fast it went, all judgements by step."""
+    """What came out: the state, its judgements, the last training loss, what it cost, all judgements by step.
+
+    `tokens` were trained on in all, padding included, and `seconds` spent, from the start of each process to its last
+    checkpoint. `tokens_per_second` is of this process's steps, without compilation, judgements and checkpoints.
+    """
 
     state: TrainState
     evals: dict[str, dict[str, float]]
     loss: float
     seconds: float
     tokens: int
+    tokens_per_second: float
     judged: dict[int, dict[str, dict[str, float]]]
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Over the steps of this process, without compilation, judgements and checkpoints."""
-        return self.tokens / self.seconds if self.seconds else 0.0
 
 
 @stoppable()
@@ -99,7 +99,12 @@ def train(
     Same versions and same device layout: the resumed run is bit for bit the uninterrupted one, for a step depends
     on the state and its own number only.
     """
+    started = time.perf_counter()
     check_sizes(mesh, [loop.rows])
+    if loop.best and loop.best.partition("/")[0] not in task.evals:
+        raise InputError(
+            f"loop.best is {loop.best!r}: the judgements there are, each with /SCORE: {', '.join(task.evals)}"
+        )
     optimizer = optim.transformation(loop.steps)
     learning_rate = optim.rate(loop.steps)
     judges = {name: jax.jit(judge.predict) for name, judge in task.evals.items()}
@@ -115,30 +120,36 @@ def train(
         first = int(state.step)
         step_fn = make_step(task, optimizer, loop.accumulate)
         clock, loss = _Clock(), float("nan")
-        pending: list[dict[str, Mean]] = []
+        pending: list[tuple[int, dict[str, Mean]]] = []
         at, best = {}, _Best(loop.best)
         # The sums of what was trained since the last line of the log, or, at the last step, of that line: with them a
-        # run that was stopped logs and returns what it would have.
-        carried = checkpoints.window() if checkpoints is not None and first else []
+        # run that was stopped logs and returns what it would have. So with tokens and seconds.
+        notes = checkpoints.notes() if checkpoints is not None and first else {}
+        carried, tokens = notes.get("window", []), notes.get("tokens", 0)
+        started -= notes.get("seconds", 0.0)
         if carried and first == loop.steps:
             loss = _means(carried)["loss"]
-        due: tuple[int, int, list[dict[str, Mean]]] | None = None
+        due: tuple[int, int, list[tuple[int, dict[str, Mean]]]] | None = None
 
-        def tell(done: int, tokens: int, metrics: list[dict[str, Mean]]) -> float:
-            """Log the mean of the steps up to `done`, of so many tokens each; their loss."""
-            carried[:] = _sums(carried + metrics)
-            means, timed = _means(carried), len(metrics) - (done - len(metrics) == first)
+        def tell(done: int, tokens: int, steps: list[tuple[int, dict[str, Mean]]]) -> float:
+            """Log the mean of the steps up to `done`, where `tokens` were trained on in all; their loss."""
+            carried[:] = _sums(carried + [metrics for _, metrics in steps])
+            means, timed = _means(carried), steps[done - len(steps) == first :]
             if done < loop.steps:
                 carried.clear()
-            speed = clock.lap(timed * tokens)
+            speed = clock.lap(sum(size for size, _ in timed))
             if not np.isfinite(means["loss"]):
                 raise FloatingPointError(f"the loss is {means['loss']} at step {done}: try a lower optim.learning_rate")
-            rates = {
-                "learning_rate": learning_rate(jax.device_put(np.int32(done - 1))),
+            rounded = {name: round(mean, 5) for name, mean in means.items()}
+            rate = learning_rate(jax.device_put(np.int32(done - 1)))
+            line = {
+                "step": done,
+                **rounded,
+                "tokens": tokens,
+                "learning_rate": rate,
                 "tokens_per_second": round(speed, 1),
             }
-            rounded = {name: round(mean, 5) for name, mean in means.items()}
-            log.record({"step": done, **rounded, "tokens": done * tokens, **rates}, done)
+            log.record(line, done)
             return means["loss"]
 
         stop_before("the first step")
@@ -152,10 +163,11 @@ def train(
                 clock.start()
             if due:  # what came before is read while this step runs
                 loss, due = tell(*due), None
-            pending.append(metrics)
+            pending.append((batch["ids"].size, metrics))
+            tokens += batch["ids"].size
             done = step + 1
             if done % loop.log_every == 0 or done == loop.steps:
-                due, pending = (done, batch["ids"].size, pending), []
+                due, pending = (done, tokens, pending), []
             judged = loop.eval_every and done % loop.eval_every == 0 and done < loop.steps
             saved = loop.save_every and (done % loop.save_every == 0 or done == loop.steps)
             stop = stop_agreed()
@@ -168,7 +180,9 @@ def train(
             stop = stop or bool(judged and stop_agreed())
             if checkpoints is not None and (saved or stop):
                 with clock.paused():
-                    checkpoints.save(state, _sums(carried + pending))
+                    window = _sums(carried + [metrics for _, metrics in pending])
+                    spent = time.perf_counter() - started
+                    checkpoints.save(state, {"window": window, "tokens": tokens, "seconds": spent})
             if stop:
                 kept = "and saved" if checkpoints is not None else "and not saved"
                 raise Preempted(f"stopped by a signal at step {done}, {kept}: run the same command again")
@@ -180,7 +194,7 @@ def train(
             state, evals = best.state, best.evals
             if predictions is not None:
                 _judge(task, judges, state, mesh, log, int(state.step), predictions)
-    return Trained(state, evals, loss, clock.total, clock.tokens, at)
+    return Trained(state, evals, loss, time.perf_counter() - started, tokens, clock.speed, at)
 
 
 def _batches(task: Task, first: int, last: int, mesh: jax.sharding.Mesh) -> Iterator[tuple[int, Batch]]:
@@ -252,6 +266,11 @@ class _Clock:
 
     def __init__(self) -> None:
         self.total, self.tokens, self._since = 0.0, 0, 0.0
+
+    @property
+    def speed(self) -> float:
+        """Tokens per second of all laps."""
+        return self.tokens / self.total if self.total else 0.0
 
     def start(self) -> None:
         self._since = time.perf_counter()
