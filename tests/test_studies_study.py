@@ -9,11 +9,16 @@ import pytest
 from jaxmlm.cli import main
 from jaxmlm.config import load
 from jaxmlm.errors import InputError
+from jaxmlm.masking import Masking
+from jaxmlm.models import EncoderConfig
 from jaxmlm.paths import replace_path
-from jaxmlm.studies import Finetune, Vary, run_study
+from jaxmlm.studies import Assumed, Evaluate, Finetune, Study, Vary, recipe, run_study
+from jaxmlm.studies.finetune import check
+from jaxmlm.studies.grid import original
 from jaxmlm.studies.study import cells_of, store_run
-from jaxmlm.tasks.run import read_rows
+from jaxmlm.tasks.run import Run, read_rows
 from jaxmlm.tools.prepare import prepare
+from jaxmlm.training import Loop
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -83,9 +88,7 @@ def test_equal_pretrainings_are_shared(study):
     twice = replace_path(study, "vary", (Vary("masking.rate", (0.15, 0.15), ("a", "b")),))
     cells = cells_of(twice)
     assert [c.name for c in cells] == ["rate=a,seed=0", "rate=b,seed=0", "control,seed=0"]
-    from jaxmlm.studies.study import _original
-
-    assert _original(cells[1], cells) is cells[0] and _original(cells[2], cells) is cells[2]
+    assert original(cells[1], cells) is cells[0] and original(cells[2], cells) is cells[2]
 
 
 def test_machines_share_the_cells_of_a_study(study, done, tmp_path):
@@ -125,13 +128,60 @@ def test_a_value_can_be_added_but_not_another_base(study, done):
         ("vary", (Vary("masking.rate", (0.1, 1.5)),), "masking.rate must be above 0 and at most 1"),
         ("finetune", (Finetune("cola", data="no/such/folder"),), "is missing"),
         ("run.data.text", "no/such/file", "no text file"),
+        ("finetune", (Finetune("cola", batch=15),), "cola: a batch of 15 rows is not to be divided among 8 devices"),
+        ("finetune", (Finetune("cola", length=300),), "cola: length 300 is above the 256 positions of the encoder"),
+        ("finetune", (Finetune("cola", recipe="nonsense"),), "no recipe 'nonsense'"),
+        ("finetune", (Finetune("cola", recipe="paper"),), r"sets nothing by itself: start from jaxmlm.studies.recipe"),
+        ("evaluate", Evaluate(batch=100), "evaluate.batch 100"),
+        ("run.loop.save_every", 0, "loop.save_every is 0, so that no weights are there to be judged"),
+        ("vary", (Vary("data.vocab", (300, 400)),), "share a token store and differ in data.vocab"),
+        ("vary", (Vary("loop.batch", (32, 33)),), "loop.batch 33"),
     ],
 )
 def test_bad_studies_are_refused_before_anything_is_written(study, tmp_path, path, value, message):
+    study = replace_path(study, "run.model", EncoderConfig(layers=1, width=16, heads=2, most_positions=256))
     bad = replace_path(replace_path(study, "workdir", str(tmp_path / "bad")), path, value)
     with pytest.raises(InputError, match=message):
         run_study(bad)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"finetune": (Finetune("cola"), Finetune("cola", batch=32))}, "cola is there twice"),
+        ({"finetune": (Finetune("cola", workdir="w"),)}, "finetune cola: a study has no use for workdir: leave it out"),
+        ({"finetune": (Finetune("rte", workdir="w", start="mnli"),)}, "a study has no use for start"),
+        ({"vary": (Vary("masking", (Masking(),), ("a",)), Vary("masking.rate"))}, "vary masking and vary masking.rate"),
+        ({"vary": (Vary("masking.rate"), Vary("masking.rate"))}, "set the same"),
+        ({"vary": (Vary("loop.steps", (1, 2)),), "run": Run(loop=Loop(budget="1h"))}, "a budget decides the steps"),
+    ],
+)
+def test_studies_that_cannot_be_are_refused_when_they_are_made(fields, message):
+    with pytest.raises(InputError, match=message):
+        Study(**fields)
+
+
+def test_values_that_are_objects_need_names():
+    with pytest.raises(InputError, match="vary masking: a value is a Masking: give the values names"):
+        Vary("masking", (Masking(),))
+    with pytest.raises(InputError, match="vary masking.rate: the names a, a are not all different"):
+        Vary("masking.rate", (0.1, 0.2), ("a", "a"))
+
+
+def test_a_recipe_that_is_followed_is_taken():
+    assert recipe("mosaicbert", "mnli").recipe == "mosaicbert"
+    check(recipe("mosaicbert", "rte"))
+
+
+def test_a_budget_is_for_what_is_trained(study):
+    """The control has no steps, and the estimate counts the time that the others have."""
+    timed = replace_path(study, "run.loop.budget", "2h")
+    *trained, control = cells_of(timed)
+    assert (control.run.loop.steps, control.run.loop.budget) == (0, None)
+    assert all(cell.run.loop.budget == "2h" for cell in trained)
+    plan = run_study(replace_path(timed, "assume", Assumed("a machine", 1e12)), dry_run=True)["cells"]
+    assert plan[0]["estimated_seconds"] == pytest.approx(7200, rel=0.05) and plan[-1]["tokens"] == 0
 
 
 def test_unknown_task_suggests():

@@ -2,6 +2,8 @@
 
 from jaxmlm.studies.evaluate import Evaluate, evaluate
 from jaxmlm.studies.finetune import Finetune, finetune
-from jaxmlm.studies.study import Assumed, Study, Vary, run_study
+from jaxmlm.studies.grid import Assumed, Study, Vary
+from jaxmlm.studies.recipes import recipe
+from jaxmlm.studies.study import run_study
 
-__all__ = ["Assumed", "Evaluate", "Finetune", "Study", "Vary", "evaluate", "finetune", "run_study"]
+__all__ = ["Assumed", "Evaluate", "Finetune", "Study", "Vary", "evaluate", "finetune", "recipe", "run_study"]

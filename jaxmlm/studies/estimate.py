@@ -11,6 +11,7 @@ from jaxmlm.studies.evaluate import Evaluate
 from jaxmlm.studies.finetune import Finetune
 from jaxmlm.tasks.downstream import SAMPLE
 from jaxmlm.tasks.run import Run
+from jaxmlm.training import budget
 
 _EFFICIENCY = 0.35  # of the matrix-product peak; measured with 2 x 128 and 4 x 256 encoders on two CPU cores
 _COMPILE = 12.0  # seconds for each program
@@ -48,13 +49,20 @@ def flops_per_token(run: Run, length: int | None = None, head: float | None = No
     return 3 * (masking.views * m.layers * block + (masking.predict or masking.rate) * output)
 
 
+def tokens_of(run: Run, assume: Assumed | None = None) -> int:
+    """Tokens of a pre-training; with a budget those of the steps that it has time for, at the estimated speed."""
+    step = run.loop.batch * run.data.length
+    if not run.loop.budget:
+        return run.loop.steps * step
+    return max(1, int(budget.seconds(run.loop.budget) * _speed(assume) / (step * flops_per_token(run)))) * step
+
+
 def seconds_of(
     run: Run, evaluate: Evaluate | None, finetune: tuple[Finetune, ...], assume: Assumed | None = None
 ) -> float:
     """Seconds for a cell: pre-training, minimal pairs, fine-tuning."""
-    speed = assume.flops_per_second if assume else _EFFICIENCY * _peak()
-    tokens = run.loop.steps * run.loop.batch * run.data.length
-    seconds = 2 * _COMPILE + tokens * flops_per_token(run) / speed
+    speed = _speed(assume)
+    seconds = 2 * _COMPILE + tokens_of(run, assume) * flops_per_token(run) / speed
     if evaluate is not None:
         copies = _SETS[evaluate.blimp == SAMPLE] * (evaluate.pairs or 1000) * _PAIR_TOKENS
         seconds += _COMPILE + copies * flops_per_token(run, 16, 1 / 16) / 3 / speed
@@ -66,6 +74,10 @@ def seconds_of(
         each = tokens * flops_per_token(run, config.length, 0.0) / speed
         seconds += _COMPILE + len(config.seeds) * each
     return seconds
+
+
+def _speed(assume: Assumed | None) -> float:
+    return assume.flops_per_second if assume else _EFFICIENCY * _peak()
 
 
 @cache

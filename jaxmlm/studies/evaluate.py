@@ -9,8 +9,9 @@ from typing import Any, Literal
 import jax
 from rich.console import Console
 
-from jaxmlm.data import Batches, Store
+from jaxmlm.data import Batches, Store, cloud
 from jaxmlm.data.sources import files
+from jaxmlm.data.store import MANIFEST
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking
 from jaxmlm.models import Encoder
@@ -107,7 +108,7 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
     mesh = make_mesh(Mesh())
     with jax.set_mesh(mesh):
         loaded = load(checkpoint)
-        text = HELD_OUT if asked_nothing and _store_of(loaded).is_dir() else config.text
+        text = HELD_OUT if asked_nothing and _has_store(loaded) else config.text
         if pairs or text:
             _needs_head(loaded)
         length = _length(loaded, config.length)
@@ -213,9 +214,14 @@ def _length(loaded: Loaded, asked: int) -> int:
     return min(asked, c.most_positions) if c.positions == "learned" else asked
 
 
-def _store_of(loaded: Loaded) -> Path:
-    store = loaded.about.get("config", {}).get("data", {}).get("store")
-    return Path(store) if store else loaded.folder / "store"
+def _store_of(loaded: Loaded) -> str:
+    """Folder of the run's token store, which may be in a bucket: no Path."""
+    return loaded.about.get("config", {}).get("data", {}).get("store") or str(loaded.folder / "store")
+
+
+def _has_store(loaded: Loaded) -> bool:
+    store = _store_of(loaded)
+    return cloud.holds(store, MANIFEST) if cloud.remote(store) else Path(store).is_dir()
 
 
 def _held_out(loaded: Loaded) -> Batches:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlm.errors import InputError
-from jaxmlm.models import Classifier, Model, SpanPredictor
+from jaxmlm.models import Classifier, EncoderConfig, Model, SpanPredictor
 from jaxmlm.parallel import Mesh, hosts, make_mesh, mine
 from jaxmlm.paths import describe, hint
 from jaxmlm.preemption import stop_before, stoppable
@@ -144,11 +144,26 @@ class Finetune:
 
 def check(config: Finetune) -> None:
     """Read the task's rows, so that what is wrong with them shows before any training."""
+    _check_recipe(config)
     downstream.check(config.source)
     if config.test:
         downstream.tests_of(config.source)
     if config.predict:
         downstream.unlabelled(config.predict, downstream.sets_of(config.source).table)
+
+
+def _check_recipe(config: Finetune) -> None:
+    """Refuse a recipe that is named and not followed: the command line alone fills in what a name stands for."""
+    if config.recipe:
+        from jaxmlm.studies.recipes import recipe
+
+        usual, own = Finetune(config.task), recipe(config.recipe, config.task)
+        sets = [f.name for f in fields(own) if f.name != "recipe" and getattr(own, f.name) != getattr(usual, f.name)]
+        if all(getattr(config, name) == getattr(usual, name) for name in sets):
+            raise InputError(
+                f"{config.task}: recipe={config.recipe!r} sets nothing by itself: start from jaxmlm.studies.recipe("
+                f"{config.recipe!r}, {config.task!r})"
+            )
 
 
 def settings(config: Any) -> str:
@@ -184,7 +199,7 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
     mesh = make_mesh(Mesh())
     with jax.set_mesh(mesh):
         loaded = load(checkpoint)
-        _fits(loaded, config, mesh)
+        fits(config, loaded.config, mesh)
         if folder is not None:
             claim(folder, "finetune.json", identity, {"config": describe(config)})
         rows = list(_rows(loaded, config, mesh, folder))
@@ -200,12 +215,17 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
     return result
 
 
-def _fits(loaded: Loaded, config: Finetune, mesh: jax.sharding.Mesh) -> None:
-    devices, most = mesh.shape["data"] * mesh.shape["fsdp"], loaded.config.most_positions
+def fits(config: Finetune, model: EncoderConfig, mesh: jax.sharding.Mesh) -> None:
+    """Refuse a batch that the devices do not divide, and texts longer than the encoder reads."""
+    devices, most = mesh.shape["data"] * mesh.shape["fsdp"], model.most_positions
     if uneven := [batch for batch in _each(config.batch) if batch % devices]:
-        raise InputError(f"a batch of {uneven[0]} rows is not to be divided among {devices} devices: give --batch")
-    if loaded.config.positions == "learned" and config.length > most:
-        raise InputError(f"length {config.length} is above the {most} positions of {loaded.folder}: give --length")
+        raise InputError(
+            f"{config.task}: a batch of {uneven[0]} rows is not to be divided among {devices} devices: give another"
+        )
+    if model.positions == "learned" and config.length > most:
+        raise InputError(
+            f"{config.task}: length {config.length} is above the {most} positions of the encoder: lower it"
+        )
 
 
 def _identity(checkpoint: str, config: Finetune) -> dict[str, Any]:

@@ -6,14 +6,12 @@ A cell is one combination of the varied values and one seed. Everything that is 
 that was killed goes on, one that is done only draws its report anew, and values, seeds and tasks can be added.
 """
 
-import itertools
 import json
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -21,13 +19,15 @@ from rich.console import Console
 from jaxmlm.data import Store
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Phrases
-from jaxmlm.parallel import hosts, make_mesh
-from jaxmlm.paths import check_workdir, describe, replace_path
+from jaxmlm.models import EncoderConfig
+from jaxmlm.parallel import check_sizes, hosts, make_mesh
+from jaxmlm.paths import describe, replace_path
 from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.studies import report as reports
-from jaxmlm.studies.estimate import Assumed, seconds_of
+from jaxmlm.studies.estimate import seconds_of, tokens_of
 from jaxmlm.studies.evaluate import Evaluate, minimal_pairs
-from jaxmlm.studies.finetune import Finetune, check, settings, tune
+from jaxmlm.studies.finetune import Finetune, check, fits, settings, tune
+from jaxmlm.studies.grid import Cell, Study, cells_of, original
 from jaxmlm.studies.statistics import label
 from jaxmlm.tasks import blimp
 from jaxmlm.tasks.downstream import folder_of
@@ -45,92 +45,6 @@ from jaxmlm.tasks.run import (
 )
 from jaxmlm.tasks.shown import shown
 from jaxmlm.tasks.texts import open_store
-
-
-@dataclass(frozen=True)
-class Vary:
-    """One axis of a study: a dotted path of the run and its values."""
-
-    path: str = "masking.rate"
-    values: tuple[Any, ...] = (0.15, 0.40, 0.80)
-    names: tuple[str, ...] = ()
-    """What the values are called in the report; needed where a value is a whole part of the run, as a model."""
-
-    def __post_init__(self) -> None:
-        if self.names and len(self.names) != len(self.values):
-            raise InputError(f"vary {self.path}: {len(self.values)} values but {len(self.names)} names")
-
-    @property
-    def named(self) -> dict[Any, Any]:
-        """The values by the names that they have in the report."""
-        return dict(zip(self.names or self.values, self.values, strict=True))
-
-
-@dataclass(frozen=True)
-class Study:
-    """A grid of pre-trainings and how each is judged."""
-
-    workdir: str = "runs/study"
-    title: str = "Which masking rate is best?"
-    note: str = ""
-    """One line at the top of the report."""
-    run: Run = field(default_factory=Run)
-    """The base run; every cell is this run but for the varied values and the seed."""
-    vary: tuple[Vary, ...] = (Vary(),)
-    seeds: tuple[int, ...] = (0,)
-    """Pre-training seeds: the replicates that error bars are made of."""
-    control: bool = True
-    """Judge an encoder that was not pre-trained as well."""
-    evaluate: Evaluate | None = None
-    """Minimal pairs, if any."""
-    finetune: tuple[Finetune, ...] = ()
-    """Tasks to fine-tune every cell on."""
-    sentence: str = "The old teacher walked to the river and sat down under a tall tree to read her letters."
-    """Shown in the report as each masking leaves it."""
-    assume: Assumed | None = None
-    """The machine that --dry-run estimates for; by default this one."""
-    cells: str | None = None
-    """I/N: do the I-th (from 0) of N shares of the cells and draw no report, on machines that share the workdir."""
-
-    def __post_init__(self) -> None:
-        check_workdir(self.workdir)
-        if self.cells is not None:
-            part, _, parts = self.cells.partition("/")
-            if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
-                raise InputError(f"cells is {self.cells!r}: write I/N, from 0/N to N-1/N")
-
-
-class Cell(NamedTuple):
-    """A point of the grid: its name, the varied values by name, the seed, its run; a control has none and no steps."""
-
-    name: str
-    values: dict[str, Any]
-    seed: int
-    run: Run
-    control: bool = False
-
-
-def cells_of(study: Study) -> list[Cell]:
-    """The cells, the values' combinations first, the controls last."""
-    folder = Path(study.workdir)
-    store = study.run.data.store or str(folder / "store")
-    base = replace_path(study.run, "data.store", store)
-
-    def cell(values: dict[str, Any], seed: int, control: bool = False) -> Cell:
-        run = replace_path(base, "loop.seed", seed)
-        for axis in study.vary:
-            if axis.path in values:
-                run = replace_path(run, axis.path, axis.named[values[axis.path]])
-        if control:
-            run = replace_path(run, "loop.steps", 0)
-        words = [f"{path.rsplit('.', 1)[-1]}={value}" for path, value in values.items()]
-        name = ",".join([*(["control"] if control else words), f"seed={seed}"])
-        return Cell(name, values, seed, replace_path(run, "workdir", str(folder / "cells" / name)), control)
-
-    grid = [dict(zip([v.path for v in study.vary], point, strict=True))
-            for point in itertools.product(*(v.named for v in study.vary))]  # fmt: skip
-    cells = [cell(values, seed) for values in grid for seed in study.seeds]
-    return cells + [cell({}, seed, control=True) for seed in study.seeds if study.control]
 
 
 @stoppable()
@@ -151,7 +65,7 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
             _run_cell(study, cell, cell, f"[{number}/{len(mine)} of {study.cells}] {cell.name.replace(',', ' ')}: ")
         return {"workdir": str(folder), "cells": [cell.name for cell in mine]}
     for number, cell in enumerate(cells, 1):
-        _run_cell(study, cell, _original(cell, cells), f"[{number}/{len(cells)}] {cell.name.replace(',', ' ')}: ")
+        _run_cell(study, cell, original(cell, cells), f"[{number}/{len(cells)}] {cell.name.replace(',', ' ')}: ")
         _collect(study, cells)
     if not hosts.speaks():
         return {"workdir": str(folder)}
@@ -180,12 +94,44 @@ def _check(study: Study, cells: list[Cell]) -> None:
     for cell in cells:
         unclaimed(Path(cell.run.workdir), "run.json", identity(cell.run))
     _phrases(cells)
-    make_mesh(study.run.mesh)
+    _check_stores(cells)
+    if not study.run.loop.save_every and (study.finetune or study.evaluate):
+        raise InputError("loop.save_every is 0, so that no weights are there to be judged: give --run.loop.save-every")
     for config in study.finetune:
         _ = config.point  # a grid would give several lines to one place of the report
         check(config)
+    mesh = make_mesh(study.run.mesh)
+    for cell in cells:
+        check_sizes(make_mesh(cell.run.mesh), [cell.run.loop.rows, *([] if cell.run.init else cell.run.model.sizes)])
+    for model in _models(cells, mesh):
+        for config in study.finetune:
+            fits(config, model, mesh)
     if study.evaluate is not None:
+        check_sizes(mesh, [(f"evaluate.batch {study.evaluate.batch}", study.evaluate.batch, "batch")])
         blimp.read(folder_of(study.evaluate.blimp), study.evaluate.pairs)
+
+
+def _check_stores(cells: list[Cell]) -> None:
+    """Refuse cells that share a token store and want other texts or tokenizers in it."""
+    wanted: dict[str | None, dict[str, Any]] = {}
+    for data in dict.fromkeys(cell.run.text for cell in cells):
+        want = data.content()
+        have = wanted.setdefault(data.store, want)
+        if other := [key for key in want | have if want.get(key) != have.get(key)]:
+            raise InputError(
+                f"vary: the cells share a token store and differ in data.{other[0]}, which is one in a store: make a "
+                "study of each"
+            )
+
+
+def _models(cells: list[Cell], mesh: jax.sharding.Mesh) -> list[EncoderConfig]:
+    """The encoders of the cells, each once; one that a run goes on from is read to know it."""
+    found = {}
+    for run in (cell.run for cell in cells):
+        if (run.init, run.model) not in found:
+            with jax.set_mesh(mesh):
+                found[run.init, run.model] = load(run.init, run.model).config if run.init else run.model
+    return list(found.values())
 
 
 def _phrases(cells: list[Cell]) -> Phrases | None:
@@ -210,20 +156,14 @@ def _identity(study: Study) -> dict[str, Any]:
     return {**plain, "vary": [v.path for v in study.vary]}
 
 
-def _original(cell: Cell, cells: list[Cell]) -> Cell:
-    """The first cell whose pre-training is the same: equal pre-trainings are run once."""
-    same = identity(cell.run)
-    return next(other for other in cells if identity(other.run) == same)
-
-
 def _share(study: Study, cells: list[Cell]) -> list[Cell]:
     """This machine's share of the pre-trainings, as `study.cells` says; equal ones are one."""
     part, parts = map(int, str(study.cells).split("/"))
-    return [cell for cell in cells if _original(cell, cells) is cell][part::parts]
+    return [cell for cell in cells if original(cell, cells) is cell][part::parts]
 
 
-def _run_cell(study: Study, cell: Cell, original: Cell, stage: str) -> None:
-    if original is not cell:
+def _run_cell(study: Study, cell: Cell, first: Cell, stage: str) -> None:
+    if first is not cell:
         return
     pretrain(cell.run, f"{stage}pretrain")
     path = Path(cell.run.workdir) / "results.jsonl"
@@ -276,7 +216,7 @@ def _collect(study: Study, cells: list[Cell]) -> None:
     have = {(row["cell"], *_key(row)) for row in read_rows(path)}
     for cell in cells:
         where = {"cell": cell.name, "values": cell.values, "control": cell.control, "seed": cell.seed}
-        found = read_rows(Path(_original(cell, cells).run.workdir) / "results.jsonl")
+        found = read_rows(Path(original(cell, cells).run.workdir) / "results.jsonl")
         new = [row for row in found if _key(row) in keys and (cell.name, *_key(row)) not in have]
         append_rows(path, [{**where, **row} for row in new])
 
@@ -295,7 +235,7 @@ def _describe(study: Study, cells: list[Cell], store: Store) -> None:
             "machine": f"{made['device']}, Python {made['python']}",
         },
         "keys": [[c.name, *key] for c in cells for key in _keys(study)],
-        "logs": {c.name: str(Path("cells") / _original(c, cells).name / "log.jsonl") for c in cells},
+        "logs": {c.name: str(Path("cells") / original(c, cells).name / "log.jsonl") for c in cells},
     }
     (Path(study.workdir) / "report.json").write_text(json.dumps(page, indent=1) + "\n")
 
@@ -323,10 +263,10 @@ def _plan(study: Study, cells: list[Cell]) -> dict[str, Any]:
     listed, total = [], 0.0
     for cell in cells:
         run = cell.run
-        again = _original(cell, cells) is not cell
+        again = original(cell, cells) is not cell
         seconds = 0.0 if again else seconds_of(run, study.evaluate, study.finetune, study.assume)
         done = (Path(run.workdir) / "DONE").exists()
-        tokens = run.loop.steps * run.loop.batch * run.data.length
+        tokens = tokens_of(run, study.assume)
         listed.append({"cell": cell.name, "tokens": tokens, "estimated_seconds": round(seconds), "pretrained": done})
         total += seconds
         print(f"{cell.name:40} {tokens:>16,} tokens  about {_hours(seconds):>8}{'  pre-trained' if done else ''}")

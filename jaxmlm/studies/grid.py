@@ -1,0 +1,133 @@
+"""What a study is: a base run, the axes on which its cells differ, and how every cell is judged."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxmlm.errors import InputError
+from jaxmlm.paths import check_workdir, replace_path
+from jaxmlm.studies.estimate import Assumed
+from jaxmlm.studies.evaluate import Evaluate
+from jaxmlm.studies.finetune import Finetune
+from jaxmlm.tasks.run import Run, identity
+
+
+@dataclass(frozen=True)
+class Vary:
+    """One axis of a study: a dotted path of the run and its values."""
+
+    path: str = "masking.rate"
+    values: tuple[Any, ...] = (0.15, 0.40, 0.80)
+    names: tuple[str, ...] = ()
+    """What the values are called in the report; needed where a value is a whole part of the run, as a model."""
+
+    def __post_init__(self) -> None:
+        if self.names and len(self.names) != len(self.values):
+            raise InputError(f"vary {self.path}: {len(self.values)} values but {len(self.names)} names")
+        if len(set(self.names)) < len(self.names):
+            raise InputError(f"vary {self.path}: the names {', '.join(self.names)} are not all different")
+        plain = (str, int, float, type(None))
+        if not self.names and (value := next((v for v in self.values if not isinstance(v, plain)), None)) is not None:
+            raise InputError(f"vary {self.path}: a value is a {type(value).__name__}: give the values names")
+
+    @property
+    def named(self) -> dict[Any, Any]:
+        """The values by the names that they have in the report."""
+        return dict(zip(self.names or self.values, self.values, strict=True))
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid of pre-trainings and how each is judged."""
+
+    workdir: str = "runs/study"
+    title: str = "Which masking rate is best?"
+    note: str = ""
+    """One line at the top of the report."""
+    run: Run = field(default_factory=Run)
+    """The base run; every cell is this run but for the varied values and the seed."""
+    vary: tuple[Vary, ...] = (Vary(),)
+    seeds: tuple[int, ...] = (0,)
+    """Pre-training seeds: the replicates that error bars are made of."""
+    control: bool = True
+    """Judge an encoder that was not pre-trained as well."""
+    evaluate: Evaluate | None = None
+    """Minimal pairs, if any."""
+    finetune: tuple[Finetune, ...] = ()
+    """Tasks to fine-tune every cell on."""
+    sentence: str = "The old teacher walked to the river and sat down under a tall tree to read her letters."
+    """Shown in the report as each masking leaves it."""
+    assume: Assumed | None = None
+    """The machine that --dry-run estimates for; by default this one."""
+    cells: str | None = None
+    """I/N: do the I-th (from 0) of N shares of the cells and draw no report, on machines that share the workdir."""
+
+    def __post_init__(self) -> None:
+        check_workdir(self.workdir)
+        if self.cells is not None:
+            part, _, parts = self.cells.partition("/")
+            if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+                raise InputError(f"cells is {self.cells!r}: write I/N, from 0/N to N-1/N")
+        paths = [axis.path for axis in self.vary]
+        for one, other in itertools.permutations(paths, 2):
+            if f"{other}.".startswith(f"{one}."):
+                raise InputError(f"vary {one} and vary {other} set the same: make one axis of them, with names")
+        if "loop.steps" in paths and (self.run.loop.budget or "loop.budget" in paths):
+            raise InputError("vary loop.steps and loop.budget: a budget decides the steps: leave one of them out")
+        _check_tasks(self.finetune)
+
+
+def _check_tasks(finetune: Sequence[Finetune]) -> None:
+    """Refuse what a report has no place for, and what a cell of a study does not do."""
+    tasks = [config.task for config in finetune]
+    if len(set(tasks)) < len(tasks):
+        twice = next(task for task in tasks if tasks.count(task) > 1)
+        raise InputError(f"finetune: {twice} is there twice, and a report has one place for it: make two studies")
+    for config in finetune:
+        ignored = next((name for name in ("start", "test", "predict", "workdir") if getattr(config, name)), None)
+        if ignored:
+            raise InputError(
+                f"finetune {config.task}: a study has no use for {ignored}: leave it out, and give it to `jaxmlm "
+                "finetune` on the cell that you want it of"
+            )
+
+
+class Cell(NamedTuple):
+    """A point of the grid: its name, the varied values by name, the seed, its run; a control has none and no steps."""
+
+    name: str
+    values: dict[str, Any]
+    seed: int
+    run: Run
+    control: bool = False
+
+
+def cells_of(study: Study) -> list[Cell]:
+    """The cells, the values' combinations first, the controls last."""
+    folder = Path(study.workdir)
+    store = study.run.data.store or str(folder / "store")
+    base = replace_path(study.run, "data.store", store)
+
+    def cell(values: dict[str, Any], seed: int, control: bool = False) -> Cell:
+        run = replace_path(base, "loop.seed", seed)
+        for axis in study.vary:
+            if axis.path in values:
+                run = replace_path(run, axis.path, axis.named[values[axis.path]])
+        if control:
+            run = replace_path(replace_path(run, "loop.steps", 0), "loop.budget", None)
+        words = [f"{path.rsplit('.', 1)[-1]}={value}" for path, value in values.items()]
+        name = ",".join([*(["control"] if control else words), f"seed={seed}"])
+        return Cell(name, values, seed, replace_path(run, "workdir", str(folder / "cells" / name)), control)
+
+    grid = [dict(zip([v.path for v in study.vary], point, strict=True))
+            for point in itertools.product(*(v.named for v in study.vary))]  # fmt: skip
+    cells = [cell(values, seed) for values in grid for seed in study.seeds]
+    return cells + [cell({}, seed, control=True) for seed in study.seeds if study.control]
+
+
+def original(cell: Cell, cells: list[Cell]) -> Cell:
+    """The first cell whose pre-training is the same: equal pre-trainings are run once."""
+    same = identity(cell.run)
+    return next(other for other in cells if identity(other.run) == same)
