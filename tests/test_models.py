@@ -218,6 +218,17 @@ def test_splash_attention_is_the_plain_one(sizes, window):
     assert all(np.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(plain, splash, strict=True))
 
 
+def test_splash_attention_is_plain_at_lengths_that_the_kernel_cannot():
+    config = small(positions="rope", attention_dropout=0.0)
+    with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
+        ids = jnp.ones((2, 20), jnp.int32)
+        plain, splash = (
+            jax.jit(lambda key, c=c: Encoder(c, VOCAB, key)(ids, ids))(jax.random.key(0))
+            for c in (config, replace(config, attention="splash"))
+        )
+    np.testing.assert_array_equal(plain, splash)
+
+
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_where_it_counts():
     exact, cheap = CONFIGS["no dropout"], small(dropout=0.0, attention_dropout=0.0, init=0.2, dtype="bfloat16")
     model = made(cheap)

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmlm.models.layers import dropout, lift
-from jaxmlm.models.splash import splash, suits
+from jaxmlm.models.splash import FITS, splash, suits
 from jaxmlm.parallel import gathered, platform, spec
 
 Kernel = Literal["auto", "plain", "splash"]
@@ -88,8 +88,9 @@ class Attention(nnx.Module):
         def plain(q: Array, k: Array, v: Array) -> Array:
             return attend(q, k, v, scene.visible, self.drop, key)
 
-        drops = key is not None and self.drop > 0  # which the kernel cannot
-        if self.kernel == "plain" or drops or (self.kernel == "auto" and not suits(q.shape[1])):
+        drops = key is not None and self.drop > 0  # which the kernel cannot, as other lengths
+        fits = suits(q.shape[1]) if self.kernel == "auto" else q.shape[1] % FITS == 0
+        if self.kernel == "plain" or drops or not fits:
             return plain(q, k, v)
         fast = partial(splash, segments=scene.segments, window=self.window, whole=scene.whole)
         # Chosen when the program is lowered, so that one compiled ahead of time for a TPU has the kernel.
