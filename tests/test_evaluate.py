@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxmlm.cli import main
-from jaxmlm.data import Data
+from jaxmlm.data import Data, cloud
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh, make_mesh
 from jaxmlm.tasks import likelihood
@@ -76,6 +76,17 @@ def test_without_an_option_pairs_and_the_held_out_text(folder, capsys):
     ]  # fmt: skip
     assert abs(rows[1]["scores"]["loss@0.40"] - np.log(200)) < 0.5
     assert rows[2]["scores"]["loss"] == pytest.approx(np.log(rows[2]["scores"]["pseudo_perplexity"]))
+
+
+def test_the_held_out_text_of_a_store_in_a_bucket(folder, one_device, monkeypatch, tmp_path):
+    monkeypatch.setenv("JAXMLM_CACHE", str(tmp_path))
+    cloud.push(folder / "run" / "store", "memory://mine/evaluated", "manifest.json")
+    here = load(folder / "run")
+    data = {**here.about["config"]["data"], "store": "memory://mine/evaluated"}
+    loaded = here._replace(about={"config": {"data": data}})
+    assert MODULE._has_store(loaded) and MODULE._held_out(loaded).rows == MODULE._held_out(here).rows
+    cloud.remove("memory://mine/evaluated")
+    assert not MODULE._has_store(loaded)
 
 
 def test_pseudo_perplexity_is_that_of_a_loop_and_counts_words(folder, one_device):
