@@ -198,9 +198,10 @@ def test_shares_that_do_not_make_a_store(tmp_path):
         merge(tmp_path / "store", replace(DATA, valid=0.1))
     with pytest.raises(InputError, match="holds the parts of another text"):
         build(tmp_path / "store", replace(DATA, valid=0.1), sources(), shard=(0, 2))
-    whole = (part / "train-00001-00000.bin").read_bytes()
+    whole, listed = ((part / f"train-00001-00000.{kind}").read_bytes() for kind in ("bin", "docs"))
     for file, raw, message in [
         ("train-00001-00000.bin", whole[:-2] + b"\0\0", "train-00001-00000.bin is missing or not whole"),
+        ("train-00001-00000.docs", listed[:-24], "train-00001-00000.docs is missing or not whole"),
         ("shard-1-of-2.json", json.dumps({"tokenizer": "", "groups": {}}).encode(), "trained different tokenizers"),
     ]:
         kept = (part / file).read_bytes()
@@ -211,6 +212,7 @@ def test_shares_that_do_not_make_a_store(tmp_path):
     (part / "00000-00001.json").unlink()
     with pytest.raises(InputError, match="00000-00001.json is missing: run --shard again on all 2 machines"):
         merge(tmp_path / "store", DATA)
+    (part / "train-00000-00000.docs").write_bytes(b"")  # that part is done again
     build(tmp_path / "store", DATA, sources(), workers=1, shard=(0, 2))
     merge(tmp_path / "store", DATA)
     build(tmp_path / "one", DATA, sources(), workers=1)

@@ -164,6 +164,17 @@ def test_what_does_not_belong_to_the_store_is_refused(tmp_path):
             Store(tmp_path / "store")
 
 
+def test_a_list_of_documents_that_does_not_fit_the_tokens_is_refused(tmp_path):
+    store = built(tmp_path / "store")
+    path = tmp_path / "store" / "train-00000.docs"
+    raw = path.read_bytes()
+    assert len(store.documents("train")) == store.manifest["train"]["documents"]
+    for wrong in (raw[:-24], raw[:-1], raw + b"\0" * 24, bytes(len(raw)), b""):
+        path.write_bytes(wrong)
+        with pytest.raises(InputError, match="train-00000.docs is not whole: delete the store and prepare it again"):
+            store.documents("train")
+
+
 @pytest.mark.parametrize(("field", "value"), [("valid", 0.0), ("valid", 1.0), ("length", 7), ("vocab", 15)])
 def test_settings_out_of_range(field, value):
     with pytest.raises(InputError, match=rf"data\.{field} must"):

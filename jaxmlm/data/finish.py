@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.sources import sha256
-from jaxmlm.data.store import DOCUMENT, MANIFEST, Data, Store
+from jaxmlm.data.store import DOCUMENT, MANIFEST, Data, Store, whole_list
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 
@@ -75,8 +75,11 @@ def merge(folder: Path, data: Data) -> Store:
             raise InputError(f"{part / name} is missing: run --shard again on all {n} machines")
         for split in SPLITS:
             about = json.loads((part / name).read_text())[split]
-            if not (part / about["file"]).is_file() or sha256(part / about["file"]) != about["sha256"]:
-                raise InputError(f"{part / about['file']} is missing or not whole: delete {name} and run --shard again")
+            path = part / about["file"]
+            tokens = path.is_file() and sha256(path) == about["sha256"]
+            if not tokens or whole_list(path.with_suffix(".docs"), about) is None:
+                lacking = path.with_suffix(".docs") if tokens else path
+                raise InputError(f"{lacking} is missing or not whole: delete {name} and run --shard again")
     finish(part, folder, plan, data, tokenizer)
     return Store(folder)
 

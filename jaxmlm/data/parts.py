@@ -29,7 +29,7 @@ import numpy as np
 from jaxmlm.data.finish import PLAN, SPLITS, finish, part_name, shard_name, unfinished, write_json
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.sources import Document, Source, mixed
-from jaxmlm.data.store import DOCUMENT, Data, Store
+from jaxmlm.data.store import DOCUMENT, Data, Store, whole_list
 from jaxmlm.data.tokenizer import Tokenizer, pieces_of
 from jaxmlm.errors import InputError
 
@@ -179,6 +179,8 @@ class _Writer:
             path, tokens = self.folder / said[split]["file"], said[split]["tokens"]
             if not path.is_file() or path.stat().st_size != tokens * self.dtype.itemsize:
                 return None  # killed while the parts became a store
+            if whole_list(path.with_suffix(".docs"), said[split]) is None:
+                return None
         return said
 
     def _encoded(self, of: int, documents: Iterator[Document]) -> Iterator[_Encoded]:

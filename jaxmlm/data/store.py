@@ -165,7 +165,12 @@ class Store:
                 f"the token store {self.folder} has no list of its documents ({lacking[0].name}), which this "
                 "data.format needs: delete the store and prepare it again"
             )
-        return np.concatenate([np.fromfile(path, DOCUMENT) for path, _ in parts])
+        lists = [whole_list(path, shard) for path, shard in parts]
+        found = [entries for entries in lists if entries is not None]
+        if len(found) < len(lists):
+            path = next(path for (path, _), entries in zip(parts, lists, strict=True) if entries is None)
+            raise InputError(f"{path} is not whole: delete the store and prepare it again")
+        return np.concatenate(found)
 
     def shards(self, split: str) -> list[tuple[str, int]]:
         """Name and tokens of each shard of a split."""
@@ -237,6 +242,14 @@ def documents_of(shard: str) -> str:
     'train-00000.docs'
     """
     return shard.removesuffix(".bin") + ".docs"
+
+
+def whole_list(path: Path, shard: dict[str, Any]) -> np.ndarray | None:
+    """The list of a shard's documents; None if it is not what the manifest says of the shard."""
+    if not path.is_file() or path.stat().st_size != shard["documents"] * DOCUMENT.itemsize:
+        return None
+    entries = np.fromfile(path, DOCUMENT)
+    return entries if entries["tokens"].sum(dtype=np.int64) == shard["tokens"] else None
 
 
 class Stream:
