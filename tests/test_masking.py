@@ -138,6 +138,14 @@ def test_masks_are_equal_on_any_mesh_without_a_collective(tokenizer, masking):
     assert (np.asarray(outs[0].inputs) != ids)[~special].any()
 
 
+def test_random_tokens_are_pieces_of_text(tokenizer, monkeypatch):
+    """No special one, no [unused7] of BERT's vocabulary, no id without a piece."""
+    names = tokenizer.pieces(range(tokenizer.size))
+    names[6:9] = "[unused7]", "", "[unused]"
+    monkeypatch.setattr(tokenizer, "pieces", lambda ids: [names[i] for i in ids])
+    assert mlm.drawable_of(tokenizer).tolist() == [5, *range(8, tokenizer.size)]
+
+
 @pytest.mark.parametrize("rate", [0.0, 1.01, 1.5, -0.1, math.nan])
 def test_a_rate_outside_0_and_1_is_refused(rate):
     with pytest.raises(InputError, match="masking.rate must be above 0 and at most 1"):

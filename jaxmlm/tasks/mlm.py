@@ -1,5 +1,6 @@
 """Masked language modelling as a `Task`: masks drawn inside the jitted step, loss at the predicted positions only."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,13 +30,19 @@ _DROPOUT = 0xFFFFFFFF  # an id that no example has
 def vocab_of(store: Store, masking: Masking) -> Vocab:
     """What this masking must know of a store's tokenizer and text."""
     tokenizer = store.tokenizer
-    drawable = np.flatnonzero(~tokenizer.special).astype(np.int32)
+    drawable = drawable_of(tokenizer)
     unigram = None
     if masking.replace.ids == "unigram" and masking.replace.random > 0:
         tokens = store.tokens("train")
         some = tokens[np.arange(min(len(tokens), UNIGRAM_TOKENS))]
         unigram = np.bincount(some, minlength=tokenizer.size)[drawable]
     return Vocab(tokenizer.size, tokenizer.mask_id, tokenizer.pad_id, drawable, unigram)
+
+
+def drawable_of(tokenizer: Tokenizer) -> np.ndarray:
+    """The ids that a random replacement may be: no special one, no [unusedN] of BERT's vocabularies, no id that has no piece."""
+    text = [re.fullmatch(r"(\[unused\d+\])?", piece) is None for piece in tokenizer.pieces(range(tokenizer.size))]
+    return np.flatnonzero(~tokenizer.special & text).astype(np.int32)
 
 
 def tokens_of(tokenizer: Tokenizer, ids: Int[Array, "*B L"], unit: Integer[Array, "*B L"] | None = None) -> Tokens:
@@ -119,8 +126,7 @@ def heldout(store: Store, data: Data, batch: int) -> Eval:
 
 def at_rates(valid: Batches, tokenizer: Tokenizer, batch: int, rates: Sequence[float] = HELD_OUT_RATES) -> Eval:
     """Loss and accuracy on the first rows of a split, at fixed masks for each rate: the same for every model."""
-    drawable = np.flatnonzero(~tokenizer.special).astype(np.int32)
-    vocab = Vocab(tokenizer.size, tokenizer.mask_id, tokenizer.pad_id, drawable, None)
+    vocab = Vocab(tokenizer.size, tokenizer.mask_id, tokenizer.pad_id, drawable_of(tokenizer), None)
     rows = min(valid.rows, HELD_OUT_ROWS)
 
     def batches() -> Iterator[Batch]:
