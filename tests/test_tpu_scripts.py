@@ -38,7 +38,8 @@ def world(worlds, tmp_path):
 
 # Some, so that the suite sees the table's machinery; `python tests/tpu_scenarios.py` plays all.
 SAMPLE = [s for s in scenarios() if (s.script, s.happens) in {
-    ("create", "answer lost"), ("run", "preemption during run"), ("delete", "permanent failure"),
+    ("create", "answer lost"), ("create", "outage while it waits"), ("run", "preemption during run"),
+    ("delete", "permanent failure"),
 }]  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def test_help_and_dry_run_touch_nothing(script, worlds, tmp_path):
         ("set up", "data", ["copy", "no/such", "x"], "no folder no/such on this machine"),
         ("mounted", "run", ["pretrain", "x.py"], "no --workdir in 'pretrain x.py': give a folder in the bucket"),
         ("mounted", "run", ["pretrain", "x.py", "--workdir", "runs/x"], "runs/x is relative to a worker's disk: give"),
-        ("set up", "run", list(JOB), "/gcs/runs/mine is on a disk that not all workers see: mount the bucket"),
+        ("set up", "run", list(JOB), "/gcs/runs/mine is on a worker's own disk: mount the bucket"),
         ("nothing", "babysit", ["pretrain", "x.py", "--workdir", "/disk/x"], "a preemption would delete /disk/x"),
         ("mounted", "fetch", ["/gcs/no/such", "here"], "cannot read gs://data/no/such"),
         (
@@ -186,6 +187,47 @@ def test_babysit_goes_on_after_75_and_gives_up_on_what_is_wrong(world):
     assert wrong.returncode == 2 and "exit 2" in wrong.stdout and "STILL BILLED" in wrong.stderr
     broken = here.run("babysit", *JOB, "--code", "1")
     assert broken.returncode == 1 and "failure 3 of at most 3" in broken.stderr and "STILL BILLED" in broken.stderr
+
+
+def wait_for(world: World, sitter: subprocess.Popen, there) -> None:
+    until = time.monotonic() + 60
+    while not there():
+        assert time.monotonic() < until and sitter.poll() is None, sitter.communicate()
+        time.sleep(0.05)
+
+
+def test_babysit_mounts_the_bucket_again_after_a_restart(world):
+    """One worker alone would else begin anew on its own disk."""
+    here = world("nothing", TYPE="v4-8")
+    run = here.folder / "buckets" / "data" / "runs" / "mine"
+    with here.start("babysit", *JOB, "--steps", "30") as sitter:
+        wait_for(here, sitter, (run / "step-3").exists)
+        here.restart()
+        _, err = sitter.communicate(timeout=60)
+    assert sitter.returncode == 0 and "its worker restarted" in err and (run / "DONE").exists(), err
+    here.restart()
+    refused = here.run("run", *JOB)
+    assert refused.returncode == 2 and "own disk: mount the bucket" in refused.stderr, refused.stderr
+
+
+def test_babysit_goes_on_through_an_outage(world):
+    """No answer from the cloud, for longer than a call is tried again, is no failure of the job."""
+    here = world("mounted")
+    with here.start("babysit", *JOB, "--steps", "40") as sitter:
+        wait_for(here, sitter, (here.folder / "buckets" / "data" / "runs" / "mine" / "step-3").exists)
+        here.plan({"on": "compute", "times": 999, "do": "unavailable"})
+        before = len(here.calls())
+        wait_for(here, sitter, lambda: len(here.calls()) > before + 20)
+        here.plan()
+        _, err = sitter.communicate(timeout=60)
+    assert sitter.returncode == 0 and err.count("launch") == 1, err
+    assert "cannot see mlm: ERROR: (gcloud) UNAVAILABLE" in err and "failure" not in err, err
+
+
+def test_babysit_forgets_failures_that_are_long_ago(world):
+    here = world("mounted", STEADY=0)
+    done = here.run("babysit", *JOB, "--steps", "34", "--fails-every", "10")
+    assert done.returncode == 0 and done.stderr.count("of at most 3") == 3, done.stderr
 
 
 def test_a_real_pretraining_through_a_preemption(tmp_path):

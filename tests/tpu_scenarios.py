@@ -25,6 +25,7 @@ if "--version" in sys.argv:
 words = dict(zip(sys.argv, sys.argv[1:]))
 if "--code" in words:
     sys.exit(int(words["--code"]))
+fails = int(words.get("--fails-every", 0))
 folder = pathlib.Path(words["--workdir"])
 folder.mkdir(parents=True, exist_ok=True)
 told = []
@@ -34,6 +35,8 @@ for step in range(len(list(folder.glob("step-*"))), int(words.get("--steps", 3))
     (folder / f"step-{step}").touch()
     if told:
         sys.exit(75)
+    if fails and (step + 1) % fails == 0:
+        sys.exit(1)
 (folder / ("DONE" + words.get("--cells", "").replace("/", "-"))).touch()
 """
 """A program with jaxmlm's manners and none of its weight: steps, exit codes, a folder that it resumes from."""
@@ -122,6 +125,10 @@ class World:
     def preempt(self, name: str = "mlm") -> None:
         """The cloud takes a TPU away."""
         subprocess.run([STANDIN, "preempt", name], env=self.environment, check=True)
+
+    def restart(self, name: str = "mlm") -> None:
+        """The workers of a TPU boot again."""
+        subprocess.run([STANDIN, "restart", name], env=self.environment, check=True)
 
     def close(self) -> None:
         """End what still runs on the workers."""
@@ -216,6 +223,8 @@ def scenarios() -> list[Scenario]:
     return [
         *found,
         Scenario("create", "answer lost", {"on": "resources create", "do": "lost"}, 0, "the answer was lost", "READY"),
+        Scenario("create", "outage while it waits", {"on": "queued-resources describe", "skip": 1, "times": 9,
+                 "do": "unavailable"}, 0, "cannot tell the state of mlm .*UNAVAILABLE.*billed from now on", "READY"),
         Scenario("create", "preemption during create", {"on": "vm describe", "do": "preempt"}, 75, gone, "PREEMPTED"),
         Scenario("setup", "preemption during setup", {"on": "remote_setup", "do": "preempt"}, 75, gone, "PREEMPTED"),
         Scenario("run", "preemption during run", {"on": "remote_start", "do": "preempt"}, 75, gone, "PREEMPTED"),
@@ -223,6 +232,8 @@ def scenarios() -> list[Scenario]:
         Scenario("babysit", "preemption during setup", {"on": "remote_setup", "do": "preempt"}, *babysat),
         Scenario("babysit", "preemption during run", {"on": "remote_status", "skip": 2, "do": "preempt"},
                  0, "preempted; a new mlm.*done: jaxmlm", "READY", ("--steps", "20")),
+        Scenario("babysit", "restart of the workers", {"on": "remote_status", "skip": 2, "do": "restart"},
+                 0, "its worker restarted.*is mounted.*done: jaxmlm", "READY", ("--steps", "20")),
         Scenario("study", "preemption during run", {"on": "remote_status mlm-2", "do": "preempt"},
                  0, "done: bring it with fetch.sh", "ABSENT"),
     ]  # fmt: skip

@@ -9,7 +9,7 @@ Linked under the names gcloud, uv, sudo, gcsfuse and mountpoint. $STANDIN is the
     workers/HOST/   the disk of a worker: `ssh` runs its --command there, with HOME set to it and /gcs in it
     buckets/NAME/   a bucket
 
-`do` is: unavailable, denied (it fails); hang (no answer, nothing done); lost (done, no answer); preempt (before it).
+`do` is: unavailable, denied (it fails); hang (no answer, nothing done); lost (done, no answer); preempt, restart (before it).
 The flags are those of Google Cloud SDK 528, and an unknown one is refused as there.
 """
 
@@ -86,10 +86,10 @@ def gcloud(words: list[str]) -> None:
         raise Refused("ERROR: (gcloud) PERMISSION_DENIED: The caller does not have permission.")
     if fault == "hang":
         time.sleep(600)
-    if fault == "preempt":
+    if fault in ("preempt", "restart"):
         with state() as now:
             for name in list(now["tpus"]):
-                preempt(now, name)
+                {"preempt": preempt, "restart": restart}[fault](now, name)
     VERBS[verb](names, flags)
     if fault == "lost":
         time.sleep(600)
@@ -198,10 +198,13 @@ def boot(now, node: str, kind: str) -> None:
         disk(node, host).mkdir(parents=True)
 
 
-def wipe(now, node: str, grace: float = 0) -> None:
-    """End a TPU's jobs, SIGTERM first, and delete its disks."""
-    hosts = range(now["tpus"].pop(node, {"hosts": 0})["hosts"])
-    jobs = [disk(node, host) / "jaxmlm-job" for host in hosts]
+def disks(now, node: str) -> list[Path]:
+    return [disk(node, host) for host in range(now["tpus"].get(node, {"hosts": 0})["hosts"])]
+
+
+def halt(now, node: str, grace: float = 0) -> None:
+    """End a TPU's jobs, SIGTERM first."""
+    jobs = [home / "jaxmlm-job" for home in disks(now, node)]
     running = [job for job in jobs if (job / "pid").exists() and not (job / "exit").exists()]
     groups = {job: int((job / "pid").read_text()) for job in running}
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -211,8 +214,22 @@ def wipe(now, node: str, grace: float = 0) -> None:
         until = time.monotonic() + grace
         while time.monotonic() < until and not all((job / "exit").exists() for job in groups):
             time.sleep(0.1)
-    for host in hosts:
-        shutil.rmtree(disk(node, host), ignore_errors=True)
+
+
+def wipe(now, node: str, grace: float = 0) -> None:
+    halt(now, node, grace)
+    for home in disks(now, node):
+        shutil.rmtree(home, ignore_errors=True)
+    now["tpus"].pop(node, None)
+
+
+def restart(now, node: str) -> None:
+    """The workers boot again and are READY: what ran there is gone, and so is the mount."""
+    halt(now, node)
+    for mount in [home / "gcs" for home in disks(now, node)]:
+        if mount.is_symlink():
+            mount.unlink()
+            mount.mkdir()
 
 
 def preempt(now, node: str) -> None:
@@ -354,9 +371,9 @@ def main() -> int:
             os.execvp(words[0], words)
         if name == "mountpoint":
             return 0 if Path(words[-1]).is_symlink() else 1
-        if words[:1] == ["preempt"]:  # for the tests: the cloud takes a TPU away
+        if words[:1] in (["preempt"], ["restart"]):  # for the tests: the cloud takes a TPU away, its workers boot again
             with state() as now:
-                preempt(now, words[1])
+                {"preempt": preempt, "restart": restart}[words[0]](now, words[1])
             return 0
         {"gcloud": gcloud, "uv": uv, "gcsfuse": gcsfuse}[name](words)
         return 0

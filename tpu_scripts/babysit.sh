@@ -5,7 +5,8 @@
 #
 # Makes the TPU if it is not there (create.sh, setup.sh, data.sh mount), starts the command, and looks at it every --poll
 # seconds. When the TPU is preempted it is deleted and made anew, and the command resumes from its last checkpoint; exit
-# code 75 starts it again as well. A command that fails three times by itself, or is wrong, ends the babysitting.
+# code 75 starts it again as well. While the cloud does not answer, it goes on looking. A command that fails by itself three
+# times without --steady seconds of running in between, or is wrong, ends the babysitting.
 # --delete yes deletes the TPU when the command is done. Runs on this machine: start it in tmux.
 source "$(dirname "$0")/common.sh"
 source "$HERE/job.sh"
@@ -18,76 +19,108 @@ fi
 [ -n "$BUCKET" ] || [[ $workdir != "$MOUNT"/* ]] || bad "$workdir is in the bucket, and no bucket is named: give --bucket"
 check_login
 MOST_FAILURES=3
+failures=0 prepared=0
 
-# renew STATE: bring up a TPU with everything on it; 75 if it is preempted meanwhile.
-renew() {
-  [ "$1" = ABSENT ] || "$HERE/delete.sh" "${GIVEN[@]}" || return
-  "$HERE/create.sh" "${GIVEN[@]}" && prepare
+# make_ready: a TPU with everything on it, from whatever `look` has found; 75 if it is preempted meanwhile.
+make_ready() {
+  [ "$state" = READY ] || prepared=0
+  case $state in
+    ABSENT) "$HERE/create.sh" "${GIVEN[@]}" && prepare ;;
+    WAITING) "$HERE/create.sh" "${GIVEN[@]}" wait && prepare ;;
+    READY) # what was installed may be of another commit, but nothing is changed under a job that runs, or between two starts
+      if grep -q ' running$' <<<"$lines"; then return 0; fi
+      if ((prepared)); then mount_bucket; else prepare; fi # a worker that has restarted has lost the mount
+      ;;
+    *) "$HERE/delete.sh" "${GIVEN[@]}" && "$HERE/create.sh" "${GIVEN[@]}" && prepare ;;
+  esac
 }
 
 # prepare: the package and the bucket on every worker.
-prepare() { "$HERE/setup.sh" "${GIVEN[@]}" && { [ -z "$BUCKET" ] || "$HERE/data.sh" "${GIVEN[@]}" mount; }; }
+prepare() { "$HERE/setup.sh" "${GIVEN[@]}" && mount_bucket; }
+mount_bucket() { [ -z "$BUCKET" ] || "$HERE/data.sh" "${GIVEN[@]}" mount; }
 
-# await_end: until the job has ended; prints done, again (75, or the workers lost it), wrong or failed.
-await_end() {
-  local lines
-  while sleep "$POLL"; do
-    lines=$(job_status) || { local code=$?; say "cannot see the job: $(reason "$code" "$CALL_LIMIT")"; return "$code"; }
-    if ! grep -q ' exit [^0]\| lost' <<<"$lines"; then
-      if grep -q ' running$' <<<"$lines"; then continue; fi
-      echo "done"
-      return
-    fi
-    stop_job >/dev/null || return # those that still run wait for those that are gone
-    case $lines in
-      *' exit 2'*) echo wrong ;;
-      *' exit 75'* | *' lost'*) echo again ;;
-      *) echo failed ;;
-    esac
-    return
+# look: sets `state` of the TPU and, where that is READY, the `lines` of job_status. Waits for an answer, however long: a
+# job goes on without this machine, and what is billed would be so without babysitting too.
+look() {
+  local code
+  while true; do
+    code=0 lines=''
+    state=$(state_of) || code=$?
+    [ "$code$state" != 0READY ] || lines=$(job_status) || code=$?
+    ((code)) || return 0
+    say "cannot see $NAME: $(reason "$code" "$CALL_LIMIT")"
+    # The next look will tell of a preemption ("terminal state").
+    if permanent "$code" && ! grep -q 'terminal state' "$ERRORS"; then failed; else sleep "$POLL"; fi
   done
 }
 
+# await_end: until the job has ended; sets `end`: done, again (75, or a worker lost it), wrong, failed, or the TPU's state.
+await_end() {
+  local since=$SECONDS
+  while sleep "$POLL"; do
+    look
+    if [ "$state" != READY ]; then end=$state; return 0; fi
+    if ! grep -q ' exit [^0]\| lost' <<<"$lines"; then
+      if ! grep -q ' running$' <<<"$lines"; then end="done"; return 0; fi
+      ((SECONDS - since < STEADY)) || failures=0
+      continue
+    fi
+    stop_job >/dev/null || continue # those that still run wait for those that are gone
+    case $lines in
+      *' exit 2'*) end=wrong ;;
+      *' exit 75'* | *' lost'*) end=again ;;
+      *) end=failed ;;
+    esac
+    return 0
+  done
+}
+
+# failed: count a failure; the last one ends the babysitting.
+failed() {
+  failures=$((failures + 1))
+  say "failure $failures of at most $MOST_FAILURES"
+  if ((failures == MOST_FAILURES)); then
+    [ "$state" != READY ] || "$HERE/logs.sh" "${GIVEN[@]}" || true
+    exit "$FAILED"
+  fi
+  sleep "$PAUSE"
+}
+
 if ((DRY_RUN)); then
-  renew ABSENT
+  state=ABSENT
+  make_ready
   check_workdir
   start_job
   job_status
   exit
 fi
 
-failures=0
+BILLED=1
 for ((launch = 1; launch <= RELAUNCHES; launch++)); do
-  state=$(state_of) || fail "cannot tell the state of $NAME: $(reason $? "$CALL_LIMIT")"
-  BILLED=1
-  code=0
-  case $state in
-    ABSENT | PREEMPTED | FAILED) renew "$state" || code=$? ;;
-    WAITING) { "$HERE/create.sh" "${GIVEN[@]}" wait && prepare; } || code=$? ;;
-    READY) # what was installed may be of another commit, but nothing is changed under a job that runs
-      if ((launch == 1)) && ! job_status | grep -q ' running$'; then prepare || code=$?; fi
-      ;;
-  esac
-  if ((code == PREEMPTED)); then say "preempted while it was made ready; once more"; continue; fi
-  if ((code)); then BILLED=0; exit "$code"; fi # the script that failed has said why, and what is billed
-  end=$(check_workdir && start_job >&2 && say "launch $launch of at most $RELAUNCHES" && await_end) || code=$?
-  if [ "$code:$end" = 0:done ]; then
-    if [ "$DELETE" = yes ]; then "$HERE/delete.sh" "${GIVEN[@]}"; BILLED=0; fi
-    say "done: jaxmlm ${WORDS[*]}"
-    [ "$DELETE" = yes ] || say "STILL BILLED: $NAME ($SLICES x $TYPE in $ZONE); fetch.sh $workdir, then delete it: $(delete_command)"
-    exit
+  look
+  code=0 end=''
+  make_ready || code=$?
+  if ((code == WRONG_INPUT)); then BILLED=0; exit "$code"; fi # the script that failed has said why, and what is billed
+  if ((code == 0)); then
+    prepared=1
+    (check_workdir && start_job >&2) || code=$?
   fi
-  state=$(state_of) || state=UNKNOWN
-  case $state:$code:$end in
-    PREEMPTED:*) say "preempted; a new $NAME, and on from the last checkpoint" ;;
-    *:0:again) say "the job ended before its time (75, or its worker restarted); it goes on" ;;
-    *:0:wrong | *:2:*) "$HERE/logs.sh" "${GIVEN[@]}" --lines 3 || true; exit "$WRONG_INPUT" ;;
-    *)
-      failures=$((failures + 1))
-      say "failure $failures of at most $MOST_FAILURES"
-      if ((failures == MOST_FAILURES)); then "$HERE/logs.sh" "${GIVEN[@]}" || true; exit "$FAILED"; fi
-      sleep "$PAUSE"
+  if ((code == 0)); then
+    say "launch $launch of at most $RELAUNCHES"
+    await_end
+  fi
+  case $code:$end in
+    0:done)
+      if [ "$DELETE" = yes ]; then "$HERE/delete.sh" "${GIVEN[@]}"; BILLED=0; fi
+      say "done: jaxmlm ${WORDS[*]}"
+      [ "$DELETE" = yes ] || say "STILL BILLED: $NAME ($SLICES x $TYPE in $ZONE); fetch.sh $workdir, then delete it: $(delete_command)"
+      exit
       ;;
+    0:PREEMPTED | "$PREEMPTED":) say "preempted; a new $NAME, and on from the last checkpoint" ;;
+    0:[A-Z]*) say "$NAME is $end; made ready again, and on from the last checkpoint" ;;
+    0:again) say "the job ended before its time (75, or its worker restarted); it goes on" ;;
+    0:wrong | "$WRONG_INPUT":) "$HERE/logs.sh" "${GIVEN[@]}" --lines 3 || true; exit "$WRONG_INPUT" ;;
+    *) failed ;;
   esac
 done
 say "launched $RELAUNCHES times without an end"

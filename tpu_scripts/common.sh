@@ -18,12 +18,13 @@ COPY_LIMIT=14400     # the same for a copy
 WAIT_LIMIT=86400     # seconds to wait for capacity
 STOP_LIMIT=120       # seconds that a job has to save after SIGTERM
 RELAUNCHES=100       # how often babysit.sh starts a run again
+STEADY=3600          # seconds of running after which babysit.sh forgets how often a run has failed
 REQUIRE=tpu          # the platform that a pre-training must find; empty: any
 DELETE=no            # babysit.sh, study.sh: delete the TPU when the work is done
 LINES=40             # logs.sh: how many
 FOLLOW=no            # logs.sh: go on printing
 OPTIONS=" PROJECT ZONE NAME TYPE VERSION CAPACITY QUEUED SLICES BUCKET MOUNT SOURCE COMMIT PYTHON EXTRAS TRIES PAUSE POLL
-  CALL_LIMIT SETUP_LIMIT COPY_LIMIT WAIT_LIMIT STOP_LIMIT RELAUNCHES REQUIRE DELETE LINES FOLLOW "
+  CALL_LIMIT SETUP_LIMIT COPY_LIMIT WAIT_LIMIT STOP_LIMIT RELAUNCHES STEADY REQUIRE DELETE LINES FOLLOW "
 
 DRY_RUN=0
 BILLED=0             # 1 once the script may have left something that costs money
@@ -45,7 +46,7 @@ Options, each also a line of config.env (config.env.example explains them):
   --dry-run       print the exact commands and run none
   --project --zone --name --type --version --capacity --queued --slices --bucket --mount --source --commit --python
   --extras --tries --pause --poll --call-limit --setup-limit --copy-limit --wait-limit --stop-limit --relaunches
-  --require --delete --lines --follow (common.sh explains those that config.env.example does not)
+  --steady --require --delete --lines --follow (common.sh explains those that config.env.example does not)
 Exit codes: 0 done, 1 failed, 2 wrong input, 75 preempted (run it again).
 END
 }
@@ -165,17 +166,20 @@ state_of() { # `return 0`, not `return`: in a trap that would be the status from
   echo READY
 }
 
-# wait_ready: until the TPU is there.
+# wait_ready: until the TPU is there; through a time without an answer too.
 wait_ready() {
-  local state last='' until=$((SECONDS + WAIT_LIMIT))
+  local code state last='' until=$((SECONDS + WAIT_LIMIT))
   if ((DRY_RUN)); then
     if [ "$QUEUED" = yes ]; then described queued-resources "$NAME" state.state; else described tpu-vm "$NAME" state; fi
     return
   fi
   while ((SECONDS < until)); do
-    state=$(state_of) || fail "cannot tell the state of $NAME: $(reason $? "$CALL_LIMIT")"
+    code=0
+    state=$(state_of) || code=$?
+    ((code == 0)) || ! permanent "$code" || fail "cannot tell the state of $NAME: $(reason "$code" "$CALL_LIMIT")"
     case $state in
       READY) say "$NAME is ready"; return ;;
+      '') say "cannot tell the state of $NAME ($(reason "$code" "$CALL_LIMIT")); again in $POLL s" ;;
       WAITING) [ "$last" = WAITING ] || say "$NAME waits for capacity in $ZONE; a look every $POLL s" ;;
       PREEMPTED) say "$NAME was preempted while it was made"; exit "$PREEMPTED" ;;
       *) fail "$NAME is $state: $(described queued-resources "$NAME" state.failedData.error.message || true)" ;;

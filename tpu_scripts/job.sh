@@ -21,19 +21,23 @@ check_job() {
   esac
 }
 
-# remote_mark FOLDER NAME, on the first worker; remote_see FOLDER NAME, on every worker: is FOLDER the same for all?
-remote_mark() { mkdir -p "$1" && touch "$1/$2"; }
+# remote_mark FOLDER NAME MOUNT, on the first worker; remote_see FOLDER NAME, on every worker: is FOLDER the same for all,
+# and in the bucket if it is below MOUNT? Before the mount, and after a restart, that is a folder like any other.
+remote_mark() {
+  case $1 in "$3"/*) mountpoint -q "$3" || { echo "ERROR: $HOSTNAME has nothing mounted at $3" >&2; return 2; } ;; esac
+  mkdir -p "$1" && touch "$1/$2"
+}
 remote_see() { [ -e "$1/$2" ] || { echo "ERROR: $HOSTNAME does not see $1" >&2; return 2; }; }
 remote_unmark() { rm -f "$1/$2"; }
 
 # check_workdir: every worker sees the folder that the first one makes.
 check_workdir() {
   local mark=".seen-$$-$RANDOM" code=0
-  on_workers "$CALL_LIMIT" 0 remote_mark "$workdir" "$mark" || gone_wrong "making $workdir" $? "$CALL_LIMIT"
-  on_workers "$CALL_LIMIT" all remote_see "$workdir" "$mark" || code=$?
+  on_workers "$CALL_LIMIT" 0 remote_mark "$workdir" "$mark" "$MOUNT" || code=$?
+  ((code)) || on_workers "$CALL_LIMIT" all remote_see "$workdir" "$mark" || code=$?
   ((code == 0 || code == WRONG_INPUT)) || gone_wrong "looking at $workdir" "$code" "$CALL_LIMIT"
   on_workers "$CALL_LIMIT" 0 remote_unmark "$workdir" "$mark" || true
-  ((code == 0)) || bad "workdir $workdir is on a disk that not all workers see: mount the bucket (data.sh mount) and give --workdir $MOUNT/runs/NAME"
+  ((code == 0)) || bad "workdir $workdir is on a worker's own disk: mount the bucket (data.sh mount) and give --workdir $MOUNT/runs/NAME"
 }
 
 # remote_start WORKDIR WORD..., on a worker: start jaxmlm WORD... in a session of its own; twice is once.
