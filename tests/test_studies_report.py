@@ -189,6 +189,33 @@ def test_two_paths_are_compared_within_the_second():
     assert "values" in report.summary(rows)
 
 
+def test_each_model_is_compared_with_itself_before_the_pretraining(tmp_path):
+    """Where the model is varied there is a control of each; one that the runs went on from is not called untrained."""
+    rows = [
+        row({"masking.rate": rate, "model": model}, seed, "blimp", "blimp", {"accuracy": base + rate + noise})
+        for rate, (model, base), (seed, noise) in itertools.product(
+            (0.15, 0.4), (("tiny", 0.2), ("mini", 0.3)), enumerate((0.001, 0.004, 0.002))
+        )
+    ]
+    for model, base in (("tiny", 0.2), ("mini", 0.3)):
+        values = [row(None, seed, "blimp", "blimp", {"accuracy": base}) for seed in range(3)]
+        rows += [one | {"values": {"model": model}, "cell": f"control,{model},{one['seed']}"} for one in values]
+    results = collect(rows)
+    assert report.names(results)[-2:] == ["not pre-trained, model tiny", "not pre-trained, model mini"]
+    assert report.points(results, "not pre-trained, model mini") == ["not pre-trained", "mini"]
+    found = {pair.a: (pair.b, pair.difference) for pair in against_control(results, results.measures["blimp"])}
+    assert found["rate=0.15,model=mini"] == ("not pre-trained, model mini", pytest.approx(0.15 + 0.007 / 3))
+    assert found["rate=0.40,model=tiny"] == ("not pre-trained, model tiny", pytest.approx(0.4 + 0.007 / 3))
+    assert "(model tiny 20.0, model mini 30.0 without pre-training)" in report.verdict(rows)
+    assert set(report.summary(rows)["controls"]) == set(results.controls) and drawn(tmp_path, rows)
+    for one in rows:
+        one["given"] = one["control"]
+    assert "as it was given, model tiny" in collect(rows).controls
+    assert "beats the encoder as it was given at every value" in report.verdict(rows)
+    old = [one | {"values": {}} if one["control"] else one for one in rows]  # one control for several encoders
+    assert against_control(collect(old), collect(old).measures["blimp"]) == []
+
+
 class Page(HTMLParser):
     """Checks that tags close in order, and keeps attributes and text."""
 

@@ -91,6 +91,16 @@ def test_equal_pretrainings_are_shared(study):
     assert original(cells[1], cells) is cells[0] and original(cells[2], cells) is cells[2]
 
 
+def test_the_control_is_the_encoder_of_its_cells(study):
+    """What makes another encoder before any training has a control of its own, what does not has none."""
+    models = tuple(EncoderConfig(layers=n, width=16, heads=2) for n in (1, 2))
+    axes = (Vary("masking.rate", (0.15, 0.80)), Vary("model", models, ("one", "two")))
+    controls = [cell for cell in cells_of(replace_path(study, "vary", axes)) if cell.control]
+    assert [cell.name for cell in controls] == ["control,model=one,seed=0", "control,model=two,seed=0"]
+    assert [cell.run.model for cell in controls] == list(models)
+    assert [cell.run.masking for cell in controls] == [study.run.masking] * 2
+
+
 def test_machines_share_the_cells_of_a_study(study, done, tmp_path):
     """Each does its share and draws no report; whoever runs the study whole finds all of it."""
     shutil.copytree(study.workdir, tmp_path / "shared")

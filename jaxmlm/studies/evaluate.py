@@ -86,6 +86,8 @@ class Evaluation:
             raise InputError(f"rates are {self.rates}: give some above 0 and up to 1, as 0.15 0.4")
         for rate in self.rates:
             Masking(rate)
+        if len({f"{rate:.2f}" for rate in self.rates}) < len(self.rates):  # as their results are called
+            raise InputError(f"rates are {self.rates}: give each once, apart by at least 0.01")
         if self.figure and not self.treebank:
             raise InputError("figure draws the probes of a treebank: give --treebank too")
         if self.figure and not self.figure.endswith(".png"):

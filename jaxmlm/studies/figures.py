@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from jaxmlm.studies.report import Report
-from jaxmlm.studies.statistics import CONTROL, Measure, Results, collect, numeric, row_label
+from jaxmlm.studies.statistics import Measure, Results, collect, numeric, row_label
 
 # Okabe and Ito's colours, without black and without yellow, which is too light on white.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
@@ -153,9 +153,11 @@ def _score_panel(axes: Axes, results: Results, measure: Measure) -> None:
                 seeds = [100 * score for score in measure.series[name].values()]
                 axes.update_datalim([(value, score) for score in seeds])
                 axes.plot([value] * len(seeds), seeds, "o", ms=3, alpha=0.6, transform=beside, **look)
-    control = measure.spread(CONTROL)
-    if control:
-        axes.axhline(100 * control.mean, color=INK, ls=(0, (5, 4)), lw=1.3, label=CONTROL)
+    for i, name in enumerate(results.controls):
+        control = measure.spread(name)
+        if control is None:
+            continue
+        axes.axhline(100 * control.mean, color=INK, ls=(0, (5, 4, *(1, 4) * i)), lw=1.3, label=name)
         if control.sd:
             low, high = 100 * (control.mean - control.sd), 100 * (control.mean + control.sd)
             axes.axhspan(low, high, color=INK, alpha=0.08, lw=0)
@@ -213,7 +215,7 @@ def losses(results: Results, curves: dict[str, list[dict[str, Any]]]) -> Figure 
             alpha=0.85,
         )
         seen.setdefault(name, drawn[0])
-    order = [name for name in [*results.labels, CONTROL, "unfinished"] if name in seen]
+    order = [name for name in [*results.labels, *results.controls, "unfinished"] if name in seen]
     figure.legend(
         [seen[name] for name in order],
         order,
@@ -229,8 +231,8 @@ def losses(results: Results, curves: dict[str, list[dict[str, Any]]]) -> Figure 
 def matrix(results: Results) -> Figure | None:
     """Held-out loss, trained at the row, evaluated at the column; shade: nats above the column's best."""
     found = results.losses()
-    names = [name for name in [*results.labels, CONTROL] if any(name in m.series for m in found.values())]
-    trained = [name for name in names if name != CONTROL]
+    names = [name for name in [*results.labels, *results.controls] if any(name in m.series for m in found.values())]
+    trained = [name for name in names if name not in results.controls]
     if not found or not names:
         return None
     means = np.array([[s.mean if (s := m.spread(name)) else np.nan for m in found.values()] for name in names])
@@ -245,7 +247,7 @@ def matrix(results: Results) -> Figure | None:
         if math.isnan(means[i, j]):
             continue
         dark = min(float(over[i, j]) / top, 1.0)
-        best = names[i] != CONTROL and over[i, j] == 0
+        best = names[i] not in results.controls and over[i, j] == 0
         axes.add_patch(
             Rectangle(
                 (j - 0.48, i - 0.46),
@@ -283,10 +285,10 @@ def matrix(results: Results) -> Figure | None:
 def fields(results: Results) -> Figure | None:
     """BLiMP accuracy by linguistic field: every pre-training seed a dot, the mean a bar, chance a line."""
     found = results.fields()
-    names = [name for name in [*results.labels, CONTROL] if any(name in m.series for m in found.values())]
+    names = [name for name in [*results.labels, *results.controls] if any(name in m.series for m in found.values())]
     if not found or not names:
         return None
-    colour, group = colours(results) | {CONTROL: INK}, _group_index(results)
+    colour, group = colours(results) | dict.fromkeys(results.controls, INK), _group_index(results)
     figure = Figure(figsize=(WIDTH, 1.3 + len(found) * (0.22 + 0.13 * len(names))))
     axes = figure.subplots()
     shown: dict[str, Line2D] = {}
@@ -296,7 +298,7 @@ def fields(results: Results) -> Figure | None:
             if not seeds:
                 continue
             y = i + 0.8 * ((j + 0.5) / len(names) - 0.5)
-            marker = "x" if name == CONTROL else MARKERS[group[name] % 7]
+            marker = "x" if name in results.controls else MARKERS[group[name] % 7]
             dots = axes.plot(seeds, [y] * len(seeds), marker, color=colour[name], ms=4.5, alpha=0.75, lw=0)
             shown.setdefault(name, dots[0])
             axes.plot([np.mean(seeds)] * 2, [y - 0.3 / len(names), y + 0.3 / len(names)], color=colour[name], lw=2.5)

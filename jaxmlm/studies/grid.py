@@ -11,6 +11,7 @@ from jaxmlm.paths import check_workdir, replace_path
 from jaxmlm.studies.estimate import Assumed
 from jaxmlm.studies.evaluate import Evaluate
 from jaxmlm.studies.finetune import Finetune
+from jaxmlm.studies.statistics import shapes
 from jaxmlm.tasks.run import Run, identity
 
 
@@ -52,7 +53,7 @@ class Study:
     seeds: tuple[int, ...] = (0,)
     """Pre-training seeds: the replicates that error bars are made of."""
     control: bool = True
-    """Judge an encoder that was not pre-trained as well."""
+    """Judge the encoder that was not pre-trained as well; each one, where the model is varied."""
     evaluate: Evaluate | None = None
     """Minimal pairs, if any."""
     finetune: tuple[Finetune, ...] = ()
@@ -95,7 +96,10 @@ def _check_tasks(finetune: Sequence[Finetune]) -> None:
 
 
 class Cell(NamedTuple):
-    """A point of the grid: its name, the varied values by name, the seed, its run; a control has none and no steps."""
+    """A point of the grid: its name, the varied values by name, the seed, its run.
+
+    A control has no steps, and of the values those that shape the encoder.
+    """
 
     name: str
     values: dict[str, Any]
@@ -118,13 +122,18 @@ def cells_of(study: Study) -> list[Cell]:
         if control:
             run = replace_path(replace_path(run, "loop.steps", 0), "loop.budget", None)
         words = [f"{path.rsplit('.', 1)[-1]}={value}" for path, value in values.items()]
-        name = ",".join([*(["control"] if control else words), f"seed={seed}"])
+        name = ",".join([*(["control"] if control else []), *words, f"seed={seed}"])
         return Cell(name, values, seed, replace_path(run, "workdir", str(folder / "cells" / name)), control)
 
-    grid = [dict(zip([v.path for v in study.vary], point, strict=True))
-            for point in itertools.product(*(v.named for v in study.vary))]  # fmt: skip
-    cells = [cell(values, seed) for values in grid for seed in study.seeds]
-    return cells + [cell({}, seed, control=True) for seed in study.seeds if study.control]
+    def grid(axes: Sequence[Vary]) -> list[dict[str, Any]]:
+        paths = [axis.path for axis in axes]
+        return [dict(zip(paths, point, strict=True)) for point in itertools.product(*(axis.named for axis in axes))]
+
+    cells = [cell(values, seed) for values in grid(study.vary) for seed in study.seeds]
+    if study.control:
+        untrained = grid([axis for axis in study.vary if shapes(axis.path)])
+        cells += [cell(values, seed, control=True) for values in untrained for seed in study.seeds]
+    return cells
 
 
 def original(cell: Cell, cells: list[Cell]) -> Cell:

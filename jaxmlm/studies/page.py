@@ -189,7 +189,7 @@ def _scores(results: Results) -> str:
             drawn.append(f"<figure>{figures.svg(figure, f'score-{len(drawn)}', title)}</figure>")
     if not drawn:
         return _soft("No BLiMP or fine-tuning scores yet: nothing to draw.")
-    dashed = " Dashed: the encoder that was not pre-trained, ± sd." if results.control else ""
+    dashed = " Dashed: the encoder before the pre-training, ± sd." if results.controls else ""
     text = f"Mean and standard deviation over pre-training seeds; small dots: every seed.{dashed}"
     return f'{_soft(text)}<div class="figures">{"".join(drawn)}</div>'
 

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from jaxmlm.studies import verdict as words
 from jaxmlm.studies.statistics import (
-    CONTROL,
     Measure,
     Pair,
     Results,
@@ -74,13 +73,15 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     counts an example once, whatever the rows_per_example that the model is shown of it.
     """
     results = collect(rows)
+    controls = {x: _one(results, x) for x in results.controls}
     compared = [name for name in ("blimp", "finetune") if name in results.measures]
     every = {
         name: (pairs(results, m), against_control(results, m)) for name in compared if (m := results.measures[name])
     }
     return {
         "rates" if results.paths == ("masking.rate",) else "values": {x: _one(results, x) for x in results.labels},
-        "control": _one(results, CONTROL) if results.control else None,
+        "control": next(iter(controls.values())) if len(controls) == 1 else None,
+        "controls": controls,
         "pairs": [_pair(name, pair) for name, (found, _) in every.items() for pair in found],
         "control_pairs": [_pair(name, pair) for name, (_, found) in every.items() for pair in found],
         "missing": results.missing,
@@ -99,7 +100,7 @@ def _one(results: Results, name: str) -> dict[str, Any]:
         elif found is not None and "/" not in key:
             scores[key] = {"metric": measure.metric} | found._asdict()
     return {
-        "values": results.values.get(name, {}),
+        "values": (results.values | results.controls)[name],
         "heldout": held,
         "scores": scores,
         "blimp_fields": {key: found._asdict() for key, m in results.fields().items() if (found := m.spread(name))},
@@ -156,8 +157,10 @@ def heading(path: str) -> str:
 def points(results: Results, name: str) -> list[str]:
     """A label's value on every varied path, as text, and what `heads` adds."""
     cost = [str(_views(results, name) or "")] if _many_views(results) else []
-    if name == CONTROL:
-        return [CONTROL] + [""] * (len(results.paths) - 1) + cost
+    if name in results.controls:
+        first, *others = [plain(results.controls[name].get(path, "")) for path in results.paths] or [""]
+        what = name.split(", ")[0]
+        return [f"{what}, {first}" if first else what, *others] + cost
     return ([plain(results.values[name].get(path, "")) for path in results.paths] or [name]) + cost
 
 
@@ -172,8 +175,8 @@ def _many_views(results: Results) -> bool:
 
 
 def names(results: Results) -> list[str]:
-    """The rows of the first table: the values in order, then the control."""
-    return [*results.labels, *([CONTROL] if results.control else [])]
+    """The rows of the first table: the values in order, then the controls."""
+    return [*results.labels, *results.controls]
 
 
 def table(rows: Sequence[Row]) -> Table:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-CONTROL = "not pre-trained"
+CONTROL, GIVEN = "not pre-trained", "as it was given"
+"""What a control is called: an encoder of random weights, and one that the runs go on from."""
 LEVEL = 0.05
 
 Row = dict[str, Any]
@@ -67,12 +68,14 @@ class Measure:
 class Results:
     """The rows of a study, ordered; made by `collect`. `values`: label -> its point on the varied axes.
 
-    groups: labels that differ in the first path only, by the values of the others ("" when one path varies).
+    controls: the same for the encoders that were not pre-trained. groups: labels that differ in the first path only,
+    by the values of the others ("" when one path varies).
     """
 
     rows: list[Row]
     paths: tuple[str, ...]
     values: dict[str, dict[str, Any]]
+    controls: dict[str, dict[str, Any]]
     groups: dict[str, list[str]]
     tasks: tuple[str, ...]
     measures: dict[str, Measure]
@@ -80,13 +83,13 @@ class Results:
 
     @property
     def labels(self) -> list[str]:
-        """Every value of the varied axes, in order, without the control."""
+        """Every value of the varied axes, in order, without the controls."""
         return list(self.values)
 
-    @property
-    def control(self) -> bool:
-        """Whether an encoder that was not pre-trained stands beside them."""
-        return any(row["control"] for row in self.rows)
+    def control_of(self, label: str) -> str | None:
+        """The control of a value: the same encoder without pre-training; None if it was not judged."""
+        encoder = {path: value for path, value in self.values[label].items() if shapes(path)}
+        return next((name for name, values in self.controls.items() if values == encoder), None)
 
     def short(self, label: str) -> str:
         """The value on the first path: what tells a label from the others of its group."""
@@ -130,9 +133,21 @@ def label(values: Mapping[str, Any]) -> str:
     return ",".join(f"{name}={text(value)}" for name, value in zip(names, values.values(), strict=True))
 
 
+def shapes(path: str) -> bool:
+    """Whether a varied path makes another encoder before any training, which then is a control of its own.
+
+    >>> shapes("model.layers"), shapes("masking.rate")
+    (True, False)
+    """
+    return path.split(".")[0] in ("model", "init", "data")
+
+
 def row_label(row: Row) -> str:
-    """The label of a row's cell; every control is one label."""
-    return CONTROL if row["control"] else label(row["values"])
+    """The label of a row's cell; the controls of all seeds are one label."""
+    if not row["control"]:
+        return label(row["values"])
+    name = GIVEN if row.get("given") else CONTROL
+    return ", ".join([name, *(f"{path.rsplit('.', 1)[-1]} {text(value)}" for path, value in row["values"].items())])
 
 
 def numeric(values: Iterable[object]) -> bool:
@@ -148,6 +163,7 @@ def collect(rows: Sequence[Row]) -> Results:
     last = {(row["cell"], row["stage"], row["task"], row.get("tuning_seed")): row for row in rows}
     kept = list(last.values())
     points = {row_label(row): row["values"] for row in kept if not row["control"]}
+    controls = {row_label(row): row["values"] for row in kept if row["control"]}
     paths = tuple(dict.fromkeys(path for point in points.values() for path in point))
     values = dict(sorted(points.items(), key=lambda item: _ranks(item[1], paths, list(points.values()))))
     groups: dict[str, list[str]] = defaultdict(list)
@@ -156,7 +172,7 @@ def collect(rows: Sequence[Row]) -> Results:
         groups[", ".join(f"{path.rsplit('.', 1)[-1]} {text(v)}" for path, v in rest.items())].append(name)
     tasks = tuple(dict.fromkeys(row["task"] for row in kept if row["stage"] == "finetune"))
     measures = _measures(kept, tasks)
-    return Results(kept, paths, values, dict(groups), tasks, measures, _missing(kept))
+    return Results(kept, paths, values, controls, dict(groups), tasks, measures, _missing(kept))
 
 
 def _ranks(point: Mapping[str, Any], paths: Sequence[str], points: list[dict[str, Any]]) -> list[float]:
@@ -298,22 +314,21 @@ def pairs(results: Results, measure: Measure) -> list[Pair]:
 
 
 def against_control(results: Results, measure: Measure) -> list[Pair]:
-    """Every value minus the encoder that was not pre-trained, Holm over the values."""
-    if CONTROL not in measure.series:
-        return []
-    return _corrected([compare(x, CONTROL, measure.series) for x in results.labels if x in measure.series])
+    """Every value minus its encoder that was not pre-trained, Holm over the values."""
+    both = [(x, results.control_of(x)) for x in results.labels if x in measure.series]
+    return _corrected([compare(x, c, measure.series) for x, c in both if c is not None and c in measure.series])
 
 
 def leaders(results: Results, measure: Measure) -> set[str]:
     """The labels that beat every other of their group beyond noise (and do not fall behind the control)."""
     every, found = pairs(results, measure), set()
-    control = measure.spread(CONTROL)
     for labels in results.groups.values():
         present = [name for name in labels if name in measure.series]
         best = measure.best(present)
         if best is None or len(present) < 2:
             continue
         won = {pair.b for pair in every if pair.a == best and pair.sure}
+        control = measure.spread(results.control_of(best) or "")
         sign, mean = (1 if measure.higher else -1), measure.series[best].values()
         ahead = control is None or sign * (float(np.mean(list(mean))) - control.mean) > 0
         if ahead and won >= set(present) - {best}:

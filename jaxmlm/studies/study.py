@@ -216,6 +216,8 @@ def _collect(study: Study, cells: list[Cell]) -> None:
     have = {(row["cell"], *_key(row)) for row in read_rows(path)}
     for cell in cells:
         where = {"cell": cell.name, "values": cell.values, "control": cell.control, "seed": cell.seed}
+        if cell.control and cell.run.init:
+            where["given"] = True  # it is no encoder of random weights
         found = read_rows(Path(original(cell, cells).run.workdir) / "results.jsonl")
         new = [row for row in found if _key(row) in keys and (cell.name, *_key(row)) not in have]
         append_rows(path, [{**where, **row} for row in new])

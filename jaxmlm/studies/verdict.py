@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from jaxmlm.studies.statistics import CONTROL, Measure, Pair, Results, against_control, numeric, pairs, text
+from jaxmlm.studies.statistics import GIVEN, Measure, Pair, Results, against_control, numeric, pairs, text
 
 
 def sentences(results: Results) -> list[str]:
@@ -80,13 +80,20 @@ def standing(results: Results, measure: Measure, labels: Sequence[str]) -> tuple
 
 
 def versus_control(results: Results, measure: Measure, title: str) -> tuple[str, str]:
-    """Whether pre-training beat the encoder that was not pre-trained -> (sentence, outcome)."""
+    """Whether pre-training beat the encoder that had none of it -> (sentence, outcome)."""
     found = against_control(results, measure)
     if not found:
         return "", ""
     able = [pair for pair in found if not math.isnan(pair.adjusted)]
-    base = _points(_mean(measure, CONTROL))
-    head = f"Against the untrained encoder, {title} ({base} without pre-training): "
+    given = any(name.startswith(GIVEN) for name in results.controls)
+    rival = "the encoder as it was given" if given else "the untrained encoder"
+    bases = {
+        ", ".join(name.split(", ")[1:]): _points(_mean(measure, name))
+        for name in results.controls
+        if name in measure.series
+    }
+    base = ", ".join(f"{where} {points}".strip() for where, points in bases.items())
+    head = f"Against {rival}, {title} ({base} {'before' if given else 'without pre-training'}): "
     if not able:
         gains = ", ".join(f"{pair.a} {_signed(pair.difference)} points" for pair in found)
         why = "one seed" if max(pair.seeds for pair in found) < 2 else "the same difference in every seed"
@@ -98,19 +105,19 @@ def versus_control(results: Results, measure: Measure, title: str) -> tuple[str,
     if better:
         parts.append("pre-training is better beyond noise at " + _gains(better))
     if worse:
-        parts.append(f"the untrained encoder is better, beyond noise, than {_gains(worse)}")
+        parts.append(f"{rival} is better, beyond noise, than {_gains(worse)}")
     if rest:
         parts.append("no difference beyond noise at " + _gains(rest))
     said = f"{head}{'; '.join(parts)}; {_footing(found)}."
     if worse:
         who = "every value" if len(worse) == len(found) else _and([pair.a for pair in worse])
-        return said, f", but the untrained encoder is better than {who}"
+        return said, f", but {rival} is better than {who}"
     if len(better) == len(found):
-        return said, ", and pre-training beats the untrained encoder at every value"
+        return said, f", and pre-training beats {rival} at every value"
     if better:
         where = _and([pair.a for pair in better])
-        return said, f", and pre-training beats the untrained encoder beyond noise at {where} only"
-    return said, ", and pre-training does not beat the untrained encoder beyond noise"
+        return said, f", and pre-training beats {rival} beyond noise at {where} only"
+    return said, f", and pre-training does not beat {rival} beyond noise"
 
 
 def matrix(results: Results) -> list[str]:
