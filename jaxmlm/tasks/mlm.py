@@ -40,7 +40,7 @@ def vocab_of(store: Store, masking: Masking) -> Vocab:
 
 
 def drawable_of(tokenizer: Tokenizer) -> np.ndarray:
-    """The ids that a random replacement may be: no special one, no [unusedN] of BERT's vocabularies, no id that has no piece."""
+    """The ids that a random replacement may be: no special one, no [unusedN] of BERT's, none without a piece."""
     text = [re.fullmatch(r"(\[unused\d+\])?", piece) is None for piece in tokenizer.pieces(range(tokenizer.size))]
     return np.flatnonzero(~tokenizer.special & text).astype(np.int32)
 
