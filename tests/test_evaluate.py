@@ -117,6 +117,7 @@ def test_pseudo_perplexity_is_that_of_a_loop_and_counts_words(folder, one_device
         (["--text", "nowhere"], "no text file at 'nowhere'"),
         (["--treebank", "nowhere"], "0 files *train*.conllu"),
         (["--rates", "0"], "rates are (0.0,)"),
+        (["--rates", "0.12", "0.125"], "apart by at least 0.01"),
         (["--pairs", "0"], "pairs is 0"),
         (["--figure", "x.png"], "give --treebank"),
     ],
