@@ -141,15 +141,21 @@ def test_words_reach_the_workers_as_they_are(world):
     assert done.returncode == 0 and (here.folder / "here" / "to here" / "DONE").exists()
 
 
-def test_a_store_is_copied_whole_to_every_worker(world, tmp_path):
+def test_a_store_is_copied_whole_to_every_worker_and_back(world, tmp_path):
+    """Through a broken connection: scp puts a folder that is there into itself, not over it."""
     here, store = world("created"), tmp_path / "my store"
     store.mkdir()
     (store / "train-00000.bin").write_bytes(os.urandom(5000))
+    here.plan({"on": "scp", "times": 1, "do": "broken"}, {"on": "scp fetched.part", "times": 1, "do": "broken"})
     for _ in range(2):  # again over the first
         done = here.run("data", "copy", str(store), "the store")
         assert done.returncode == 0, done.stderr
     copies = list(here.folder.glob("workers/*/the store/train-00000.bin"))
     assert len(copies) == 2 and all(c.read_bytes() == (store / "train-00000.bin").read_bytes() for c in copies)
+    done = here.run("fetch", "the store", "a/fetched")
+    assert done.returncode == 0 and "a/fetched: 1 files" in done.stderr and "Connection closed" in done.stderr
+    fetched = [path.relative_to(here.folder / "here") for path in here.folder.glob("here/a/**/*")]
+    assert sorted(map(str, fetched)) == ["a/fetched", "a/fetched/train-00000.bin"]
 
 
 def test_two_slices_are_one_request_and_both_run(world):

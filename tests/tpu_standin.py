@@ -9,7 +9,8 @@ Linked under the names gcloud, uv, sudo, gcsfuse and mountpoint. $STANDIN is the
     workers/HOST/   the disk of a worker: `ssh` runs its --command there, with HOME set to it and /gcs in it
     buckets/NAME/   a bucket
 
-`do` is: unavailable, denied (it fails); hang (no answer, nothing done); lost (done, no answer); preempt, restart (before it).
+`do` is: unavailable, denied (it fails); hang (no answer, nothing done); lost (done, no answer); broken (done, and it
+fails); preempt, restart (before it).
 The flags are those of Google Cloud SDK 528, and an unknown one is refused as there.
 """
 
@@ -91,6 +92,8 @@ def gcloud(words: list[str]) -> None:
             for name in list(now["tpus"]):
                 {"preempt": preempt, "restart": restart}[fault](now, name)
     VERBS[verb](names, flags)
+    if fault == "broken":
+        raise Refused("ERROR: (gcloud) scp: Connection closed by remote host")
     if fault == "lost":
         time.sleep(600)
 
@@ -297,7 +300,8 @@ def scp(names, flags):
                 if here(source).is_dir():
                     if "--recurse" not in flags:
                         raise Refused(f"ERROR: (gcloud) scp: {source}: not a regular file")
-                    shutil.copytree(here(source), here(to))
+                    inside = here(to) / here(source).name if here(to).is_dir() else here(to)
+                    shutil.copytree(here(source), inside, dirs_exist_ok=True)
                 elif here(source).exists():
                     shutil.copy(here(source), here(to))
                 else:

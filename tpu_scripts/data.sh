@@ -26,18 +26,20 @@ remote_mount() {
   echo "$HOSTNAME: gs://$1 is mounted at $2"
 }
 
-# remote_take PART DEST BYTES, on a worker: puts a copy in its place if it is whole.
+# remote_take PART NAME DEST BYTES, on a worker: puts the copy PART/NAME in its place if it is whole.
 remote_take() {
   local bytes
-  bytes=$(cd "$1" && find . -type f -printf '%s\n' | awk '{sum += $1} END {print sum + 0}')
-  [ "$bytes" = "$3" ] || { echo "ERROR: $HOSTNAME has $bytes of $3 bytes" >&2; return 1; }
-  rm -rf "$2"
-  mv "$1" "$2"
-  echo "$HOSTNAME: $2 is whole, $bytes bytes"
+  bytes=$(cd "$1/$2" && find . -type f -printf '%s\n' | awk '{sum += $1} END {print sum + 0}')
+  [ "$bytes" = "$4" ] || { echo "ERROR: $HOSTNAME has $bytes of $4 bytes" >&2; return 1; }
+  rm -rf "$3"
+  mv "$1/$2" "$3"
+  rmdir "$1"
+  echo "$HOSTNAME: $3 is whole, $bytes bytes"
 }
 
-# remote_clear PART, on a worker: makes room for a copy.
-remote_clear() { rm -rf "$1" && mkdir -p "$(dirname "$1")"; }
+# remote_clear PART, on a worker: the folder for a copy. It is there before scp, which then puts the second try where the
+# first one was.
+remote_clear() { rm -rf "$1" && mkdir -p "$1"; }
 
 options "$@"
 code=0
@@ -64,6 +66,7 @@ case ${WORDS[0]:-} in
     ((${#WORDS[@]} == 3)) || bad "write: data.sh copy DIR DEST"
     from=${WORDS[1]} to=${WORDS[2]}
     [ -d "$from" ] || bad "no folder $from on this machine"
+    from=$(cd "$from" && pwd)
     bytes=$(cd "$from" && find . -type f -printf '%s\n' | awk '{sum += $1} END {print sum + 0}')
     check_login
     check_there
@@ -74,7 +77,7 @@ case ${WORDS[0]:-} in
         --worker=all --quiet || code=$?
       ((code == 0)) || gone_wrong "the copy" "$code" "$COPY_LIMIT"
     done
-    on_workers "$CALL_LIMIT" all remote_take "$to.part" "$to" "$bytes" || gone_wrong "the copy" $? "$CALL_LIMIT"
+    on_workers "$CALL_LIMIT" all remote_take "$to.part" "${from##*/}" "$to" "$bytes" || gone_wrong "the copy" $? "$CALL_LIMIT"
     ;;
   *) bad "write: data.sh mount, or data.sh copy DIR DEST" ;;
 esac

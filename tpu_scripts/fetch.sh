@@ -28,12 +28,14 @@ else
   check_there
   BILLED=1
   node=$(nodes | head -n 1)
+  # Into a folder that is there, for scp then puts the second try where the first one was.
+  ((DRY_RUN)) || { rm -rf "$to.part" && mkdir -p "$to.part"; }
   attempt "$COPY_LIMIT" gcloud compute tpus tpu-vm scp --recurse "$node:$from" "$to.part" --project="$PROJECT" --zone="$ZONE" \
     --worker=0 --quiet || code=$?
   if ((code)); then
     rm -rf "$to.part"
     gone_wrong "the copy" "$code" "$COPY_LIMIT"
   fi
-  ((DRY_RUN)) || mv "$to.part" "$to"
+  ((DRY_RUN)) || { mv "$to.part/$(ls -A "$to.part")" "$to" && rmdir "$to.part"; }
 fi
 ((DRY_RUN)) || say "$to: $(find "$to" -type f | wc -l) files, $(du -sh "$to" | cut -f 1)$([ ! -e "$to/DONE" ] || echo ', a finished run')"
