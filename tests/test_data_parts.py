@@ -248,6 +248,18 @@ def test_the_tokenizer_is_trained_on_so_many_words_also_of_a_long_document(long)
     assert 98 <= parts._words_in(taken[1]) <= 99
 
 
+def test_the_ids_of_a_long_document_are_never_all_in_a_list(made, tmp_path, monkeypatch):
+    data, wanted = made
+    monkeypatch.setattr(parts, "PIECE", 20)
+    monkeypatch.setattr(parts, "BATCH", 2)
+    most, real = [], parts.Tokenizer.encode_batch
+    monkeypatch.setattr(
+        parts.Tokenizer, "encode_batch", lambda self, texts: most.append(len(texts)) or real(self, texts)
+    )
+    build(tmp_path / "store", data, sources(), workers=1)
+    assert contents(tmp_path / "store") == wanted and max(most) == 2
+
+
 def test_progress_counts_what_is_read(tmp_path):
     said: list[Progress] = []
     build(tmp_path / "store", DATA, [Source.of(lambda: TEXTS["big"] * 5, {"file": "big"}, 700)] * 2, said.append)

@@ -2,6 +2,8 @@
 
 import gzip
 import lzma
+import tarfile
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -132,6 +134,37 @@ def test_a_line_that_is_too_long_for_text(tmp_path, monkeypatch):
         list(documents([path]))
 
 
+@pytest.mark.parametrize("layout", ["blank-line", "file"])
+def test_a_document_that_no_blank_line_ends_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch, layout):
+    monkeypatch.setattr(sources, "LONGEST", 1 << 20)
+    path = write(tmp_path, "a.txt", b"a line of text\n" * 100_000)
+    with pytest.raises(InputError, match=r"a\.txt, line 69906: a document of more than 1 Mi .* --data.layout line"):
+        list(documents([path], layout))
+    assert len(documents([path], "line")) == 100_000
+    path.write_bytes((b"a line of text\n" * 50_000 + b"\n") * 3)
+    assert len(documents([path])) == 3
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+def test_what_is_no_utf8_though_its_bytes_are(tmp_path, codec):
+    with pytest.raises(InputError, match=r"a\.txt, line \d: a NUL byte, so this is no UTF-8 text"):
+        documents([write(tmp_path, "a.txt", "\none\n\ntwo".encode(codec))])
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(write(tmp_path, "b.txt", b"one\n\ntwo"), "b.txt")
+    packed = write(tmp_path, "a.tar.gz", gzip.compress((tmp_path / "a.tar").read_bytes()))
+    with pytest.raises(InputError, match=r"a\.tar\.gz, line 1: a NUL byte.*: unpack an archive"):
+        documents([packed])
+    late = write(tmp_path, "c.txt", b"one\n\n" * 1000 + b"a\0b")  # a bad character is no reason to stop
+    assert documents([late])[-1] == "a\0b"
+
+
+def test_a_zst_file_of_a_long_window(tmp_path):
+    settings = zstandard.ZstdCompressionParameters.from_level(1, window_log=28)
+    packed = zstandard.ZstdCompressor(compression_params=settings).compressobj()
+    path = write(tmp_path, "a.zst", packed.compress(b"one\n\ntwo") + packed.flush())
+    assert documents([path]) == ["one", "two"]
+
+
 @pytest.mark.parametrize("kind", PACK)
 def test_documents_know_where_they_stand(tmp_path, kind):
     raw = "\n\n".join(f"text {i} {hash(str(i))}" for i in range(5000)).encode()
@@ -142,6 +175,14 @@ def test_documents_know_where_they_stand(tmp_path, kind):
     size = sum(path.stat().st_size for path in paths)
     assert read == sorted(read) and read[-1] == size and paths[0].stat().st_size in read[:5000]
     assert len(set(read)) >= 2
+
+
+def test_many_files_are_not_asked_for_their_size_again_and_again(tmp_path, monkeypatch):
+    paths = [write(tmp_path, f"{i}.txt", b"x") for i in range(50)]
+    asked, real = [], Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path, **more: asked.append(path) or real(path, **more))
+    sources.text_source(paths)
+    assert len(asked) <= 2 * len(paths)
 
 
 def test_groups_of_files_are_the_files_in_order(tmp_path, monkeypatch):

@@ -36,6 +36,7 @@ from jaxmlm.errors import InputError
 PART = 1 << 28  # characters of text
 CHUNK = 1 << 19  # characters that a thread encodes at once
 PIECE = 1 << 17  # characters of a document that the tokenizer gets at once: it needs 100 bytes for each
+BATCH = 64  # such pieces, or whole documents, in a call of the tokenizer
 
 
 class Progress(NamedTuple):
@@ -267,11 +268,13 @@ def _chunks(documents: Iterator[Document]) -> Iterator[list[Document]]:
 
 def _encode(of: int, documents: list[Document], tokenizer: Tokenizer, dtype: np.dtype) -> list[_Encoded]:
     pieces = [pieces_of(document.text, PIECE) for document in documents]
-    found = iter(tokenizer.encode_batch(list(itertools.chain(*pieces))))
+    flat = list(itertools.chain(*pieces))
+    # Some at a time: a list of ids takes twenty times the memory of an array.
+    batches = (tokenizer.encode_batch(flat[i : i + BATCH]) for i in range(0, len(flat), BATCH))
+    found = (np.array(ids, dtype) for ids in itertools.chain.from_iterable(batches))
     encoded = []
     for document, parts in zip(documents, pieces, strict=True):
-        ids = [np.array(part, dtype) for part in itertools.islice(found, len(parts))]
-        ids.append(np.array([tokenizer.sep_id], dtype))
+        ids = [*itertools.islice(found, len(parts)), np.array([tokenizer.sep_id], dtype)]
         encoded.append(_Encoded(of, document, _hash(document.text), np.concatenate(ids)))
     return encoded
 

@@ -24,6 +24,10 @@ GROUP = 1 << 28
 """Files are read in groups of about so many bytes on disk, which machines can share among them."""
 LINE = 1 << 30
 """The most bytes of a line."""
+LONGEST = 1 << 28
+"""The most characters of a document of several lines: all of it is in memory, some ten times."""
+BEGINNING = 1 << 12
+"""Bytes of a file within which a NUL shows that it is no text; later on it is one bad character."""
 
 
 class Document(NamedTuple):
@@ -125,13 +129,12 @@ def sha256(path: Path) -> str:
 
 def text_source(paths: list[Path], layout: Layout = "blank-line", field: str = "text") -> Source:
     """These files as a source: groups of whole files."""
-    groups, first = [], 0
-    for i in range(len(paths)):
-        size = sum(path.stat().st_size for path in paths[first : i + 1])
-        if size >= GROUP or i + 1 == len(paths):
-            mine = paths[first : i + 1]
-            groups.append(Group(partial(documents, mine, layout, field, first), size))
-            first = i + 1
+    groups, first, size = [], 0, 0
+    for end, path in enumerate(paths, 1):
+        size += path.stat().st_size
+        if size >= GROUP or end == len(paths):
+            groups.append(Group(partial(documents, paths[first:end], layout, field, first), size))
+            first, size = end, 0
     return Source(groups, fingerprint(paths))
 
 
@@ -153,7 +156,7 @@ def documents(
 
 def _texts(path: Path, layout: Layout, field: str) -> Iterator[tuple[str, int]]:
     pending: list[str] = []
-    read = 0
+    read = size = 0
     for number, (line, read) in enumerate(_lines(path), 1):  # noqa: B007 (the last is used after the loop)
         if layout == "jsonl":
             if line:
@@ -163,9 +166,15 @@ def _texts(path: Path, layout: Layout, field: str) -> Iterator[tuple[str, int]]:
                 yield line, read
         elif line or layout == "file":
             pending.append(line)
+            size += len(line) + 1
+            if size > LONGEST:
+                raise InputError(
+                    f"{path}, line {number}: a document of more than {LONGEST >> 20:,} Mi characters ends here or "
+                    "later: if each line is a document, give --data.layout line; else break it up"
+                )
         elif pending:
             yield "\n".join(pending), read
-            pending = []
+            pending, size = [], 0
     if any(pending):
         yield "\n".join(pending), read
 
@@ -195,7 +204,13 @@ def _lines(path: Path) -> Iterator[tuple[str, int]]:
                         f"{path}, line {number}: a line of more than {LINE >> 20:,} MiB, from byte {begin} on: is it "
                         "text? Break it up, or leave the file out"
                     )
-                yield raw.decode("utf-8").lstrip("\ufeff").strip(), file.tell()
+                line = raw.decode("utf-8")
+                if "\0" in line and begin < BEGINNING:
+                    raise InputError(
+                        f"{path}, line {number}: a NUL byte, so this is no UTF-8 text: unpack an archive (tar) first, "
+                        "and convert UTF-16, for example with iconv -f UTF-16LE -t UTF-8"
+                    )
+                yield line.lstrip("\ufeff").strip(), file.tell()
                 begin += len(raw)
     except UnicodeDecodeError as e:
         raise InputError(
@@ -232,7 +247,7 @@ class _Zstd(io.RawIOBase):
                 if self._frame:
                     raise EOFError("the file ends within a frame")
                 return 0
-            self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            self._frame = self._frame or zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
             self._text, self._rest = self._frame.decompress(packed), b""
             if self._frame.eof:
                 self._rest, self._frame = self._frame.unused_data, None
