@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from tpu_scenarios import ROOT, SCRIPTS, STAGES, World, checkout, play, scenarios, stages
 
+from jaxmlm import config
+
 JOB = STAGES["run"][1:]
 
 
@@ -298,6 +300,16 @@ def test_no_babysitter_outlives_its_study(end, number, world):
     alive = subprocess.run(["pgrep", "-f", f"babysit.sh --config {here.folder}/"], capture_output=True, text=True)
     assert started.returncode == 128 + number and alive.stdout == "", err
     assert re.search("STILL BILLED: mlm-1 .READY.*\n.*STILL BILLED: mlm-2 .READY.; delete it: ", err), err
+
+
+@pytest.mark.parametrize("where", ["docs/tpu.md", "tpu_scripts/study.sh"])
+def test_the_pod_study_that_is_written_there_reads_no_sample(where):
+    text = (ROOT / where).read_text().replace("\n# ", "\n").replace("\\\n", " ")
+    words = shlex.split(next(line for line in text.splitlines() if "study.sh" in line and "rates.py" in line))
+    at = words.index("configs/paper/rates.py")
+    study = config.load(ROOT / words[at], words[at + 1 :])
+    reads = [study.run.data.text, study.evaluate.blimp, *(tune.data for tune in study.finetune)]
+    assert not [name for name in reads if name.startswith("sample:")]
 
 
 def test_the_page_names_every_script():

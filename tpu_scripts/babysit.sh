@@ -113,7 +113,7 @@ for ((launch = 1; launch <= RELAUNCHES; launch++)); do
     0:done)
       if [ "$DELETE" = yes ]; then "$HERE/delete.sh" "${GIVEN[@]}"; BILLED=0; fi
       say "done: jaxmlm ${WORDS[*]}"
-      [ "$DELETE" = yes ] || say "STILL BILLED: $NAME ($SLICES x $TYPE in $ZONE); fetch.sh $workdir, then delete it: $(delete_command)"
+      [ "$DELETE" = yes ] || say "STILL BILLED: $NAME ($SLICES x $TYPE in $ZONE); fetch.sh $workdir DEST, then delete it: $(delete_command)"
       exit
       ;;
     0:PREEMPTED | "$PREEMPTED":) say "preempted; a new $NAME, and on from the last checkpoint" ;;

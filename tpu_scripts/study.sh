@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # usage: study.sh [OPTIONS] K CONFIG --workdir FOLDER ...   a study over K slices of its own each, which share its cells
 #
-#   study.sh 3 configs/paper/rates.py --scale pod --workdir /gcs/studies/rates
+#   study.sh 3 configs/paper/rates.py --scale pod --text '/gcs/text/*.gz' --glue /gcs/glue_data --blimp /gcs/blimp \
+#     --workdir /gcs/studies/rates
 #
+# CONFIG and what it reads must be there on every slice: text and tasks in the bucket (their defaults are small samples).
 # The slices are called NAME-1 to NAME-K; each is babysat by itself and does every K-th cell (`jaxmlm study --cells I/K`).
 # The first one makes the token store before, and the report after. What each says is in NAME-I.log of this folder.
-# --delete yes deletes every slice as soon as its work is done.
+# --delete yes deletes every slice as soon as its work is done. Ctrl-C ends the babysitting of all; what runs goes on.
 source "$(dirname "$0")/common.sh"
 source "$HERE/job.sh"
 options "$@"
@@ -72,4 +74,4 @@ fi
 ((DRY_RUN)) && exit
 left
 ((code == 0)) || fail "the study is not done (see $NAME-*.log): the same command goes on with it"
-say "done: bring it with fetch.sh $workdir"
+say "done: bring it with fetch.sh $workdir ${workdir#"$MOUNT"/}"
