@@ -83,6 +83,19 @@ def test_a_killed_study_goes_on(study, done):
     assert [row["stage"] for row in read_rows(cell / "results.jsonl")] == ["pretrain", "heldout", "blimp", "finetune"]
 
 
+def test_the_report_says_where_the_cells_were_trained(study, done):
+    """Not where it was drawn; a cell of another machine is told apart."""
+    work = Path(study.workdir)
+    path = work / "cells" / "rate=0.8,seed=0" / "run.json"
+    before = path.read_text()
+    path.write_text(json.dumps(json.loads(before) | {"device": "8 x TPU v9", "git": "abc1234"}))
+    run_study(study)
+    origin = json.loads((work / "report.json").read_text())["origin"]
+    assert "8 x TPU v9, Python" in origin["machine"] and origin["machine"].count("(2 cells)") == 1
+    assert "abc1234 (1 cell)" in origin["commit"] and ";" not in origin["versions"]
+    path.write_text(before)
+
+
 def test_equal_pretrainings_are_shared(study):
     """Two names for one value: two cells, one training."""
     twice = replace_path(study, "vary", (Vary("masking.rate", (0.15, 0.15), ("a", "b")),))

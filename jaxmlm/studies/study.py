@@ -9,7 +9,8 @@ that was killed goes on, one that is done only draws its report anew, and values
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,6 @@ from jaxmlm.tasks.run import (
     identity,
     load,
     pretrain,
-    provenance,
     read_rows,
     unclaimed,
 )
@@ -225,21 +225,34 @@ def _collect(study: Study, cells: list[Cell]) -> None:
 
 def _describe(study: Study, cells: list[Cell], store: Store) -> None:
     """Write report.json: what the report says beside the numbers, and which lines of the results belong to it."""
-    made = provenance()
+    runs = [Path(cell.run.workdir) for cell in cells if original(cell, cells) is cell]
+    made = [json.loads((folder / "run.json").read_text()) for folder in runs]
     page = {
         "title": study.title,
         "note": study.note,
         "sentences": {label(c.values): shown(c.run.masking, store, study.sentence) for c in cells if not c.control},
         "origin": {
             "command": shlex.join(["jaxmlm", *sys.argv[1:]]),
-            "commit": made["git"] or "unknown",
-            "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
-            "machine": f"{made['device']}, Python {made['python']}",
+            "commit": _distinct(one["git"] or "unknown" for one in made),
+            "versions": _distinct(", ".join(f"{name} {v}" for name, v in one["versions"].items()) for one in made),
+            "machine": _distinct(f"{one['device']}, Python {one['python']}" for one in made),
         },
         "keys": [[c.name, *key] for c in cells for key in _keys(study)],
         "logs": {c.name: str(Path("cells") / original(c, cells).name / "log.jsonl") for c in cells},
     }
     (Path(study.workdir) / "report.json").write_text(json.dumps(page, indent=1) + "\n")
+
+
+def _distinct(found: Iterable[str]) -> str:
+    """What the cells say of where they were pre-trained; where they differ, how many say which.
+
+    >>> _distinct(["a", "a"]), _distinct(["a", "b", "a"])
+    ('a', 'a (2 cells); b (1 cell)')
+    """
+    counts = Counter(found)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "; ".join(f"{said} ({n} cell{'s' if n > 1 else ''})" for said, n in counts.items())
 
 
 def _draw(folder: Path) -> dict[str, Any]:
