@@ -165,6 +165,34 @@ def test_what_is_unfinished_is_named():
     assert report.summary(rows)["rates"]["0.40"]["scores"]["blimp"]["n"] == 2
 
 
+def test_a_finetuning_that_diverged_is_named_and_what_was_not_whole(tmp_path):
+    rows = [one for one in whole() if one["stage"] == "finetune"]
+    part = "train: 100 of 2,490 rows (limit)"
+    for one in rows:
+        one |= {"notes": [part], "degenerate": False}
+    rows[0] |= {"scores": {}, "notes": [part, "the loss is nan at step 3"], "degenerate": True}
+    rows[1] |= {"degenerate": True}
+    found = report.summary(rows)
+    assert found["missing"] == [
+        "rate=0.15,seed=0, rte, tuning seed 0: no accuracy, so left out: the loss is nan at step 3"
+    ]
+    assert found["notes"] == [
+        f"rte: {part}", "rate=0.15,seed=0, rte, tuning seed 1: one class, or one number, for all of dev"
+    ]  # fmt: skip
+    _, page = drawn(tmp_path, rows)
+    assert all(line in page.text for line in found["missing"] + found["notes"])
+
+
+def test_a_table_of_ones_own_and_the_speed_of_pretraining_are_in_the_summary():
+    rows = whole()
+    for one in rows:
+        if one["stage"] == "finetune":
+            one |= {"task": "data/mine.csv", "tokens_per_second": 7.0}
+    one = report.summary(rows)["rates"]["0.40"]
+    assert set(one["scores"]) == {"blimp", "data/mine.csv", "finetune"} and one["tokens_per_second"] == 500
+    assert report.summary(rows)["control"]["tokens_per_second"] is None
+
+
 def test_a_row_written_twice_counts_once():
     rows = blimp({0.15: [0.6, 0.7]})
     again = json.loads(json.dumps(rows[0]))

@@ -69,6 +69,9 @@ def html(report: Report) -> str:
         _section("BLiMP by field", _fields(results)),
         _section("Every seed", every_seed(results)),
         _section("Cost", cost(results)),
+        _section("Notes", f"<ul>{''.join(f'<li>{escape(x)}</li>' for x in results.notes)}</ul>")
+        if results.notes
+        else "",
     ]
     foot = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in report.provenance.items())
     return (
@@ -222,7 +225,7 @@ def _fields(results: Results) -> str:
 
 def every_seed(results: Results) -> str:
     """Every number behind the page: a line per cell, tuning seeds averaged."""
-    shown = {name: m for name, m in results.measures.items() if not name.startswith("blimp/")}
+    shown = {x: m for x, m in results.measures.items() if x in results.tasks or not x.startswith("blimp/")}
     cells = {(row_label(row), row["seed"]): row["cell"] for row in results.rows}
     order = sorted(cells, key=lambda key: (names(results).index(key[0]), key[1]))
     rows = []

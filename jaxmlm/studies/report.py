@@ -69,8 +69,8 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     """The numbers for --json: per value its held-out losses, scores, speed and cost; the pairs; the verdict.
 
     Scores are on their own scale (shares and correlations, not times 100); sd and intervals are None where
-    one seed gives none; tokens_per_second is the mean over cells, tokens and seconds are sums over cells. tokens
-    counts an example once, whatever the rows_per_example that the model is shown of it.
+    one seed gives none; tokens_per_second is the mean over pre-trainings, tokens and seconds are sums over cells.
+    tokens counts an example once, whatever the rows_per_example that the model is shown of it.
     """
     results = collect(rows)
     controls = {x: _one(results, x) for x in results.controls}
@@ -85,26 +85,28 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
         "pairs": [_pair(name, pair) for name, (found, _) in every.items() for pair in found],
         "control_pairs": [_pair(name, pair) for name, (_, found) in every.items() for pair in found],
         "missing": results.missing,
+        "notes": results.notes,
         "verdict": " ".join(words.sentences(results)),
     }
 
 
 def _one(results: Results, name: str) -> dict[str, Any]:
     mine = [row for row in results.rows if row_label(row) == name]
-    speeds = [row["tokens_per_second"] for row in mine if row.get("tokens_per_second")]
+    trained = [row for row in mine if row["stage"] == "pretrain"]
+    speeds = [row["tokens_per_second"] for row in trained if row.get("tokens_per_second")]
     held, scores = {}, {}
     for key, measure in results.measures.items():
         found = measure.spread(name)
         if found is not None and key.startswith("heldout/"):
             held[key.removeprefix("heldout/")] = found._asdict()
-        elif found is not None and "/" not in key:
+        elif found is not None and key in ("blimp", "finetune", *results.tasks):
             scores[key] = {"metric": measure.metric} | found._asdict()
     return {
         "values": (results.values | results.controls)[name],
         "heldout": held,
         "scores": scores,
         "blimp_fields": {key: found._asdict() for key, m in results.fields().items() if (found := m.spread(name))},
-        "tokens": sum(row.get("tokens") or 0 for row in mine if row["stage"] == "pretrain"),
+        "tokens": sum(row.get("tokens") or 0 for row in trained),
         "rows_per_example": _views(results, name),
         "tokens_per_second": sum(speeds) / len(speeds) if speeds else None,
         "seconds": sum(row.get("seconds") or 0.0 for row in mine),

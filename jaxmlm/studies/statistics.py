@@ -80,6 +80,7 @@ class Results:
     tasks: tuple[str, ...]
     measures: dict[str, Measure]
     missing: list[str]
+    notes: list[str]
 
     @property
     def labels(self) -> list[str]:
@@ -158,7 +159,8 @@ def numeric(values: Iterable[object]) -> bool:
 def collect(rows: Sequence[Row]) -> Results:
     """Rows of results.jsonl -> results. A row written twice counts once, the last.
 
-    Numbers that are not finite are left out, and named in `missing` as unfinished cells are.
+    Numbers that are not finite are left out, and named in `missing` as unfinished cells are, and as fine-tunings that
+    diverged.
     """
     last = {(row["cell"], row["stage"], row["task"], row.get("tuning_seed")): row for row in rows}
     kept = list(last.values())
@@ -172,7 +174,7 @@ def collect(rows: Sequence[Row]) -> Results:
         groups[", ".join(f"{path.rsplit('.', 1)[-1]} {text(v)}" for path, v in rest.items())].append(name)
     tasks = tuple(dict.fromkeys(row["task"] for row in kept if row["stage"] == "finetune"))
     measures = _measures(kept, tasks)
-    return Results(kept, paths, values, controls, dict(groups), tasks, measures, _missing(kept))
+    return Results(kept, paths, values, controls, dict(groups), tasks, measures, _missing(kept), _notes(kept))
 
 
 def _ranks(point: Mapping[str, Any], paths: Sequence[str], points: list[dict[str, Any]]) -> list[float]:
@@ -241,7 +243,26 @@ def _missing(rows: list[Row]) -> list[str]:
         bad = [key for key, value in row["scores"].items() if value is None or not math.isfinite(value)]
         if bad:
             lines.append(f"{row['cell']}, {row['task']}: not a finite number, left out: {', '.join(bad)}")
+        if row.get("main") and row["main"] not in row["scores"]:
+            why = row.get("notes") or ["no reason is given"]
+            lines.append(f"{row['cell']}, {_tuning(row)}: no {row['main']}, so left out: {why[-1]}")
     return lines
+
+
+def _notes(rows: list[Row]) -> list[str]:
+    """What the fine-tunings were not whole in, and those that learned nothing."""
+    lines = []
+    for row in rows:
+        # The last note of a fine-tuning without a score says why, which `missing` has.
+        notes = row.get("notes", []) if row["scores"] else row.get("notes", [])[:-1]
+        lines += [f"{row['task']}: {note}" for note in notes]
+        if row.get("degenerate") and row["scores"]:
+            lines.append(f"{row['cell']}, {_tuning(row)}: one class, or one number, for all of dev")
+    return list(dict.fromkeys(lines))
+
+
+def _tuning(row: Row) -> str:
+    return row["task"] + (f", tuning seed {row['tuning_seed']}" if row["stage"] == "finetune" else "")
 
 
 def spread(values: Iterable[float]) -> Spread | None:
