@@ -1,5 +1,6 @@
 """A token store without a text: sizes are all that planning needs, random tokens all that a benchmark does."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,10 @@ class BlankTokenizer(Tokenizer):
         self.special = np.arange(size) <= MASK
         self.boundaries = np.where(self.special, 3, np.arange(size) % 2).astype(np.uint8)
         self.word_starts = (self.boundaries & 1).astype(bool)
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Their numbers, for want of words."""
+        return [str(i) for i in ids]
 
 
 class BlankStore(Store):
