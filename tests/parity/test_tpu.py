@@ -116,6 +116,14 @@ def test_data_parallel_chips_add_up_each_gradient_once(planned, capsys):
     assert 2 * size < sent < 4.2 * size
 
 
+def test_parts_of_a_batch_send_their_gradients_as_one_sum(planned, capsys):
+    """In float32, as it is added up; each part by itself would send as much as the batch in one."""
+    code, found = planned(capsys, *DATA, "--loop.accumulate", "4")
+    assert code == 0 and set(found["collectives"]) == {"all-reduce"}
+    sent = found["collectives"]["all-reduce"]["bytes"] / (2 * 3 / 4)
+    assert sent < 1.1 * found["parameters"]
+
+
 def test_fsdp_gathers_each_parameter_forward_and_backward(planned, capsys):
     code, found = planned(capsys, *DATA, "--mesh.fsdp", "2")  # groups of chips that are no neighbours
     assert code == 0
