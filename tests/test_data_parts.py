@@ -8,16 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from jaxmlm.data import Data, Store, build, merge, parts
+from jaxmlm.data import Data, Store, build, finish, merge, parts
 from jaxmlm.data.finish import part_name
 from jaxmlm.data.parts import Progress
 from jaxmlm.data.sources import Document, Group, Source
+from jaxmlm.data.store import DOCUMENT
 from jaxmlm.errors import InputError, Preempted
 from jaxmlm.preemption import stop_here, stoppable
 
@@ -183,6 +185,31 @@ def test_shards_prepared_apart_and_merged_are_one_pass(tmp_path, shards, groups)
                 merge(tmp_path / "many", data)
     store = merge(tmp_path / "many", data)
     assert contents(store.folder) == contents(tmp_path / "one")
+
+
+def test_shares_of_another_number_of_machines_do_not_stand_in_the_way(tmp_path):
+    build(tmp_path / "one", DATA, sources(), workers=1)
+    for share in ((0, 3), (2, 3), (1, 2)):
+        build(tmp_path / "many", DATA, sources(), workers=1, shard=share)
+    with pytest.raises(InputError, match="not every machine has finished"):
+        merge(tmp_path / "many", DATA)
+    build(tmp_path / "many", DATA, sources(), workers=1, shard=(0, 2))
+    assert contents(merge(tmp_path / "many", DATA).folder) == contents(tmp_path / "one")
+
+
+def test_the_memory_that_dropping_duplicates_takes(tmp_path):
+    shards = []
+    for part in range(8):
+        entries = np.zeros(50_000, DOCUMENT)
+        entries["hash"], entries["tokens"] = np.arange(50_000) % 49_000 + part * 48_000, 1
+        entries.tofile(tmp_path / f"{part}.docs")
+        np.ones(50_000, np.uint16).tofile(tmp_path / f"{part}.bin")
+        shards.append({"file": f"{part}.bin", "documents": 50_000, "tokens": 50_000})
+    tracemalloc.start()
+    dropped = finish._drop_duplicates(tmp_path, shards, np.dtype(np.uint16))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert dropped == 400_000 - 8 * 48_000 - 1_000 and peak < 30 * 400_000
 
 
 def test_shares_that_do_not_make_a_store(tmp_path):

@@ -130,6 +130,18 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
         Store(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["link", "broken link", "mounted disk"])
+def test_a_folder_whose_place_no_store_can_take_is_refused_before_the_work(tmp_path, monkeypatch, kind):
+    if kind == "mounted disk":
+        (tmp_path / "store").mkdir()
+        monkeypatch.setattr(type(tmp_path), "is_mount", lambda path: path.name == "store")
+    else:
+        (tmp_path / "store").symlink_to(tmp_path if kind == "link" else tmp_path / "none")
+    with pytest.raises(InputError, match=r"name a folder in it, as --data.store .*/store/store"):
+        build(tmp_path / "store", DATA, [Source.of(lambda: pytest.fail("read"), {"file": "mine"})])
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -191,6 +203,13 @@ def test_a_ready_tokenizer_is_taken_as_it_is(tmp_path):
         store.check(DATA)
     with pytest.raises(InputError, match="no tokenizer at"):
         replace(DATA, tokenizer=str(tmp_path / "none")).content()
+
+
+def test_a_ready_tokenizer_and_no_text(tmp_path):
+    built(tmp_path / "first")
+    data = replace(DATA, tokenizer=str(tmp_path / "first"), drop_duplicates=True)
+    with pytest.raises(InputError, match="gives 0 tokens"):
+        built(tmp_path / "second", [], data)
 
 
 def test_texts_are_mixed_by_their_share_of_the_tokens(tmp_path):

@@ -47,23 +47,38 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(aside, path)
 
 
+def check_place(folder: Path) -> None:
+    """Refuse, before the work, a folder whose place the finished store cannot take."""
+    if folder.is_symlink() or folder.is_mount():
+        raise InputError(
+            f"{folder} is a link or a mounted disk, whose place a token store cannot take: name a folder in it, as "
+            f"--data.store {folder / 'store'}"
+        )
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder} is there and is no token store: name another --data.store or --workdir")
+
+
 def merge(folder: Path, data: Data) -> Store:
     """Make one store of the parts that the machines of `build(..., shard=(i, n))` have written to DIR.part.
 
     InputError if a machine has not finished, had another tokenizer or other settings, or if a file is not whole.
     """
     part = unfinished(folder)
+    check_place(folder)
     if not (part / PLAN).is_file():
         raise InputError(f"nothing to merge in {part}: prepare it with --shard 0/N to --shard N-1/N first")
     plan = json.loads((part / PLAN).read_text())
     have, want = plan["data"], data.content()
     if other := [key for key in [*want, *have] if have.get(key) != want.get(key)]:
         raise InputError(f"{part} was prepared with another data.{other[0]}: merge with the options of --shard")
-    said = {file.name: json.loads(file.read_text()) for file in sorted(part.glob("shard-*.json"))}
-    of = {int(name.split("-of-")[1].removesuffix(".json")) for name in said}
-    if len(of) != 1 or len(said) != (n := of.pop()):
-        found = ", ".join(said) or "none"
+    notes = sorted(part.glob("shard-*.json"))
+    number = {file: int(file.stem.split("-of-")[1]) for file in notes}
+    # Parts are the same whatever N is, so notes of another N, from before it was changed, do not matter.
+    if not (whole := [n for n in number.values() if list(number.values()).count(n) == n]):
+        found = ", ".join(file.name for file in notes) or "none"
         raise InputError(f"{part}: not every machine has finished (found {found}): run --shard for the others")
+    n = whole[0]
+    said = {file.name: json.loads(file.read_text()) for file in notes if number[file] == n}
     tokenizer = open_tokenizer(part)
     if len({shard["tokenizer"] for shard in said.values()} | {hashlib.sha256(tokenizer.model).hexdigest()}) != 1:
         raise InputError(
@@ -119,18 +134,24 @@ def finish(part: Path, folder: Path, plan: dict[str, Any], data: Data, tokenizer
 
 
 def _drop_duplicates(folder: Path, shards: list[dict[str, Any]], dtype: np.dtype) -> int:
-    """Drop from the files of a split the documents that stood there before; how many. 8 bytes of memory for each.
+    """Drop from the files of a split the documents that stood there before; how many. 26 bytes of memory for each.
 
     Same texts are in the same split, since the text decides it.
     """
     paths = [folder / shard["file"] for shard in shards]
-    entries = [np.fromfile(path.with_suffix(".docs"), DOCUMENT) for path in paths]
-    hashes = np.concatenate([part["hash"] for part in entries]) if entries else np.zeros(0, np.uint64)
-    kept = np.zeros(len(hashes), bool)
-    kept[np.unique(hashes, return_index=True)[1]] = True
-    ends = np.cumsum([len(part) for part in entries])
-    for path, shard, part, keep in zip(paths, shards, entries, np.split(kept, ends[:-1]), strict=True):
+    if not shards:
+        return 0
+    ends = np.cumsum([shard["documents"] for shard in shards])
+    hashes = np.empty(ends[-1], np.uint64)
+    for path, part in zip(paths, np.split(hashes, ends[:-1]), strict=True):
+        part[:] = np.fromfile(path.with_suffix(".docs"), DOCUMENT)["hash"]
+    order = np.argsort(hashes, kind="stable")
+    hashes = hashes[order]
+    kept = np.ones(len(hashes), bool)
+    kept[order[1:]] = hashes[1:] != hashes[:-1]
+    for path, shard, keep in zip(paths, shards, np.split(kept, ends[:-1]), strict=True):
         if not keep.all():
+            part = np.fromfile(path.with_suffix(".docs"), DOCUMENT)
             tokens = np.fromfile(path, dtype)[np.repeat(keep, part["tokens"])]
             tokens.tofile(path)
             part[keep].tofile(path.with_suffix(".docs"))

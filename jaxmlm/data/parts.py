@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmlm.data.finish import PLAN, SPLITS, finish, part_name, shard_name, unfinished, write_json
+from jaxmlm.data.finish import PLAN, SPLITS, check_place, finish, part_name, shard_name, unfinished, write_json
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.sources import Document, Source, mixed
 from jaxmlm.data.store import DOCUMENT, Data, Store, whole_list
@@ -71,8 +71,7 @@ def build(
     `shard` = (i, n) only the i-th of n shares of the work is done, and None is returned: `merge` makes the store.
     `workers` threads encode (one for each core if not given).
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"{folder} is there and is no token store: name another --data.store or --workdir")
+    check_place(folder)
     if shard and data.weights:
         raise InputError(
             "data.weights do not go with --shard: which documents a mix takes depends on all before them. Prepare the "
@@ -311,7 +310,10 @@ def _unfinished(folder: Path, plan: dict[str, Any], shared: bool) -> Iterator[Pa
     file = part / PLAN
     if file.is_file() and json.loads(file.read_text()) != plan:
         if shared:
-            raise InputError(f"{part} holds the parts of another text or of other settings: delete it to begin anew")
+            raise InputError(
+                f"{part} holds the parts of another text or of other settings: delete it, and in the bucket of a store "
+                f"that is in one {part.name}, to begin anew"
+            )
         shutil.rmtree(part)
     if part.exists() and not file.is_file() and not shared:
         shutil.rmtree(part)
