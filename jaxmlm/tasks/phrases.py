@@ -36,7 +36,7 @@ def list_of(phrases: Phrases, lowercase: bool, store: Path) -> pa.Table | None:
     if lowercase and (cased := _cased(table)):
         raise InputError(
             f"the phrase list {path} is cased ({len(cased)} of {len(table)} phrases, as {cased[0].as_py()!r}) and the "
-            f"token store {store} is lower-cased: give a lower-cased list, or a store of --data.lowercase False"
+            f"token store {store} is lower-cased: give a lower-cased list, or a store of --data.no-lowercase"
         )
     return table
 
