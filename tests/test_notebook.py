@@ -2,7 +2,17 @@
 
 import ast
 import json
+import sys
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from jaxmlm.masking import Masking
+from jaxmlm.tasks.run import Run
 
 NOTEBOOK = Path(__file__).parent.parent / "tpu_scripts" / "colab_demo.ipynb"
 CELLS = json.loads(NOTEBOOK.read_text())["cells"]
@@ -33,3 +43,33 @@ def test_sentences_are_short():
     for text in TEXT:
         for sentence in text.replace("\n", " ").replace("**", "").split(". "):
             assert len(sentence.split()) <= 25, sentence
+
+
+def test_a_training_cell_that_is_stopped_and_run_again_starts_no_second_trainer(monkeypatch, tmp_path):
+    """Training is in a thread, which stopping the cell does not stop."""
+    (cell,) = [source for source in CODE if "threading.Thread" in source]
+    sleep, go_on, begun, shown = time.sleep, threading.Event(), [], []
+
+    def pretrain(run):
+        begun.append(run.masking.rate)
+        assert go_on.wait(60)
+        return {"rows": [run.masking.rate]}
+
+    def display(figure):
+        shown.append(figure)
+        if len(shown) <= 2:
+            raise KeyboardInterrupt
+        go_on.set()
+
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.setattr(time, "sleep", lambda _: sleep(0.01))
+    ipython = SimpleNamespace(get_ipython=lambda: None, version_info=(9, 0))
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(clear_output=lambda wait: None))
+    names = {"base": Run(), "replace": replace, "Masking": Masking, "FOLDER": str(tmp_path), "Path": Path}
+    names |= {"pretrain": pretrain, "display": display}
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            exec(cell, names)
+    exec(cell, names)
+    assert begun == [0.15, 0.40] and names["rows"] == {0.15: [0.15], 0.40: [0.40]}
