@@ -150,9 +150,10 @@ class Loaded:
                     ids = ids[:-1] if ids and t.pieces(ids[-1:]) == ["\u2581"] else ids
                     i = t.mask_id
                 ids.append(i)
+        elif _ASIDE in text:
+            ids = t.encode_masked(text.replace(_ASIDE, t.pieces([t.mask_id])[0]))
         else:
-            name = t.pieces([t.mask_id])[0]
-            ids = t.encode(text.replace(_ASIDE, name))
+            ids = t.encode(text)
         if len(ids) > self.longest - 2:
             raise InputError(f"the text has {len(ids) + 2} tokens, the model reads {self.longest}: shorten it")
         return [t.cls_id, *ids, t.sep_id]

@@ -9,8 +9,11 @@ import pytest
 import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as HfModel
+from tokenizers import models, pre_tokenizers
 
 from jaxmlm.data import Tokenizer
+from jaxmlm.data.hf_tokenizer import HfTokenizer
 from jaxmlm.data.tokenizer import boundaries, pieces_of
 from jaxmlm.errors import InputError
 
@@ -62,6 +65,33 @@ def test_text_that_spells_a_special_piece(tokenizer, text):
     ids = tokenizer.encode(text)
     assert not {tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id} & set(ids) and len(ids) > 1
     assert tokenizer.decode([2, *tokenizer.encode("the cat"), 4, 3, 0]) == "the cat"
+
+
+def ready(kind: str, folder) -> HfTokenizer:
+    """A tokenizer.json whose vocabulary has every letter, and the special tokens among its pieces."""
+    names = ["<pad>", "<unk>", "<cls>", "<sep>", "<mask>"]
+    letters = [*"\u2581abcdefghijklmnopqrstuvwxyz<>", "\u2581a"]
+    if kind == "Unigram":
+        model = models.Unigram([(name, 0.0) for name in names] + [(letter, -5.0) for letter in letters], unk_id=1)
+    else:
+        words = [*names, *letters, *(f"##{letter}" for letter in letters)]
+        model = models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    made = HfModel(model)
+    made.pre_tokenizer = pre_tokenizers.Metaspace() if kind == "Unigram" else pre_tokenizers.BertPreTokenizer()
+    made.add_special_tokens(names)
+    made.save(str(folder / "tokenizer.json"))
+    return HfTokenizer(folder)
+
+
+@pytest.mark.parametrize("kind", ["Unigram", "WordPiece"])
+@pytest.mark.parametrize("text", ["<mask>", "a <sep> b", "<pad><cls> <sep>", "a<mask>"])
+def test_text_that_spells_a_special_token_of_a_ready_tokenizer(tmp_path, kind, text):
+    tokenizer = ready(kind, tmp_path)
+    special = {tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id}
+    found = [tokenizer.encode(text), tokenizer.encode_batch([text])[0], tokenizer.encode_offsets(text)[0]]
+    assert found[0] == found[1] == found[2] and found[0] and not special & set(found[0])
+    assert tokenizer.encode_masked("a <mask> b").count(tokenizer.mask_id) == 1
+    assert tokenizer.encode_masked("a b") == tokenizer.encode("a b")
 
 
 FAMILIES = {

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class HfTokenizer(Tokenizer):
             raise InputError(f"{file} is no tokenizer that the tokenizers library reads: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self._tokenizer.encode_special_tokens = True  # text that spells one is text
         plain = json.loads(self.model)
         self.kind: str = plain["model"].get("type", "BPE")
         self.size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
@@ -43,6 +45,8 @@ class HfTokenizer(Tokenizer):
         self._pieces = [self._tokenizer.id_to_token(i) or "" for i in range(self.size)]
         marked = {token["id"] for token in plain.get("added_tokens", []) if token.get("special")}
         self.special = np.isin(np.arange(self.size), [*marked, *ids.values()])
+        # Unigram models have the special tokens among their pieces, where a text that spells one finds it.
+        self._no_text = {*np.flatnonzero(self.special).tolist()} - {self.unk_id}
         self.boundaries = boundaries(self._pieces, self.special)
         self.word_starts = (self.boundaries & 1).astype(bool)
         self.surfaces = ["" if s else surface(p, self.kind) for p, s in zip(self._pieces, self.special, strict=True)]
@@ -56,22 +60,35 @@ class HfTokenizer(Tokenizer):
         return between if between and set(between) <= {self.cls_id, self.sep_id} else [self.sep_id]
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without special tokens."""
-        return self._tokenizer.encode(clean(text), add_special_tokens=False).ids
+        """The ids of a text, without special tokens: one that the text spells is text, or unknown."""
+        return self._text_ids(self._tokenizer.encode(clean(text), add_special_tokens=False).ids)
+
+    def encode_masked(self, text: str) -> list[int]:
+        """The ids of a text in which the mask token stands as the vocabulary writes it."""
+        return self._with_special.encode(clean(text), add_special_tokens=False).ids
+
+    @cached_property
+    def _with_special(self) -> Any:
+        """The tokenizer as its file says: text that spells a special token is one."""
+        found = _library().Tokenizer.from_str(self.model.decode("utf-8"))
+        found.no_truncation()
+        return found
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of several texts, without special tokens."""
-        return [
-            found.ids for found in self._tokenizer.encode_batch_fast(list(map(clean, texts)), add_special_tokens=False)
-        ]
+        found = self._tokenizer.encode_batch_fast(list(map(clean, texts)), add_special_tokens=False)
+        return [self._text_ids(encoding.ids) for encoding in found]
 
     def encode_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids and, for each, the characters [begin, end) of the text that it stands for, without the space before."""
         found = self._tokenizer.encode(clean(text), add_special_tokens=False)
         empty = [piece == "\u2581" for piece in found.tokens]  # a word start alone stands for no character
-        return list(found.ids), [
+        return self._text_ids(found.ids), [
             _trimmed(text, at[0], at[1], none) for at, none in zip(found.offsets, empty, strict=True)
         ]
+
+    def _text_ids(self, ids: list[int]) -> list[int]:
+        return [self.unk_id if i in self._no_text else i for i in ids]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of these ids; special tokens are left out."""
