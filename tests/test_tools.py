@@ -43,6 +43,14 @@ def test_audit_of_a_runs_own_masking_with_views(workdir, capsys):
     assert found["views"] == 2 and found["shares"]["predicted"]["asked"] == pytest.approx(0.8)
 
 
+def test_an_audit_measures_the_rows_of_the_runs_format(workdir, capsys):
+    words = ["--small", "--rows", "100", "--run.data.format", "sentences", "--run.masking.rate", "0.15"]
+    assert cli.main(["audit", QUICKSTART, *words, "--workdir", str(workdir), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["maskings"]["this run"]
+    assert found["tokens"] < 100 * 40  # packed rows have 62 or more
+    assert found["shares"]["selected"]["asked"] == 0.15
+
+
 def test_an_audit_that_fails_exits_with_1(workdir, monkeypatch, capsys):
     from jaxmlm.tools import audit
 
@@ -59,13 +67,28 @@ def good() -> dict:
 
 def test_show_prints_every_strategy_and_writes_a_page(workdir, capsys):
     words = ["show", QUICKSTART, "--small", "--rates", "0.15", "0.8", "--workdir", str(workdir)]
-    assert cli.main([*words, "--text", "the <old> baker sold a loaf"]) == 0
+    assert cli.main([*words, "--sentence", "the <old> baker sold a loaf"]) == 0
     out = capsys.readouterr().out
     page = (workdir / "show.html").read_text()
     assert out.count("[") > 10 and "[" not in out.splitlines()[0]  # without colours, hidden pieces stand in brackets
     for head in ("tokens, 15%", "words, 80%", "spans, 80%", "phrases, 15%"):
         assert head in out and head in page
     assert 'class="mask"' in page and "<old>" not in page
+
+
+def test_show_leaves_text_to_the_configuration(monkeypatch):
+    """`--text` is where the text lies in every config that takes it, for all verbs."""
+    from jaxmlm.tools import show
+
+    seen = []
+    monkeypatch.setattr(show, "show", lambda run, options: seen.append((run.data.text, options.sentence)) or {})
+    assert (
+        cli.main(
+            ["show", str(Path(QUICKSTART).with_name("base.py")), "--text", "mine/*.gz", "--sentence", "the old baker"]
+        )
+        == 0
+    )
+    assert seen == [("mine/*.gz", "the old baker")]
 
 
 def test_a_wrong_option_is_suggested(workdir, capsys):

@@ -29,8 +29,8 @@ class Show:
     """What `jaxmlm show` takes beside the options of the configuration."""
 
     rates: tuple[float, ...] = (0.15, 0.40, 0.80)
-    text: str | None = None
-    """Your own sentence; else some of the store's."""
+    sentence: str | None = None
+    """Your own; else some of the store's."""
     sentences: int = 3
     """How many of them."""
     draw: int = 0
@@ -43,7 +43,7 @@ def show(run: Run, options: Show) -> dict[str, Any]:
     Strategies: tokens, words, spans, and phrases where the store has a phrase list (or the run wants one).
     """
     store = open_store(run.text, Path(run.workdir), phrases=phrases_of(run.masking))
-    texts = [options.text] if options.text else some(store, run.data.length, options.sentences)
+    texts = [options.sentence] if options.sentence else some(store, run.data.length, options.sentences)
     units: dict[str, Units] = {"tokens": TokenUnits(), "words": WordUnits(), "spans": SpanUnits()}
     if store.units("train") is not None:
         units["phrases"] = run.masking.units if phrases_of(run.masking) else PhraseUnits(Phrases())
