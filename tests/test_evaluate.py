@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxmlm.cli import main
-from jaxmlm.data import Data, cloud
+from jaxmlm.data import Batches, Data, Store, cloud
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh, make_mesh
 from jaxmlm.tasks import likelihood
@@ -108,6 +108,27 @@ def test_pseudo_perplexity_is_that_of_a_loop_and_counts_words(folder, one_device
         assert scores["pseudo_perplexity"] == pytest.approx(np.exp(nats / count), rel=1e-4)
         assert scores["pseudo_perplexity_word"] == pytest.approx(np.exp(nats / some.words.sum()), rel=1e-3)
         assert (scores["tokens"], scores["words"]) == (count, some.words.sum())
+
+
+def test_documents_that_share_a_row_are_judged_apart(folder):
+    store, split = Store(folder / "run" / "store"), "train"
+    rows = {
+        form: likelihood.rows_of_split(Batches.of(store, split, 96, 1, format=form), store.tokenizer, None)
+        for form in ("documents", "sentences")
+    }
+    assert Batches.of(store, split, 96, 1, format="documents").rows < len(rows["documents"].ids)
+    texts = {form: sorted(map(tuple, found.ids)) for form, found in rows.items()}
+    assert texts["documents"] == texts["sentences"]
+    assert rows["documents"].words.sum() == rows["sentences"].words.sum()
+    assert all(ids[0] == store.tokenizer.cls_id and ids[-1] == store.tokenizer.sep_id for ids in rows["documents"].ids)
+
+
+def test_a_batch_fits_the_devices_and_a_text_has_text(folder, capsys):
+    code, error = said(capsys, folder / "run", "--text", folder / "text.txt", "--batch", "100")
+    assert code == 2 and "batch 100 is not to be divided among 8 devices: give --batch 104" in error
+    (folder / "blank.txt").write_text("\n\n\n")
+    code, error = said(capsys, folder / "run", "--text", folder / "blank.txt")
+    assert code == 2 and "blank.txt: 0 tokens, fewer than one row of 128" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,12 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
         files(config.text)
     data = probing.treebank(config.treebank) if config.treebank else None
     mesh = make_mesh(Mesh())
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    if (pairs or config.text) and config.batch % devices:
+        raise InputError(
+            f"batch {config.batch} is not to be divided among {devices} devices: give --batch "
+            f"{-(-config.batch // devices) * devices}"
+        )
     with jax.set_mesh(mesh):
         loaded = load(checkpoint)
         text = HELD_OUT if asked_nothing and _has_store(loaded) else config.text
@@ -143,8 +149,9 @@ def _of_text(
         split = _held_out(loaded)
     else:
         split = likelihood.packed(text, tokenizer, length)
+    few = _few(config.batch, mesh.shape["data"] * mesh.shape["fsdp"])
     started = time.perf_counter()
-    scores = judge(at_rates(split, tokenizer, min(config.batch, 32), config.rates), model, mesh)
+    scores = judge(at_rates(split, tokenizer, few, config.rates), model, mesh)
     rows = [_row("masked", text, f"loss@{config.rates[0]:.2f}", scores, started)]
     if config.rows:
         if text == HELD_OUT:
@@ -156,6 +163,15 @@ def _of_text(
         scores = judge(perplexity, model, mesh)
         rows.append(_row("likelihood", text, "pseudo_perplexity", scores, started))
     return rows
+
+
+def _few(batch: int, devices: int) -> int:
+    """Rows of a text at once, which have many predictions each: 32 or fewer, or the next number that devices divide.
+
+    >>> _few(256, 8), _few(16, 8), _few(240, 12), _few(256, 64)
+    (32, 16, 36, 64)
+    """
+    return min(batch, -(-32 // devices) * devices)
 
 
 def _of_layers(

@@ -124,19 +124,21 @@ def rows_of_text(text: str, tokenizer: Tokenizer, length: int, limit: int | None
 
 
 def rows_of_split(split: Batches, tokenizer: Tokenizer, limit: int | None) -> Rows:
-    """Rows of a store's split, as pre-training cuts them; a packed row is read as one text."""
-    keep = np.sort(chosen(split.rows, limit))
-    ids = split.take(keep)["ids"]
-    return Rows(
-        [row[row != tokenizer.pad_id] for row in ids],
-        np.array([len(tokenizer.decode(row.tolist()).split()) for row in ids]),
-    )
+    """Rows of a store's split, as pre-training cuts them; a packed row is read as one text.
+
+    The documents of a row that do not see each other are rows of their own.
+    """
+    rows = split.take(np.sort(chosen(split.rows, limit)))
+    segments = rows.get("segments", np.ones_like(rows["ids"]))
+    ids = [row[own == n] for row, own in zip(rows["ids"], segments, strict=True) for n in range(1, own.max() + 1)]
+    return Rows(ids, np.array([len(tokenizer.decode(row.tolist()).split()) for row in ids]))
 
 
 def packed(text: str, tokenizer: Tokenizer, length: int) -> Batches:
     """The documents of text files as a store would hold them: one stream, cut into rows of `length` tokens."""
     found = tokenizer.encode_batch([document.text for document in documents(files(text))])
-    stream = np.concatenate([np.array([*ids, tokenizer.sep_id], np.int32) for ids in found])
+    none = np.zeros(0, np.int32)  # of a file of blank lines
+    stream = np.concatenate([none, *(np.array([*ids, tokenizer.sep_id], np.int32) for ids in found)])
     if len(stream) < length - 1:
         raise InputError(f"{text}: {len(stream)} tokens, fewer than one row of {length}: give more text or --length")
     return Batches(Packed(stream, tokenizer.cls_id, length), 1)
