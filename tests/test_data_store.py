@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -72,6 +73,22 @@ def test_several_shards_read_as_one_stream(tmp_path, monkeypatch):
     np.testing.assert_array_equal(stream[index], whole[index])
     monkeypatch.setattr("jaxmlm.data.parts.PART", 4)  # smaller than any document: one a shard, none empty
     assert all(shard["tokens"] for shard in built(tmp_path / "each").manifest["train"]["shards"])
+
+
+def test_more_shards_than_the_system_opens_files_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxmlm.data.parts.PART", 4)
+    store = built(tmp_path / "store", texts(300))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = 200
+    assert len(store.shards("train")) > few
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, limits[1]))
+        with monkeypatch.context() as patch, pytest.raises(InputError, match=r"Too many open files.*ulimit -n"):
+            patch.setattr(resource, "getrlimit", lambda _: (few, few))
+            store.tokens("train")
+        assert len(store.tokens("train")) == store.manifest["train"]["tokens"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.mark.parametrize("part", [1 << 28, 300])

@@ -11,8 +11,10 @@ import hashlib
 import json
 import mmap
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +27,7 @@ from jaxmlm.data.sources import Layout, sha256
 from jaxmlm.errors import InputError
 
 MANIFEST = "manifest.json"
+FILES = 1 << 16  # open at once, where the system lets us
 Format = Literal["packed", "documents", "sentences"]
 DOCUMENT = np.dtype([("hash", "<u8"), ("number", "<u8"), ("file", "<u4"), ("tokens", "<u4")])
 """A document in a store: 64 bits of its text's SHA-1, its id (the `number`-th document of the `file`-th of the
@@ -139,9 +142,7 @@ class Store:
 
     def tokens(self, split: str) -> "np.ndarray | Stream":
         """The stream of a split, memory-mapped."""
-        dtype = np.dtype(self.manifest["dtype"])
-        parts = [_at_random(self._map(name, dtype, size)) for name, size in self.shards(split)]
-        return parts[0] if len(parts) == 1 else Stream(parts)
+        return self._stream(self.shards(split), np.dtype(self.manifest["dtype"]))
 
     def units(self, split: str) -> "np.ndarray | Stream | None":
         """Beside each token a uint8: bit 0, a word starts here, bit 1, a unit (a phrase or a lone word) does.
@@ -150,9 +151,7 @@ class Store:
         """
         if "phrases" not in self.manifest:
             return None
-        dtype = np.dtype(np.uint8)
-        parts = [_at_random(self._map(units_of(name), dtype, size)) for name, size in self.shards(split)]
-        return parts[0] if len(parts) == 1 else Stream(parts)
+        return self._stream([(units_of(name), size) for name, size in self.shards(split)], np.dtype(np.uint8))
 
     def documents(self, split: str) -> np.ndarray:
         """What is known of each document of a split, in order: the fields of `DOCUMENT`."""
@@ -212,11 +211,30 @@ class Store:
         finally:
             shutil.rmtree(part)
 
+    def _stream(self, files: list[tuple[str, int]], dtype: np.dtype) -> "np.ndarray | Stream":
+        _allow_many_files()
+        parts = [_at_random(self._map(name, dtype, size)) for name, size in files]
+        return parts[0] if len(parts) == 1 else Stream(parts)
+
     def _map(self, name: str, dtype: np.dtype, size: int) -> np.memmap:
         path = self.folder / name
         if not path.is_file() or path.stat().st_size != size * dtype.itemsize:
             raise InputError(f"{path} is missing or not whole: delete the store and prepare it again")
-        return np.memmap(path, dtype, mode="r")
+        try:
+            return np.memmap(path, dtype, mode="r")
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be opened ({error.strerror}): if these are too many files, allow more with ulimit -n"
+            ) from error
+
+
+def _allow_many_files() -> None:
+    """Each mapped shard is an open file, and the usual 1,024 are a limit that a process may raise by itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(ValueError, OSError):  # a system with a limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _at_random(mapped: np.memmap) -> np.memmap:
