@@ -305,10 +305,9 @@ def _usage_of(name: str, verb: Verb) -> str:
         "[--workdir": "It looks at versions, devices, other hosts, the disk and, with --bucket gs://NAME, a bucket.",
         "CONFIG": "CONFIG is a Python file whose config() returns a Run or a Study (configs/quickstart.py).\n"
         f"Every value in it is an option: `jaxmlm {name} CONFIG --help` lists them with what they are now.",
-        "CHECKPOINT": "CHECKPOINT is the folder of a run (its newest step) or of the transformers format."
-        if name in ("fill", "export")
-        else f"CHECKPOINT is the folder of a run (its newest step) or of one step.\n"
-        f"`jaxmlm {name} CHECKPOINT --help` lists the options.",
+        "CHECKPOINT": "CHECKPOINT is the folder of a run (its newest step), of one step (WORKDIR/checkpoints/STEP),\n"
+        "or of the transformers format."
+        + ("" if name in ("fill", "export") else f" `jaxmlm {name} CHECKPOINT --help` lists the options."),
         "WORKDIR": "WORKDIR is the folder of a study, or of `jaxmlm finetune` (compare).",
         "DIR": "DIR is a folder of the transformers format: config.json, weights and tokenizer.json.",
     }[target]

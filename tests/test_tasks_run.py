@@ -181,6 +181,17 @@ def test_a_folder_without_a_run_is_no_checkpoint(tmp_path):
         load(tmp_path)
 
 
+def test_one_step_of_a_run_is_a_checkpoint(base, one_device):
+    steps = Path(base.workdir) / "checkpoints"
+    with jax.set_mesh(make_mesh(Mesh())):
+        newest, twelve, eight = (jax.tree.leaves(load(at).model) for at in (base.workdir, steps / "12", steps / "8"))
+    assert all(map(np.array_equal, newest, twelve)) and not all(map(np.array_equal, newest, eight))
+    assert load(steps / "8").about["config"]["loop"]["steps"] == 8
+    with pytest.raises(InputError, match="checkpoints/9 is no whole checkpoint: there are 8, 12"):
+        load(steps / "9")
+    assert Run(init=str(steps / "8")).text.tokenizer == base.workdir
+
+
 GOLDEN = [6.5702, 6.404, 6.2952, 6.1811, 6.0588]
 
 

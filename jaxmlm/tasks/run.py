@@ -69,7 +69,7 @@ class Run:
     @property
     def text(self) -> Data:
         """The data, with the tokenizer that they are to be read by."""
-        return replace(self.data, tokenizer=self.init) if self.init else self.data
+        return replace(self.data, tokenizer=str(_step_of(self.init)[0])) if self.init else self.data
 
 
 SAME_RUN = (
@@ -193,11 +193,11 @@ def _check_length(model: EncoderConfig, length: int) -> None:
 
 
 def load(path: str | Path, like: EncoderConfig | None = None) -> Loaded:
-    """The model of a run's folder (its newest whole checkpoint), or of one of the transformers format, on the mesh.
+    """The model of a run's folder (its newest whole checkpoint), of a step's or of a transformers one, on the mesh.
 
     It will be trained with the dropout, type and rematerialisation that it had, or those of `like`.
     """
-    folder = Path(path)
+    folder, step = _step_of(path)
     if not (folder / "run.json").is_file():
         if (folder / "config.json").is_file():
             return from_transformers(folder, like)
@@ -214,10 +214,20 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> Loaded:
     def init(key: jax.Array) -> Any:
         return with_head(kind, Encoder(config, about.get("vocab", tokenizer.size), key), len(labels), key)
 
+    if step is not None and "loop" in about["config"]:
+        about["config"]["loop"]["steps"] = step  # as its model card says
     checkpoints = Checkpoints(folder / "checkpoints", read=True)
-    model = checkpoints.model(abstract(init, jax.random.key(0)))
+    model = checkpoints.model(abstract(init, jax.random.key(0)), step)
     checkpoints.close()
     return Loaded(model, tokenizer, config, folder, kind, labels, about)
+
+
+def _step_of(path: str | Path) -> tuple[Path, int | None]:
+    """The folder of a run, and the step if `path` is that of one of its checkpoints."""
+    folder = Path(path)
+    if folder.parent.name == "checkpoints" and folder.name.isdigit() and (folder.parents[1] / "run.json").is_file():
+        return folder.parents[1], int(folder.name)
+    return folder, None
 
 
 def _tokenizer(folder: Path, about: dict[str, Any]) -> Tokenizer:

@@ -77,19 +77,24 @@ class Checkpoints:
         read = self._manager.restore(self.latest(), args=ocp.args.Composite(checksums=ocp.args.JsonRestore()))
         return read["checksums"].get("notes", {})
 
-    def model(self, like: Any) -> Any:
-        """The newest model, with the shapes and shardings of `like`."""
-        return self._read("model", like)
+    def model(self, like: Any, step: int | None = None) -> Any:
+        """The model of a step, by default the newest one, with the shapes and shardings of `like`."""
+        return self._read("model", like, step)
 
     def close(self) -> None:
         """Wait until everything is on disk; an error of a write is raised here."""
         self._manager.wait_until_finished()
         self._manager.close()
 
-    def _read(self, item: str, like: Any) -> Any:
-        step = self.latest()
-        if step is None:
+    def _read(self, item: str, like: Any, step: int | None = None) -> Any:
+        steps = sorted(self._manager.all_steps())
+        if not steps:
             raise InputError(f"{self.folder} holds no whole checkpoint: pre-train first")
+        step = steps[-1] if step is None else step
+        if step not in steps:
+            raise InputError(
+                f"{self.folder / str(step)} is no whole checkpoint: there are {', '.join(map(str, steps))}"
+            )
         leaves, treedef = jax.tree.flatten(like)
         abstract = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in _flat(like).items()}
         kinds = {item: ocp.args.StandardRestore(abstract), "checksums": ocp.args.JsonRestore()}  # type: ignore[arg-type]
