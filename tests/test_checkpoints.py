@@ -1,0 +1,119 @@
+"""Checkpoints: what a kill, a move, a reader beside the run or damage does to a run."""
+
+import gc
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from test_training import (
+    OPTIM,
+    STEPS,
+    Killed,
+    assert_equal,
+    batch_at,
+    devices,
+    killed_at,
+    linear_task,
+    restored,
+)
+
+from jaxmlm.errors import InputError
+from jaxmlm.training import Checkpoints, Loop, TrainState, train
+
+# A damaged read of Orbax ends while its other reads are under way; they complain that its event loop is closed.
+pytestmark = pytest.mark.filterwarnings(
+    r"ignore:Exception ignored in[\s\S]*Event loop is closed:pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """They complain when they are collected: here, and not within a test of another file."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def whole() -> TrainState:
+    """The state after all steps of a run that nobody killed."""
+    return train(linear_task(), OPTIM, Loop(STEPS, 8), devices(1, 1, 1)).state
+
+
+@pytest.fixture(scope="module")
+def halfway(tmp_path_factory) -> Path:
+    """The folder of that run killed in step 5, with a checkpoint of step 3."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.raises(Killed):
+        train(linear_task(killed_at(4)), OPTIM, Loop(STEPS, 8, save_every=3), devices(1, 1, 1), folder)
+    return folder
+
+
+def test_a_killed_run_ends_bit_for_bit_as_the_whole_one(whole, halfway, tmp_path):
+    folder = Path(shutil.copytree(halfway, tmp_path / "run"))
+    assert [child.name for child in (folder / "checkpoints").iterdir()] == ["3"]
+    seen = []
+    task = linear_task(lambda step: seen.append(step) or batch_at(step))
+    state = train(task, OPTIM, Loop(STEPS, 8, save_every=3), devices(1, 1, 1), folder).state
+    assert seen == [3, 4, 5]
+    assert_equal(state, whole)
+    assert_equal(restored(folder, devices(1, 1, 1)), whole)
+    other = train(linear_task(), OPTIM, Loop(STEPS, 8, seed=1), devices(1, 1, 1)).state
+    assert not np.array_equal(other.model.kernel[...], whole.model.kernel[...])
+
+
+def test_a_checkpoint_is_read_on_another_mesh(halfway):
+    one, other = restored(halfway, devices(1, 1, 1)), restored(halfway, devices(2, 2, 2))
+    assert_equal(one, other)
+    assert other.model.kernel[...].sharding.spec == jax.P("fsdp", "tensor")
+    moments = [x for x in jax.tree.leaves(other.opt_state) if x.shape == (8, 4)]
+    assert len(moments) == 2 and {x.sharding.spec for x in moments} == {jax.P("fsdp", "tensor")}
+
+
+def test_who_reads_leaves_alone_what_is_being_written(halfway, tmp_path):
+    """A run may be saving while its newest checkpoint is judged; what a kill left is for its next start to clear."""
+    folder = Path(shutil.copytree(halfway / "checkpoints", tmp_path / "checkpoints"))
+    (begun := folder / "6.orbax-checkpoint-tmp" / "model").mkdir(parents=True)
+    for reading in (True, False):
+        checkpoints = Checkpoints(folder, read=reading)
+        assert checkpoints.latest() == 3
+        checkpoints.close()
+        for _ in range(100):  # Orbax deletes in the background
+            if reading or not begun.exists():
+                break
+            time.sleep(0.1)
+        assert begun.exists() == reading
+    reader = Checkpoints(tmp_path / "none", read=True)
+    assert reader.latest() is None and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("item", ["model", "rest"])
+def test_a_flipped_byte_is_refused(halfway, tmp_path, item):
+    folder = Path(shutil.copytree(halfway, tmp_path / "run"))
+    largest = max((folder / "checkpoints" / "3" / item / "d").iterdir(), key=lambda file: file.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    largest.write_bytes(content)
+    with pytest.raises(InputError, match=r"checkpoints/3 is damaged.*delete that folder"):
+        restored(folder, devices(1, 1, 1))
+
+
+def test_other_values_than_were_saved_are_refused(halfway, tmp_path):
+    folder = Path(shutil.copytree(halfway, tmp_path / "run"))
+    (sums,) = (folder / "checkpoints" / "3" / "checksums").glob("*metadata*")
+    plain = json.loads(sums.read_text())
+    plain["model"][1] ^= 1
+    sums.write_text(json.dumps(plain))
+    with pytest.raises(InputError, match=r"checkpoints/3 is damaged: \.kernel.*checksum"):
+        restored(folder, devices(1, 1, 1))
+
+
+def test_the_checkpoint_of_another_model_is_refused(halfway):
+    with pytest.raises(InputError, match=r"checkpoints/3 holds another model: .*\(4,\) there and \(6,\)"):
+        restored(halfway, devices(1, 1, 1), linear_task(width=6))
+    with pytest.raises(InputError, match="holds no whole checkpoint"):
+        restored(halfway / "elsewhere", devices(1, 1, 1))
