@@ -114,6 +114,25 @@ def test_the_control_is_the_encoder_of_its_cells(study):
     assert [cell.run.masking for cell in controls] == [study.run.masking] * 2
 
 
+def test_a_study_that_goes_on_from_an_encoder_has_it_as_its_control(study, done, tmp_path):
+    """And reads it before anything else: what does not fit it is refused."""
+    start = Path(study.workdir) / "cells" / "control,seed=0"
+    on = replace_path(replace_path(study, "workdir", str(tmp_path / "on")), "run.init", str(start))
+    for path, value in (
+        ("run.loop.steps", 1),
+        ("run.data.text", "sample:200"),
+        ("vary", ()),
+        ("evaluate", None),
+        ("finetune", ()),
+    ):
+        on = replace_path(on, path, value)
+    fits = replace_path(on, "finetune", (Finetune("cola", batch=15),))
+    with pytest.raises(InputError, match="a batch of 15 rows"):
+        run_study(fits)
+    assert not list(tmp_path.iterdir())
+    assert list(run_study(on)["controls"]) == ["as it was given"]
+
+
 def test_machines_share_the_cells_of_a_study(study, done, tmp_path):
     """Each does its share and draws no report; whoever runs the study whole finds all of it."""
     shutil.copytree(study.workdir, tmp_path / "shared")
