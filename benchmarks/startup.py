@@ -25,6 +25,7 @@ def make_step(*options):
         step(*arguments)
         print(time.time(), flush=True)
         os._exit(0)
+    first.lower = step.lower
     return first
 loop.make_step = make_step
 cli.main(sys.argv[1:])

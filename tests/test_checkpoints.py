@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,6 +25,8 @@ from test_training import (
 
 from jaxmlm.errors import InputError
 from jaxmlm.training import Checkpoints, Loop, TrainState, train
+from jaxmlm.training import loop as loop_module
+from jaxmlm.training.step import make_step
 
 # A damaged read of Orbax ends while its other reads are under way; they complain that its event loop is closed.
 pytestmark = pytest.mark.filterwarnings(
@@ -72,6 +75,33 @@ def test_a_checkpoint_is_read_on_another_mesh(halfway):
     assert other.model.kernel[...].sharding.spec == jax.P("fsdp", "tensor")
     moments = [x for x in jax.tree.leaves(other.opt_state) if x.shape == (8, 4)]
     assert len(moments) == 2 and {x.sharding.spec for x in moments} == {jax.P("fsdp", "tensor")}
+
+
+def test_a_run_that_goes_on_makes_no_first_state(halfway, tmp_path):
+    """It would lie beside the one that is read: twice the memory."""
+    task = linear_task()
+
+    def init(key: jax.Array) -> Any:
+        assert isinstance(key, jax.core.Tracer)
+        return task.init(key)
+
+    folder = Path(shutil.copytree(halfway, tmp_path / "run"))
+    train(task._replace(init=init), OPTIM, Loop(STEPS, 8, save_every=3), devices(1, 1, 1), folder)
+
+
+def test_the_step_is_compiled_once_while_the_state_is_made(monkeypatch, caplog):
+    """Beside it and for it: what is made has the shapes and shardings that were compiled for."""
+    made = []
+    monkeypatch.setattr(loop_module, "make_step", lambda *args: made.append(make_step(*args)) or made[-1])
+    jax.config.update("jax_log_compiles", True)  # of all threads
+    try:
+        with caplog.at_level("WARNING"):
+            train(linear_task(drop=0.25), OPTIM, Loop(2, 8, save_every=0), devices(2, 2, 2))
+    finally:
+        jax.config.update("jax_log_compiles", False)
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("Finished XLA compilation of jit(step)" in line for line in told) == 1
+    assert made[0]._cache_size() == 1
 
 
 def test_who_reads_leaves_alone_what_is_being_written(halfway, tmp_path):

@@ -1,10 +1,12 @@
 """The loop: restore or start, step, log, evaluate, save. Reads top to bottom; nothing hooks into it."""
 
+import itertools
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlm.errors import InputError, Preempted
-from jaxmlm.parallel import check_sizes, place
+from jaxmlm.parallel import abstract, check_sizes, place
 from jaxmlm.preemption import stop_agreed, stop_before, stoppable
 from jaxmlm.training.budget import seconds
 from jaxmlm.training.checkpoint import Checkpoints
@@ -114,11 +116,14 @@ def train(
 
     with jax.set_mesh(mesh), Log(log_file, stage, loop.steps) as log, saves as checkpoints:
         key = jax.random.key(loop.seed)
-        state = init_state(task, optimizer, key)
-        if checkpoints is not None and checkpoints.latest() is not None:
-            state = checkpoints.restore(state)
-        first = int(state.step)
+        first = (checkpoints.latest() if checkpoints is not None else None) or 0
         step_fn = make_step(task, optimizer, loop.accumulate)
+        batches = _batches(task, first, loop.steps, mesh)
+        coming = [*itertools.islice(batches, 1)]
+        make = partial(init_state, task, optimizer)
+        like = abstract(make, key)
+        with _compiling(step_fn, like, coming, key, mesh):  # which takes as long as making or reading the state
+            state = checkpoints.restore(like) if checkpoints is not None and first else make(key)
         clock, loss = _Clock(), float("nan")
         pending: list[tuple[int, dict[str, Mean]]] = []
         at, best = {}, _Best(loop.best)
@@ -156,7 +161,7 @@ def train(
         if log.lacks_judgement(first, loop.eval_every) and first < loop.steps:  # a signal came within it
             at[first] = _judge(task, judges, state, mesh, log, first)
             best.offer(at[first], state)
-        for step, batch in _batches(task, first, loop.steps, mesh):
+        for step, batch in itertools.chain(coming, batches):
             state, metrics = step_fn(state, batch, key)
             if step == first:
                 jax.block_until_ready(metrics)  # compiled: from here on the clock runs
@@ -195,6 +200,23 @@ def train(
             if predictions is not None:
                 _judge(task, judges, state, mesh, log, int(state.step), predictions)
     return Trained(state, evals, loss, time.perf_counter() - started, tokens, clock.speed, at)
+
+
+@contextmanager
+def _compiling(
+    step_fn: Any, like: TrainState, batches: list[tuple[int, Batch]], key: jax.Array, mesh: jax.sharding.Mesh
+) -> Iterator[None]:
+    """Compile the step for such a state and the first of these batches beside the body; the first call finds it."""
+
+    def compiled(batch: Batch) -> None:
+        with jax.set_mesh(mesh):
+            step_fn.lower(like, batch, key).compile()
+
+    with ThreadPoolExecutor(1) as pool:
+        under_way = [pool.submit(compiled, batch) for _, batch in batches]
+        yield
+        for one in under_way:
+            one.result()
 
 
 def _batches(task: Task, first: int, last: int, mesh: jax.sharding.Mesh) -> Iterator[tuple[int, Batch]]:
