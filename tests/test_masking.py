@@ -38,7 +38,7 @@ def masked(masking, ids, tokens, seed=0, step=0):
     return jax.tree.map(np.asarray, run(masking, seed, jnp.asarray(ids, jnp.int32), tokens, VOCAB, jnp.int32(step)))
 
 
-@pytest.mark.parametrize(("rate", "n"), [(0.15, 18), (0.4, 7), (0.33, 19), (0.8, 13)])
+@pytest.mark.parametrize(("rate", "n"), [(0.15, 18), (0.4, 7), (0.33, 19), (0.8, 13), (0.15, 3), (0.4, 1)])
 def test_the_rate_asked_for_is_the_rate_given(rate, n):
     rows = 20_000
     count = masked(Masking(rate), np.arange(rows), tokens_of([n] * rows)).weights.sum(1)

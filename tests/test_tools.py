@@ -47,7 +47,7 @@ def test_an_audit_measures_the_rows_of_the_runs_format(workdir, capsys):
     words = ["--small", "--rows", "100", "--run.data.format", "sentences", "--run.masking.rate", "0.15"]
     assert cli.main(["audit", QUICKSTART, *words, "--workdir", str(workdir), "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])["maskings"]["this run"]
-    assert found["tokens"] < 100 * 40  # packed rows have 62 or more
+    assert found["tokens"] < 100 * 55  # packed rows have about 62
     assert found["shares"]["selected"]["asked"] == 0.15
 
 

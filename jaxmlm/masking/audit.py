@@ -42,13 +42,15 @@ def audit(
 
     Returns shares of the maskable tokens, asked and got, with intervals; the units' lengths and how often each length
     and each position is selected; the share of words, of spans of three words and of phrases (where the unit bits
-    know them) that is hidden whole; faults, all of which must be 0; and "ok".
+    know them) that is hidden whole; faults, all of which must be 0; rows that predict nothing; and "ok".
     """
     drawn = _draw(masking, tokens, examples, vocab, seed, step)
     tokens = Tokens(*map(np.asarray, tokens))  # pyright: ignore[reportArgumentType]
     maskable, views = np.asarray(tokens.maskable), masking.views
-    shares = _shares(masking, drawn, tokens, vocab, float(masking.schedule(step)))
-    lengths = _by_length(masking, drawn, maskable)
+    factor = float(masking.schedule(step))
+    expected = _expected(masking, factor, maskable.sum(-1))
+    shares = _shares(masking, drawn, tokens, vocab, factor, *expected)
+    lengths = _by_length(masking, drawn, maskable, expected[0])
     changed = drawn.inputs != tokens.ids[:, None]
     faults = {
         "special tokens selected": int((drawn.selected & ~maskable[:, None]).sum()),
@@ -59,7 +61,8 @@ def audit(
         "over capacity": int((drawn.predicted.sum(-1) != drawn.slots).sum()),
     }
     again = [_draw(masking, tokens, examples, vocab, seed, step + 1 + epoch).selected for epoch in range(epochs - 1)]
-    repeated = sum(int((drawn.selected == other).all((1, 2)).sum()) for other in again)
+    some = drawn.selected.any((1, 2))
+    repeated = sum(int(((drawn.selected == other).all((1, 2)) & some).sum()) for other in again)
     at = drawn.selected.sum((0, 1)) / np.maximum(views * maskable.sum(0), 1)
     return {
         "rows": len(maskable),
@@ -70,6 +73,7 @@ def audit(
         "positions": [round(float(p), 5) for p in at],
         "whole": _whole(drawn.selected, tokens),
         "faults": faults,
+        "rows without a prediction": int((drawn.slots.sum(-1) == 0).sum()),
         "capacity": {"slots": masking.predictions(maskable.shape[1]), "most used": int(drawn.predicted.sum(-1).max())},
         "repeated masks": {"rows": repeated, "of": len(maskable) * (epochs - 1)},
         "ok": all(share["ok"] for share in shares.values())
@@ -113,10 +117,20 @@ def _draw(masking: Masking, tokens: Tokens, examples: np.ndarray, vocab: Vocab, 
     return Drawn(*(np.concatenate(part) for part in zip(*parts(), strict=True)))
 
 
-def _shares(masking: Masking, drawn: Drawn, tokens: Tokens, vocab: Vocab, factor: float) -> dict[str, dict[str, Any]]:
-    """Shares of the maskable tokens, each asked and got; got is a mean over rows, whose spread gives the interval."""
+def _shares(
+    masking: Masking,
+    drawn: Drawn,
+    tokens: Tokens,
+    vocab: Vocab,
+    factor: float,
+    selected: np.ndarray,
+    predicted: np.ndarray,
+) -> dict[str, dict[str, Any]]:
+    """Shares of the maskable tokens, each asked and got; got is a mean over rows, whose spread gives the interval.
+
+    The interval is about what `masking.count` makes of the share asked: an exact count of short rows is another one.
+    """
     n, views, replace = np.asarray(tokens.maskable).sum(-1), masking.views, masking.replace
-    selected, predicted = _expected(masking, factor, n)
     masked = drawn.selected & (drawn.inputs == vocab.mask_id)
     kept = drawn.selected & (drawn.inputs == tokens.ids[:, None])
     same = _same(masking, tokens, vocab)  # random tokens that happen to be the one that was there
@@ -127,18 +141,20 @@ def _shares(masking: Masking, drawn: Drawn, tokens: Tokens, vocab: Vocab, factor
     }
     got = {"selected": drawn.selected, "masked": masked, "random": drawn.selected & ~masked & ~kept, "kept": kept}
     got["corrupted"] = drawn.selected & ~kept
-    asked = {name: selected * share for name, share in ({"selected": 1.0} | fates).items()}
-    asked["corrupted"] = selected * (fates["masked"] + fates["random"])
-    got["predicted"], asked["predicted"] = drawn.predicted, predicted
+    parts = {"selected": 1.0} | fates | {"corrupted": fates["masked"] + fates["random"]}
+    got["predicted"] = drawn.predicted
     shares = {}
     for name, where in got.items():
-        of = n.sum() * (1 if name == "predicted" else views)
-        off = where.sum((1, 2)) - asked[name]
+        if name == "predicted":
+            of, asked, expected = n.sum(), masking.predict or masking.rate, predicted
+        else:
+            of, asked, expected = n.sum() * views, masking.rate * parts[name], selected * parts[name]
+        off = where.sum((1, 2)) - expected
         half = SIGMAS * math.sqrt(len(n)) * float(off.std()) + 1e-3 * len(n)  # of a token, for the mean over u
-        low, high = (asked[name].sum() - half) / of, (asked[name].sum() + half) / of
+        low, high = (expected.sum() - half) / of, (expected.sum() + half) / of
         share = where.sum() / of
         shares[name] = {
-            "asked": round(float(asked[name].sum() / of), 6),
+            "asked": round(asked * factor, 6),
             "got": round(float(share), 6),
             "low": round(float(low), 6),
             "high": round(float(high), 6),
@@ -156,8 +172,7 @@ def _expected(masking: Masking, factor: float, n: np.ndarray) -> tuple[np.ndarra
     sizes, at = np.unique(n, return_inverse=True)
 
     def budget(rate: float) -> np.ndarray:
-        share = rate * factor * sizes[:, None]
-        return np.clip(np.floor(share + u), np.minimum(sizes, 1)[:, None], sizes[:, None])
+        return np.minimum(np.floor(rate * factor * sizes[:, None] + u), sizes[:, None])
 
     select, predict, views = budget(masking.rate), budget(masking.predict or masking.rate), masking.views
     edges = [predict * view // views for view in range(views + 1)]
@@ -175,27 +190,28 @@ def _same(masking: Masking, tokens: Tokens, vocab: Vocab) -> float:
     return float(law[np.asarray(tokens.ids)[tokens.maskable]].mean())
 
 
-def _by_length(masking: Masking, drawn: Drawn, maskable: np.ndarray) -> dict[str, dict[str, Any]]:
-    """For each length of a unit: how many there are, and how often one is selected."""
+def _by_length(masking: Masking, drawn: Drawn, maskable: np.ndarray, selected: np.ndarray) -> dict[str, dict[str, Any]]:
+    """For each length of a unit: how many there are, and how often one is selected; as often as any of its row."""
     first = maskable & (drawn.place == 0)
     length = _unit_lengths(drawn.place, maskable)
-    overall = (drawn.selected & maskable[:, None]).sum() / (masking.views * maskable.sum())
+    rate = selected / np.maximum(masking.views * maskable.sum(-1), 1)
     rows = {}
     for size in np.unique(length[first]):
         here = first & (length == size)
         hits = (drawn.selected & here[:, None]).sum((1, 2))
         units = here.sum(-1) * masking.views
         share = float(hits.sum() / units.sum())
-        off = hits - overall * units
+        off = hits - rate * units
         # The spread within a row, not below that of independent draws: rare lengths show too little of it.
-        spread = max(float((off**2).sum()), overall * (1 - overall) * float(units.sum()))
+        spread = max(float((off**2).sum()), float((rate * (1 - rate) * units).sum()))
+        wanted = float((rate * units).sum() / units.sum())
         half = SIGMAS * math.sqrt(spread) * masking.views / float(units.sum())
         rows[str(int(size))] = {
             "units": int(here.sum()),
             "selected": round(share, 5),
-            "low": round(float(overall - half), 5),
-            "high": round(float(overall + half), 5),
-            "ok": bool(abs(share - overall) <= half),
+            "low": round(wanted - half, 5),
+            "high": round(wanted + half, 5),
+            "ok": abs(share - wanted) <= half,
         }
     return rows
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Int, Integer, Key
 
 from jaxmlm.errors import InputError
 from jaxmlm.masking.schedule import Constant, Schedule, Step
-from jaxmlm.masking.select import Arc, arc, budget, lay, nearest
+from jaxmlm.masking.select import Arc, arc, budget, lay
 from jaxmlm.masking.units import TokenUnits, Units, places
 
 
@@ -89,7 +89,7 @@ class Masking:
     """What is hidden of an example, and what is predicted (Wettig et al. 2022, arXiv 2202.08005).
 
     Its maskable tokens are cut into `units`. Of n of them, floor(rate * n + u), u uniform in [0, 1), are selected by
-    whole units drawn without replacement, at least one where there is one; never a special token or padding. Of the
+    whole units drawn without replacement, in short rows often none; never a special token or padding. Of the
     selected, `replace` says which become [MASK], a random token, or stay: corrupted = masked + random.
 
     With `predict` (m_pred) apart from `rate` (m_corr), section 5 of the paper: fewer predictions than that are a
@@ -148,8 +148,6 @@ class Masking:
         u = jax.random.uniform(keys.count) if self.count == "expected" else 0.5
         select = budget(self.rate * factor, circle.n, u)
         predict = select if self.predict is None else budget(self.predict * factor, circle.n, u)
-        # Units longer than the budget: then the first one, so that an example is never without a prediction.
-        predict = jnp.maximum(predict, jnp.minimum(circle.n, nearest(circle) + 1))
         begin, end = predict * view // self.views, predict * (view + 1) // self.views
 
         predicted = arc(circle, begin, end - begin, self.predictions(length))

@@ -29,9 +29,8 @@ class Arc(NamedTuple):
 
 
 def budget(rate: float | Float[Array, ""], n: Int[Array, ""], u: float | Float[Array, ""]) -> Int[Array, ""]:
-    """floor(rate * n + u) of n tokens, at least 1 if n > 0. With u uniform in [0, 1): rate * n in expectation."""
-    count = jnp.floor(rate * n + u).astype(jnp.int32)
-    return jnp.clip(count, jnp.minimum(n, 1), n)
+    """floor(rate * n + u) of n tokens. With u uniform in [0, 1): rate * n in expectation, in short rows often 0."""
+    return jnp.minimum(jnp.floor(rate * n + u).astype(jnp.int32), n)
 
 
 def lay(
@@ -55,23 +54,13 @@ def arc(circle: Circle, begin: int | Int[Array, ""], length: Int[Array, ""], mos
 
     As the zero is uniform, each unit is on an arc of `length` with probability length / n exactly, whatever its size:
     no unit is cut, none favoured, and the expected number of tokens is `length`. The arc holds whole units, so the
-    number differs from `length` by less than the longest of them; `most` must be its largest value.
+    number differs from `length` by less than the longest of them, and may be 0; `most` must be its largest value.
     """
     order, within, n, zero = circle
-    start = _start(circle, begin)
+    at, around = jnp.arange(order.shape[0]), jnp.maximum(n, 1)
+    # Where the unit of each token starts, counted from `begin`; far away if it is not maskable.
+    start = jnp.where(at < n, (at - within - zero - begin) % around, at.shape[0])
     first = start.min()
     count = (start < length).sum()
-    place = (zero + begin + first + jnp.arange(most)) % jnp.maximum(n, 1)
+    place = (zero + begin + first + jnp.arange(most)) % around
     return Arc(order[place], within[place], count)
-
-
-def nearest(circle: Circle) -> Int[Array, ""]:
-    """How far the first unit's start lies from the circle's zero: an arc must be longer to hold any unit."""
-    return _start(circle, 0).min()
-
-
-def _start(circle: Circle, begin: int | Int[Array, ""]) -> Int[Array, " L"]:
-    """Where on the circle, counted from `begin`, the unit of each token starts; far away if it is not maskable."""
-    at = jnp.arange(circle.order.shape[0])
-    n = jnp.maximum(circle.n, 1)
-    return jnp.where(at < circle.n, (at - circle.within - circle.zero - begin) % n, at.shape[0])

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxmlm.data import Batches, Store
+from jaxmlm.data import Batches, Data, Store
 from jaxmlm.masking import PRESETS, Tokens, preset
 from jaxmlm.masking.audit import audit as measure
 from jaxmlm.studies.figures import audit_figures
@@ -44,7 +44,7 @@ def audit(run: Run, options: Audit) -> dict[str, Any]:
         maskings = {k: dataclasses.replace(m, **own) if phrases_of(m) else m for k, m in maskings.items()}
     wanted = next((phrases for m in maskings.values() if (phrases := phrases_of(m))), None)
     store = open_store(run.text, Path(run.workdir), phrases=wanted)
-    tokens, examples = rows_of(store, run.data.length, options.rows)
+    tokens, examples = rows_of(store, run.data, options.rows)
     found = {
         name: measure(masking, tokens, examples, vocab_of(store, masking), run.loop.seed, options.step)
         for name, masking in maskings.items()
@@ -60,9 +60,10 @@ def audit(run: Run, options: Audit) -> dict[str, Any]:
     return {"ok": all(one["ok"] for one in found.values()), "maskings": found}
 
 
-def rows_of(store: Store, length: int, rows: int) -> tuple[Tokens, np.ndarray]:
+def rows_of(store: Store, data: Data, rows: int) -> tuple[Tokens, np.ndarray]:
     """The first rows of the train split as a masking sees them, and their ids."""
-    batches = Batches.of(store, "train", length, 1, units=store.units("train") is not None)
+    units = store.units("train") is not None
+    batches = Batches.of(store, "train", data.length, 1, units=units, format=data.format)
     examples = np.arange(min(rows, batches.rows))
     batch = batches.take(examples)
     unit = jnp.asarray(batch["unit"]) if "unit" in batch else None
