@@ -49,7 +49,10 @@ def ours(masking: Masking, tokens: Tokens) -> Callable[[int], Any]:
 
 
 def peers(tokens: Tokens) -> dict[str, Callable[[int], Any]]:
-    """DataCollatorForLanguageModeling as a DataLoader calls it, on a list of examples; and its masking alone."""
+    """DataCollatorForLanguageModeling as a DataLoader calls it, on a list of examples; and its masking alone.
+
+    The examples say which tokens are special, as those of its run_mlm.py do: else it looks for them on every call.
+    """
     import torch
     from tokenizers import Tokenizer, models
     from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
@@ -58,7 +61,8 @@ def peers(tokens: Tokens) -> dict[str, Callable[[int], Any]]:
     names = {"pad_token": "w0", "unk_token": "w1", "cls_token": "w2", "sep_token": "w3", "mask_token": "w4"}
     fast = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w1")), **names)
     collate: Any = DataCollatorForLanguageModeling(fast, mlm_probability=0.15)
-    examples = [{"input_ids": row} for row in np.asarray(tokens.ids).tolist()]
+    rows, marks = np.asarray(tokens.ids).tolist(), (~np.asarray(tokens.maskable)).astype(int).tolist()
+    examples = [{"input_ids": row, "special_tokens_mask": mark} for row, mark in zip(rows, marks, strict=True)]
     ids = torch.tensor(np.asarray(tokens.ids), dtype=torch.long)
     special = torch.tensor(~np.asarray(tokens.maskable))
     return {
