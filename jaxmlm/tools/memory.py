@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jaxmlm.errors import InputError
 from jaxmlm.models.flops import parameters
-from jaxmlm.models.splash import suits
+from jaxmlm.models.splash import FITS, suits
 from jaxmlm.parallel import Mesh, check_slices
 from jaxmlm.tasks.mlm import LOGITS_BYTES
 from jaxmlm.tasks.run import Run
@@ -53,7 +53,7 @@ def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
     tokens, mlp = rows * length, c.mlp or 4 * c.width
     products = (3 * c.width + mlp * (2 if c.activation.startswith("geglu") else 1)) / tensor + 2 * c.width
     # The kernel for long rows makes no scores (models/attention.py).
-    kernel = c.attention == "splash" or (c.attention == "auto" and suits(length))
+    kernel = suits(length) if c.attention == "auto" else c.attention == "splash" and length % FITS == 0
     scores = 0.0 if kernel and not c.attention_dropout else c.heads / tensor * length
     # Shares of the attention: their scores in float32, themselves twice, and which of them dropout keeps.
     everything = products + mlp / tensor + 4 * c.width
