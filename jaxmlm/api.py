@@ -222,7 +222,7 @@ def _first(encoder: Any, ids: Any, segments: Any) -> Any:
 
 
 def load(path: str | Path) -> Loaded:
-    """The model in a run's folder (its newest checkpoint) or in a folder of the `transformers` format."""
+    """The model in the folder of a run (its newest checkpoint) or of a step, or in one of the `transformers` format."""
     return _on_one_device(run.load, path)
 
 

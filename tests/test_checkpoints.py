@@ -26,6 +26,7 @@ from test_training import (
 from jaxmlm.errors import InputError
 from jaxmlm.training import Checkpoints, Loop, TrainState, train
 from jaxmlm.training import loop as loop_module
+from jaxmlm.training.checkpoint import fingerprint
 from jaxmlm.training.step import make_step
 
 # A damaged read of Orbax ends while its other reads are under way; they complain that its event loop is closed.
@@ -75,6 +76,17 @@ def test_a_checkpoint_is_read_on_another_mesh(halfway):
     assert other.model.kernel[...].sharding.spec == jax.P("fsdp", "tensor")
     moments = [x for x in jax.tree.leaves(other.opt_state) if x.shape == (8, 4)]
     assert len(moments) == 2 and {x.sharding.spec for x in moments} == {jax.P("fsdp", "tensor")}
+
+
+def test_weights_have_a_fingerprint(halfway, tmp_path):
+    """By the folder of the run or of the step: the same weights, the same; others, another; none, none."""
+    folder = Path(shutil.copytree(halfway, tmp_path / "run"))
+    before = fingerprint(folder)
+    assert before and before == fingerprint(folder / "checkpoints" / "3")
+    train(linear_task(), OPTIM, Loop(STEPS, 8, save_every=3), devices(1, 1, 1), folder)
+    assert before == fingerprint(folder / "checkpoints" / "3") != fingerprint(folder)
+    assert fingerprint(folder) == fingerprint(folder / "checkpoints" / "6")
+    assert fingerprint(tmp_path) is None
 
 
 def test_a_run_that_goes_on_makes_no_first_state(halfway, tmp_path):

@@ -231,7 +231,7 @@ def fits(config: Finetune, model: EncoderConfig, mesh: jax.sharding.Mesh) -> Non
 def _identity(checkpoint: str, config: Finetune) -> dict[str, Any]:
     """What all results of a folder have in common, so that the best of them is the best."""
     start = None if config.start is None else [config.start, settings(_first(config))]
-    return {"checkpoint": str(Path(checkpoint).resolve()), "weights": fingerprint(Path(checkpoint) / "checkpoints"),
+    return {"checkpoint": str(Path(checkpoint).resolve()), "weights": fingerprint(Path(checkpoint)),
             "task": config.task, "data": config.data, "dev": config.dev, "numbers": config.numbers,
             "start": start}  # fmt: skip
 

@@ -69,7 +69,10 @@ class Run:
     @property
     def text(self) -> Data:
         """The data, with the tokenizer that they are to be read by."""
-        return replace(self.data, tokenizer=str(_step_of(self.init)[0])) if self.init else self.data
+        if not self.init:
+            return self.data
+        folder, step = _step_of(self.init)
+        return replace(self.data, tokenizer=self.init if step is None else str(folder))
 
 
 SAME_RUN = (

@@ -20,8 +20,10 @@ from jaxmlm.training.step import TrainState
 
 
 def fingerprint(folder: Path) -> str | None:
-    """A hash of the newest checkpoint's model in a folder of checkpoints, by its checksums; None if there is none."""
-    steps = [path for path in folder.glob("[0-9]*/checksums/metadata") if path.parts[-3].isdigit()]
+    """A hash of the newest model in the folder of a run, or of the one of a step's folder; None if there is none."""
+    steps = [path for path in folder.glob("checkpoints/[0-9]*/checksums/metadata") if path.parts[-3].isdigit()]
+    if (own := folder / "checksums" / "metadata").is_file():
+        steps.append(own)
     if not steps:
         return None
     newest = max(steps, key=lambda path: int(path.parts[-3]))
