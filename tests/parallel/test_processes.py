@@ -11,9 +11,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
-from test_hosts import free_port
 
 from jaxmlm.tasks.run import load
+from tests.parallel.test_hosts import free_port
 
 PROGRAM = """
 import sys

@@ -11,7 +11,7 @@ from jaxmlm import cli
 from jaxmlm.data import Store
 from jaxmlm.masking import PRESETS
 
-QUICKSTART = str(Path(__file__).parent.parent / "configs" / "quickstart.py")
+QUICKSTART = str(Path(__file__).parents[2] / "configs" / "quickstart.py")
 
 
 @pytest.fixture(scope="module")

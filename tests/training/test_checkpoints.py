@@ -11,7 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from test_training import (
+
+from jaxmlm.errors import InputError
+from jaxmlm.training import Checkpoints, Loop, TrainState, train
+from jaxmlm.training import loop as loop_module
+from jaxmlm.training.checkpoint import fingerprint
+from jaxmlm.training.step import make_step
+from tests.training.test_loop import (
     OPTIM,
     STEPS,
     Killed,
@@ -22,12 +28,6 @@ from test_training import (
     linear_task,
     restored,
 )
-
-from jaxmlm.errors import InputError
-from jaxmlm.training import Checkpoints, Loop, TrainState, train
-from jaxmlm.training import loop as loop_module
-from jaxmlm.training.checkpoint import fingerprint
-from jaxmlm.training.step import make_step
 
 # A damaged read of Orbax ends while its other reads are under way; they complain that its event loop is closed.
 pytestmark = pytest.mark.filterwarnings(

@@ -1,4 +1,4 @@
-"""The scripts of tpu_scripts/ against a stand-in cloud. The whole table of what can happen: tests/tpu_scenarios.py."""
+"""The scripts of tpu_scripts/ against a stand-in cloud. The whole table of what can happen: scenarios.py."""
 
 import json
 import os
@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tpu_scenarios import ROOT, SCRIPTS, STAGES, World, checkout, play, scenarios, stages
 
 from jaxmlm import config
+from tests.tpu_scripts.scenarios import ROOT, SCRIPTS, STAGES, World, checkout, play, scenarios, stages
 
 JOB = STAGES["run"][1:]
 
@@ -38,7 +38,7 @@ def world(worlds, tmp_path):
         one.close()
 
 
-# Some, so that the suite sees the table's machinery; `python tests/tpu_scenarios.py` plays all.
+# Some, so that the suite sees the table's machinery; `python tests/tpu_scripts/scenarios.py` plays all.
 SAMPLE = [s for s in scenarios() if (s.script, s.happens) in {
     ("create", "answer lost"), ("create", "outage while it waits"), ("run", "preemption during run"),
     ("delete", "permanent failure"),

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from test_training import OPTIM, STEPS, batch_at, linear_task
 
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig
@@ -15,6 +14,7 @@ from jaxmlm.parallel import Mesh, make_mesh, place
 from jaxmlm.training import Loop, Mean, Optim, Task, budget, train
 from jaxmlm.training import loop as loop_module
 from jaxmlm.training.step import init_state, make_step
+from tests.training.test_loop import OPTIM, STEPS, batch_at, linear_task
 
 
 def one_step(mesh: jax.sharding.Mesh, optimizer: optax.GradientTransformation, accumulate: int = 1) -> Any:

@@ -1,6 +1,6 @@
 """Every script of tpu_scripts/ against the stand-in cloud: what goes wrong, and how it must end (docs/tpu.md).
 
-`python tests/tpu_scenarios.py` prints the table.
+`python tests/tpu_scripts/scenarios.py` prints the table.
 """
 
 import json
@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parents[1]
-STANDIN = ROOT / "tests" / "tpu_standin.py"
+ROOT = Path(__file__).parents[2]
+STANDIN = Path(__file__).parent / "standin.py"
 
 TOY = """\
 import pathlib, signal, sys, time

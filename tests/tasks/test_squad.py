@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_tasks_squad_files import QUESTIONS, TEXTS, write
 
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig, SpanPredictor
 from jaxmlm.tasks import squad
 from jaxmlm.tasks.squad_windows import tokens_of
+from tests.tasks.test_squad_files import QUESTIONS, TEXTS, write
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from jaxmlm.tasks.run import Run, read_rows
 from jaxmlm.tools.prepare import prepare
 from jaxmlm.training import Loop
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def command(capsys, *words: str) -> dict:
