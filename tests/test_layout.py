@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = "jaxmlm"
 FLOORS = {
-    **{"errors": -1, "paths": -1, "preemption": -1},
+    **{"errors": -1, "paths": -1, "preemption": -1, "rng": -1},
     **{"parallel": 0, "masking": 0, "data": 0, "samples": 0},
     **{"models": 1, "training": 1},
     **{"tasks": 2},
@@ -93,6 +93,12 @@ def too_long(source: str) -> bool:
     return len(source.splitlines()) > LINES
 
 
+def keys_made(source: str) -> list[int]:
+    """The lines that make a PRNG key by JAX's default implementation."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return [call.lineno for call in calls if ast.unparse(call.func).endswith(("random.key", "PRNGKey"))]
+
+
 def project_texts() -> list[Path]:
     folders = (".ci", "benchmarks", "configs", "docs", "jaxmlm", "tests", "tpu_scripts")
     kinds = {"", ".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".sh", ".json", ".jsonl", ".html", ".svg"}
@@ -101,9 +107,8 @@ def project_texts() -> list[Path]:
     return [file for file in (*files, *top) if file.suffix in kinds and "__pycache__" not in file.parts]
 
 
-@pytest.mark.parametrize("module", MODULES, ids=name_of)
-def test_imports_go_down_only(module):
-    assert layout_faults(module.read_text(), name_of(module)) == []
+def test_imports_go_down_only():
+    assert [fault for module in MODULES for fault in layout_faults(module.read_text(), name_of(module))] == []
 
 
 @pytest.mark.parametrize(
@@ -140,9 +145,9 @@ def test_a_right_import_passes(name, source):
     assert layout_faults(source, name) == []
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=lambda file: file.relative_to(ROOT).as_posix())
-def test_source_files_stay_small(file):
-    assert not too_long(file.read_text()), f"over {LINES} lines: split it by what it does"
+def test_source_files_stay_small():
+    long = [file.relative_to(ROOT).as_posix() for file in SOURCES if too_long(file.read_text())]
+    assert long == [], f"over {LINES} lines: split them by what they do"
 
 
 def test_every_room_is_a_package():
@@ -154,13 +159,23 @@ def test_a_long_file_is_found():
     assert too_long("x = 1\n" * (LINES + 1)) and not too_long("x = 1\n" * LINES)
 
 
-@pytest.mark.parametrize("module", MODULES, ids=name_of)
-def test_public_names_have_a_docstring(module):
-    assert undocumented(module.read_text()) == []
+def test_public_names_have_a_docstring():
+    found = {name_of(module): undocumented(module.read_text()) for module in MODULES}
+    assert {name: bare for name, bare in found.items() if bare} == {}
 
 
 def test_a_missing_docstring_is_found():
     assert undocumented("def f():\n    return 1\nclass C:\n    pass\ndef _g():\n    pass") == ["f", "C"]
+
+
+def test_keys_are_made_in_one_place():
+    found = {name_of(module): keys_made(module.read_text()) for module in MODULES if name_of(module) != "rng.py"}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_a_key_made_elsewhere_is_found():
+    source = "key = jax.random.key(0)\nother = random.PRNGKey(1)\nfine = make_key(2)"
+    assert keys_made(source) == [1, 2]
 
 
 def test_no_path_of_a_machine_stands_in_the_repository():

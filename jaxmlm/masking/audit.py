@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxmlm.masking.masking import Masking, Tokens, Vocab, mask_batch
 from jaxmlm.masking.units import PHRASE, WORD, places
+from jaxmlm.rng import make_key
 
 SIGMAS = 4.5
 """Half of an interval: what a right masking leaves once in 150,000 audits."""
@@ -87,7 +88,7 @@ def _chunk(masking: Masking, seed: int, tokens: Tokens, examples: jax.Array, voc
     length, views = tokens.ids.shape[1], masking.views
 
     def one(example: jax.Array, row: Tokens) -> Any:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step), example)
+        key = jax.random.fold_in(jax.random.fold_in(make_key(seed), step), example)
 
         def on(arc: Any) -> jax.Array:
             used = jnp.arange(arc.positions.shape[0]) < arc.count

@@ -17,6 +17,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking.schedule import Constant, Schedule, Step
 from jaxmlm.masking.select import Arc, arc, budget, lay
 from jaxmlm.masking.units import TokenUnits, Units, places
+from jaxmlm.rng import make_key
 
 
 class Tokens(NamedTuple):
@@ -217,7 +218,7 @@ def mask_batch(
     The key of an example is fold_in(fold_in(key(seed), step), id), with threefry, whose bits do not depend on
     sharding. The views of an example are neighbours: rows b * views to (b + 1) * views - 1.
     """
-    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
+    key = jax.random.fold_in(make_key(seed), step)
     return mask_rows(masking, key, ids, tokens, vocab, step)
 
 

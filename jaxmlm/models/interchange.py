@@ -17,6 +17,7 @@ from jaxmlm.models.encoder import Encoder, EncoderConfig
 from jaxmlm.models.formats import HEADS, config_of, format_for, plain_of, recognise
 from jaxmlm.models.heads import with_head
 from jaxmlm.models.names import MODERN, Format, Weight, weights
+from jaxmlm.rng import make_key
 
 # Weights that stand in published files and that no output depends on.
 _UNUSED = re.compile(r"(position_ids|token_type_ids)$|(^|\.)pooler\.|^cls\.seq_relationship\.")
@@ -110,7 +111,7 @@ def write(model: Any, folder: str | Path, kind: str = "mlm", *, ids: dict[str, i
 
 
 def _abstract(config: EncoderConfig, kind: str, vocab: int, classes: int) -> Any:
-    return jax.eval_shape(lambda key: with_head(kind, Encoder(config, vocab, key), classes, key), jax.random.key(0))
+    return jax.eval_shape(lambda key: with_head(kind, Encoder(config, vocab, key), classes, key), make_key(0))
 
 
 def _name(path: tuple) -> str:

@@ -10,6 +10,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.models.encoder import Encoder, EncoderConfig
 from jaxmlm.models.heads import MaskedLM
 from jaxmlm.parallel import make_mesh
+from jaxmlm.rng import make_key
 
 SIZES: dict[str, tuple[int, int]] = {
     "tiny": (2, 128),
@@ -54,7 +55,7 @@ def parameters(config: EncoderConfig, vocab: int) -> int:
     608360
     """
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
-        model = jax.eval_shape(lambda key: MaskedLM(Encoder(config, vocab, key), key), jax.random.key(0))
+        model = jax.eval_shape(lambda key: MaskedLM(Encoder(config, vocab, key), key), make_key(0))
     total = sum(leaf.size for leaf in jax.tree.leaves(model))
     padding = model.encoder.embedding.get_value().shape[0] - vocab
     unused = 0 if config.first_norm else config.width * (2 if config.biases else 1)

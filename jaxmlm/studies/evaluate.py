@@ -18,6 +18,7 @@ from jaxmlm.models import Encoder
 from jaxmlm.parallel import Mesh, hosts, make_mesh
 from jaxmlm.paths import describe
 from jaxmlm.preemption import stop_before
+from jaxmlm.rng import make_key
 from jaxmlm.studies import layers
 from jaxmlm.tasks import blimp, likelihood, probing
 from jaxmlm.tasks.downstream import SAMPLE, folder_of
@@ -180,7 +181,7 @@ def _of_layers(
     """The probes of every layer, beside those of an untrained encoder: a table, and a figure if one was asked for."""
     sizes = probing.Sizes(config.sentences or None, config.words, config.pool, length)
     encoder = loaded.encoder
-    untrained = jax.jit(lambda key: Encoder(loaded.config, encoder.vocab, key))(jax.random.key(config.seed))
+    untrained = jax.jit(lambda key: Encoder(loaded.config, encoder.vocab, key))(make_key(config.seed))
     encoders = {"layer": encoder, "untrained": untrained}
     started = time.perf_counter()
     found = probing.probes(encoders, data, loaded.tokenizer, sizes, mesh)

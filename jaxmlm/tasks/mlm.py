@@ -13,6 +13,7 @@ from jaxmlm.data import Batches, Data, Store, Tokenizer
 from jaxmlm.masking import Masked, Masking, PhraseUnits, Tokens, Vocab, mask_rows
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
 from jaxmlm.parallel import apart, rows_here, spec
+from jaxmlm.rng import make_key
 from jaxmlm.tasks.metrics import log_probability
 from jaxmlm.training import Batch, Eval, Mean, Task
 
@@ -137,7 +138,7 @@ def at_rates(valid: Batches, tokenizer: Tokenizer, batch: int, rates: Sequence[f
     def predict(model: Any, batch: Batch) -> dict[str, jax.Array]:
         outputs = {}
         for rate in rates:
-            masked = mask(Masking(rate), jax.random.key(_HELD_OUT_SEED), batch, tokenizer, vocab)
+            masked = mask(Masking(rate), make_key(_HELD_OUT_SEED), batch, tokenizer, vocab)
             nats, right = predictions(model, masked, batch.get("segments"), None)
             sums = {"loss": nats, "accuracy": right, "count": masked.weights}
             outputs |= {f"{name}@{rate:.2f}": x.sum(-1) for name, x in sums.items()}

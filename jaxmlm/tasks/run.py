@@ -27,6 +27,7 @@ from jaxmlm.models.encoder import HOW_TRAINED
 from jaxmlm.parallel import Mesh, abstract, check_sizes, hosts, make_mesh
 from jaxmlm.paths import check_workdir, describe
 from jaxmlm.preemption import stop_before, stoppable
+from jaxmlm.rng import make_key
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tasks.phrases import phrases_of
 from jaxmlm.tasks.texts import open_store
@@ -138,7 +139,7 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     mesh = make_mesh(run.mesh)
     check_sizes(mesh, [run.loop.rows, *([] if run.init else run.model.sizes)])
     with jax.set_mesh(mesh):
-        start, whole = _start(run, jax.random.key(run.loop.seed)) if run.init else (None, run)
+        start, whole = _start(run, make_key(run.loop.seed)) if run.init else (None, run)
     check_sizes(mesh, whole.model.sizes)
     store = open_store(run.text, folder, f"{stage}: prepare", phrases_of(run.masking))
     with jax.set_mesh(mesh):
@@ -220,7 +221,7 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> Loaded:
     if step is not None and "loop" in about["config"]:
         about["config"]["loop"]["steps"] = step  # as its model card says
     checkpoints = Checkpoints(folder / "checkpoints", read=True)
-    model = checkpoints.model(abstract(init, jax.random.key(0)), step)
+    model = checkpoints.model(abstract(init, make_key(0)), step)
     checkpoints.close()
     return Loaded(model, tokenizer, config, folder, kind, labels, about)
 

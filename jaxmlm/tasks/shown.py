@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmlm.data import Store
 from jaxmlm.masking import Masking
+from jaxmlm.rng import make_key
 from jaxmlm.tasks.mlm import tokens_of, vocab_of
 from jaxmlm.tasks.phrases import matcher, phrases_of
 
@@ -25,7 +25,7 @@ def shown(masking: Masking, store: Store, text: str, seed: int = 0, view: int = 
     ids = np.array([tokenizer.cls_id, *tokenizer.encode(text), tokenizer.sep_id], np.int32)
     unit = jnp.asarray(matcher(store)(ids)) if phrases_of(masking) else None
     tokens = tokens_of(tokenizer, jnp.asarray(ids), unit)
-    key = jax.random.key(seed)
+    key = make_key(seed)
     now = np.asarray(masking(key, tokens, vocab_of(store, masking), 0, view).inputs).tolist()
     _, selected = masking.draw(key, tokens, 0, view)
     chosen = set(np.asarray(selected.positions)[: int(selected.count)].tolist())

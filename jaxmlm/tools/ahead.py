@@ -21,6 +21,7 @@ from jax.sharding import NamedSharding
 from jaxmlm.errors import InputError
 from jaxmlm.masking import PhraseUnits
 from jaxmlm.parallel import abstract, make_mesh, spec
+from jaxmlm.rng import make_key
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tasks.run import Run
 from jaxmlm.tools import compiled
@@ -86,7 +87,7 @@ def _compile(run: Run, topology: Topology, slices: int) -> dict[str, Any]:
     mesh = make_mesh(run.mesh, devices)
     units = isinstance(run.masking.units, PhraseUnits)
     with jax.set_mesh(mesh):
-        key = abstract(lambda: jax.random.key(0))
+        key = abstract(lambda: make_key(0))
         store = BlankStore(run.data, run.loop.batch)
         task = mlm_task(store, run.data, run.masking, run.model, run.loop.batch, run.loop.seed)
         optimizer = run.optim.transformation(run.loop.steps)

@@ -16,6 +16,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking import PhraseUnits
 from jaxmlm.models.flops import Flops, flops
 from jaxmlm.parallel import make_mesh, place
+from jaxmlm.rng import make_key
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tasks.phrases import phrases_of
 from jaxmlm.tasks.run import Run
@@ -123,7 +124,7 @@ class _Ours:
     def __init__(self, run: Run, task: Task, mesh: jax.sharding.Mesh):
         self.task, self.mesh, self.run = task, mesh, run
         self.optimizer = run.optim.transformation(max(run.loop.steps, 1))
-        self.key = jax.random.key(run.loop.seed)
+        self.key = make_key(run.loop.seed)
         self.at = 0
 
     def compile(self) -> None:

@@ -9,6 +9,7 @@ from jax.experimental import multihost_utils
 
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import place
+from jaxmlm.rng import make_key
 from jaxmlm.training.optim import Optim
 from jaxmlm.training.step import init_state, make_step
 from jaxmlm.training.task import Task
@@ -41,7 +42,7 @@ def steps_within(
     batches = [task.batch_at(i) for i in range(timed)]
     of_each_length = {batch["ids"].shape: batch for batch in batches}.values()
     with jax.set_mesh(mesh):
-        optimizer, key = optim.transformation(timed), jax.random.key(0)
+        optimizer, key = optim.transformation(timed), make_key(0)
         state, step = init_state(task, optimizer, key), make_step(task, optimizer, accumulate)
         for batch in of_each_length:  # compiled
             state, _ = step(state, place(batch, mesh), key)

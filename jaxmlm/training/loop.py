@@ -17,6 +17,7 @@ import numpy as np
 from jaxmlm.errors import InputError, Preempted
 from jaxmlm.parallel import abstract, check_sizes, place
 from jaxmlm.preemption import stop_agreed, stop_before, stoppable
+from jaxmlm.rng import make_key
 from jaxmlm.training.budget import seconds
 from jaxmlm.training.checkpoint import Checkpoints
 from jaxmlm.training.logs import Log
@@ -115,7 +116,7 @@ def train(
     log_file = folder / "log.jsonl" if folder is not None else None
 
     with jax.set_mesh(mesh), Log(log_file, stage, loop.steps) as log, saves as checkpoints:
-        key = jax.random.key(loop.seed)
+        key = make_key(loop.seed)
         first = (checkpoints.latest() if checkpoints is not None else None) or 0
         step_fn = make_step(task, optimizer, loop.accumulate)
         batches = _batches(task, first, loop.steps, mesh)

@@ -22,7 +22,7 @@ from jaxmlm.preemption import stop_agreed, stop_asked, stoppable
 from jaxmlm.tasks.run import Run
 from jaxmlm.tools.prepare import prepare
 from jaxmlm.training import Checkpoints, Eval, Loop, Optim, evaluate, train
-from tests.test_training import assert_equal, batch_at, linear_task
+from tests.training.test_loop import assert_equal, batch_at, linear_task
 
 STEPS = 6
 LOOP = Loop(STEPS, 8, save_every=4, log_every=4, eval_every=2)
