@@ -1,5 +1,6 @@
 """One training step, jitted: gradients of sum / count, update, metrics."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -78,7 +79,15 @@ def _step_of(loss_of: Callable, prepare: Callable, update: Callable, accumulate:
         model = optax.apply_updates(state.model, updates)
         return TrainState(state.step + 1, model, opt_state), metrics
 
-    return jax.jit(step, donate_argnums=0, compiler_options=CPU_OPTIONS if platform() == "cpu" else None)
+    return jax.jit(step, donate_argnums=0, compiler_options=_compiler_options())
+
+
+def _compiler_options() -> dict[str, str] | None:
+    """`CPU_OPTIONS` on the CPU, without those that the user sets in XLA_FLAGS."""
+    if platform() != "cpu":
+        return None
+    flags = os.environ.get("XLA_FLAGS", "")
+    return {name: value for name, value in CPU_OPTIONS.items() if f"--{name}=" not in flags}
 
 
 def _parts(x: jax.Array, parts: int) -> jax.Array:
