@@ -1,8 +1,12 @@
-"""What every test and doctest runs under: 8 fake CPU devices, strict JAX, a device mesh; no silent skips."""
+"""What every test and doctest runs under: fake CPU devices, strict JAX, a device mesh; no silent skips."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# Tiny programs run once or twice: their time is their compilation, so LLVM optimises nothing. XLA's own passes, whose
+# programs some tests read, all run. Processes that tests start inherit it.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
 
 import jax
 import pytest
@@ -14,12 +18,33 @@ ROOT = Path(__file__).parent
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Shared by the workers and by the next run of the suite.
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 # With CI set in the environment a test may be skipped for these reasons only; any other skip is a failure.
 NO_REAL_DATA = "no real data: set JAXMLM_DATA to a folder with it (the project ships none)"
 LISTED_REASONS = (NO_REAL_DATA,)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_devices() -> Iterator[None]:
+    """Let a run take two of the eight devices: on two cores a step of eight takes four times as long."""
+    with pytest.MonkeyPatch.context() as patch:
+        _take(2, patch)
+        yield
+    jax.clear_caches()  # programs of a module that has ended: gigabytes in all
+
+
+@pytest.fixture
+def eight_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run take all eight devices. A test that makes its own mesh takes them from `jax.local_devices()`."""
+    _take(8, monkeypatch)
+
+
+def _take(count: int, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(jax, "devices", lambda *of: jax.local_devices()[:count])
+    patch.setattr(jax, "device_count", lambda *of: count)
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +68,9 @@ def real_data() -> Path:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave alone tests/parity and tests/tf, which need the extras `parity` and `tf`, unless they were asked for."""
-    if collection_path == ROOT / "tests" / "tf" and config.getoption("-m") != "tf":
-        return True
-    return True if collection_path == ROOT / "tests" / "parity" and _without_parity(config) else None
+    room = collection_path.relative_to(ROOT).as_posix() if collection_path.is_relative_to(ROOT) else ""
+    asked = config.getoption("-m").split(" or ")
+    return True if room in ("tests/parity", "tests/tf") and room.removeprefix("tests/") not in asked else None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -60,10 +85,6 @@ def pytest_make_collect_report():
     """Let no test file be skipped in silence."""
     report = yield
     return _unlisted_skip_fails(report)
-
-
-def _without_parity(config: pytest.Config) -> bool:
-    return config.getoption("-m") == "not parity"
 
 
 def _unlisted_skip_fails(report):

@@ -59,6 +59,7 @@ def store(tmp_path_factory) -> str:
     return str(tmp_path_factory.mktemp("paper") / "store")
 
 
+@pytest.mark.slow("pre-trains a cell of each shipped study")
 @pytest.mark.parametrize("name", CELLS)
 def test_a_small_cell_of_each_study_trains(name, store, tmp_path):
     study = config.load(CONFIGS / f"{name}.py")

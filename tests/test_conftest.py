@@ -13,8 +13,9 @@ from jaxmlm.paths import replace_path
 CONFTEST = Path(__file__).parent.parent / "conftest.py"
 
 
-def test_there_are_eight_devices_and_jax_is_strict():
-    assert jax.device_count() == 8 and jax.default_backend() == "cpu"
+def test_a_run_takes_two_of_eight_devices_and_jax_is_strict():
+    assert (len(jax.local_devices()), len(jax.devices()), jax.device_count()) == (8, 2, 2)
+    assert jax.default_backend() == "cpu"
     with pytest.raises(ValueError, match="rank_promotion"):
         jnp.ones((2, 3)) + jnp.ones(3)
 
@@ -34,11 +35,16 @@ def test_the_mesh_is_explicit(mesh):
     assert set(mesh.axis_types) == {jax.sharding.AxisType.Explicit}
 
 
+def test_a_test_can_ask_for_all_devices(eight_devices):
+    assert len(jax.devices()) == jax.device_count() == 8
+
+
 @pytest.mark.mesh(data=4, tensor=2)
 def test_the_mesh_is_as_marked():
     assert jax.sharding.get_mesh().shape == {"data": 4, "fsdp": 1, "tensor": 2}
 
 
+@pytest.mark.slow("starts pytest")
 @pytest.mark.parametrize(("ci", "outcomes"), [("true", {"failed": 1, "skipped": 1, "errors": 1}), ("", {"skipped": 3})])
 def test_an_unlisted_skip_fails_in_ci(pytester, monkeypatch, ci, outcomes):
     monkeypatch.setenv("CI", ci)
@@ -53,6 +59,7 @@ def test_an_unlisted_skip_fails_in_ci(pytester, monkeypatch, ci, outcomes):
     assert result.parseoutcomes() == outcomes
 
 
+@pytest.mark.slow("starts pytest")
 def test_parity_tests_run_only_when_asked_for(pytester):
     pytester.makeconftest(CONFTEST.read_text())
     pytester.makeini("[pytest]\nmarkers =\n  mesh\n  parity\naddopts = -m 'not parity'")

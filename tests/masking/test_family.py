@@ -148,6 +148,7 @@ def test_whole_words_match_a_slow_reference():
         assert [i for start in sorted(chosen) for i in found[start]] == of(selected, row, 0)
 
 
+@pytest.mark.slow("statistics over many rows")
 @pytest.mark.parametrize("rate", [0.05, 0.15, 0.4, 0.8])
 @pytest.mark.parametrize("predict", [None, 0.6])
 def test_every_word_is_equally_likely_whatever_its_length(rate, predict):
@@ -196,6 +197,7 @@ def test_spans_of_words_start_at_words():
     assert (tokens.unit[fresh & ~after_gap & ~closed] & 1).all() and (fresh & ~after_gap).any()
 
 
+@pytest.mark.slow("statistics over many rows")
 @pytest.mark.parametrize("masking", [Masking(0.3, units=SpanUnits()), Masking(0.3, predict=0.6, units=SpanUnits())])
 def test_spans_cover_every_position_equally(masking):
     many = 20_000
@@ -209,6 +211,7 @@ def test_spans_cover_every_position_equally(masking):
     assert np.abs(deviation).max() < 4.5, deviation
 
 
+@pytest.mark.slow("statistics over many rows")
 def test_random_tokens_by_frequency():
     tokens = Tokens(
         *(np.broadcast_to(x, (4_000, L)) for x in (np.full(L, 9, np.int32), np.arange(L) > 0, np.ones(L, np.uint8)))

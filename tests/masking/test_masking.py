@@ -38,6 +38,7 @@ def masked(masking, ids, tokens, seed=0, step=0):
     return jax.tree.map(np.asarray, run(masking, seed, jnp.asarray(ids, jnp.int32), tokens, VOCAB, jnp.int32(step)))
 
 
+@pytest.mark.slow("statistics over many rows")
 @pytest.mark.parametrize(("rate", "n"), [(0.15, 18), (0.4, 7), (0.33, 19), (0.8, 13), (0.15, 3), (0.4, 1)])
 def test_the_rate_asked_for_is_the_rate_given(rate, n):
     rows = 20_000
@@ -60,6 +61,7 @@ def test_replaced_shares_and_random_ids():
     assert stats.chisquare(drawn).pvalue > 1e-4
 
 
+@pytest.mark.slow("statistics over many rows")
 def test_every_position_is_equally_likely():
     out = masked(Masking(0.3), np.arange(20_000), tokens_of([18] * 20_000))
     hits = np.bincount(out.positions[out.weights == 1], minlength=L)
@@ -119,7 +121,7 @@ def test_masks_are_equal_on_any_mesh_without_a_collective(tokenizer, masking):
 
     outs = []
     for sizes in (Mesh(1), Mesh(2), Mesh(4), Mesh(8), Mesh(2, 2, 2)):
-        devices = jax.devices()[: sizes.data * sizes.fsdp * sizes.tensor]
+        devices = jax.local_devices()[: sizes.data * sizes.fsdp * sizes.tensor]
         mesh = make_mesh(sizes, devices)
         with jax.set_mesh(mesh):
             on = place(batch, mesh)

@@ -50,7 +50,7 @@ def loss(model: MaskedLM, batch: dict[str, Any], key: jax.Array | None) -> jax.A
 @functools.cache
 def judged(config: EncoderConfig, sizes: tuple[int, int, int] = (1, 1, 1), drop: bool = True) -> tuple[Any, Any]:
     """Loss and gradients of the model of seed 0, made, used and differentiated on a mesh of these sizes."""
-    mesh = make_mesh(Mesh(*sizes), jax.devices()[: int(np.prod(sizes))])
+    mesh = make_mesh(Mesh(*sizes), jax.local_devices()[: int(np.prod(sizes))])
 
     @jax.jit
     def run(key: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, MaskedLM]:
@@ -83,7 +83,16 @@ def assert_same(a: Any, b: Any, tolerance: float = 1e-5) -> None:
 
 @pytest.mark.parametrize(
     ("name", "sizes"),
-    [("pre, learned", sizes) for sizes in ((8, 1, 1), (2, 2, 2), (1, 8, 1), (2, 1, 4))] + [("post, rope", (2, 2, 2))],
+    [("pre, learned", (2, 2, 2))]
+    + [
+        pytest.param(*more, marks=pytest.mark.slow("compiles for eight devices"))
+        for more in (
+            ("pre, learned", (8, 1, 1)),
+            ("pre, learned", (1, 8, 1)),
+            ("pre, learned", (2, 1, 4)),
+            ("post, rope", (2, 2, 2)),
+        )
+    ],
     ids=str,
 )
 def test_every_mesh_gives_the_same_loss_and_gradients_with_dropout(name, sizes):
@@ -192,7 +201,9 @@ def test_blocks_apart_are_the_stacked_ones():
 
 
 @pytest.mark.parametrize("window", [None, 16])
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize(
+    "sizes", [(1, 1, 1), pytest.param((2, 2, 2), marks=pytest.mark.slow("an interpreted kernel on eight devices"))]
+)
 def test_splash_attention_is_the_plain_one(sizes, window):
     """The TPU's kernel, interpreted: hidden states of what is no padding, and gradients, on one device and on eight."""
     config = small(positions="rope", init=0.2, attention_dropout=0.0, window=window, global_every=2)
@@ -209,7 +220,7 @@ def test_splash_attention_is_the_plain_one(sizes, window):
         return (encoder(rows["ids"], rows["segments"]) * rows["weight"]).sum() / 1000
 
     def run(kernel: Any) -> Any:
-        mesh = make_mesh(Mesh(*sizes), jax.devices()[: int(np.prod(sizes))])
+        mesh = make_mesh(Mesh(*sizes), jax.local_devices()[: int(np.prod(sizes))])
         with jax.set_mesh(mesh):
             encoder = jax.jit(lambda key: Encoder(replace(config, attention=kernel), VOCAB, key))(jax.random.key(0))
             return jax.device_get(jax.jit(jax.value_and_grad(mean))(encoder, place(rows, mesh)))

@@ -43,7 +43,7 @@ def test_every_mesh_draws_the_same(shape):
     axes = ("batch", "heads" if len(shape) == 4 else None, *(None,) * (len(shape) - 2))
     found = []
     for sizes in ((1, 1, 1), (2, 2, 2)):
-        mesh = make_mesh(Mesh(*sizes), jax.devices()[: int(np.prod(sizes))])
+        mesh = make_mesh(Mesh(*sizes), jax.local_devices()[: int(np.prod(sizes))])
         with jax.set_mesh(mesh):
             x = jax.device_put(np.ones(shape, np.float32), jax.NamedSharding(mesh, spec(*axes)))
             y = jax.jit(lambda x: dropout(jax.random.key(3), 0.4, x))(x)

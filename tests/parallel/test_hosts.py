@@ -175,9 +175,7 @@ def two(
     """`jaxmlm pretrain` or another program as two processes, the second with further words."""
     (tmp_path / "tiny.py").write_text(TINY)
     command = [sys.executable, *program, *words, "--coordinator", f"localhost:{free_port()}", "--processes", "2"]
-
-    # Tiny programs: what counts is the time to compile them, twice.
-    quick = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    quick = os.environ | {"JAX_PLATFORMS": "cpu"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     started = [
         subprocess.Popen([*command, "--process", str(i), *(second if i else ())], cwd=tmp_path, env=quick, **pipes)
@@ -195,6 +193,7 @@ def two(
     ]  # fmt: skip
 
 
+@pytest.mark.slow("starts two processes")
 def test_two_processes_train_one_run_and_the_first_one_speaks(tmp_path):
     first, other = two(tmp_path, "--json", "--workdir", "run")
     assert (first.returncode, other.returncode) == (0, 0), first.stderr + other.stderr
@@ -206,6 +205,7 @@ def test_two_processes_train_one_run_and_the_first_one_speaks(tmp_path):
     assert steps == [1, 2, 2]
 
 
+@pytest.mark.slow("starts two processes")
 def test_other_configurations_and_another_disk_are_refused_by_name(tmp_path):
     name = socket.gethostname()
     for done in two(tmp_path, "--workdir", "run", second=("--loop.steps", "3")):
@@ -215,6 +215,7 @@ def test_other_configurations_and_another_disk_are_refused_by_name(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow("starts two processes")
 def test_two_processes_stop_at_one_step_when_only_the_second_is_told(tmp_path):
     def during(processes: list[Process]) -> None:
         until = time.monotonic() + 200
@@ -257,6 +258,7 @@ hosts.leave(0)
 """
 
 
+@pytest.mark.slow("starts two processes")
 def test_a_signal_before_they_joined_and_a_disk_that_one_does_not_see(tmp_path):
     first, other = two(tmp_path, program=("-c", TOLD))
     name = socket.gethostname()

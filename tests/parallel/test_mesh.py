@@ -83,6 +83,8 @@ def test_gradients_that_are_apart_are_joined_to_those_of_all_rows(mesh):
     np.testing.assert_array_equal(whole, np.tile(np.arange(32).reshape(4, 8).sum(0)[:, None], (1, 4)))
 
 
+pytestmark = pytest.mark.usefixtures("eight_devices")
+
 BASE = [("model.width", 96, "embed"), ("model.heads", 6, "heads"), ("the vocabulary", 128, "vocab")]
 
 

@@ -29,14 +29,6 @@ from jaxmlm.tasks.texts import open_store
 from jaxmlm.training import Loop
 
 
-@pytest.fixture(scope="module", autouse=True)
-def two_devices():
-    """Two of the eight devices: batches are divided, and each step takes a quarter of the time that eight take."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "devices", lambda *_, real=jax.devices: real()[:2])
-        yield
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> str:
     """An encoder that has learned nothing."""

@@ -33,8 +33,15 @@ def command(capsys, *words: str) -> dict:
 def study(tmp_path_factory):
     """The twin, on two rates and one task."""
     study = load(CONFIGS / "quickstart.py", ["--small", "--workdir", str(tmp_path_factory.mktemp("study") / "work")])
-    study = replace_path(study, "vary", (Vary("masking.rate", (0.15, 0.80)),))
-    return replace_path(study, "finetune", study.finetune[1:2])
+    for path, value in (
+        ("vary", (Vary("masking.rate", (0.15, 0.80)),)),
+        ("finetune", study.finetune[1:2]),
+        ("evaluate", Evaluate(pairs=4)),
+        ("run.loop.steps", 6),
+        ("run.data.text", "sample:1000"),
+    ):
+        study = replace_path(study, path, value)
+    return study
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +49,7 @@ def done(study):
     return run_study(study)
 
 
+@pytest.mark.slow("the quickstart whole: four cells, twelve fine-tunings")
 def test_the_quickstart_gives_what_the_report_needs(tmp_path, capsys):
     work = tmp_path / "work"
     result = command(capsys, "study", str(CONFIGS / "quickstart.py"), "--small", "--workdir", str(work))
@@ -170,11 +178,11 @@ def test_a_value_can_be_added_but_not_another_base(study, done):
         ("vary", (Vary("masking.rate", (0.1, 1.5)),), "masking.rate must be above 0 and at most 1"),
         ("finetune", (Finetune("cola", data="no/such/folder"),), "is missing"),
         ("run.data.text", "no/such/file", "no text file"),
-        ("finetune", (Finetune("cola", batch=15),), "cola: a batch of 15 rows is not to be divided among 8 devices"),
+        ("finetune", (Finetune("cola", batch=15),), "cola: a batch of 15 rows is not to be divided among 2 devices"),
         ("finetune", (Finetune("cola", length=300),), "cola: length 300 is above the 256 positions of the encoder"),
         ("finetune", (Finetune("cola", recipe="nonsense"),), "no recipe 'nonsense'"),
         ("finetune", (Finetune("cola", recipe="paper"),), r"sets nothing by itself: start from jaxmlm.studies.recipe"),
-        ("evaluate", Evaluate(batch=100), "evaluate.batch 100"),
+        ("evaluate", Evaluate(batch=101), "evaluate.batch 101"),
         ("run.loop.save_every", 0, "loop.save_every is 0, so that no weights are there to be judged"),
         ("vary", (Vary("data.vocab", (300, 400)),), "share a token store and differ in data.vocab"),
         ("vary", (Vary("loop.batch", (32, 33)),), "loop.batch 33"),
@@ -235,7 +243,7 @@ STUDIES = ["rates", "sizes", "steps", "strategies", "corruption_vs_prediction", 
 
 
 @pytest.mark.parametrize("name", STUDIES)
-@pytest.mark.parametrize("scale", ["cpu", "pod"])
+@pytest.mark.parametrize("scale", ["cpu", pytest.param("pod", marks=pytest.mark.slow("dry runs of pods"))])
 def test_the_papers_studies_list_their_cells(name, scale, capsys, tmp_path):
     words = [
         "study",

@@ -330,6 +330,7 @@ KNOWN = {"cola": (322, 721), "sst2": (428, 444), "mrpc": (129, 279), "qnli": (27
          "wnli": (40, 31), "mnli": (3479, 3213)}  # fmt: skip
 
 
+@pytest.mark.slow("the official GLUE")
 def test_one_label_always_gets_its_known_score_on_the_official_dev_sets(real_data, tmp_path):
     with tarfile.open(real_data / "glue" / "glue_data.tar.xz") as packed:
         wanted = [

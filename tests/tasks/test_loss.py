@@ -30,7 +30,7 @@ def judged(sizes: tuple[int, int, int] = (1, 1, 1), drop: float = 0.1, **options
     config = EncoderConfig(
         layers=1, width=32, heads=4, init=0.2, dropout=drop, attention_dropout=drop, most_positions=16, **options
     )
-    mesh = make_mesh(Mesh(*sizes), jax.devices()[: int(np.prod(sizes))])
+    mesh = make_mesh(Mesh(*sizes), jax.local_devices()[: int(np.prod(sizes))])
     with jax.set_mesh(mesh):
         model = jax.jit(lambda key: MaskedLM(Encoder(config, 300, key), key))(jax.random.key(1))
 
@@ -96,7 +96,7 @@ def after_a_step(sizes: tuple[int, int, int], parts: int, **options: Any) -> tup
     config = EncoderConfig(
         layers=1, width=32, heads=4, init=0.2, dropout=0.0, attention_dropout=0.0, most_positions=16, **options
     )
-    mesh = make_mesh(Mesh(*sizes), jax.devices()[: int(np.prod(sizes))])
+    mesh = make_mesh(Mesh(*sizes), jax.local_devices()[: int(np.prod(sizes))])
 
     def loss(model: Any, batch: Any, key: jax.Array, step: jax.Array) -> tuple[Mean, dict[str, Mean]]:
         nats, _ = mlm.predictions(model, Masked(**batch), None, None)

@@ -183,6 +183,7 @@ def real(real_data, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow("the official SQuAD")
 @pytest.mark.parametrize(("name", "questions", "silent"), [("squad", 10_570, 0), ("squad2", 11_873, 5_945)])
 def test_real_answers_are_recovered_by_their_characters(real, name, questions, silent):
     """The tokens of every answer hold it whole, and little more; only answers longer than the overlap can be lost."""

@@ -274,13 +274,18 @@ def play(scenario: Scenario, folder: Path, stages: dict[str, World]) -> str:
         world.close()
 
 
+def play_all(played: list[Scenario], top: Path, stages: dict[str, World]) -> list[str]:
+    """Play scenarios several at a time, for most wait for a process or a time-out; what is wrong with each end."""
+    with ThreadPoolExecutor(6) as pool:
+        return list(pool.map(lambda i: play(played[i], top / f"world-{i}", stages), range(len(played))))
+
+
 def main() -> int:
-    """Play every scenario, several at a time (most wait for a process or a time-out), and print how each ended."""
+    """Play every scenario and print how each ended."""
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as top, ThreadPoolExecutor(6) as pool:
-        ready = stages(Path(top))
-        played = scenarios()
-        ends = list(pool.map(lambda i: play(played[i], Path(top) / f"world-{i}", ready), range(len(played))))
+    played = scenarios()
+    with tempfile.TemporaryDirectory() as top:
+        ends = play_all(played, Path(top), stages(Path(top)))
     for scenario, wrong in zip(played, ends, strict=True):
         print(f"{scenario.script:8} {scenario.happens:24} exit {scenario.code:<3} {wrong or 'as the docs say'}")
     good = ends.count("")

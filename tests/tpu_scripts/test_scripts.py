@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jaxmlm import config
-from tests.tpu_scripts.scenarios import ROOT, SCRIPTS, STAGES, World, checkout, play, scenarios, stages
+from tests.tpu_scripts.scenarios import ROOT, SCRIPTS, STAGES, World, checkout, play, play_all, scenarios, stages
 
 JOB = STAGES["run"][1:]
 
@@ -38,16 +38,27 @@ def world(worlds, tmp_path):
         one.close()
 
 
-# Some, so that the suite sees the table's machinery; `python tests/tpu_scripts/scenarios.py` plays all.
-SAMPLE = [s for s in scenarios() if (s.script, s.happens) in {
-    ("create", "answer lost"), ("create", "outage while it waits"), ("run", "preemption during run"),
+QUICK = [
+    ("create", "answer lost"),
+    ("create", "outage while it waits"),
+    ("run", "preemption during run"),
     ("delete", "permanent failure"),
-}]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize("scenario", SAMPLE, ids=lambda s: f"{s.script}: {s.happens}")
-def test_a_scenario_ends_as_the_docs_say(scenario, worlds, tmp_path):
+@pytest.mark.parametrize("happens", QUICK, ids=": ".join)
+def test_a_scenario_ends_as_the_docs_say(happens, worlds, tmp_path):
+    (scenario,) = (s for s in scenarios() if (s.script, s.happens) == happens)
     assert play(scenario, tmp_path / "world", worlds) == ""
+
+
+@pytest.mark.slow("waits for processes and time-outs")
+def test_all_other_scenarios_end_as_the_docs_say(worlds, tmp_path):
+    """Six at a time. `python tests/tpu_scripts/scenarios.py` prints the table of all."""
+    others = [s for s in scenarios() if (s.script, s.happens) not in QUICK]
+    assert len(others) > 35
+    wrong = {f"{s.script}: {s.happens}": end for s, end in zip(others, play_all(others, tmp_path, worlds), strict=True)}
+    assert {name: end for name, end in wrong.items() if end} == {}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -183,6 +194,7 @@ def test_one_job_at_a_time_and_none_that_is_left_alone(world):
     assert stopped.stdout.count("stopped, exit 75") == 2
 
 
+@pytest.mark.slow("waits for processes and time-outs")
 def test_babysit_goes_on_after_75_and_gives_up_on_what_is_wrong(world):
     here = world("mounted")
     with here.start("babysit", *JOB, "--steps", "30") as sitter:
@@ -204,6 +216,7 @@ def wait_for(world: World, sitter: subprocess.Popen, there) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow("waits for processes and time-outs")
 def test_babysit_mounts_the_bucket_again_after_a_restart(world):
     """One worker alone would else begin anew on its own disk."""
     here = world("nothing", TYPE="v4-8")
@@ -218,6 +231,7 @@ def test_babysit_mounts_the_bucket_again_after_a_restart(world):
     assert refused.returncode == 2 and "own disk: mount the bucket" in refused.stderr, refused.stderr
 
 
+@pytest.mark.slow("waits for processes and time-outs")
 def test_babysit_goes_on_through_an_outage(world):
     """No answer from the cloud, for longer than a call is tried again, is no failure of the job."""
     here = world("mounted")
@@ -232,19 +246,20 @@ def test_babysit_goes_on_through_an_outage(world):
     assert "cannot see mlm: ERROR: (gcloud) UNAVAILABLE" in err and "failure" not in err, err
 
 
+@pytest.mark.slow("waits for processes and time-outs")
 def test_babysit_forgets_failures_that_are_long_ago(world):
     here = world("mounted", STEADY=0)
     done = here.run("babysit", *JOB, "--steps", "34", "--fails-every", "10")
     assert done.returncode == 0 and done.stderr.count("of at most 3") == 3, done.stderr
 
 
+@pytest.mark.slow("pre-trains twice, in two processes")
 def test_a_real_pretraining_through_a_preemption(tmp_path):
     """From nothing to a fetched, deleted run: jaxmlm itself, two workers that are one run, a preemption."""
     package, mount = checkout(tmp_path / "checkout", real=True), str(tmp_path / "gcs")
     world = World(tmp_path / "world", package, DELETE="yes", MOUNT=mount)
     world.environment |= {
         "STANDIN_JOB": str(os.getpid()), "JAX_NUM_CPU_DEVICES": "1", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla"),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
     }  # fmt: skip
     tiny = "--data.text sample:400 --data.length 32 --model.layers 1 --model.width 16 --loop.steps 300 --loop.batch 4"
     job = ["pretrain", "configs/quickstart_run.py", "--workdir", f"{mount}/runs/tiny", *tiny.split()]
@@ -283,6 +298,7 @@ def test_an_interrupt_says_what_is_billed(script, words, world):
     assert started.returncode != 0 and "STILL BILLED: mlm" in err and "delete it: " in err
 
 
+@pytest.mark.slow("waits for processes and time-outs")
 @pytest.mark.parametrize(("end", "number"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)])
 def test_no_babysitter_outlives_its_study(end, number, world):
     """It would make anew the TPU that its user deletes."""

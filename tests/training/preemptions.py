@@ -1,4 +1,6 @@
-"""Stop a small run at random moments and see that nothing is lost: python tests/training/preemptions.py [--one 20] [--two 5]
+"""Stop a small run at random moments and see that nothing is lost.
+
+python tests/training/preemptions.py [--one 20] [--two 5]
 
 Prints, for each run: when the signal came, how long the process took to save and leave, its exit code, and whether the
 run that went on ended with the same bits (checkpoint, results, log) as the one that nobody stopped.

@@ -47,7 +47,7 @@ def linear_task(
 
 
 def devices(*sizes: int) -> jax.sharding.Mesh:
-    return make_mesh(Mesh(*sizes), jax.devices()[: int(np.prod(sizes))])
+    return make_mesh(Mesh(*sizes), jax.local_devices()[: int(np.prod(sizes))])
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ def one_step(mesh: jax.sharding.Mesh, optimizer: optax.GradientTransformation, a
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 1, 2)], ids=str)
 def test_accumulation_changes_nothing(sizes):
     """Weights differ from row to row, so a mean of the parts' means would be another number."""
-    mesh = make_mesh(Mesh(*sizes), jax.devices()[: int(np.prod(sizes))])
+    mesh = make_mesh(Mesh(*sizes), jax.local_devices()[: int(np.prod(sizes))])
     (whole, told), (parts, told_too) = (one_step(mesh, optax.sgd(1.0), n) for n in (1, 4))
     np.testing.assert_allclose(parts.model.kernel[...], whole.model.kernel[...], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(*(np.ravel(jax.tree.leaves(m["loss"])) for m in (told, told_too)), rtol=1e-6)
@@ -49,6 +49,7 @@ def test_parts_draw_dropout_of_their_own(mesh):
     assert totals[1] != pytest.approx(2 * totals[0], rel=1e-3)
 
 
+@pytest.mark.slow("compiles fourteen unrolled blocks")
 def test_work_on_the_cpu_grows_with_the_layers():
     """XLA's fusions once computed the sum of all blocks below again for each block: with the square of the layers."""
 
