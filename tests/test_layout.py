@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = "jaxmlm"
 FLOORS = {
-    **{"errors": -1, "paths": -1, "preemption": -1, "rng": -1},
+    **{"errors": -1, "paths": -1, "preemption": -1, "rng": -1, "textfiles": -1},
     **{"parallel": 0, "masking": 0, "data": 0, "samples": 0},
     **{"models": 1, "training": 1},
     **{"tasks": 2},

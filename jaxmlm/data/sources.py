@@ -1,22 +1,18 @@
 """Documents out of text files, and several texts mixed into one."""
 
 import glob
-import gzip
 import hashlib
 import io
 import itertools
 import json
-import lzma
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-import zstandard
-
-from jaxmlm.data import cloud
+from jaxmlm.data import cloud, packed
 from jaxmlm.errors import InputError
+from jaxmlm.textfiles import BOM, lines
 
 Layout = Literal["blank-line", "line", "file", "jsonl"]
 Item = TypeVar("Item")
@@ -103,9 +99,11 @@ def files(text: str) -> list[Path]:
     for pattern in text.split(","):
         paths = cloud.texts(pattern.strip()) if cloud.remote(pattern) else _on_disk(pattern.strip())
         if not paths:
-            raise InputError(f"no text file at {pattern!r}: give the path or glob of a plain, .gz, .xz or .zst file")
+            raise InputError(f"no text file at {pattern!r}: give the path or glob of {packed.READ}")
         if empty := [path for path in paths if path.stat().st_size == 0]:
             raise InputError(f"{empty[0]} is empty: give a file with text in it")
+        for path in paths:
+            packed.check(path)
         found += paths
     return found
 
@@ -145,7 +143,8 @@ def documents(
 
     `blank-line`: documents are separated by blank lines; `line`: each line is one; `file`: each file is one;
     `jsonl`: each line is a JSON object whose `field` is one.
-    A byte-order mark and carriage returns are dropped; bytes that are not UTF-8 are an error that says where.
+    A line ends as on any system (`textfiles.lines`), and begins without a byte-order mark; bytes that are not UTF-8
+    are an error that says where. Each file in a .zip is read by itself.
     """
     before = 0
     for file, path in enumerate(paths, first):
@@ -155,102 +154,96 @@ def documents(
 
 
 def _texts(path: Path, layout: Layout, field: str) -> Iterator[tuple[str, int]]:
+    with open(path, "rb") as file:
+        for name, stream in packed.streams(file, path):
+            for text in _texts_of(name, stream, layout, field):
+                yield text, file.tell()
+
+
+def _texts_of(name: str, stream: io.BufferedIOBase, layout: Layout, field: str) -> Iterator[str]:
     pending: list[str] = []
-    read = size = 0
-    for number, (line, read) in enumerate(_lines(path), 1):  # noqa: B007 (the last is used after the loop)
+    size = 0
+    for number, line in enumerate(_lines(name, stream), 1):
         if layout == "jsonl":
             if line:
-                yield _of_json(line, field, f"{path}, line {number}"), read
+                yield _of_json(line, field, f"{name}, line {number}")
         elif layout == "line":
             if line:
-                yield line, read
+                yield line
         elif line or layout == "file":
             pending.append(line)
             size += len(line) + 1
             if size > LONGEST:
                 raise InputError(
-                    f"{path}, line {number}: a document of more than {LONGEST >> 20:,} Mi characters ends here or "
+                    f"{name}, line {number}: a document of more than {LONGEST >> 20:,} Mi characters ends here or "
                     "later: if each line is a document, give --data.layout line; else break it up"
                 )
         elif pending:
-            yield "\n".join(pending), read
+            yield "\n".join(pending)
             pending, size = [], 0
     if any(pending):
-        yield "\n".join(pending), read
+        yield "\n".join(pending)
 
 
 def _of_json(line: str, field: str, where: str) -> str:
     try:
         found = json.loads(line)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise InputError(f"{where}: not JSON ({e}): a .jsonl file has one object a line") from e
     if not isinstance(found, dict):
-        raise InputError(f"{where}: a JSON {type(found).__name__}, not an object: a .jsonl file has one object a line")
-    if not isinstance(found.get(field), str):
-        texts = ", ".join(key for key, value in found.items() if isinstance(value, str)) or "none"
+        raise InputError(f"{where}: a JSON {_KINDS[type(found)]}, not an object: a .jsonl file has one object a line")
+    value = found
+    for key in [field] if field in found else field.split("."):  # "meta.text" stands in an object within
+        value = value.get(key, _LACKING) if isinstance(value, dict) else _LACKING
+    if isinstance(value, str):
+        return value
+    texts = ", ".join(_text_fields(found)) or "none"
+    if value is _LACKING:
         raise InputError(f"{where}: no text field {field!r}; there are {texts}: name one as --data.field")
-    return found[field]
+    raise InputError(
+        f"{where}: the field {field!r} holds a JSON {_KINDS[type(value)]}, not text: leave such lines out, or name "
+        f"another field (there are {texts}) as --data.field"
+    )
 
 
-def _lines(path: Path) -> Iterator[tuple[str, int]]:
-    """The lines of a file without the space around them, and how many bytes of the file are read by then."""
+_LACKING = object()
+_KINDS = {
+    **{type(None): "null", bool: "boolean", int: "number", float: "number"},
+    **{str: "string", list: "list", dict: "object"},
+}
+
+
+def _text_fields(found: dict[str, Any], within: str = "") -> Iterator[str]:
+    """The names of all fields that hold text, those in objects within by the way to them."""
+    for key, value in found.items():
+        if isinstance(value, str):
+            yield within + key
+        elif isinstance(value, dict):
+            yield from _text_fields(value, f"{within}{key}.")
+
+
+def _lines(name: str, stream: io.BufferedIOBase) -> Iterator[str]:
+    """The lines of a text without the space around them."""
     number = begin = 0
     try:
-        with open(path, "rb") as file, _unpacked(file, path) as f:
-            while raw := f.readline(LINE + 1):
-                number += 1
-                if len(raw) > LINE:
-                    raise InputError(
-                        f"{path}, line {number}: a line of more than {LINE >> 20:,} MiB, from byte {begin} on: is it "
-                        "text? Break it up, or leave the file out"
-                    )
-                line = raw.decode("utf-8")
-                if "\0" in line and begin < BEGINNING:
-                    raise InputError(
-                        f"{path}, line {number}: a NUL byte, so this is no UTF-8 text: unpack an archive (tar) first, "
-                        "and convert UTF-16, for example with iconv -f UTF-16LE -t UTF-8"
-                    )
-                yield line.lstrip("\ufeff").strip(), file.tell()
-                begin += len(raw)
+        for number, raw in enumerate(lines(stream, LINE), 1):  # noqa: B007 (messages of what fails tell it)
+            if len(raw) > LINE:
+                raise InputError(
+                    f"{name}, line {number}: a line of more than {LINE >> 20:,} MiB, from byte {begin} on: is it "
+                    "text? Break it up, or leave the file out"
+                )
+            line = raw.decode("utf-8")
+            if "\0" in line and begin < BEGINNING:
+                raise InputError(
+                    f"{name}, line {number}: a NUL byte, so this is no UTF-8 text: unpack an archive (tar) first, "
+                    "and convert UTF-16, for example with iconv -f UTF-16LE -t UTF-8"
+                )
+            yield line.lstrip(BOM).strip()
+            begin += len(raw)
     except UnicodeDecodeError as e:
         raise InputError(
-            f"{path}, line {number}: not UTF-8 text ({e.reason} at byte {begin + e.start} of the file): convert it, "
+            f"{name}, line {number}: not UTF-8 text ({e.reason} at byte {begin + e.start} of the file): convert it, "
             "for example with iconv -t UTF-8, or leave it out if it is no text at all"
         ) from e
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as e:
-        raise InputError(f"{path}, after line {number}: cannot be read ({e}): is the file whole?") from e
-
-
-def _unpacked(file: io.BufferedReader, path: Path) -> io.BufferedIOBase:
-    if path.suffix == ".gz":
-        return gzip.open(file, "rb")  # type: ignore[return-value]
-    if path.suffix == ".xz":
-        return io.BufferedReader(lzma.open(file, "rb"), 1 << 16)  # type: ignore[arg-type]
-    if path.suffix == ".zst":
-        return io.BufferedReader(_Zstd(file))
-    return file
-
-
-class _Zstd(io.RawIOBase):
-    """A .zst file of any number of frames. zstandard's own reader takes a file that was cut off for a whole one."""
-
-    def __init__(self, file: io.BufferedReader):
-        self._file, self._frame, self._rest, self._text = file, None, b"", b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, out) -> int:
-        while not self._text:
-            packed = self._rest or self._file.read(1 << 16)
-            if not packed:
-                if self._frame:
-                    raise EOFError("the file ends within a frame")
-                return 0
-            self._frame = self._frame or zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
-            self._text, self._rest = self._frame.decompress(packed), b""
-            if self._frame.eof:
-                self._rest, self._frame = self._frame.unused_data, None
-        size = min(len(out), len(self._text))
-        out[:size], self._text = self._text[:size], self._text[size:]
-        return size
+    except packed.BROKEN as e:
+        raise InputError(f"{name}, after line {number}: cannot be read ({e}): is the file whole?") from e

@@ -39,14 +39,15 @@ class Data:
     """The text to learn from, and how it is cut into tokens and rows."""
 
     text: str = "sample:20000"
-    """Text file or glob (plain, .gz, .xz, .zst; also gs://...); tfds:NAME a data set of TensorFlow Datasets;
-    sample:N is N generated documents. Several are separated by commas."""
+    """Text file or glob (plain, .gz, .bz2, .xz, .zst or .zip; also gs://...); tfds:NAME a data set of TensorFlow
+    Datasets; sample:N is N generated documents. Several are separated by commas."""
     weights: tuple[float, ...] = ()
     """Mix the several texts: the share of each in tokens. The mix ends when one of them does."""
     layout: Layout = "blank-line"
     """What ends a document: a blank line, each line, the end of the file; jsonl: each line is a JSON object."""
     field: str = "text"
-    """Where the text stands in the objects of JSON lines, or in the examples of a TensorFlow dataset."""
+    """Where the text stands in the objects of JSON lines (meta.text: in an object within), or in the examples of a
+    TensorFlow dataset."""
     store: str | None = None
     """Folder of the token store, also in a bucket (gs://...); by default WORKDIR/store. Made when it is not there."""
     tokenizer: str | None = None

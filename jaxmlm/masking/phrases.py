@@ -19,6 +19,7 @@ from jaxtyping import Bool
 
 from jaxmlm.errors import InputError
 from jaxmlm.masking.ngrams import Ngrams, score
+from jaxmlm.textfiles import read_text
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers cannot know
 
@@ -174,17 +175,13 @@ def read(path: Path, config: Phrases) -> pa.Table:
     """A list of phrases: a text file of one a line, or Parquet (a list, or counts, which `rank` must score yet)."""
     if not path.is_file():
         raise InputError(f"no phrase list at {path}: give a text file of one phrase a line, or a .parquet file")
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         names = _columns(path, ("n", "phrase"))
         table = parquet.read_table(path)
         if not pc.any(pc.greater(table["n"], 1)).as_py():
             raise InputError(f"the phrase list {path} is empty: give one with phrases of two words or more")
         return table if "score" in names or "count" in names else table.select(["n", "phrase"])
-    try:
-        lines = path.read_text("utf-8").split("\n")
-    except UnicodeDecodeError as e:
-        raise InputError(f"the phrase list {path} is not UTF-8 text ({e.reason} at byte {e.start}): convert it") from e
-    phrases = list(dict.fromkeys(" ".join(line.split()) for line in lines))
+    phrases = list(dict.fromkeys(" ".join(line.split()) for line in read_text(path).split("\n")))
     phrases = [phrase for phrase in phrases if " " in phrase]
     if not phrases:
         raise InputError(f"the phrase list {path} is empty: give one with a phrase of two words or more a line")

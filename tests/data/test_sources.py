@@ -1,8 +1,11 @@
 """Documents out of files of every kind, and one clear line for a file that is not right."""
 
+import bz2
 import gzip
+import io
 import lzma
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -20,12 +23,22 @@ def documents(paths, *options):
     return [document.text for document in sources.documents(paths, *options)]
 
 
+def zipped(*texts, name="{}.txt", **options):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, **options) as archive:
+        for number, text in enumerate(texts):
+            archive.writestr(name.format(number), text)
+    return out.getvalue()
+
+
 TEXT = "one\ntwo\n\n \t\nthree ä\n\n"
 PACK = {
     "txt": bytes,
     "gz": gzip.compress,
+    "bz2": bz2.compress,
     "xz": lzma.compress,
     "zst": zstandard.ZstdCompressor(write_checksum=True).compress,
+    "zip": zipped,
 }
 
 
@@ -35,7 +48,15 @@ def write(folder, name, raw):
 
 
 @pytest.mark.parametrize("kind", PACK)
-@pytest.mark.parametrize("change", [str, lambda t: "\ufeff" + t, lambda t: t.replace("\n", "\r\n")])
+@pytest.mark.parametrize(
+    "change",
+    [
+        str,
+        lambda t: "\ufeff" + t,
+        *(lambda t, end=end: t.replace("\n", end) for end in ("\r\n", "\r", "\r\r\n")),
+        lambda t: "\ufeff" + t.replace("two\n\n", "two\r\r").replace("\t\n", "\t\r\n"),
+    ],
+)
 def test_layouts(tmp_path, kind, change):
     path = write(tmp_path, f"a.{kind}", PACK[kind](change(TEXT).encode()))
     assert (documents([path])) == ["one\ntwo", "three ä"]
@@ -84,7 +105,7 @@ def test_bytes_that_are_not_utf8_name_their_place(tmp_path, kind):
         (documents([path]))
 
 
-@pytest.mark.parametrize("kind", ["gz", "xz", "zst"])
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
 def test_a_packed_file_that_is_not_whole(tmp_path, kind):
     raw = b"\n\n".join(str(i * 7919 % 10007).encode() for i in range(60_000))
     packed = PACK[kind](raw)
@@ -98,7 +119,7 @@ def test_a_packed_file_that_is_not_whole(tmp_path, kind):
     assert len(documents([write(tmp_path, f"whole.{kind}", packed)])) == 60_000
 
 
-@pytest.mark.parametrize("kind", ["gz", "xz", "zst"])
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
 def test_packed_files_joined_end_to_end(tmp_path, kind):
     path = write(tmp_path, f"a.{kind}", PACK[kind](b"one\n\n") + PACK[kind](b"two\n"))
     assert (documents([path])) == ["one", "two"]
@@ -116,13 +137,100 @@ def test_json_lines(tmp_path):
         ('{"text": "a"', "line 2: not JSON"),
         ("[1]", "line 2: a JSON list, not an object"),
         ('{"title": "a", "n": 1, "body": "b"}', "line 2: no text field 'text'; there are title, body: name one as"),
-        ('{"text": 3}', "no text field 'text'; there are none"),
+        ('{"text": 3}', "the field 'text' holds a JSON number, not text: leave .* .there are none. as"),
+        (
+            '{"text": null, "title": "y"}',
+            "line 2: the field 'text' holds a JSON null, not text: .* .there are title. as",
+        ),
+        ('{"text": ["a", "b"]}', "line 2: the field 'text' holds a JSON list, not text"),
+        ('{"text": {"body": "a"}}', "line 2: the field 'text' holds a JSON object, not text: .*there are text.body"),
+        ('{"text": true}', "line 2: the field 'text' holds a JSON boolean, not text"),
+        ('{"title": {"a": {"b": "c"}}}', "line 2: no text field 'text'; there are title.a.b: name one as"),
+        ("null", "line 2: a JSON null, not an object"),
+        ("[" * 100_000, "line 2: not JSON"),
     ],
 )
 def test_json_lines_that_are_none(tmp_path, line, message):
     path = write(tmp_path, "a.jsonl", f'{{"text": "fine"}}\n{line}\n'.encode())
     with pytest.raises(InputError, match=message):
         (documents([path], "jsonl"))
+
+
+def test_json_lines_with_objects_within(tmp_path):
+    path = write(tmp_path, "a.jsonl", b'{"meta": {"text": "one"}, "meta.text": "two"}\r{"meta": {"text": "three"}}\r')
+    assert documents([path], "jsonl", "meta.text") == ["two", "three"]
+    with pytest.raises(InputError, match="line 1: no text field 'meta.body'; there are meta.text, meta.text: name one"):
+        documents([path], "jsonl", "meta.body")
+
+
+def test_a_zip_of_several_files(tmp_path):
+    path = write(tmp_path, "a.ZIP", zipped("one\n\ntwo", "\ufeffthree\rfour", name="folder/{}.txt"))
+    with zipfile.ZipFile(path, "a") as archive:
+        for name in ("__MACOSX/folder/._0.txt", "folder/.DS_Store", "empty/"):
+            archive.writestr(name, b"\0\1")
+    assert files(str(path)) == [path]
+    found = list(sources.documents([path]))
+    assert [(d.text, d.number, d.file) for d in found] == [("one", 0, 0), ("two", 1, 0), ("three\nfour", 2, 0)]
+    assert documents([path], "file") == ["one\n\ntwo", "three\nfour"]
+    path = write(tmp_path, "b.zip", zipped("one", "caf\u00e9".encode("latin-1")))
+    with pytest.raises(InputError, match=r"b\.zip \(1\.txt\), line 1: not UTF-8 text"):
+        documents([path])
+
+
+def locked():
+    raw = bytearray(zipped("one\n" * 100))
+    raw[6] |= 1  # the flag of a password, in the head of the file and in the list of all
+    raw[raw.index(b"PK\1\2") + 8] |= 1
+    return bytes(raw)
+
+
+ZIPS = {
+    "half": (zipped("one\n" * 1000)[:-30], "half.zip: cannot be read"),
+    "none": (b"no zip", "none.zip: cannot be read"),
+    "empty": (zipped(), "empty.zip holds no file"),
+    "within": (zipped(b"", name="{}.txt.gz"), "within.zip holds 0.txt.gz, which is packed itself: unpack within.zip"),
+    "locked": (locked(), r"locked\.zip, 0\.txt: cannot be read .*password"),
+}
+
+
+@pytest.mark.parametrize("name", ZIPS)
+def test_zips_that_are_not_read_are_refused_before_the_work(tmp_path, name):
+    raw, message = ZIPS[name]
+    with pytest.raises(InputError, match=message):
+        files(str(write(tmp_path, f"{name}.zip", raw)))
+
+
+def test_a_zip_whose_text_is_broken(tmp_path):
+    raw = bytearray(zipped("one two three\n" * 1000))
+    raw[50] ^= 0xFF
+    with pytest.raises(InputError, match=r"a\.zip, after line \d+: cannot be read"):
+        documents([write(tmp_path, "a.zip", bytes(raw))])
+
+
+UNREAD = "7z rar lz4 lz br Z tar tgz tar.gz TAR.BZ2 tar.zst txz parquet pdf".split()
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+def test_packings_that_are_not_read_are_refused_by_name(tmp_path, kind):
+    write(tmp_path, f"wiki.{kind}", b"\x04\x22M\x18 anything")
+    write(tmp_path, "wiki.a.txt", b"one")
+    with pytest.raises(InputError, match=rf"wiki\.{kind}: \.{kind} files are not read: unpack or convert it to plain"):
+        files(f"{tmp_path}/wiki.*")
+
+
+UNNAMED = {
+    **{kind: pack(b"one\n" * 99) for kind, pack in PACK.items() if kind != "txt"},
+    **{"7z": b"7z\xbc\xaf'\x1c\0\4", "rar": b"Rar!\x1a\7\0", "lz4": b"\x04\x22M\x18", "Z": b"\x1f\x9d\x90"},
+}
+
+
+@pytest.mark.parametrize("kind", UNNAMED)
+def test_a_packed_file_whose_name_does_not_say_so(tmp_path, kind):
+    path = write(tmp_path, "wiki.txt", UNNAMED[kind])
+    cure = rf"name it wiki\.txt\.{kind}" if kind in PACK else "convert it to plain text"
+    with pytest.raises(InputError, match=rf"wiki\.txt is a \.{kind} file that is not named so: {cure}"):
+        files(str(path))
+    assert files(str(write(tmp_path, "hello.txt", b"BZh, PK, LZIP and 7z are words"))) == [tmp_path / "hello.txt"]
 
 
 def test_a_line_that_is_too_long_for_text(tmp_path, monkeypatch):
@@ -165,7 +273,7 @@ def test_a_zst_file_of_a_long_window(tmp_path):
     assert documents([path]) == ["one", "two"]
 
 
-@pytest.mark.parametrize("kind", PACK)
+@pytest.mark.parametrize("kind", [kind for kind in PACK if kind != "zip"])
 def test_documents_know_where_they_stand(tmp_path, kind):
     raw = "\n\n".join(f"text {i} {hash(str(i))}" for i in range(5000)).encode()
     paths = [write(tmp_path, f"{name}.{kind}", PACK[kind](raw)) for name in "ab"]

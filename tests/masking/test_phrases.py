@@ -262,6 +262,22 @@ def test_a_published_list_is_read(tmp_path):
     ]  # fmt: skip
 
 
+LIST = "são paulo\nold hen\nthe united states\n"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        LIST.encode(),
+        *(LIST.replace("\n", end).encode("utf-8-sig") for end in ("\n", "\r\n", "\r", "\r\r\n")),
+        "são paulo\r".encode("utf-8-sig") + "old hen\nthe united\u00a0states".encode("utf-8-sig"),  # two files joined
+    ],
+)
+def test_a_list_of_any_system_is_read(tmp_path, raw):
+    (tmp_path / "list.txt").write_bytes(raw)
+    assert read(tmp_path / "list.txt", Phrases())["phrase"].to_pylist() == ["são paulo", "old hen", "the united states"]
+
+
 @pytest.mark.parametrize("text", ["", "\n \n", "alone\n"])
 def test_an_empty_list_is_refused(tmp_path, text):
     (tmp_path / "list.txt").write_text(text)
@@ -282,6 +298,9 @@ def test_files_that_are_no_list(tmp_path):
     (tmp_path / "latin.txt").write_bytes("são paulo\n".encode("latin-1"))
     with pytest.raises(InputError, match="latin.txt is not UTF-8 text"):
         read(tmp_path / "latin.txt", Phrases())
+    (tmp_path / "wide.txt").write_bytes("old hen\n".encode("utf-16-le"))
+    with pytest.raises(InputError, match="wide.txt is not UTF-8 text"):
+        read(tmp_path / "wide.txt", Phrases())
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(InputError, match="cut.parquet cannot be read as Parquet"):
         read(tmp_path / "cut.parquet", Phrases())
