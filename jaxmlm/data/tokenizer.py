@@ -23,6 +23,9 @@ SPECIAL = {
 """What the special tokens are called in vocabularies of other makers."""
 _SPACE = "\u2581"  # SentencePiece's mark of a word start
 _GOES_ON, _BYTE_SPACE = "##", "\u0120"  # WordPiece's mark of a word's later pieces; byte-level BPE's space
+_BEGINS = (_SPACE, _BYTE_SPACE)
+_ENDS = ("</w>", "@@", _SPACE)  # marks at the ends of pieces, which other kinds of vocabularies have
+_BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")  # of a vocabulary that spells in bytes what it lacks
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -49,6 +52,8 @@ class Tokenizer:
                 f"the tokenizer has no {lacking[0]} piece (looked for {' and '.join(SPECIAL[lacking[0]])}): a masked "
                 "language model needs one; train the tokenizer with jaxmlm prepare"
             )
+        if claimed := [i for i in ids.values() if i != self._sp.unk_id() and not self._sp.is_control(i)]:
+            self._sp = sentencepiece.SentencePieceProcessor(model_proto=_as_control(model, claimed))
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[what] for what in SPECIAL)
         control = [self._sp.is_control(i) or self._sp.is_unused(i) for i in range(self.size)]
         self._bytes = np.array([self._sp.is_byte(i) for i in range(self.size)])
@@ -181,38 +186,73 @@ class Tokenizer:
         return [self._sp.id_to_piece(int(i)) for i in ids]
 
 
+def _as_control(model: bytes, claimed: Sequence[int]) -> bytes:
+    """The model with these as control pieces, which no text gives: a user-defined piece claims text that spells it."""
+    from sentencepiece import sentencepiece_model_pb2 as messages
+
+    plain = getattr(messages, "ModelProto").FromString(model)  # noqa: B009 (made at run time)
+    for i in claimed:
+        plain.pieces[i].type = plain.pieces[i].CONTROL
+    return plain.SerializeToString()
+
+
 def boundaries(pieces: Sequence[str], special: Bool[np.ndarray, " V"]) -> UInt8[np.ndarray, " V"]:
     """Where words begin: bit 0, this piece begins a word; bit 1, the piece after it does.
 
     A word starts at a token when bit 0 of it or bit 1 of the token before it is set. Special tokens and pieces of
-    punctuation have both: an attached full stop is no part of a word, as in BERT's basic tokenizer. The vocabulary
-    must be one of SentencePiece (words start with a low line), of WordPiece (`##` goes on with a word) or of
-    byte-level BPE (words start with U+0120); the mark that more pieces begin with decides.
+    punctuation have both: an attached full stop is no part of a word, as in BERT's basic tokenizer. So have a line's
+    end and a tab, which the pre-tokenizer of byte-level BPE cuts off; a space is of the word that it stands before. The
+    vocabulary must be one of SentencePiece (words start with a low line), of WordPiece (`##` goes on with a word) or of
+    byte-level BPE (words start with U+0120).
 
     >>> boundaries(["<s>", "\u2581new", "er", "."], np.array([True, False, False, False])).tolist()
     [3, 1, 0, 3]
     >>> boundaries(["[CLS]", "new", "##er", "."], np.array([True, False, False, False])).tolist()
     [3, 1, 0, 3]
     """
-    plain = [piece for piece, kept in zip(pieces, ~special, strict=True) if kept]
-    marked = {mark: sum(piece.startswith(mark) for piece in plain) for mark in (_SPACE, _GOES_ON, _BYTE_SPACE)}
-    mark = max(marked, key=lambda mark: marked[mark])
-    if not marked[mark]:
-        raise InputError(
-            f"no piece of this vocabulary (as {plain[:3]}) begins with a low line, ## or U+0120, so nothing tells "
-            "where words start: take a SentencePiece, WordPiece or byte-level BPE vocabulary"
-        )
-    bits = np.zeros(len(pieces), np.uint8)
-    for i, piece in enumerate(pieces):
-        if special[i]:
-            bits[i] = 3
-        elif mark == _GOES_ON and piece.startswith(mark):
+    mark = _mark_of([piece for piece, kept in zip(pieces, ~special, strict=True) if kept])
+    bits = np.full(len(pieces), 3, np.uint8)
+    for i in np.flatnonzero(~special).tolist():
+        piece = pieces[i]
+        if mark == _GOES_ON and piece.startswith(mark):
             bits[i] = 0
-        else:
-            begins = mark == _GOES_ON or piece.startswith(mark)
-            text = _text_of_bytes(piece) if mark == _BYTE_SPACE else piece.removeprefix(mark)
-            bits[i] = 3 if _punctuation(text) else int(begins)
+            continue
+        text = _text_of_bytes(piece) if mark == _BYTE_SPACE else _text_of(piece.removeprefix(mark))
+        begins = mark == _GOES_ON or piece.startswith(mark) or text[:1].isspace()
+        ends = text[-1:].isspace() and text[-1:] != " "
+        bits[i] = 3 if _punctuation(text) else begins | ends << 1
     return bits
+
+
+def _mark_of(pieces: list[str]) -> str:
+    """By what a vocabulary tells where words start: the mark that the most pieces have.
+
+    A stray piece decides nothing: a mark alone is text in other vocabularies, `##` goes on with a letter or digit, and
+    a byte-level vocabulary has no characters but those that stand for bytes.
+    """
+    letters = all(len(piece) < 2 or _BYTE_PIECE.fullmatch(piece) for piece in pieces)  # then marks stand alone
+    begin = {mark: sum(piece.startswith(mark) and (len(piece) > 1 or letters) for piece in pieces) for mark in _BEGINS}
+    if sum(all(char in _BYTE for char in piece) for piece in pieces) < 0.9 * len(pieces):
+        begin[_BYTE_SPACE] = 0
+    goes_on = sum(piece.startswith(_GOES_ON) and piece[2:3].isalnum() for piece in pieces)
+    end = {mark: sum(piece.endswith(mark) and piece != mark for piece in pieces) for mark in _ENDS}
+    known = {**begin, _GOES_ON: goes_on}
+    mark = max(known, key=lambda mark: known[mark])
+    others = [times for other, times in known.items() if other != mark] + list(end.values())
+    if known[mark] <= max(others):
+        have = f"only {known[mark]} pieces" if known[mark] else "no piece"
+        ends = "".join(f", and {times} end in {other!r}" for other, times in end.items() if times)
+        raise InputError(
+            f"{have} of this vocabulary (as {pieces[:3]}) with the mark of SentencePiece (a low line), WordPiece (##) "
+            f"or byte-level BPE (U+0120){ends}: nothing tells where words start, take a vocabulary of these kinds"
+        )
+    return mark
+
+
+def _text_of(piece: str) -> str:
+    """The text of a piece; a byte stands for its character where it is one by itself, else for a letter."""
+    found = _BYTE_PIECE.fullmatch(piece)
+    return piece if found is None else bytes([int(found[1], 16)]).decode("ascii", "replace").replace("\ufffd", "a")
 
 
 def _punctuation(text: str) -> bool:
@@ -241,6 +281,8 @@ def surface(piece: str, kind: str) -> str:
     >>> surface("##er", "WordPiece"), surface("\u0120new", "BPE"), surface("\u2581new", "Unigram")
     ('er', 'new', 'new')
     """
+    if _BYTE_PIECE.fullmatch(piece):
+        return ""
     if kind == "WordPiece":
         return piece.removeprefix(_GOES_ON)
     if kind == "BPE" and all(char in _BYTE for char in piece):

@@ -97,15 +97,17 @@ def test_text_that_spells_a_special_token_of_a_ready_tokenizer(tmp_path, kind, t
 FAMILIES = {
     "SentencePiece": {
         "<s>": 3, "▁new": 1, "er": 0, "▁": 1, ".": 3, "▁.": 3, "▁(": 3, "...": 3, "▁$": 3, "'": 3, "'s": 0, "▁1990": 1,
-        "7": 0, "é": 0, "\u0301": 0, "▁עִ": 1, "##": 3, "Ġa": 0, "。": 3, "²": 0,
+        "7": 0, "é": 0, "\u0301": 0, "▁עִ": 1, "##": 3, "Ġa": 0, "。": 3, "²": 0, "\n": 3, "\t": 3, "<0x0A>": 3,
+        "<0x09>": 3, "<0x20>": 1, "<0x2D>": 3, "<0x41>": 0, "<0xE2>": 0, "##a": 0, "hen</w>": 0,
     },
     "WordPiece": {
         "[CLS]": 3, "[unused1]": 1, "new": 1, "##er": 0, "##s": 0, "##ing": 0, ".": 3, "(": 3, "é": 1, "▁": 3, "Ġ": 1,
         "##.": 0,
     },
     "byte-level BPE": {
-        "<s>": 3, "Ġnew": 1, "er": 0, "Ġ": 1, ".": 3, "Ġ(": 3, "Ċ": 0, "âĢĻ": 3, "âĢĻs": 0, "âĢ": 0, "Ã©": 0, "ĠÃ©t": 1,
+        "<s>": 3, "Ġnew": 1, "er": 0, "Ġ": 1, ".": 3, "Ġ(": 3, "Ċ": 3, "âĢĻ": 3, "âĢĻs": 0, "âĢ": 0, "Ã©": 0, "ĠÃ©t": 1,
         "##": 3, "Ġ1990": 1, "Ġ-": 3,
+        "ĊĊ": 3, "ĉ": 3, "Âł": 3, "ãĢĢ": 3, "ĠĠ": 1, "ĠĊ": 3, "ĊĠ": 1, "ĉcell": 1, ".Ċ": 3, "Â": 0, "ł": 0,
     },
 }  # fmt: skip
 
@@ -117,9 +119,35 @@ def test_boundaries_of_the_families_of_vocabularies(family):
     assert dict(zip(pieces, got.tolist(), strict=True)) == FAMILIES[family]
 
 
-def test_a_vocabulary_of_no_family_is_refused():
-    with pytest.raises(InputError, match=r"no piece of this vocabulary \(as \['new', 'er</w>'\]\)"):
-        boundaries(["<s>", "new", "er</w>"], np.array([True, False, False]))
+NONE = {
+    "no marks": (["new", "er"], "no piece"),
+    "ends of words": (["new", "er</w>"], "no piece .* 1 end in '</w>'"),
+    "ends of words and a stray ##": (
+        ["the</w>", "hen</w>", "sp", "arrow</w>", "##</w>"],
+        "no piece .* 4 end in '</w>'",
+    ),
+    "ends of words and other strays": (
+        ["the</w>", "hen</w>", "sp", "arrow</w>", "##y</w>", "\u2581", "Ġa</w>"],
+        "only 1 ",
+    ),
+    "parts that go on": (["the", "hen", "sp@@", "arrow", "##", "Ġ", "▁"], "no piece .* 1 end in '@"),
+    "spaces at the ends": (["the▁", "hen▁", "sp", "arrow▁", "▁", "▁▁"], "end in '▁'"),
+    "whole words of many alphabets": (["the", "hen", "中", "—", "Ġorġ", "Ġ", "ħ", "ą"], "no piece"),
+    "as many of two families": (["▁the", "##er", "hen"], "only 1 "),
+}
+
+
+@pytest.mark.parametrize("kind", NONE)
+def test_a_vocabulary_of_no_family_is_refused(kind):
+    pieces, message = NONE[kind]
+    with pytest.raises(InputError, match=rf"{message}.*") as error:
+        boundaries(["<s>", *pieces], np.arange(len(pieces) + 1) == 0)
+    assert f"of this vocabulary (as {pieces[:3]})" in str(error.value)
+
+
+@pytest.mark.parametrize("mark", ["▁", "Ġ"])
+def test_a_vocabulary_of_single_characters_has_its_mark_alone(mark):
+    assert boundaries(["<s>", mark, "a", "b"], np.arange(4) == 0).tolist() == [3, 1, 0, 0]
 
 
 def test_an_attached_full_stop_is_no_part_of_the_word():
@@ -214,6 +242,39 @@ def test_special_pieces_of_other_makers_are_found_by_name():
     ids = (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
     assert tokenizer.pieces(ids) == ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
     assert np.flatnonzero(tokenizer.special).tolist() == sorted(ids)
+
+
+NAMED = ["[CLS]", "[SEP]", "[MASK]"]
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"user_defined_symbols": NAMED, "bos_id": -1, "eos_id": -1},
+        {"user_defined_symbols": ["<mask>"], "bos_piece": "<cls>", "eos_piece": "<sep>"},
+        {"user_defined_symbols": [*NAMED, "[PAD]", "<s>"], "pad_id": -1, "bos_id": -1, "eos_id": -1},
+        {"control_symbols": NAMED, "user_defined_symbols": ["<x>", "."], "bos_id": -1, "eos_id": -1},
+    ],
+    ids=["all but padding", "the mask", "all", "none"],
+)
+def test_no_special_id_comes_out_of_text_that_spells_a_user_defined_piece(kind, options):
+    out = io.BytesIO()
+    texts = [*TEXTS * 4, "[CLS] [SEP] [MASK] [PAD] <mask>"]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_writer=out, vocab_size=66, minloglevel=2, model_type=kind,
+        **{"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3, **options},
+    )  # fmt: skip
+    t = Tokenizer(out.getvalue())
+    special = {t.pad_id, t.cls_id, t.sep_id, t.mask_id}
+    assert t.model == out.getvalue() and len(special) == 4
+    for name in t.pieces(special):
+        text = f"the {name} cat{name}"
+        ids = t.encode(text)
+        assert not special & set(ids) and t.encode_batch([text]) == [ids] == [t.encode_offsets(text)[0]]
+        assert t.decode([*t.encode("the cat"), *special]) == "the cat"
+    for name in options.get("user_defined_symbols", []):  # others are what they were
+        assert name in t.pieces(special) or t.encode(f"a {name}")[-1:] == [t.pieces(range(t.size)).index(name)]
 
 
 def test_a_tokenizer_without_a_mask_is_refused(tmp_path):
