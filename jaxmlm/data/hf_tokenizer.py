@@ -10,41 +10,34 @@ import numpy as np
 import sentencepiece
 
 from jaxmlm.data.tokenizer import SPECIAL, Tokenizer, boundaries, clean, surface
+from jaxmlm.data.tokenizer_json import completed, library, opened
 from jaxmlm.errors import InputError
 
 
 class HfTokenizer(Tokenizer):
     """A WordPiece, byte-level BPE or Unigram tokenizer from a tokenizer.json, in the place of SentencePiece.
 
-    `special` [V] bool marks the special tokens, `word_starts` [V] bool the pieces that start a word. `kind` is
-    "WordPiece", "BPE" or "Unigram".
+    `special` [V] bool marks the special tokens and the ids without a piece, `word_starts` [V] bool the pieces that
+    start a word. `kind` is "WordPiece", "BPE" or "Unigram".
     """
 
     def __init__(self, folder: str | Path):
-        tokenizers = _library()
         self.folder = Path(folder)
-        file = self.folder / "tokenizer.json"
-        if not file.is_file():
-            raise InputError(
-                f"{folder} has no tokenizer.json: write one with transformers, "
-                "AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)"
-            )
-        self.model = file.read_bytes()
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(self.model.decode("utf-8"))
-        except Exception as error:  # the library raises bare Exception
-            raise InputError(f"{file} is no tokenizer that the tokenizers library reads: {error}") from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self.model, self._tokenizer, ids = completed(self.folder)
         self._tokenizer.encode_special_tokens = True  # text that spells one is text
         plain = json.loads(self.model)
         self.kind: str = plain["model"].get("type", "BPE")
-        self.size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
-        ids = {name: self._special_id(name) for name in SPECIAL}
+        used = self._tokenizer.get_vocab(with_added_tokens=True).values()
+        if len(set(used)) < len(used):
+            raise InputError(
+                f"{folder}: two tokens of the tokenizer have the same id: give each its own in tokenizer.json"
+            )
+        self.size: int = max(used) + 1  # ids may have holes
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[name] for name in SPECIAL)
         self._pieces = [self._tokenizer.id_to_token(i) or "" for i in range(self.size)]
-        marked = {token["id"] for token in plain.get("added_tokens", []) if token.get("special")}
-        self.special = np.isin(np.arange(self.size), [*marked, *ids.values()])
+        marked = {self._tokenizer.token_to_id(token["content"]) for token in plain["added_tokens"] if token["special"]}
+        places = np.arange(self.size)
+        self.special = np.isin(places, [*marked, *ids.values()]) | ~np.isin(places, list(used))
         # Unigram models have the special tokens among their pieces, where a text that spells one finds it.
         self._no_text = {*np.flatnonzero(self.special).tolist()} - {self.unk_id}
         self.boundaries = boundaries(self._pieces, self.special)
@@ -70,9 +63,7 @@ class HfTokenizer(Tokenizer):
     @cached_property
     def _with_special(self) -> Any:
         """The tokenizer as its file says: text that spells a special token is one."""
-        found = _library().Tokenizer.from_str(self.model.decode("utf-8"))
-        found.no_truncation()
-        return found
+        return opened(self.model, self.folder)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of several texts, without special tokens."""
@@ -103,17 +94,6 @@ class HfTokenizer(Tokenizer):
         (folder / "tokenizer.json").write_bytes(self.model)
         ids = {"pad": self.pad_id, "unk": self.unk_id, "cls": self.cls_id, "sep": self.sep_id, "mask": self.mask_id}
         _write_config(folder, {name: self._pieces[i] for name, i in ids.items()}, {})
-
-    def _special_id(self, name: str) -> int:
-        said: list[str] = []
-        for file in ("tokenizer_config.json", "special_tokens_map.json"):
-            if (self.folder / file).is_file():
-                value = json.loads((self.folder / file).read_text()).get(f"{name}_token")
-                said += [value["content"] if isinstance(value, dict) else value] if value else []
-        for token in (*said, *SPECIAL[name]):
-            if (found := self._tokenizer.token_to_id(token)) is not None:
-                return found
-        raise InputError(f"{self.folder}: the tokenizer has no {name} token: a masked language model needs one")
 
 
 def _trimmed(text: str, begin: int, end: int, empty: bool) -> tuple[int, int]:
@@ -157,7 +137,7 @@ def open_tokenizer(path: str | Path) -> Tokenizer:
 
 def sentencepiece_json(tokenizer: Tokenizer) -> str:
     """The tokenizer.json of a SentencePiece unigram model: the same pieces, scores and character map."""
-    tokenizers = _library()
+    tokenizers = library()
     from sentencepiece import sentencepiece_model_pb2 as messages
     from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -202,11 +182,3 @@ def _not_lowered(tokenizer: Tokenizer) -> dict[str, str]:
     with_map = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
     left = [letter for letter in capitals if letter in with_map.normalize(letter)]
     return {letter: chr(0xE000 + i) for i, letter in enumerate(left)}
-
-
-def _library() -> Any:
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise InputError("tokenizer.json needs the tokenizers library: pip install 'jaxmlm[hf]'") from error
-    return tokenizers

@@ -90,6 +90,58 @@ def test_ids_and_offsets_are_those_of_transformers(masked):
     assert ours.size == len(theirs) and ours.special.sum() == 5
 
 
+def _unlisted(plain: dict, config: dict) -> None:
+    plain["added_tokens"] = []
+
+
+def _listed_beside(plain: dict, config: dict) -> None:
+    config["added_tokens_decoder"] = {str(token.pop("id")): token for token in plain["added_tokens"]}
+    plain["added_tokens"] = []
+
+
+def _without_an_id(plain: dict, config: dict) -> None:
+    plain["added_tokens"] = [token for token in plain["added_tokens"] if token["content"] != config["mask_token"]]
+    vocabulary = plain["model"]["vocab"]
+    vocabulary[max(vocabulary, key=lambda piece: vocabulary[piece])] = vocabulary.pop(config["mask_token"])
+
+
+def _with_holes(plain: dict, config: dict) -> None:
+    at = 900
+    plain["model"]["vocab"][config["mask_token"]] = at
+    for token in plain["added_tokens"]:
+        token["id"] = at if token["content"] == config["mask_token"] else token["id"]
+
+
+def _padded_and_cut(plain: dict, config: dict) -> None:
+    pad = {"direction": "Right", "pad_to_multiple_of": 8, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+    plain["padding"] = {**pad, "strategy": {"Fixed": 32}}
+    plain["truncation"] = {"direction": "Left", "max_length": 3, "stride": 0, "strategy": "LongestFirst"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("change", [_unlisted, _listed_beside, _without_an_id, _with_holes, _padded_and_cut])
+def test_tokenizer_files_that_are_not_complete(family, change, tmp_path):
+    """What is found beside tokenizer.json, and what is not to be used of it, as transformers does both."""
+    words(family, tmp_path)
+    files = [tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json"]
+    plain, config = (json.loads(file.read_text()) for file in files)
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast"}
+    change(plain, config)
+    for file, value in zip(files, (plain, config), strict=True):
+        file.write_text(json.dumps(value))
+    ours, theirs = HfTokenizer(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in (f"{TEXTS[0][:40]} {theirs.mask_token} {TEXTS[1][:30]}", f"{theirs.mask_token}{TEXTS[2][:40]}"):
+        assert ours.encode_masked(text) == theirs(text, add_special_tokens=False)["input_ids"]
+    named = (ours.pad_id, ours.unk_id, ours.cls_id, ours.sep_id, ours.mask_id)
+    assert named == (theirs.pad_token_id, theirs.unk_token_id, theirs.cls_token_id, theirs.sep_token_id,
+                     theirs.mask_token_id)  # fmt: skip
+    special = [i for i in np.flatnonzero(ours.special).tolist() if ours.pieces([i])[0]]
+    assert special == sorted(theirs.all_special_ids)
+    ours.save(tmp_path)
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert again.mask_token_id == ours.mask_id and again(TEXTS[0])["input_ids"] == theirs(TEXTS[0])["input_ids"]
+
+
 def test_a_tokenizer_is_saved_and_read_again(masked, tmp_path):
     ours = HfTokenizer(masked)
     ours.save(tmp_path)
