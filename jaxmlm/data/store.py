@@ -176,6 +176,12 @@ class Store:
         """Name and tokens of each shard of a split."""
         return [(shard["file"], shard["tokens"]) for shard in self.manifest[split]["shards"]]
 
+    @property
+    def cut(self) -> bool:
+        """Whether a document is cut, its beginning in the train split and its end in the other one."""
+        tokens = self.tokens("train")
+        return bool(tokens[np.array([len(tokens) - 1])][0] != self.tokenizer.sep_id)
+
     def chunks(self, split: str, size: int = 1 << 23) -> Iterator[tuple[str, np.ndarray]]:
         """The split's tokens in order, as (shard, tokens): about `size` tokens, always whole documents."""
         for name, length in self.shards(split):

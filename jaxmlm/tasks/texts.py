@@ -1,6 +1,7 @@
 """Which token store a configuration wants: the one that is there, or a new one of its texts."""
 
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from jaxmlm.samples import world
 from jaxmlm.tasks.phrases import add_phrases, check_units, list_of
 from jaxmlm.training import Log
 
+LEAST_DOCUMENTS, LEAST_TOKENS = 20, 5_000
+"""With fewer of either, the loss on what is held out says little about other texts."""
+
 
 def folder_of(data: Data, workdir: Path) -> Path:
     """Where the token store of this configuration lies; of one in a bucket, its copy."""
@@ -27,17 +31,26 @@ def folder_of(data: Data, workdir: Path) -> Path:
 
 
 def open_store(
-    data: Data, workdir: Path, stage: str = "prepare", phrases: Phrases | None = None, workers: int | None = None
+    data: Data,
+    workdir: Path,
+    stage: str = "prepare",
+    phrases: Phrases | None = None,
+    workers: int | None = None,
+    notes: bool = True,
 ) -> Store:
     """The token store of this configuration, made if it is not there; with `phrases` also the unit bits they give.
+
+    With `notes` a new store says what is to be known of its held-out part.
 
     Of several hosts the first makes it; the others find it, or make the same where they do not share the disk.
     """
     with hosts.first_alone():
-        return _open_store(data, folder_of(data, workdir), stage, phrases, workers)
+        return _open_store(data, folder_of(data, workdir), stage, phrases, workers, notes)
 
 
-def _open_store(data: Data, folder: Path, stage: str, phrases: Phrases | None, workers: int | None) -> Store:
+def _open_store(
+    data: Data, folder: Path, stage: str, phrases: Phrases | None, workers: int | None, notes: bool
+) -> Store:
     lowercase = open_tokenizer(data.tokenizer).lowers if data.tokenizer else data.lowercase
     ready = list_of(phrases, lowercase, folder) if phrases else None
     bucket = _bucket(data)
@@ -52,12 +65,41 @@ def _open_store(data: Data, folder: Path, stage: str, phrases: Phrases | None, w
         _check_files(store, data)
     else:
         store = _build_store(data, folder, stage, workers) or Store(folder)
+        for note in notes_of(store) if notes else ():
+            print(note, file=sys.stderr)
     lacking = phrases and not check_units(store, phrases)
     if phrases and lacking:
         add_phrases(store, phrases, ready, stage)
     if bucket and (lacking or not there):
         _send(folder, bucket)
     return store
+
+
+def notes_of(store: Store) -> list[str]:
+    """What is to be known of a store's held-out part: that it begins within a document, that it is small."""
+    documents, tokens = store.manifest["valid"]["documents"], store.manifest["valid"]["tokens"]
+    notes = []
+    if store.cut:
+        notes.append(
+            "too few documents to hold out whole ones only: one is cut, its beginning is trained on and its end is "
+            "held out, and it counts in both parts"
+        )
+    if documents < LEAST_DOCUMENTS or tokens < LEAST_TOKENS:
+        have = f"{counted(documents, 'document')}, {counted(tokens, 'token')}"
+        notes.append(
+            f"warning: the held-out part is small ({have}), so its loss says little about other texts: give more "
+            "documents (--data.layout says what ends one), or set data.valid higher"
+        )
+    return notes
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "document"), counted(1200, "token")
+    ('1 document', '1,200 tokens')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def prepare_shard(data: Data, workdir: Path, shard: tuple[int, int], workers: int | None = None) -> None:

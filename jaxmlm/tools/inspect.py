@@ -10,7 +10,7 @@ from rich.text import Text
 
 from jaxmlm.data import Store
 
-EDGES = (1, 9, 17, 33, 65, 129, 257, 513, 1025, 4097)
+EDGES = (0, 9, 17, 33, 65, 129, 257, 513, 1025, 4097)
 """The histogram of document lengths has a bar from each of these to the next."""
 ROWS, ROW = 3, 64
 
@@ -39,8 +39,10 @@ def _split(store: Store, split: str, top: int) -> dict[str, Any]:
     for _, tokens in store.chunks(split):
         times += np.bincount(tokens, minlength=t.size)
         ends = np.flatnonzero(tokens == t.sep_id)
+        if tokens[-1] != t.sep_id:  # the beginning of a document whose end is held out
+            ends = np.append(ends, len(tokens))
         sizes = np.diff(ends, prepend=-1) - 1
-        lengths += np.bincount(np.searchsorted(EDGES, sizes[sizes > 0], "right") - 1, minlength=len(EDGES))
+        lengths += np.bincount(np.searchsorted(EDGES, sizes, "right") - 1, minlength=len(EDGES))
     total, text = int(times.sum()), times.copy()
     text[t.special] = 0
     best = np.argsort(-text, kind="stable")[:top].tolist()

@@ -11,7 +11,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.preemption import stoppable
 from jaxmlm.tasks.phrases import describe_phrases, phrases_of
 from jaxmlm.tasks.run import Run
-from jaxmlm.tasks.texts import folder_of, merge_shards, open_store, prepare_shard
+from jaxmlm.tasks.texts import counted, folder_of, merge_shards, notes_of, open_store, prepare_shard
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,25 @@ def prepare(run: Run, options: Prepare | None = None) -> dict[str, Any]:
     if options.merge:
         merge_shards(run.text, workdir)
     phrases = phrases_of(run.masking)
-    store = open_store(run.text, workdir, phrases=phrases, workers=options.workers)
+    store = open_store(run.text, workdir, phrases=phrases, workers=options.workers, notes=False)
     splits = {name: {key: store.manifest[name][key] for key in ("documents", "tokens")} for name in ("train", "valid")}
     for name, split in splits.items():
         batches = Batches.of(store, name, run.data.length, 1, format=run.data.format)
         split["rows"] = batches.rows
     left_out = splits["train"]["rows"] % run.loop.batch
+    share = splits["valid"]["tokens"] / sum(split["tokens"] for split in splits.values())
     for name, split in splits.items():
-        print(f"{name}: " + ", ".join(f"{value:,} {what}" for what, value in split.items()), file=sys.stderr)
+        said = ", ".join(counted(value, what.removesuffix("s")) for what, value in split.items())
+        held = f": held out, {share:.2%} of the tokens" if name == "valid" else ""
+        print(f"{name}: {said}{held}", file=sys.stderr)
+    for note in notes_of(store):
+        print(note, file=sys.stderr)
     whole = f"{splits['train']['rows'] // run.loop.batch:,} batches of {run.loop.batch} rows"
     print(f"an epoch: {whole}; {left_out:,} rows are left out, others each time", file=sys.stderr)
     for text, tokens in store.manifest.get("mix", {}).items():
         print(f"mixed in: {tokens:,} tokens of {text}", file=sys.stderr)
     shown = {"store": str(store.folder), "vocab": store.tokenizer.size, **splits, "left_out": left_out}
+    shown["documents"] = sum(split["documents"] for split in splits.values()) - store.cut
     shown |= {key: store.manifest[key] for key in ("mix", "duplicates") if key in store.manifest}
     if "duplicates" in shown:
         print(f"duplicates: {shown['duplicates']:,} documents dropped", file=sys.stderr)
