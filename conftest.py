@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Tiny programs run once or twice: their time is their compilation, so LLVM optimises nothing. XLA's own passes, whose
-# programs some tests read, all run. Processes that tests start inherit it.
-os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
+# Tiny programs run once or twice: their time is their compilation. LLVM's first level halves it (its zeroth compiles no
+# faster and runs four times as long). XLA's own passes, whose programs some tests read, all run. Processes that tests
+# start inherit it.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}".strip()
 
 import jax
 import pytest
@@ -71,6 +72,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     room = collection_path.relative_to(ROOT).as_posix() if collection_path.is_relative_to(ROOT) else ""
     asked = config.getoption("-m").split(" or ")
     return True if room in ("tests/parity", "tests/tf") and room.removeprefix("tests/") not in asked else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let no test be called slow without a reason."""
+    for item in items:
+        if (slow := item.get_closest_marker("slow")) and not slow.args:
+            raise pytest.UsageError(f'{item.nodeid}: give a reason, as @pytest.mark.slow("starts two processes")')
 
 
 @pytest.hookimpl(wrapper=True)

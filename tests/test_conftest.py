@@ -60,6 +60,16 @@ def test_an_unlisted_skip_fails_in_ci(pytester, monkeypatch, ci, outcomes):
 
 
 @pytest.mark.slow("starts pytest")
+def test_slow_needs_a_reason(pytester):
+    pytester.makeconftest(CONFTEST.read_text())
+    pytester.makeini("[pytest]\nmarkers =\n  mesh\n  slow")
+    pytester.makepyfile("import pytest\n@pytest.mark.slow\ndef test_a(): pass")
+    result = pytester.runpytest_subprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines("*test_a: give a reason*")
+
+
+@pytest.mark.slow("starts pytest")
 def test_parity_tests_run_only_when_asked_for(pytester):
     pytester.makeconftest(CONFTEST.read_text())
     pytester.makeini("[pytest]\nmarkers =\n  mesh\n  parity\naddopts = -m 'not parity'")

@@ -13,7 +13,7 @@ from jaxmlm.models import Encoder, EncoderConfig
 from jaxmlm.parallel import Mesh, make_mesh, place
 from jaxmlm.training import Loop, Mean, Optim, Task, budget, train
 from jaxmlm.training import loop as loop_module
-from jaxmlm.training.step import init_state, make_step
+from jaxmlm.training.step import CPU_OPTIONS, _compiler_options, init_state, make_step
 from tests.training.test_loop import OPTIM, STEPS, batch_at, linear_task
 
 
@@ -84,6 +84,13 @@ def test_clipping_is_of_the_global_norm():
         state, _ = one_step(mesh, replace(OPTIM, clip=clip).transformation(STEPS))
         first = next(x for x in jax.tree.leaves(state.opt_state) if x.shape == (8, 4))
         np.testing.assert_allclose(first, 0.1 * factor * -moved[0][-32:].reshape(8, 4), rtol=1e-3, atol=1e-7)
+
+
+def test_flags_of_the_user_win_over_the_compiler_options_of_the_step(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3 --xla_dump_to=there")
+    assert _compiler_options().keys() == CPU_OPTIONS.keys() - {"xla_backend_optimization_level"}
+    monkeypatch.delenv("XLA_FLAGS")
+    assert _compiler_options() == CPU_OPTIONS
 
 
 def rates(steps: int, **options: Any) -> np.ndarray:
