@@ -1,5 +1,6 @@
 """The loop on a linear model: what is computed and what is written."""
 
+import functools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -31,10 +32,9 @@ def batch_at(step: int) -> Batch:
     return {"ids": np.full((8, 8), step, np.int32), "x": x, "weight": weight, "bad": np.zeros(8, np.float32)}
 
 
-def linear_task(
-    batch_at: Callable[[int], Batch] = batch_at, width: int = 4, drop: float = 0.5, evals: dict | None = None
-) -> Task:
-    """Make the outputs of a linear map small; with dropout of its inputs, so that keys matter."""
+@functools.lru_cache  # the same function each time, so that a step which is compiled is found again
+def linear_loss(drop: float) -> Callable:
+    """Of the outputs of a linear map, which it makes small; with dropout of its inputs, so that keys matter."""
 
     def loss(model: Any, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[Mean, dict[str, Mean]]:
         out = model(dropout(key, drop, batch["x"]))
@@ -42,8 +42,18 @@ def linear_task(
         rows = jnp.sqrt(jnp.square(out - 1).sum(-1) * (1 - batch["bad"]))
         return Mean((rows * batch["weight"]).sum(), batch["weight"].sum()), {"size": Mean(out.sum(), jnp.ones(()))}
 
-    init = jax.jit(lambda key: Dense(key, (8, width), ("embed", "vocab"), 0.1))
-    return Task(init, loss, batch_at, evals or {}, 4)
+    return loss
+
+
+@functools.lru_cache
+def linear_init(width: int) -> Callable:
+    return jax.jit(lambda key: Dense(key, (8, width), ("embed", "vocab"), 0.1))
+
+
+def linear_task(
+    batch_at: Callable[[int], Batch] = batch_at, width: int = 4, drop: float = 0.5, evals: dict | None = None
+) -> Task:
+    return Task(linear_init(width), linear_loss(drop), batch_at, evals or {}, 4)
 
 
 def devices(*sizes: int) -> jax.sharding.Mesh:
