@@ -17,6 +17,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.models import interchange
 from jaxmlm.parallel import make_mesh
 from jaxmlm.tasks import run
+from jaxmlm.tasks.squad_windows import spaced
 
 MASKS = ("[MASK]", "<mask>")
 """How a masked word may be written in a text, whatever the tokenizer calls it."""
@@ -117,7 +118,7 @@ class Loaded:
         """The best span of at most `longest` tokens of the context; the context is cut to what the model reads."""
         self._needs("answer", "answer")
         ids, offsets = self.tokenizer.encode_offsets(context)
-        head = self._ids(question)
+        head = self._ids(spaced(question))
         gap = self.tokenizer.gap[1:]
         first = len(head) + len(gap)
         ids = ids[: self.longest - first - 1]

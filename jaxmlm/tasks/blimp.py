@@ -3,7 +3,6 @@
 By their pseudo-log-likelihoods (tasks/likelihood.py). Nothing is trained.
 """
 
-import json
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
+from jaxmlm.tasks import files
 from jaxmlm.tasks.likelihood import Copies, predict
 from jaxmlm.training.task import Eval
 
@@ -32,14 +32,15 @@ class Pair(NamedTuple):
 def read(folder: str | Path, pairs_per_set: int | None = None) -> list[Pair]:
     """The first pairs of every `*.jsonl` in the folder (or its `data` or `blimp`), in order of file name."""
     folder = Path(folder)
-    files = next((found for sub in ("", "data", "blimp") if (found := sorted((folder / sub).glob("*.jsonl")))), None)
-    if files is None:
+    sets = next((found for sub in ("", "data", "blimp") if (found := files.named(folder / sub, ".jsonl"))), None)
+    if sets is None:
         raise InputError(f"{folder}: no .jsonl files: expected the BLiMP sets, one file each")
     pairs = []
-    for path in files:
+    for path in sets:
         before = len(pairs)
         with path.open("rb") as file:
-            for number, line in enumerate(islice(file, pairs_per_set), 1):
+            written = ((number, line) for number, line in files.lines(file) if line.strip())
+            for number, line in islice(written, pairs_per_set):
                 pairs.append(_pair(line, f"{path}:{number}"))
         if len(pairs) == before:
             raise InputError(f"{path}: empty: expected one JSON object a line")
@@ -48,7 +49,7 @@ def read(folder: str | Path, pairs_per_set: int | None = None) -> list[Pair]:
 
 def _pair(line: bytes, where: str) -> Pair:
     try:
-        item = json.loads(line)
+        item, _ = files.json_of(line)
     except ValueError as e:  # not JSON, or not UTF-8
         raise InputError(f"{where}: not a JSON object: {e}") from e
     names = ("UID", "linguistics_term", "sentence_good", "sentence_bad")

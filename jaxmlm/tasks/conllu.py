@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxmlm.errors import InputError
+from jaxmlm.tasks import files
+from jaxmlm.tasks.files import brief
 
 
 class Word(NamedTuple):
@@ -37,11 +39,12 @@ def read(path: str | Path) -> list[Sentence]:
     sentences: list[Sentence] = []
     rows: list[tuple[int, list[str]]] = []
     try:
-        lines = Path(path).read_text("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"{path}: cannot be read as UTF-8 text: {e}") from e
-    for number, line in enumerate([*lines, ""], 1):
-        line = line.rstrip("\r")
+        with Path(path).open("rb") as file:
+            lines = list(files.lines(file))
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read: {e.strerror}") from e
+    for number, raw in [*lines, (len(lines) + 1, b"")]:
+        line = files.decoded(raw, f"{path}:{number}")
         if not line.strip():
             if rows:
                 sentences.append(_sentence(rows, str(path)))
@@ -66,7 +69,9 @@ def _sentence(rows: list[tuple[int, list[str]]], path: str) -> Sentence:
             continue
         first, dash, last = id_.partition("-")
         if not first.isdecimal() or int(first) != len(words) + 1 or (dash and not last.isdecimal()):
-            raise InputError(f"{where}: the id is {id_!r}: expected {len(words) + 1}, or a range that begins there")
+            raise InputError(
+                f"{where}: the id is {brief(id_)!r}: expected {len(words) + 1}, or a range that begins there"
+            )
         if dash or int(first) > covered:  # a token of the text: all but the words inside of a multiword token
             tokens.append((len(text), len(text) + len(form)))
             text += form + ("" if "SpaceAfter=No" in misc.split("|") else " ")
@@ -74,7 +79,9 @@ def _sentence(rows: list[tuple[int, list[str]]], path: str) -> Sentence:
         if dash:
             continue
         if not head.isdecimal() or int(head) > count or int(head) == int(first):
-            raise InputError(f"{where}: the head of word {id_} is {head!r}: expected another word, 1 to {count}, or 0")
+            raise InputError(
+                f"{where}: the head of word {id_} is {brief(head)!r}: expected another word, 1 to {count}, or 0"
+            )
         pairs = (pair.partition("=") for pair in features.split("|") if pair != "_")
         words.append(Word(form, upos, {k: v for k, _, v in pairs}, int(head), relation, *tokens[-1]))
     if covered > count:

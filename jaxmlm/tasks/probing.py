@@ -20,6 +20,7 @@ from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder
 from jaxmlm.parallel import place
+from jaxmlm.tasks import files
 from jaxmlm.tasks.conllu import Sentence, depth, read
 
 L2 = (1.0, 0.1, 0.01, 0.001)
@@ -54,17 +55,23 @@ class Treebank(NamedTuple):
 
 
 def treebank(folder: str | Path) -> Treebank:
-    """The train and dev files (`*train*.conllu`, `*dev*.conllu`) of a treebank's folder."""
+    """The sentences of the train and the dev part (`*train*.conllu`, `*dev*.conllu`) of a treebank's folder."""
     folder = Path(folder).expanduser()
-    parts = {}
-    for part in ("train", "dev"):
-        found = sorted(folder.glob(f"*{part}*.conllu"))
-        if len(found) != 1:
-            raise InputError(
-                f"{folder}: {len(found)} files *{part}*.conllu: give the folder of one Universal Dependencies treebank"
-            )
-        parts[part] = read(found[0])
-    return Treebank(**parts)
+    return Treebank(*([s for path in _files(folder, part) for s in read(path)] for part in ("train", "dev")))
+
+
+def _files(folder: Path, part: str) -> list[Path]:
+    """The one file of a part, or those that it is cut into: xx-ud-train-a.conllu, xx-ud-train-b.conllu."""
+    found = [path for path in files.named(folder, ".conllu") if part in path.stem.lower()]
+    names = [path.stem.lower().rpartition(part) for path in found]
+    one = len(found) == 1 or (len({before for before, *_ in names}) == 1 and all(after for *_, after in names))
+    if not one:
+        there = f" ({files.brief(', '.join(path.name for path in found))})" if found else ""
+        raise InputError(
+            f"{folder}: {len(found)} files *{part}*.conllu{there}: "
+            "give the folder of one Universal Dependencies treebank"
+        )
+    return found
 
 
 class Examples(NamedTuple):

@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from jaxmlm.data.buckets import Buckets, chosen, filled, pad
 from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.tasks.files import write_table
 from jaxmlm.tasks.metrics import log_probability
 from jaxmlm.tasks.squad_files import TASKS, Question, Squad, Version, files_in, notes, read, read_answers
 from jaxmlm.tasks.squad_scores import evaluate, of_questions
@@ -239,11 +240,8 @@ def _save(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray], folder: P
         text = json.dumps(content, indent=4, ensure_ascii=False) + "\n"
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
     scores = of_questions(squad, said.spans, said.odds or None)
-    lines = [
-        ("id", *scores),
-        *((q.id, *map(repr, row)) for q, *row in zip(squad.questions, *scores.values(), strict=True)),
-    ]
-    (folder / "scores.tsv").write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
+    columns = zip(squad.questions, *scores.values(), strict=True)
+    write_table(folder / "scores.tsv", [("id", *scores), *((q.id, *map(repr, row)) for q, *row in columns)])
 
 
 def _nbest(answers: Mapping[str, list[Answer]]) -> dict[str, list[dict[str, Any]]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmlm.errors import InputError
+from jaxmlm.tasks.files import brief, json_of
 
 OFFICIAL = {
     "3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955": "train-v1.1.json",
@@ -52,6 +53,8 @@ class Squad(NamedTuple):
     questions: list[Question]
     unanswerable: bool = False
     path: str = "SQuAD"
+    mended: int = 0
+    """Strings of the file with half of a surrogate pair, for which U+FFFD stands here."""
 
 
 def files_in(
@@ -101,7 +104,8 @@ def read(path: str | Path, unanswerable: bool = False) -> Squad:
         raw = path.read_bytes()
     except OSError as e:
         raise InputError(f"{path} is missing or unreadable: expected a SQuAD JSON file") from e
-    return parsed(_json(path, raw), path, unanswerable)
+    content, mended = _json(path, raw)
+    return parsed(content, path, unanswerable)._replace(mended=mended)
 
 
 def parsed(content: Any, path: str | Path, unanswerable: bool = False) -> Squad:
@@ -115,7 +119,7 @@ def parsed(content: Any, path: str | Path, unanswerable: bool = False) -> Squad:
             for question, at_question in _items(paragraph, "qas", at):
                 key = _field(question, "id", str, at_question)
                 if key in seen:
-                    raise InputError(f"{at_question}.id: {key!r} is used twice")
+                    raise InputError(f"{at_question}.id: {brief(key)!r} is used twice")
                 seen.add(key)
                 text = _field(question, "question", str, at_question)
                 answers = _answers(question, context, at_question, unanswerable)
@@ -131,18 +135,18 @@ def read_answers(path: str | Path, kind: type) -> dict[str, Any]:
     path, wanted = Path(path), {str: "a string", float: "a number"}[kind]
     if not path.is_file():
         raise InputError(f"{path} is missing: expected a JSON object from question ids to {wanted} each")
-    content = _json(path, path.read_bytes())
+    content, _ = _json(path, path.read_bytes())
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object from question ids to {wanted} each")
     for key, value in content.items():
         if not isinstance(value, (int, float) if kind is float else str) or isinstance(value, bool):
-            raise InputError(f"{path}: {key!r}: expected {wanted}, got {json.dumps(value)[:40]}")
+            raise InputError(f"{path}: {brief(key)!r}: expected {wanted}, got {json.dumps(value)[:40]}")
     return content
 
 
-def _json(path: Path, raw: bytes) -> Any:
+def _json(path: Path, raw: bytes) -> tuple[Any, int]:
     try:
-        return json.loads(raw.decode("utf-8-sig"))
+        return json_of(raw)
     except UnicodeDecodeError as e:
         raise InputError(f"{path}: not UTF-8 at byte {e.start}: convert the file to UTF-8") from e
     except json.JSONDecodeError as e:
@@ -179,5 +183,7 @@ def _answer(answer: Any, context: str, at: str) -> tuple[str, int]:
         raise InputError(f"{at}.text: an empty answer; a question without an answer has an empty list of answers")
     if start < 0 or context[start : start + len(text)] != text:
         got = context[max(start, 0) : max(start, 0) + len(text)]
-        raise InputError(f"{at}.answer_start: the paragraph has {got!r} at character {start}, not the answer {text!r}")
+        raise InputError(
+            f"{at}.answer_start: the paragraph has {brief(got)!r} at character {start}, not the answer {brief(text)!r}"
+        )
     return text, start

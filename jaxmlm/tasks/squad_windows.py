@@ -46,17 +46,28 @@ class Windows(NamedTuple):
         return np.concatenate([[cls], self.questions[question], self.gap, paragraph, [sep]])
 
 
+def spaced(question: str) -> str:
+    """A question with one space between its words and none around them.
+
+    As a BERT tokenizer reads it; byte-level BPE makes tokens of every space, which would take the paragraph's room.
+
+    >>> spaced("   Who  sees the owl? ")
+    'Who sees the owl?'
+    """
+    return " ".join(question.split())
+
+
 def windows(squad: Squad, tokenizer: Tokenizer, length: int, stride: int) -> Windows:
     """Cut every question's paragraph into windows of at most `length` tokens in all.
 
     Each window begins `stride` paragraph tokens after the one before it (BERT's doc_stride), or follows it directly
-    where a window holds fewer than that. A question is cut to a third of the length; one longer than a whole window
-    is refused. The answer learned is a question's first one.
+    where a window holds fewer than that. A question is read with single spaces (`spaced`) and cut to a third of the
+    length; one longer than a whole window is refused. The answer learned is a question's first one.
     """
     if length < 8 or stride < 1:
         raise InputError(f"length {length}, stride {stride}: windows need 8 tokens or more, and a stride of 1 or more")
     gap = list(tokenizer.gap)
-    whole = tokenizer.encode_batch([q.text for q in squad.questions])
+    whole = tokenizer.encode_batch([spaced(q.text) for q in squad.questions])
     for question, ids in zip(squad.questions, whole, strict=True):
         if len(ids) > length - 3 - len(gap):
             raise InputError(

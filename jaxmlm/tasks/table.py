@@ -3,10 +3,9 @@
 A file is tab-separated without quoting, as GLUE's are, or a CSV file with quoting, by its name.
 """
 
-import csv
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmlm.errors import InputError
+from jaxmlm.tasks import files
+from jaxmlm.tasks.files import brief
 
 DEV_SHARE = 0.1
 """Share of the rows that a table without a dev file gives up for it."""
 _MOST_CLASSES = 100
+FORMATS = "give a .csv (commas, quoted fields) or a .tsv (tabs, unquoted) in UTF-8, whose first line names its columns"
+"""What is said of a file of another format."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Rows(NamedTuple):
     texts: tuple[list[str], ...]
     labels: np.ndarray | None
     ids: list[str]
+    left_out: int = 0
+    """Rows of the file that are none of these, as they were broken over lines."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,20 +91,33 @@ class Sets(NamedTuple):
         return self.train.table
 
 
-def read(table: Table, lines: Iterable[tuple[int, list[str]]], path: str | Path, labelled: bool = True) -> Rows:
-    """The rows in numbered lines of fields; InputError names `path` and the line of what is wrong."""
+def read(
+    table: Table,
+    lines: Iterable[tuple[int, list[str]]],
+    path: str | Path,
+    labelled: bool = True,
+    broken: bool = False,
+) -> Rows:
+    """The rows in numbered lines of fields; InputError names `path` and the line of what is wrong.
+
+    `broken`: the file is known for rows that are broken over lines; those with too few fields are left out and counted.
+    """
     lines = iter(lines)
     number, columns = (1, list(table.header)) if table.header else next(lines, (1, []))
     wanted = (*table.texts, *([table.label] if labelled else []))
     if missing := [name for name in wanted if name not in columns]:
-        there = f"{path}:{number}: no column {missing[0]!r}; there are: {', '.join(columns) or 'none'}"
+        there = f"{path}:{number}: no column {missing[0]!r}; there are: {_named(columns)}"
         raise InputError(there + ("; rows without labels cannot be scored" if missing[0] == table.label else ""))
     where, label = [columns.index(name) for name in table.texts], columns.index(table.label) if labelled else None
     key = next((columns.index(name) for name in ("index", "id", "idx") if name in columns), None)
     texts, labels, ids, lines_of = tuple([] for _ in table.texts), [], [], {}
+    left_out = 0
     for number, fields in lines:
+        if broken and len(fields) < len(columns):
+            left_out += 1
+            continue
         if len(fields) != len(columns):
-            raise InputError(f"{path}:{number}: {len(fields)} fields, expected {len(columns)}: {', '.join(columns)}")
+            raise InputError(f"{path}:{number}: {len(fields)} fields, expected {len(columns)}: {_named(columns)}")
         if label is not None:
             labels.append(_label(table, fields[label], f"{path}:{number}"))
         for text, column in zip(texts, where, strict=True):
@@ -109,10 +127,11 @@ def read(table: Table, lines: Iterable[tuple[int, list[str]]], path: str | Path,
             continue
         ids.append(fields[key])
         if (first := lines_of.setdefault(ids[-1], number)) != number:
-            raise InputError(f"{path}:{number}: the {columns[key]} {ids[-1]!r} is that of line {first} already")
+            raise InputError(f"{path}:{number}: the {columns[key]} {brief(ids[-1])!r} is that of line {first} already")
     if not ids:
         raise InputError(f"{path}: no rows: expected at least one below the header")
-    return Rows(table, texts, np.array(labels, np.int32 if table.labels else np.float32) if labelled else None, ids)
+    kind = np.int32 if table.labels else np.float32
+    return Rows(table, texts, np.array(labels, kind) if labelled else None, ids, left_out)
 
 
 def own(path: str | Path, dev: str | Path | None = None, numbers: bool = False) -> Sets:
@@ -132,7 +151,9 @@ def own(path: str | Path, dev: str | Path | None = None, numbers: bool = False) 
         values = []
     if numbers and not values:
         bad = next(text for text in written if not _is_number(text))
-        raise InputError(f"{path}: numbers are asked for and a label is {bad!r}: leave out --numbers for classes")
+        raise InputError(
+            f"{path}: numbers are asked for and a label is {brief(bad)!r}: leave out --numbers for classes"
+        )
     if values and (numbers or not all(value.is_integer() for value in values)):
         low, high = min(values), max(values)
         if not low < high or not math.isfinite(low) or not math.isfinite(high):
@@ -156,44 +177,23 @@ def own(path: str | Path, dev: str | Path | None = None, numbers: bool = False) 
     return Sets(kept, {"dev": held}, (note,))
 
 
+def is_table(path: str) -> bool:
+    """Whether a file is one that is read as a table, by its name.
+
+    >>> is_table("Reviews.CSV"), is_table("reviews.txt")
+    (True, False)
+    """
+    return Path(path).suffix.lower() in (".csv", ".tsv")
+
+
 def fields_of(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and fields of a .csv file (quoted), or of any other (tabs, quotation marks are text)."""
+    """Line numbers and fields of a .csv file (quoted) or a .tsv file (tabs, quotation marks are text)."""
+    if not is_table(path.name):
+        raise InputError(f"{path} is not a table that can be read: {FORMATS}")
     if not path.is_file():
         raise InputError(f"{path} is missing")
     with path.open("rb") as file:
-        if path.suffix == ".csv":
-            yield from _quoted(file, path)
-        else:
-            yield from tabs(file, path)
-
-
-def tabs(lines: Iterable[bytes], path: str | Path) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and fields. Quotation marks are text: the official files are written without quoting."""
-    for number, raw in enumerate(lines, 1):
-        yield number, _decoded(raw, path, number).rstrip("\r\n").split("\t")
-
-
-def _quoted(lines: Iterable[bytes], path: Path) -> Iterator[tuple[int, list[str]]]:
-    csv.field_size_limit(1 << 30)
-    texts = (_decoded(raw, path, number) for number, raw in enumerate(lines, 1))
-    reader, begun = csv.reader(texts, strict=True), 1
-    while True:
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            raise InputError(f"{path}:{begun}: not CSV: {error}") from error
-        if fields is None:
-            return
-        if fields:  # an empty line is none
-            yield begun, fields
-        begun = reader.line_num + 1
-
-
-def _decoded(raw: bytes, path: str | Path, number: int) -> str:
-    try:
-        return raw.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}:{number}: not UTF-8 ({error.reason}): convert the file to UTF-8") from error
+        yield from (files.read_csv if path.suffix.lower() == ".csv" else files.read_tabs)(file, path)
 
 
 def _column(table: Table, path: Path) -> list[str]:
@@ -201,18 +201,23 @@ def _column(table: Table, path: Path) -> list[str]:
     lines = fields_of(path)
     number, columns = next(lines, (1, []))
     if missing := [name for name in (*table.texts, table.label) if name not in columns]:
-        raise InputError(f"{path}:{number}: no column {missing[0]!r}; there are: {', '.join(columns) or 'none'}")
+        raise InputError(f"{path}:{number}: no column {missing[0]!r}; there are: {_named(columns)}")
     at = columns.index(table.label)
     found = []
     for number, fields in lines:
         if len(fields) != len(columns):
-            raise InputError(f"{path}:{number}: {len(fields)} fields, expected {len(columns)}: {', '.join(columns)}")
+            raise InputError(f"{path}:{number}: {len(fields)} fields, expected {len(columns)}: {_named(columns)}")
         if not fields[at].strip():
             raise InputError(f"{path}:{number}: an empty label")
         found.append(fields[at])
     if not found:
         raise InputError(f"{path}: no rows: expected at least one below the header")
     return found
+
+
+def _named(names: Sequence[str]) -> str:
+    """Columns or labels in a message, which stays one line whatever the file holds."""
+    return brief(", ".join(names)) or "none"
 
 
 def _is_number(text: str) -> bool:
@@ -226,12 +231,14 @@ def _label(table: Table, text: str, where: str) -> int | float:
     if table.labels:
         if text not in table.labels:
             raise InputError(
-                f"{where}: unknown label {text!r} in {table.label}, expected one of: {', '.join(table.labels)}"
+                f"{where}: unknown label {brief(text)!r} in {table.label}, expected one of: {_named(table.labels)}"
             )
         return table.labels.index(text)
     value = float(text) if _is_number(text) else float("nan")
     if not table.low <= value <= table.high:
-        raise InputError(f"{where}: {table.label} is {text!r}, expected a number from {table.low:g} to {table.high:g}")
+        raise InputError(
+            f"{where}: {table.label} is {brief(text)!r}, expected a number from {table.low:g} to {table.high:g}"
+        )
     return value
 
 
@@ -258,4 +265,4 @@ def write(rows: Rows, predictions: np.ndarray, path: Path, truth: bool = False) 
     if truth and rows.labels is not None:
         columns.append([said(value) for value in rows.labels.tolist()])
     lines = [("index", "prediction", "label")[: len(columns)], *zip(*columns, strict=True)]
-    path.write_text("".join("\t".join(line) + "\n" for line in lines))
+    files.write_table(path, lines)

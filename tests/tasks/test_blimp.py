@@ -127,3 +127,22 @@ def test_ties_and_pairs_that_the_tokenizer_cannot_tell_apart_count_half(folder, 
     right = [0.5 if good == bad else float(good < bad) for good, bad in sizes]
     assert scores["set/agreement_1"] == np.mean(right[:2])
     assert scores["accuracy"] == pytest.approx(np.mean([np.mean(right[:2]), right[2], 0.5]))
+
+
+@pytest.mark.parametrize("change", [
+    lambda raw: b"\xef\xbb\xbf" + raw, lambda raw: raw.replace(b"\n", b"\r"), lambda raw: b"\n" + raw + b"\n \n",
+    lambda raw: raw.replace(b"\n", b"\r\n"),
+])  # fmt: skip
+def test_sets_of_any_program_are_read(folder, change):
+    expected = blimp.read(folder), blimp.read(folder, 1)
+    for path in (folder / "data").glob("*.jsonl"):
+        path.write_bytes(change(path.read_bytes()))
+        path.rename(path.with_suffix(".JSONL"))
+    (folder / "data" / "._roles.jsonl").write_bytes(b"\x00\x05\xff")
+    assert (blimp.read(folder), blimp.read(folder, 1)) == expected
+
+
+def test_half_of_a_surrogate_pair_is_read_as_what_can_be_written(folder):
+    line = {"UID": "a", "linguistics_term": "b", "sentence_good": "the \ud83d hen", "sentence_bad": "the hen \udc00"}
+    (folder / "data" / "a.jsonl").write_text(json.dumps(line) + "\n")
+    assert blimp.read(folder)[0][2:] == ("the \ufffd hen", "the hen \ufffd")

@@ -119,6 +119,24 @@ def test_parts_of_the_official_files_are_read_on_demand_and_called_so(tmp_path):
     }  # fmt: skip
 
 
+def test_rows_that_are_broken_over_lines_are_left_out_of_qqp_and_counted(tmp_path):
+    """As by the readers of transformers and datasets: some copies of the official file have such rows."""
+    qqp = glue.TASKS["qqp"]
+    for split in ("train", "dev"):
+        path = write(tmp_path, qqp, [("1", "is it a hen?", "is it an owl?"), ("0", "who?", "why?")], split)
+        head, first, second = path.read_text().splitlines()
+        broken = ['2\tIs this "text', '"\tWas the hen real?\t0', '"', ""]
+        path.write_text("\n".join([head, first, *broken, second, ""]))
+    found = glue.sets(qqp, tmp_path)
+    assert found.train.texts == (["is it a hen?", "who?"], ["is it an owl?", "why?"]) and found.train.left_out == 3
+    assert found.judged["dev"].labels.tolist() == [1, 0]
+    assert "train: left out of train.tsv for too few fields (broken over lines): 3" in found.notes
+    assert "dev: left out of dev.tsv for too few fields (broken over lines): 3" in found.notes
+    path = write(tmp_path, qqp, [("1", "a", "b")], "test.tsv", labelled=False)
+    path.write_text(path.read_text() + "7\ta\n")
+    assert "test.tsv:3: 2 fields, expected 3" in refused(glue.tests, qqp, tmp_path)  # the server wants all of it
+
+
 def test_official_zips_are_read_where_they_are_and_others_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "RTE.zip", "w") as packed:
         text = "".join("\t".join(line) + "\n" for line in lines_of(RTE, [("entailment", "a", "b")]))

@@ -172,3 +172,27 @@ def test_the_table_and_the_figure_show_every_layer(tmp_path):
     layers.draw(scores, tmp_path / "new" / "layers.png")
     assert (tmp_path / "new" / "layers.png").read_bytes().startswith(b"\x89PNG")
     assert len(figures.over_layers({name: ({"layer": [0.5]}, 0.5) for name in "abcde"}).axes) == 8
+
+
+@pytest.mark.parametrize("change", [("", "\ufeff"), ("\n", "\r"), ("\n\n", "\n\n\ufeff# joined\n"), ("\n", "\r\r\n")])
+def test_a_treebank_of_any_program_is_read(odd, change):
+    expected = read(odd)
+    old, new = change
+    odd.write_bytes((ODD.replace(old, new) if old else new + ODD).encode())
+    assert read(odd) == expected
+
+
+def test_a_large_treebank_has_several_files_of_a_part(odd, tmp_path):
+    folder = tmp_path / "xx"
+    folder.mkdir()
+    for name in ("xx-ud-train-b-1", "xx-ud-train-a", "xx-ud-dev"):
+        (folder / f"{name}.conllu").write_text(ODD.replace("Hens", f"Hens{name[-1]}"))
+    (folder / "._xx-ud-train-c.conllu").write_bytes(b"\x00\x05\xff")  # what a Mac puts beside a file
+    found = probing.treebank(folder)
+    assert [s.text for s in found.train][1::2] == ["Hensa", "Hens1"] and len(found.dev) == 2
+    (folder / "yy-ud-train.CONLLU").write_text(ODD)
+    with pytest.raises(InputError, match=r"3 files \*train\*.conllu \(xx-ud-train-a.conllu, .* of one Universal"):
+        probing.treebank(folder)
+    (folder / "yy-ud-train.CONLLU").rename(folder / "xx-ud-train.conllu")  # the whole beside its parts
+    with pytest.raises(InputError, match=r"3 files \*train\*.conllu"):
+        probing.treebank(folder)
