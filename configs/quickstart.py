@@ -15,7 +15,7 @@ RUN = run_path(str(Path(__file__).with_name("quickstart_run.py")))["config"]()
 
 def config(small: bool = False) -> Study:
     """`--small` is the twin that the tests run: under a minute, too short to learn anything."""
-    run, tune = RUN, {"learning_rate": 2e-4, "epochs": 4.0, "batch": 16, "length": 64, "seeds": (0,)}
+    run, tune = RUN, {"data": "sample:", "learning_rate": 2e-4, "epochs": 4.0, "batch": 16, "length": 64, "seeds": (0,)}
     if small:
         run = replace_path(replace_path(run, "loop.steps", 20), "data.text", "sample:2000")
         run = replace_path(replace_path(run, "model.width", 32), "loop.log_every", 5)
@@ -28,6 +28,6 @@ def config(small: bool = False) -> Study:
         vary=(Vary("masking.rate", (0.15, 0.40, 0.80)),),
         seeds=(0,),
         sentence="Dobith bought a sparrow at the market. Which bird did she buy? She bought the sparrow.",
-        evaluate=Evaluate(pairs=20 if small else 100),
+        evaluate=Evaluate(blimp="sample:", pairs=20 if small else 100),
         finetune=tuple(Finetune(task, **tune) for task in ("cola", "rte", "squad")),
     )

@@ -17,6 +17,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.models import interchange
 from jaxmlm.parallel import make_mesh
 from jaxmlm.tasks import run
+from jaxmlm.tasks.downstream import called
 from jaxmlm.tasks.squad_windows import spaced
 
 MASKS = ("[MASK]", "<mask>")
@@ -259,9 +260,11 @@ def card(about: dict[str, Any], checkpoint: Path, architecture: str) -> str:
     head = "---\nlibrary_name: transformers\npipeline_tag: fill-mask\ntags: [jaxmlm, masked-lm]\n---\n\n"
     if "task" in about:
         pipeline = "question-answering" if architecture.endswith("ForQuestionAnswering") else "text-classification"
-        head = head.replace("fill-mask", pipeline).replace("masked-lm", about["task"])
+        head = head.replace("fill-mask", pipeline).replace(
+            "masked-lm", f"generated-{about['task']}" if about.get("generated") else about["task"]
+        )
         scores = ", ".join(f"{name} {value:.4g}" for name, value in about["scores"].items())
-        return f"{head}# {architecture}\n\nFine-tuned on {about['task']} with jaxmlm; on its dev set: {scores}.\n"
+        return f"{head}# {architecture}\n\nFine-tuned on {called(about)} with jaxmlm; on its dev set: {scores}.\n"
     if "config" not in about:
         return f"{head}# {architecture}\n\nWritten by jaxmlm from a folder of the transformers format.\n"
     config = about["config"]
@@ -273,7 +276,7 @@ def card(about: dict[str, Any], checkpoint: Path, architecture: str) -> str:
     results = checkpoint / "results.jsonl"
     for row in map(json.loads, results.read_text().splitlines()) if results.is_file() else ():
         scores = ", ".join(f"{name} {value:.4g}" for name, value in row["scores"].items())
-        lines.append(f"- {row['stage']} {row['task']}: {scores}")
+        lines.append(f"- {row['stage']} {called(row)}: {scores}")
     versions = ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items())
     body = "\n".join([*lines, f"- versions: {versions}"])
     return f"{head}# {architecture}\n\nA masked language model, pre-trained with jaxmlm.\n\n{body}\n"

@@ -332,7 +332,7 @@ def _say(result: dict) -> None:
     for row in result.get("rows", []):
         scores = "  ".join(f"{name} {value:.4g}" for name, value in row["scores"].items())
         seed = "" if row["tuning_seed"] is None else f" seed {row['tuning_seed']}"
-        print(f"{row['stage']} {row['task']}{seed}: {scores}")
+        print(f"{row['stage']} {_function('jaxmlm.tasks.downstream:called')(row)}{seed}: {scores}")
     for key, function in (("summary", "say"), ("difference", "say_comparison"), ("average", "say_average")):
         for line in _function(f"jaxmlm.studies.tuned:{function}")(result) if key in result else ():
             print(line)

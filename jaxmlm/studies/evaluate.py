@@ -91,7 +91,7 @@ class Evaluation:
             raise InputError(f"rates are {self.rates}: give each once, apart by at least 0.01")
         if self.figure and not self.treebank:
             raise InputError("figure draws the probes of a treebank: give --treebank too")
-        if self.figure and not self.figure.endswith(".png"):
+        if self.figure and not self.figure.lower().endswith(".png"):
             raise InputError(f"figure is {self.figure!r}: name a .png file")
 
 
@@ -138,7 +138,8 @@ def minimal_pairs(loaded: Loaded, config: Evaluate, mesh: jax.sharding.Mesh) -> 
     started = time.perf_counter()
     folder = folder_of(config.blimp)
     pairs = blimp.evaluation(folder, loaded.tokenizer, pairs_per_set=config.pairs, batch=config.batch)
-    return _row("blimp", "blimp", "accuracy", judge(_shown(pairs, "blimp"), fast(loaded), mesh), started)
+    row = _row("blimp", "blimp", "accuracy", judge(_shown(pairs, "blimp"), fast(loaded), mesh), started)
+    return row | ({"generated": True} if config.blimp == SAMPLE else {})
 
 
 def _of_text(

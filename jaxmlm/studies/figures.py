@@ -183,10 +183,10 @@ def _shift(axes: Axes, right: float) -> Transform:
 def title(measure: Measure) -> str:
     """A measure's name, metric and unit for a heading."""
     if measure.name == "blimp":
-        return "BLiMP, accuracy (%)"
+        return f"BLiMP{measure.mark}, accuracy (%)"
     if measure.name == "finetune":
-        return "fine-tuning, mean × 100"
-    return f"{measure.name}, {measure.metric} × 100"
+        return f"fine-tuning{measure.mark}, mean × 100"
+    return f"{measure.name}{measure.mark}, {measure.metric} × 100"
 
 
 @styled

@@ -53,9 +53,9 @@ class Finetune:
     task: str = "cola"
     """cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, squad, squad2, or a .csv or .tsv: text (text_b) label. On the
     command line also glue, all nine of it, or several as rte,mrpc: a table and GLUE's average."""
-    data: str = downstream.SAMPLE
-    """Folder with the official files or zips (glue_data or the task's own); tfds: is TensorFlow Datasets' copy, sample:
-    the generated task."""
+    data: str | None = None
+    """Folder with the official files or zips (glue_data or the task's own), needed by every task but a table; tfds: is
+    TensorFlow Datasets' copy, sample: a generated cola, rte or squad, whose scores are called generated."""
     train: str | None = None
     """Another file of the task's folder than the official one, as a part of it: results are labelled so."""
     dev: str | None = None
@@ -95,8 +95,7 @@ class Finetune:
 
     def __post_init__(self) -> None:
         if not (self.task in glue.TASKS or self.task in squad.TASKS or self.is_own):
-            names = (*squad.TASKS, *glue.TASKS)
-            raise InputError(f"no task {self.task!r}{hint(self.task, names)}; there are {', '.join(names)}")
+            raise InputError(_no_task(self.task))
         if self.start is not None and self.start not in glue.TASKS:
             raise InputError(f"start: no task {self.start!r}{hint(self.start, glue.TASKS)}")
         wanting = next((name for name in ("start", "test", "predict") if getattr(self, name)), None)
@@ -120,7 +119,7 @@ class Finetune:
     @property
     def is_own(self) -> bool:
         """Whether the task is a file of the user's."""
-        return self.task.endswith((".csv", ".tsv"))
+        return table.is_table(self.task)
 
     @property
     def source(self) -> downstream.Source:
@@ -140,6 +139,13 @@ class Finetune:
         if len(points) != 1:
             raise InputError(f"{self.task}: {len(points)} combinations of learning rate, batch and epochs: give one")
         return points[0]
+
+
+def _no_task(name: str) -> str:
+    if Path(name).expanduser().is_file() or "/" in name or Path(name).suffix[1:].isalpha():
+        return f"{name} is not a table that can be read: {table.FORMATS}"
+    names = (*squad.TASKS, *glue.TASKS)
+    return f"no task {name!r}{hint(name.lower(), names)}; there are {', '.join(names)}, and tables: {table.FORMATS}"
 
 
 def check(config: Finetune) -> None:
@@ -280,6 +286,7 @@ def _rows(loaded: Loaded, config: Finetune, mesh: jax.sharding.Mesh, folder: Pat
 def _whole(loaded: Loaded, config: Finetune, tuned: Trained, row: dict[str, Any], folder: Path) -> Loaded:
     """The fine-tuned model as a checkpoint; a predicted number in its own range, as others expect it of a model."""
     model, about = tuned.state.model, {"task": config.task, "scores": row["scores"], "settings": row["settings"]}
+    about |= config.source.mark
     if config.task in squad.TASKS:
         return loaded._replace(model=model, kind="answer", labels=("start", "end"), folder=folder, about=about)
     found = _table(config)
@@ -334,9 +341,9 @@ def _tune(
     started = time.perf_counter()
     row = {"stage": "finetune", "task": config.task, "tuning_seed": seed, "main": main, "scores": {},
            "seconds": None, "tokens": None, "tokens_per_second": None, "steps": steps, "select": config.select,
-           "degenerate": True, "notes": notes}  # fmt: skip
+           "degenerate": True, "notes": notes, **config.source.mark}  # fmt: skip
     try:
-        done = train(task, optim, loop, mesh, None, f"{stage}{config.task} seed {seed}", predictions)
+        done = train(task, optim, loop, mesh, None, f"{stage}{downstream.called(row)} seed {seed}", predictions)
     except FloatingPointError as error:  # a run that diverges is a result of a grid, not its end
         return row | {"notes": [*notes, str(error)]}, None
     scores = dict(done.evals["dev"])

@@ -163,7 +163,7 @@ def first_table(results: Results, report: Report) -> str:
         )
         if state in states
     )
-    metrics = ", ".join(f"{task} {results.measures[task].metric}" for task in results.tasks if task in results.measures)
+    metrics = ", ".join(f"{task}{m.mark} {m.metric}" for task in results.tasks if (m := results.measures.get(task)))
     text = "Mean ± standard deviation (number of pre-training seeds; tuning seeds averaged first); scores times 100"
     text += f": {metrics}." if metrics else "."
     rival = "value" if len(results.paths) < 2 else f"{heads(results)[0]}, all else equal,"
@@ -220,7 +220,10 @@ def _fields(results: Results) -> str:
     figure = figures.fields(results)
     if figure is None:
         return _soft("No BLiMP scores by field in these results.")
-    return _figure(figure, "fields", "Accuracy by linguistic field: every pre-training seed a dot, the bar their mean.")
+    mark = next(iter(results.fields().values())).mark
+    return _figure(
+        figure, "fields", f"Accuracy by linguistic field{mark}: every pre-training seed a dot, the bar their mean."
+    )
 
 
 def every_seed(results: Results) -> str:
@@ -232,7 +235,7 @@ def every_seed(results: Results) -> str:
     for name, seed in order:
         found = [measure.series.get(name, {}).get(seed) for measure in shown.values()]
         rows.append([cells[name, seed], *("–" if v is None else f"{v:.1f}" if v >= 100 else f"{v:.4f}" for v in found)])
-    return _table(["cell", *(name.removeprefix("heldout/") for name in shown)], rows, 1)
+    return _table(["cell", *(name.removeprefix("heldout/") + m.mark for name, m in shown.items())], rows, 1)
 
 
 def cost(results: Results) -> str:

@@ -127,7 +127,8 @@ def from_words(flags: Sequence[str]) -> list[tuple[list[str], Finetune | None]]:
     [(['--batch', '8', '--task', 'rte'], None), (['--batch', '8', '--task', 'mrpc'], None)]
     """
     task, name, workdir = (_given(flags, option) for option in ("task", "recipe", "workdir"))
-    tasks = (task or Finetune().task).split(",")
+    named = task or Finetune().task
+    tasks = [named] if Path(named).expanduser().is_file() else named.split(",")  # a file may have a comma in its name
     if task == "glue":
         tasks = [one for one in glue.TASKS if name not in RECIPES or covers(name, one)] or list(glue.TASKS)
     if len(tasks) == 1:

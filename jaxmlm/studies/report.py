@@ -101,6 +101,8 @@ def _one(results: Results, name: str) -> dict[str, Any]:
             held[key.removeprefix("heldout/")] = found._asdict()
         elif found is not None and key in ("blimp", "finetune", *results.tasks):
             scores[key] = {"metric": measure.metric} | found._asdict()
+            if measure.generated:
+                scores[key]["generated"] = True
     return {
         "values": (results.values | results.controls)[name],
         "heldout": held,
@@ -124,11 +126,11 @@ def columns(results: Results) -> list[Column]:
     listed = []
     if "heldout/perplexity" in found:
         listed.append(Column("perplexity (15 % masks)", found["heldout/perplexity"], 1.0))
-    listed += [Column(task, found[task], 100.0) for task in results.tasks if task in found]
+    listed += [Column(task + found[task].mark, found[task], 100.0) for task in results.tasks if task in found]
     if len(results.tasks) > 1 and "finetune" in found:
-        listed.append(Column("tuned mean", found["finetune"], 100.0))
+        listed.append(Column("tuned mean" + found["finetune"].mark, found["finetune"], 100.0))
     if "blimp" in found:
-        listed.append(Column("BLiMP", found["blimp"], 100.0))
+        listed.append(Column("BLiMP" + found["blimp"].mark, found["blimp"], 100.0))
     return listed
 
 

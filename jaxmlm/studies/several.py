@@ -46,7 +46,7 @@ def finetune_all(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]
         values = [glue.average({config.task: row["scores"]}) for row in mine]
         tasks[config.task] = scores | {
             "score": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None,
-            "n": best["n"], "degenerate": best["degenerate"],
+            "n": best["n"], "degenerate": best["degenerate"], **config.source.mark,
         }  # fmt: skip
         rows += result["rows"]
         notes += [f"{config.task}: {note}" for note in result["notes"]]

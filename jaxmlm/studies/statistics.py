@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from jaxmlm.tasks.downstream import GENERATED
+
 CONTROL, GIVEN = "not pre-trained", "as it was given"
 """What a control is called: an encoder of random weights, and one that the runs go on from."""
 LEVEL = 0.05
@@ -53,6 +55,13 @@ class Measure:
     metric: str
     series: Series
     higher: bool = True
+    generated: bool = False
+    """Of generated data, not of those of the task or benchmark that it is named after."""
+
+    @property
+    def mark(self) -> str:
+        """What stands behind the name where a score is shown."""
+        return GENERATED if self.generated else ""
 
     def spread(self, label: str) -> Spread | None:
         """Mean, sd and n of one value of the varied axis; None where no cell of it has this number."""
@@ -197,9 +206,9 @@ def _series(rows: Iterable[Row], score: Callable[[Row], float | None]) -> Series
 def _measures(rows: list[Row], tasks: tuple[str, ...]) -> dict[str, Measure]:
     found = {}
 
-    def add(name: str, metric: str, series: Series, higher: bool = True) -> None:
+    def add(name: str, metric: str, series: Series, of: Iterable[Row], higher: bool = True) -> None:
         if series:
-            found[name] = Measure(name, metric, series, higher)
+            found[name] = Measure(name, metric, series, higher, any(row.get("generated") for row in of))
 
     for stage in ("heldout", "blimp"):
         mine = [row for row in rows if row["stage"] == stage]
@@ -207,11 +216,11 @@ def _measures(rows: list[Row], tasks: tuple[str, ...]) -> dict[str, Measure]:
             if not key.startswith("set/"):
                 name = "blimp" if (stage, key) == ("blimp", "accuracy") else f"{stage}/{key}"
                 higher = stage == "blimp" or key.startswith("accuracy")
-                add(name, key, _series(mine, lambda row, key=key: row["scores"].get(key)), higher)
+                add(name, key, _series(mine, lambda row, key=key: row["scores"].get(key)), mine, higher)
     tuned = [row for row in rows if row["stage"] == "finetune"]
     for task in tasks:
         mine = [row for row in tuned if row["task"] == task]
-        add(task, str(mine[0]["main"]), _series(mine, lambda row: row["scores"].get(row["main"])))
+        add(task, str(mine[0]["main"]), _series(mine, lambda row: row["scores"].get(row["main"])), mine)
     if tasks and all(task in found for task in tasks):
         every = [found[task].series for task in tasks]
         mean: Series = {}
@@ -219,7 +228,7 @@ def _measures(rows: list[Row], tasks: tuple[str, ...]) -> dict[str, Measure]:
             seeds = set.intersection(*(set(series.get(name, {})) for series in every))
             if seeds:
                 mean[name] = {s: float(np.mean([series[name][s] for series in every])) for s in sorted(seeds)}
-        add("finetune", "mean of the main scores", mean)
+        add("finetune", "mean of the main scores", mean, tuned)
     return found
 
 

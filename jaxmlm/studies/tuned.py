@@ -12,6 +12,8 @@ import numpy as np
 from jaxmlm.errors import InputError
 from jaxmlm.studies.statistics import compare as over_seeds
 from jaxmlm.tasks import glue, squad
+from jaxmlm.tasks.downstream import GENERATED, called
+from jaxmlm.tasks.files import read_table
 from jaxmlm.tasks.metrics import METRICS
 from jaxmlm.tasks.run import read_rows
 
@@ -62,17 +64,20 @@ def say(result: dict[str, Any]) -> Iterator[str]:
 
 def say_average(result: dict[str, Any]) -> Iterator[str]:
     """The table of several tasks of GLUE, in points, and their average."""
-    yield f"{'task':6} {'score':>6} {'sd':>5}  runs  of"
+    shown = {name: called({"task": name, **found}) for name, found in result["tasks"].items()}
+    wide = max(6, *map(len, shown.values()))
+    yield f"{'task':{wide}} {'score':>6} {'sd':>5}  runs  of"
     for name, found in result["tasks"].items():
         sd = "" if found["sd"] is None else f"{100 * found['sd']:.1f}"
         parts = glue.TASKS[name].table.metrics
         of = ", ".join(f"{part} {100 * found[part]:.1f}" for part in (*parts, "mm/accuracy") if part in found)
         worse = f", {found['degenerate']} degenerate" if found["degenerate"] else ""
-        yield f"{name:6} {100 * found['score']:6.1f} {sd:>5}  {found['n']:4}  {of}{worse}"
+        yield f"{shown[name]:{wide}} {100 * found['score']:6.1f} {sd:>5}  {found['n']:4}  {of}{worse}"
     count, whole = len(result["tasks"]), len(glue.TASKS)
-    yield f"average over {count} of the {whole} tasks of GLUE: {100 * result['average']:.1f}"
+    generated = GENERATED if any(found.get("generated") for found in result["tasks"].values()) else ""
+    yield f"average over {count} of the {whole} tasks of GLUE{generated}: {100 * result['average']:.1f}"
     if "wnli" in result["tasks"]:
-        yield f"without WNLI, over {count - 1}: {100 * result['without_wnli']:.1f}"
+        yield f"without WNLI, over {count - 1}{generated}: {100 * result['without_wnli']:.1f}"
     yield from (f"note: {note}" for note in result["notes"])
 
 
@@ -99,14 +104,15 @@ def compare(one: str | Path, other: str | Path, draws: int = DRAWS) -> dict[str,
     """
     folders = [Path(one), Path(other)]
     best = [_best(folder) for folder in folders]
-    (task, main, _), (other_task, _, _) = best
+    (task, main, lines), (other_task, _, _) = best
+    about = {"task": task, "main": main, "rows": [], **({"generated": True} if lines[0].get("generated") else {})}
     if task != other_task:
         raise InputError(f"{folders[0]} is fine-tuned on {task}, {folders[1]} on {other_task}: compare the same task")
     rows = [rows for _, _, rows in best]
     if task not in squad.TASKS:
-        return {"task": task, "main": main, "rows": [], **_compared(folders, rows, main, METRICS[main], draws)}
+        return {**about, **_compared(folders, rows, main, METRICS[main], draws)}
     found = {name: _compared(folders, rows, name, None, draws) for name in (main, main.replace("f1", "exact"))}
-    return {"task": task, "main": main, "rows": [], **found[main], "by_score": found}
+    return {**about, **found[main], "by_score": found}
 
 
 def _compared(
@@ -174,7 +180,7 @@ def say_comparison(result: dict[str, Any]) -> Iterator[str]:
         word = "better" if points["difference"] > 0 else "worse" if points["difference"] < 0 else "no better"
         by = f" by {abs(points['difference']):.1f} +- {points['half']:.1f}" if points["difference"] else ""
         yield (
-            f"{result['task']}, {name}: {points['a']:.1f} and {points['b']:.1f}: {word}{by} (95 % interval), "
+            f"{called(result)}, {name}: {points['a']:.1f} and {points['b']:.1f}: {word}{by} (95 % interval), "
             f"p = {found['p']:.2g} over {found['dev_rows']:,} dev rows"
         )
     told = "" if result["seed_p"] is None else f", p = {result['seed_p']:.2g} over the seeds"
@@ -197,9 +203,9 @@ def _questions(folder: Path, rows: list[dict[str, Any]], name: str) -> Judged:
         path = folder / row["predictions"] / "scores.tsv"
         if not path.is_file():
             raise InputError(f"{path} is missing: run the fine-tuning again in a new --workdir")
-        lines = [line.split("\t") for line in path.read_text("utf-8").split("\n")[:-1]]
-        ids, column = [line[0] for line in lines[1:]], lines[0].index(name)
-        found[row["tuning_seed"]] = np.array([float(line[column]) for line in lines[1:]])
+        header, *lines = read_table(path)
+        ids, column = [line[0] for line in lines], header.index(name)
+        found[row["tuning_seed"]] = np.array([float(line[column]) for line in lines])
     return Judged(ids, np.zeros(len(ids)), found)
 
 
@@ -217,7 +223,6 @@ def _judged(folder: Path, rows: list[dict[str, Any]], main: str, classes: dict[s
         path = folder / row["predictions"] / "dev.tsv"
         if not path.is_file():
             raise InputError(f"{path} is missing: run the fine-tuning again in a new --workdir")
-        lines = [line.split("\t") for line in path.read_text().split("\n")[1:-1]]
-        ids, said, truth = (list(column) for column in zip(*lines, strict=True))
+        ids, said, truth = (list(column) for column in zip(*read_table(path)[1:], strict=True))
         found[row["tuning_seed"]], labels = values(said), values(truth)
     return Judged(ids, labels, found)

@@ -32,10 +32,11 @@ def sentences(results: Results) -> list[str]:
 
 def titles(results: Results) -> dict[str, str]:
     """The verdict measures that are there, in words."""
+    found = results.measures
     several = len(results.tasks) > 1
     tuned = "the mean fine-tuning score" if several else f"fine-tuning on {''.join(results.tasks)}"
     names = {"blimp": "BLiMP accuracy", "finetune": tuned}
-    return {name: title for name, title in names.items() if name in results.measures}
+    return {name: title + found[name].mark for name, title in names.items() if name in found}
 
 
 def standing(results: Results, measure: Measure, labels: Sequence[str]) -> tuple[str, str]:

@@ -4,10 +4,11 @@
 """
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxmlm.data import Tokenizer
 from jaxmlm.errors import InputError
@@ -18,16 +19,20 @@ SAMPLE = "sample:"
 """Named as a folder of task data: the generated one."""
 TFDS = "tfds:"
 """Named as a folder of task data: TensorFlow Datasets."""
+TWINS = ("cola", "rte", "squad")
+"""The tasks that sample: has."""
+GENERATED = " (generated)"
+"""Stands behind the name of what is scored on generated data."""
 
 
 class Source(NamedTuple):
     """A task and where its rows are: `train` and `dev` are other files than the official ones, `numbers` for one's own.
 
-    `data` is a folder, sample: or tfds:.
+    `data` is a folder, sample: or tfds:; a table of one's own has none.
     """
 
     task: str
-    data: str = SAMPLE
+    data: str | None = None
     train: str | None = None
     dev: str | None = None
     numbers: bool = False
@@ -36,6 +41,35 @@ class Source(NamedTuple):
     def is_squad(self) -> bool:
         """Whether questions are asked, not sentences judged."""
         return self.task in squad.TASKS
+
+    @property
+    def generated(self) -> bool:
+        """Whether the rows are generated ones, which share no more than their format with the task's own."""
+        return self.data == SAMPLE and (self.is_squad or self.task in glue.TASKS)
+
+    @property
+    def mark(self) -> dict[str, bool]:
+        """What a line of results says beside its scores: that the data are generated, where they are."""
+        return {"generated": True} if self.generated else {}
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the official files; InputError if none is named."""
+        if not self.data:
+            twin = f", or --data {SAMPLE} for a generated task in its format" if self.task in TWINS else ""
+            raise InputError(
+                f"{self.task} needs its data: give --data FOLDER with the official files, or --data {TFDS}{twin}"
+            )
+        return folder_of(self.data)
+
+
+def called(row: Mapping[str, Any]) -> str:
+    """The task of a line of results as it is shown.
+
+    >>> called({"task": "rte", "generated": True}), called({"task": "rte"})
+    ('rte (generated)', 'rte')
+    """
+    return row["task"] + (GENERATED if row.get("generated") else "")
 
 
 def folder_of(data: str) -> Path:
@@ -55,9 +89,10 @@ def _sample() -> tempfile.TemporaryDirectory:
 
 def check(source: Source) -> None:
     """Read the task's rows, so that what is wrong with them shows before any training."""
-    if source.data.startswith(TFDS) and source.data != TFDS:
+    official = source.task in (*glue.TASKS, *squad.TASKS)
+    if source.data and source.data.startswith(TFDS) and source.data != TFDS:
         raise InputError(f"data is {source.data!r}: write {TFDS} alone, the task says which data set it is")
-    if source.data == TFDS and (source.train or source.dev) and source.task in (*glue.TASKS, *squad.TASKS):
+    if source.data == TFDS and (source.train or source.dev) and official:
         raise InputError(f"train and dev name files, and data is {TFDS}: leave them out, or give a folder as --data")
     (squads_of if source.is_squad else sets_of)(source)
 
@@ -69,8 +104,8 @@ def sets_of(source: Source) -> table.Sets:
         return table.own(Path(source.task).expanduser(), source.dev, source.numbers)
     if source.data == TFDS:
         return from_tfds.sets(source.task)
-    found = glue.sets(glue.TASKS[source.task], folder_of(source.data), source.train, source.dev)
-    return found._replace(notes=()) if source.data == SAMPLE else found
+    found = glue.sets(glue.TASKS[source.task], source.folder, source.train, source.dev)
+    return found._replace(notes=_generated(found.table.name)) if source.generated else found
 
 
 @lru_cache(maxsize=1)
@@ -78,16 +113,27 @@ def squads_of(source: Source) -> tuple[tuple[squad.Squad, squad.Squad], tuple[st
     """The train and the dev questions of a SQuAD, and in notes what of them is not official."""
     if source.data == TFDS:
         return from_tfds.squads(source.task), ()
-    files = squad.files_in(folder_of(source.data), source.task, source.train, source.dev)
+    files = squad.files_in(source.folder, source.task, source.train, source.dev)
     train, dev = (squad.read(file, squad.TASKS[source.task].unanswerable) for file in files)
-    return (train, dev), () if source.data == SAMPLE else tuple(squad.notes(files, source.task))
+    if source.generated:
+        return (train, dev), _generated("SQuAD")
+    mended = (
+        f"{name}: texts of {file.name} with half of a surrogate pair, which is read as U+FFFD: {part.mended:,}"
+        for name, part, file in zip(("train", "dev"), (train, dev), files, strict=True)
+        if part.mended
+    )
+    return (train, dev), (*squad.notes(files, source.task), *mended)
+
+
+def _generated(name: str) -> tuple[str, ...]:
+    return (f"generated data in the format of {name}: their scores are not scores of {name}",)
 
 
 def tests_of(source: Source) -> dict[str, table.Rows]:
     """The rows that GLUE's test server asks of a task, by the name of the prediction file."""
     if source.data == TFDS:
         return from_tfds.tests(source.task)
-    return glue.tests(glue.TASKS[source.task], folder_of(source.data))
+    return glue.tests(glue.TASKS[source.task], source.folder)
 
 
 @lru_cache(maxsize=1)

@@ -46,7 +46,7 @@ run = Run(
 rates = Vary("masking.rate", (0.4,))
 pairs = Evaluate(pairs=1, batch=256) if judged == "judged" else None
 run_study(Study(workdir, run=run, vary=(rates,), control=False, evaluate=pairs))
-tuning = Finetune("cola", batch=8, length=16, epochs=0.5, limit=64, workdir=workdir + "/tuned")
+tuning = Finetune("cola", "sample:", batch=8, length=16, epochs=0.5, limit=64, workdir=workdir + "/tuned")
 for _ in range(2 if pairs else 0):  # the second time all is found
     finetune(workdir + "/cells/rate=0.4,seed=0", tuning)
 mesh = make_mesh(run.mesh)

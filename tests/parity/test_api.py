@@ -289,7 +289,7 @@ def test_pre_training_goes_on_from_a_folder_of_transformers(masked, tmp_path):
 
 
 def test_a_folder_of_transformers_is_fine_tuned_and_evaluated(masked):
-    [row] = finetune(str(masked), Finetune("rte", epochs=1.0, limit=16, batch=8, length=32))["rows"]
+    [row] = finetune(str(masked), Finetune("rte", "sample:", epochs=1.0, limit=16, batch=8, length=32))["rows"]
     assert np.isfinite(row["scores"]["train_loss"])
     [row] = evaluate(str(masked), Evaluation(pairs=4, batch=64))["rows"]
     assert 0 <= row["scores"]["accuracy"] <= 1

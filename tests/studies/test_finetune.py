@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jaxmlm
-from jaxmlm.cli import main
+from jaxmlm.cli import _say, main
 from jaxmlm.data import Data, Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import EncoderConfig
@@ -21,7 +21,7 @@ from jaxmlm.samples import world
 from jaxmlm.studies import Finetune, finetune
 from jaxmlm.studies.finetune import make_task
 from jaxmlm.studies.recipes import from_words
-from jaxmlm.studies.tuned import compare, say, say_comparison
+from jaxmlm.studies.tuned import compare, say, say_average, say_comparison
 from jaxmlm.tasks import squad
 from jaxmlm.tasks.downstream import folder_of, sets_of
 from jaxmlm.tasks.run import Run, load, pretrain, read_rows
@@ -39,7 +39,15 @@ def checkpoint(tmp_path_factory) -> str:
 
 
 GRID = Finetune(
-    "rte", learning_rate=(1e-3, 3e-2), epochs=2.0, batch=24, length=24, limit=40, seeds=(0, 1), select="best"
+    "rte",
+    data="sample:",
+    learning_rate=(1e-3, 3e-2),
+    epochs=2.0,
+    batch=24,
+    length=24,
+    limit=40,
+    seeds=(0, 1),
+    select="best",
 )
 
 
@@ -61,7 +69,8 @@ def test_a_grid_is_summed_up(grid):
         assert (one["median"], one["best"], one["n"]) == (pytest.approx(np.median(values)), max(values), 2)
     assert result["summary"][0]["mean"] >= result["summary"][1]["mean"]
     assert any("the best of each run's epochs on dev" in line for line in say(result))
-    assert result["notes"] == ["train: 40 of 1,200 rows (limit)"]
+    generated, limited = result["notes"]
+    assert generated.startswith("generated data in the format of RTE") and limited == "train: 40 of 1,200 rows (limit)"
 
 
 def test_a_signal_keeps_what_is_done_and_the_grid_goes_on(grid, checkpoint, tmp_path, monkeypatch, capsys):
@@ -147,7 +156,8 @@ def test_rows_without_labels_are_predicted(checkpoint, grid, tmp_path, capsys):
 
 
 def test_several_tasks_and_their_average(checkpoint, tmp_path, capsys):
-    words = ["--length", "24", "--epochs", "1", "--batch", "24", "--limit", "24", "--seeds", "0", "1"]
+    words = ["--data", "sample:", "--length", "24", "--epochs", "1", "--batch", "24", "--limit", "24"]
+    words += ["--seeds", "0", "1"]
     assert main(["finetune", checkpoint, "--task", "rte,cola", *words, "--workdir", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     scores = {"rte": "accuracy", "cola": "matthews"}
@@ -166,7 +176,7 @@ def test_several_tasks_and_their_average(checkpoint, tmp_path, capsys):
 
 def test_a_task_that_starts_from_another_of_the_call_goes_on_from_its_model(checkpoint, tmp_path, capsys):
     words = ["--length", "24", "--epochs", "1", "--batch", "24", "--limit", "24", "--learning-rate", "1e-3"]
-    words += ["--workdir", str(tmp_path), "--json"]
+    words += ["--data", "sample:", "--workdir", str(tmp_path), "--json"]
     assert main(["finetune", checkpoint, "--task", "cola,rte", "--start", "rte", *words]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(found["tasks"]) == ["cola", "rte"] and not (tmp_path / "cola" / "rte").exists()
@@ -270,7 +280,7 @@ def test_numbers_of_ones_own_and_their_model(checkpoint, tmp_path):
 def test_two_checkpoints_are_compared_on_the_same_rows(checkpoint, grid, tmp_path, capsys):
     config, result = grid
     assert main(["compare", config.workdir, config.workdir]) == 0
-    assert capsys.readouterr().out.startswith("rte, accuracy: ")
+    assert capsys.readouterr().out.startswith("rte (generated), accuracy: ")
     found = compare(config.workdir, config.workdir)
     assert (found["difference"], found["p"], found["dev_rows"]) == (0.0, 1.0, 400)
     other = tmp_path / "other"
@@ -313,8 +323,39 @@ def test_flags_win_over_a_recipe(checkpoint, capsys):
 )
 def test_bad_input_is_refused_before_anything_is_written(checkpoint, tmp_path, monkeypatch, capsys, flags, message):
     monkeypatch.chdir(tmp_path)
-    assert main(["finetune", checkpoint, *flags]) == 2
+    data = [] if "--data" in flags else ["--data", "sample:"]
+    assert main(["finetune", checkpoint, *flags, *data]) == 2
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("task", "twin"),
+    [("rte", True), ("squad", True), ("squad2", False), ("mnli", False), ("glue", True), ("rte,mrpc", True)],
+)
+def test_a_task_of_others_needs_its_data(checkpoint, tmp_path, monkeypatch, capsys, task, twin):
+    """The generated one is asked for by name."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["finetune", checkpoint, "--task", task]) == 2
+    error = capsys.readouterr().err
+    assert "needs its data: give --data FOLDER with the official files" in error and error.count("\n") == 1
+    assert ("--data sample: for a generated task" in error) == twin and not list(tmp_path.iterdir())
+
+
+def test_scores_of_generated_data_are_called_so(checkpoint, grid, tmp_path, capsys):
+    """In the lines that are printed, the results, the note, the average and the model card."""
+    config, result = grid
+    assert all(row["generated"] for row in result["rows"])
+    _say({**result, "rows": result["rows"][:1]})
+    out = capsys.readouterr().out
+    assert out.startswith("finetune rte (generated) seed 0: accuracy ") and "note: generated data in the format" in out
+    average = {
+        "tasks": {"rte": {"score": 0.5, "sd": None, "n": 1, "degenerate": 0, "accuracy": 0.5, "generated": True}}
+    }
+    lines = list(say_average({**average, "average": 0.5, "notes": []}))
+    assert lines[1].startswith("rte (generated)   50.0") and "tasks of GLUE (generated): 50.0" in lines[2]
+    jaxmlm.export(Path(config.workdir) / "model", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Fine-tuned on rte (generated) with jaxmlm" in card and "generated-rte]" in card
 
 
 def test_a_folder_of_another_checkpoint_is_refused(checkpoint, grid, tmp_path):
@@ -331,7 +372,7 @@ def test_a_checkpoint_with_the_tokenizer_of_another_is_refused(checkpoint, tmp_p
     for seed, pieces in ((0, 300), (1, 400)):
         made = Tokenizer.train(list(world.documents(seed, 200)), pieces)
         made.save(other)
-        assert main(["finetune", str(other), "--task", "rte", "--length", "24"]) == 2
+        assert main(["finetune", str(other), "--task", "rte", "--data", "sample:", "--length", "24"]) == 2
         error = capsys.readouterr().err
         assert f"({pieces} pieces) is not the one of this model (400)" in error and error.count("\n") == 1
     shutil.copy(Path(checkpoint) / "tokenizer.model", other)

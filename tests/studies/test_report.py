@@ -347,3 +347,16 @@ def test_the_cost_of_several_views_is_shown_wherever_runs_are_compared(tmp_path)
     assert report.summary(rows)["rates"]["0.40"]["rows_per_example"] == 2
     report.write(tmp_path, report.Report("views", rows))
     assert "rows per example" in (tmp_path / "report.html").read_text()
+
+
+def test_scores_of_generated_data_are_called_so():
+    """In tables, figures and the verdict; those of the others are not."""
+    rows = [one | ({"generated": True} if one["stage"] == "finetune" else {}) for one in whole()]
+    results = collect(rows)
+    assert [c.heading for c in report.columns(results)][1:] == ["rte (generated)", "BLiMP"]
+    assert figures.title(results.measures["rte"]) == "rte (generated), accuracy × 100"
+    assert list(verdict.titles(results).values()) == ["BLiMP accuracy", "fine-tuning on rte (generated)"]
+    scores = report.summary(rows)["rates"]["0.40"]["scores"]
+    assert scores["rte"]["generated"] and "generated" not in scores["blimp"]
+    pairs = [one | {"generated": True} for one in blimp({0.15: [0.6], 0.4: [0.7]})]
+    assert [c.heading for c in report.columns(collect(pairs))] == ["BLiMP (generated)"]

@@ -60,6 +60,7 @@ def test_the_quickstart_gives_what_the_report_needs(tmp_path, capsys):
         assert all({"mean", "sd", "n"} <= set(score) for score in rate["scores"].values())
         assert rate["tokens_per_second"] > 0 and rate["seconds"] > 0
     page = (work / "report.html").read_text()
+    assert "rte (generated)" in page and "BLiMP (generated), accuracy" in page and "tuned mean (generated)" in page
     assert "no evidence about masking rates" in page and "http-equiv" not in page and 'src="http' not in page
 
     again = command(capsys, "study", str(CONFIGS / "quickstart.py"), "--small", "--workdir", str(work))
@@ -70,7 +71,9 @@ def test_the_quickstart_gives_what_the_report_needs(tmp_path, capsys):
 
 def test_finetune_and_evaluate_from_the_command_line(study, done, capsys):
     checkpoint = str(Path(study.workdir) / "cells" / "rate=0.15,seed=0")
-    tuned = command(capsys, "finetune", checkpoint, "--task", "cola", "--epochs", "0.1", "--seeds", "0", "1")
+    tuned = command(
+        capsys, "finetune", checkpoint, "--task", "cola", "--data", "sample:", "--epochs", "0.1", "--seeds", "0", "1"
+    )
     assert [row["tuning_seed"] for row in tuned["rows"]] == [0, 1]
     judged = command(capsys, "evaluate", checkpoint, "--pairs", "4")
     assert 0 <= judged["rows"][0]["scores"]["accuracy"] <= 1
@@ -134,7 +137,7 @@ def test_a_study_that_goes_on_from_an_encoder_has_it_as_its_control(study, done,
         ("finetune", ()),
     ):
         on = replace_path(on, path, value)
-    fits = replace_path(on, "finetune", (Finetune("cola", batch=15),))
+    fits = replace_path(on, "finetune", (Finetune("cola", "sample:", batch=15),))
     with pytest.raises(InputError, match="a batch of 15 rows"):
         run_study(fits)
     assert not list(tmp_path.iterdir())
@@ -177,9 +180,18 @@ def test_a_value_can_be_added_but_not_another_base(study, done):
         ("vary", (Vary("masking.rat", (0.1,)),), "no field 'masking.rat'; did you mean masking.rate"),
         ("vary", (Vary("masking.rate", (0.1, 1.5)),), "masking.rate must be above 0 and at most 1"),
         ("finetune", (Finetune("cola", data="no/such/folder"),), "is missing"),
+        ("finetune", (Finetune("cola"),), "cola needs its data: give --data FOLDER"),
         ("run.data.text", "no/such/file", "no text file"),
-        ("finetune", (Finetune("cola", batch=15),), "cola: a batch of 15 rows is not to be divided among 2 devices"),
-        ("finetune", (Finetune("cola", length=300),), "cola: length 300 is above the 256 positions of the encoder"),
+        (
+            "finetune",
+            (Finetune("cola", "sample:", batch=15),),
+            "cola: a batch of 15 rows is not to be divided among 2 devices",
+        ),
+        (
+            "finetune",
+            (Finetune("cola", "sample:", length=300),),
+            "cola: length 300 is above the 256 positions of the encoder",
+        ),
         ("finetune", (Finetune("cola", recipe="nonsense"),), "no recipe 'nonsense'"),
         ("finetune", (Finetune("cola", recipe="paper"),), r"sets nothing by itself: start from jaxmlm.studies.recipe"),
         ("evaluate", Evaluate(batch=101), "evaluate.batch 101"),
@@ -221,7 +233,7 @@ def test_values_that_are_objects_need_names():
 
 def test_a_recipe_that_is_followed_is_taken():
     assert recipe("mosaicbert", "mnli").recipe == "mosaicbert"
-    check(recipe("mosaicbert", "rte"))
+    check(replace_path(recipe("mosaicbert", "rte"), "data", "sample:"))
 
 
 def test_a_budget_is_for_what_is_trained(study):

@@ -10,7 +10,8 @@ import pytest
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig, SpanPredictor
-from jaxmlm.tasks import squad
+from jaxmlm.tasks import downstream, squad
+from jaxmlm.tasks.files import read_table
 from jaxmlm.tasks.squad_windows import tokens_of
 from tests.tasks.test_squad_files import QUESTIONS, TEXTS, write
 
@@ -321,3 +322,38 @@ def test_an_encoder_with_token_types_gets_the_second_for_the_paragraph(folder, t
         0,
     )
     assert (seen[0] == batch["types"]).all()
+
+
+@pytest.mark.parametrize(
+    "text", [" " * 5000 + "Who sees it?", "Who sees it?" + " \n" * 2500, "Who" + "\t" * 5000 + " sees\u00a0it?"]
+)
+def test_the_white_space_of_a_question_takes_no_room(tokenizer, text, monkeypatch):
+    """Also where each space is a token of its own, as in byte-level BPE."""
+    monkeypatch.setattr(type(tokenizer), "encode_batch", lambda self, texts: [list(map(ord, text)) for text in texts])
+    data = squad.Squad(["the owl"], [squad.Question("q", text, 0, ())], True)
+    w = squad.windows(data, tokenizer, 384, 128)
+    assert w.questions == [list(map(ord, "Who sees it?"))] and w.cut == 0
+
+
+def test_half_of_a_surrogate_pair_is_read_as_what_can_be_written(folder, tokenizer, tmp_path):
+    content = json.loads((folder / "dev-v1.1.json").read_text())
+    paragraph = content["data"][0]["paragraphs"][0]
+    paragraph["context"] = paragraph["context"].replace("fox", "fo\ud83d")
+    qa = paragraph["qas"][0]
+    qa["id"], qa["question"] = "q\t\udc00\n", "What \ud83d?"
+    qa["answers"] = [{"text": "red fo\ud83d", "answer_start": paragraph["context"].index("red fo\ud83d")}]
+    for name in ("train-v1.1.json", "dev-v1.1.json"):
+        (tmp_path / name).write_text(json.dumps(content))
+    data = squad.read(tmp_path / "dev-v1.1.json")
+    assert data.questions[0].answers == (("red fo\ufffd", 4),) and data.mended == 4
+    notes = downstream.squads_of(downstream.Source("squad", str(tmp_path)))[1]
+    assert notes[2] == "train: texts of train-v1.1.json with half of a surrogate pair, which is read as U+FFFD: 4"
+    ev, w = make(tmp_path, tokenizer, 4).evals["dev"], squad.windows(data, tokenizer, 32, 8)
+    saved = {}
+    evaluate(ev, marking(ev, w), saved.update)
+    out = tmp_path / "out"
+    out.mkdir()
+    ev.save(saved, out)
+    assert "red fo\ufffd" in squad.read_answers(out / "predictions.json", str)["q\t\ufffd\n"]
+    assert len(read_table(out / "scores.tsv")) == 1 + len(data.questions)
+    assert read_table(out / "scores.tsv")[1][0] == "q\t\ufffd\n"
