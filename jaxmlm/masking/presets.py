@@ -25,7 +25,8 @@ PRESETS: dict[str, Masking] = {
     # million distinct masks in all.
     "roberta": Masking(0.15, replace=_EIGHTY),
     # Joshi et al. 2020 (arXiv 1907.10529), section 3.1: spans of whole words, one fate for a span. Left out: anchors
-    # are tokens, so long words are hidden more often; the last word may be cut; spans that touch share a fate.
+    # are tokens, so long words are hidden more often; the last word may be cut; spans that touch share a fate; the
+    # count is rounded up; the first position of a row is hidden at .17 to .74 of the rate.
     "spanbert": Masking(
         0.15, units=SpanUnits(), count="exact", replace=Replace(0.8, 0.1, 0.1, per="unit", ids="unigram")
     ),
