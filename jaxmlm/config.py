@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import re
 import sys
@@ -9,12 +10,12 @@ import traceback
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import tyro
 
 from jaxmlm.errors import InputError
-from jaxmlm.paths import hint, leaves, nearest
+from jaxmlm.paths import CONFIG_MODULE, hint, leaves, nearest
 
 T = TypeVar("T")
 
@@ -66,18 +67,80 @@ def from_flags(
     >>> from_flags(Loop, ["--save-every", "50"])
     Loop(steps=100, save_every=50)
     """
+    default, args = _without_parts(default, args)
     options: dict[str, Any] = {} if default is None else {"default": default}
+    if parts := _parts(default):
+        about = f"{about or ''}\n\nA part is left out by {' '.join(f'--no-{name}' for name in parts)}."
     config, unknown = _parse(kind, args, prog=prog, description=about, return_unknown_args=True, **options)
     if unknown:
         word = unknown[0]
-        if not word.startswith("-"):
+        if not is_option(word):
             raise InputError(f"unexpected argument {word!r}; options are written --name VALUE")
         flag = word.partition("=")[0].replace("_", "-")
-        fields = leaves(kind if default is None else default)
-        meant = nearest(flag.lstrip("-"), [known.replace("_", "-") for known in (*fields, *also)])
-        advice = f"did you mean --{meant}?" if meant else f"`{prog} --help` lists all"
-        raise InputError(f"unknown option {flag}; {advice}")
+        raise InputError(f"unknown option {flag}; {_advice(flag, kind, default, also, prog)}")
     return config
+
+
+def is_option(word: str) -> bool:
+    """Whether a word of a command line is the name of an option: values may begin with a dash too.
+
+    >>> is_option("--masking.rate"), is_option("--title=a b"), is_option("- [MASK] sees"), is_option("-0.5")
+    (True, True, False, False)
+    """
+    return re.match(r"--?[A-Za-z][^\s=]*(=|$)", word) is not None
+
+
+def _advice(flag: str, kind: type, default: Any, also: Sequence[str], prog: str) -> str:
+    """What to write in the place of an option that there is not."""
+    name = flag.lstrip("-")
+    known = [one.replace("_", "-") for one in (*_flags(kind if default is None else default), *also)]
+    known = [one for one in known if one != name]  # a field that has no option, as an empty tuple of dataclasses
+    leave = f"; --no-{name} leaves it out" if name in _parts(default) else ""
+    if group := [one for one in known if one.startswith(f"{name}.")]:
+        return f"there are --{', --'.join(group[:3])}{' and more' if len(group) > 3 else ''}{leave}"
+    # A config may say what its options are called elsewhere, as an axis of a study by the path that it varies.
+    others: dict[str, str] = getattr(default, "other_names", {})
+    others = {other.replace("_", "-"): meant.replace("_", "-") for other, meant in others.items()}
+    meant = nearest(name, [*others, *known, *(f"no-{part}" for part in _parts(default))])
+    return f"did you mean --{others.get(meant, meant)}?" if meant else f"`{prog} --help` lists all"
+
+
+def _flags(config: Any) -> list[str]:
+    """The dotted paths that are options: of several dataclasses in a tuple each by its number."""
+    found = []
+    for path in leaves(config):
+        value = functools.reduce(lambda part, name: getattr(part, name, None), path.split("."), config)
+        if _is_several(value):
+            found += [f"{path}.{number}.{name}" for number, one in enumerate(value) for name in _flags(one)]
+        else:
+            found.append(path)
+    return found
+
+
+def _parts(config: Any) -> list[str]:
+    """The fields of a config that `--no-NAME` leaves out: dataclasses that may be None, and tuples of dataclasses."""
+    if config is None:
+        return []
+    hints = get_type_hints(type(config))
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return [
+        name.replace("_", "-")
+        for name, value in values.items()
+        if _is_several(value) or (dataclasses.is_dataclass(value) and types.NoneType in get_args(hints[name]))
+    ]
+
+
+def _without_parts(config: Any, args: Sequence[str]) -> tuple[Any, list[str]]:
+    """The config without the parts that the flags `--no-NAME` leave out, and the other flags."""
+    asked = {word: word.removeprefix("--no-") for word in args if word.startswith("--no-")}
+    out = {word: name.replace("-", "_") for word, name in asked.items() if name in _parts(config)}
+    for name in out.values():
+        config = dataclasses.replace(config, **{name: () if _is_several(getattr(config, name)) else None})
+    return config, [word for word in args if word not in out]
+
+
+def _is_several(value: Any) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(dataclasses.is_dataclass(one) for one in value)
 
 
 def _function(path: Path) -> Callable[..., Any]:
@@ -85,7 +148,7 @@ def _function(path: Path) -> Callable[..., Any]:
     if not path.is_file():
         there = [str(other) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise InputError(f"no config file {path}{hint(str(path), sorted(there)) or '; give the path of a .py file'}")
-    module = types.ModuleType(f"jaxmlm config {path.resolve()}")
+    module = types.ModuleType(f"{CONFIG_MODULE}{path.resolve()}")
     module.__file__ = str(path)
     try:
         code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
@@ -123,7 +186,7 @@ def _parse(kind: Callable[..., Any], args: Sequence[str], **options: Any) -> Any
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
-            parsed = tyro.cli(kind, args=list(args), config=(tyro.conf.AvoidSubcommands,), **options)
+            parsed = tyro.cli(kind, args=_bound(args), config=(tyro.conf.AvoidSubcommands,), **options)
     except SystemExit as exit:
         if not exit.code:
             raise  # --help
@@ -135,6 +198,21 @@ def _parse(kind: Callable[..., Any], args: Sequence[str], **options: Any) -> Any
         raise InputError(_one_line(told.getvalue())) from exit
     sys.stderr.write(told.getvalue())  # what the file's config() had to say
     return parsed
+
+
+def _bound(args: Sequence[str]) -> list[str]:
+    """The words, with a value that looks like an option to tyro and has spaces in it bound to its name.
+
+    >>> _bound(["--title", "-A title", "--rates", "0.1", "0.2"])
+    ['--title=-A title', '--rates', '0.1', '0.2']
+    """
+    bound: list[str] = []
+    for word in args:
+        if word.startswith("-") and not is_option(word) and bound and is_option(bound[-1]) and "=" not in bound[-1]:
+            bound[-1] += f"={word}"
+        else:
+            bound.append(word)
+    return bound
 
 
 def _one_line(box: str) -> str:

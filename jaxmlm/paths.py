@@ -1,6 +1,8 @@
-"""Dotted paths into nested frozen dataclasses: list them, replace what stands there, make plain values."""
+"""Dotted paths into nested frozen dataclasses: list them, replace what stands there, make plain values and JSON."""
 
 import dataclasses
+import json
+import math
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
@@ -11,6 +13,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from jaxmlm.errors import InputError
 
 Config = TypeVar("Config")
+CONFIG_MODULE = "jaxmlm config "
+"""How the module of a config file is called: this and the file's path."""
 
 
 def leaves(config: Any) -> Iterator[str]:
@@ -102,6 +106,36 @@ def describe(value: Any) -> Any:
     if array is not None:
         return array()
     raise TypeError(f"a config holds plain values and dataclasses, not {value!r} ({type(value).__name__})")
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """Return the JSON text of a value, as everything that is written is made: a number that is not finite is null.
+
+    Args:
+        value: what `describe` takes.
+        options: of `json.dumps`.
+
+    >>> to_json({"loss": float("nan"), "scores": (0.5, float("inf"))})
+    '{"loss": null, "scores": [0.5, null]}'
+    """
+    return json.dumps(_finite(describe(value)), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def counted(number: int, what: str) -> str:
+    """Return a count in words.
+
+    >>> counted(1, "document"), counted(0, "seed"), counted(2500, "cell")
+    ('1 document', '0 seeds', '2,500 cells')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def check_workdir(name: str) -> None:

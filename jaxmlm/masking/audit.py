@@ -99,7 +99,7 @@ def _chunk(masking: Masking, seed: int, tokens: Tokens, examples: jax.Array, voc
             return on(selected), on(predicted), predicted.count
 
         starts = masking.units.starts(masking.keys(key).unit, row.unit, row.maskable)
-        return *jax.vmap(view)(jnp.arange(views)), places(starts, row.maskable)
+        return *jax.vmap(view)(jnp.arange(views)), places(starts, row.maskable, masking.units.longest)
 
     selected, predicted, slots, place = jax.vmap(one)(examples, tokens)
     inputs = mask_batch(masking, seed, examples, tokens, vocab, step).inputs

@@ -16,7 +16,7 @@ from jaxtyping import Array, Int, Integer, Key
 from jaxmlm.errors import InputError
 from jaxmlm.masking.schedule import Constant, Schedule, Step
 from jaxmlm.masking.select import Arc, arc, budget, lay
-from jaxmlm.masking.units import TokenUnits, Units, places
+from jaxmlm.masking.units import TokenUnits, Units, check, places
 from jaxmlm.rng import make_key
 
 
@@ -111,13 +111,14 @@ class Masking:
     schedule: Schedule = field(default_factory=Constant)
     """A factor in (0, 1] of the step, on both rates."""
     units: Units = field(default_factory=TokenUnits)
-    """Tokens, words, spans or phrases."""
+    """Tokens, words, spans or phrases, or units of your own (see `Units`)."""
     count: Literal["expected", "exact"] = "expected"
     """How a share of n becomes a number: floor(rate * n + u) as in fairseq, or the nearest one, always the same."""
     replace: Replace = field(default_factory=Replace)
     """What becomes of the selected tokens."""
 
     def __post_init__(self) -> None:
+        check(self.units)
         for name, share in (("rate", self.rate), ("predict", self.predict)):
             if share is not None and not 0 < share <= 1:
                 raise InputError(f"masking.{name} must be above 0 and at most 1; got {share:g}: try 0.4")
@@ -142,7 +143,8 @@ class Masking:
         """The units of one example that a view predicts, and those that it selects; the first are among the second."""
         length = tokens.ids.shape[0]
         keys = self.keys(key)
-        within = places(self.units.starts(keys.unit, tokens.unit, tokens.maskable), tokens.maskable)
+        starts = self.units.starts(keys.unit, tokens.unit, tokens.maskable)
+        within = places(starts, tokens.maskable, self.units.longest)
         circle = lay(keys.order, within, tokens.maskable, keys.zero if self.units.longest > 1 else None)
 
         factor = self.schedule(step)

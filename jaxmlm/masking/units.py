@@ -1,7 +1,8 @@
-"""What is hidden as one piece: tokens, words, spans, phrases. A unit is never cut."""
+"""What is hidden as one piece: tokens, words, spans, phrases, or units of your own. A unit is never cut."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,30 @@ from jaxmlm.masking.phrases import Phrases
 WORD, PHRASE = 1, 2
 """Bits of `Tokens.unit`: a word starts at this token; a phrase, or a word that is in none, starts here."""
 LONGEST = 16
-"""A unit closes after so many tokens, which bounds how far a selection can overshoot its budget."""
+"""The units here close after so many tokens, which bounds how far a selection can overshoot its budget."""
+
+
+class Units(ABC):
+    """What a masking cuts an example into: any frozen dataclass with `longest` and `starts`, derived from this or not.
+
+    `longest` is the most tokens of a unit, which closes after so many: the slots for predictions follow from it.
+    """
+
+    longest: ClassVar[int]
+
+    @abstractmethod
+    def starts(self, key: Key[Array, ""], unit: UInt8[Array, " L"], maskable: Bool[Array, " L"]) -> Bool[Array, " L"]:
+        """Where units start, in one example; `unit` has its bits (`WORD`, `PHRASE`)."""
+
+    @classmethod
+    def __subclasshook__(cls, kind: type) -> Any:
+        if cls is not Units or not is_dataclass(kind) or not hasattr(kind, "starts"):
+            return NotImplemented
+        return hasattr(kind, "longest") or any(field.name == "longest" for field in fields(kind)) or NotImplemented
 
 
 @dataclass(frozen=True)
-class TokenUnits:
+class TokenUnits(Units):
     """Every token by itself (Wettig et al. 2022: uniform masking)."""
 
     longest: ClassVar[int] = 1
@@ -29,7 +49,7 @@ class TokenUnits:
 
 
 @dataclass(frozen=True)
-class WordUnits:
+class WordUnits(Units):
     """Whole words, all their pieces together (BERT's "whole word masking")."""
 
     longest: ClassVar[int] = LONGEST
@@ -40,7 +60,7 @@ class WordUnits:
 
 
 @dataclass(frozen=True)
-class SpanUnits:
+class SpanUnits(Units):
     """Spans of consecutive words or tokens (Joshi et al. 2020, SpanBERT, section 3.1).
 
     Lengths are geometric, P(l) ~ p (1 - p)^(l - 1), cut off at `longest` and renormalised: 3.8 on average. The whole
@@ -84,7 +104,7 @@ class SpanUnits:
 
 
 @dataclass(frozen=True)
-class PhraseUnits:
+class PhraseUnits(Units):
     """Phrases of two to five words that belong together by their PMI, and every other word by itself.
 
     Levine et al. 2021 (arXiv 2010.01825). The list is made, and matched against the text, by `jaxmlm prepare`.
@@ -99,17 +119,32 @@ class PhraseUnits:
         return unit & PHRASE > 0
 
 
-Units = TokenUnits | WordUnits | SpanUnits | PhraseUnits
+def check(units: Any) -> None:
+    """Refuse units that a masking cannot work with.
+
+    Raises:
+        InputError: `longest` or `starts` is missing or wrong, or they cannot be a constant of a compiled program.
+
+    """
+    name = type(units).__name__
+    if not isinstance(units, Units) or not is_dataclass(units) or type(units).__hash__ is None:
+        raise InputError(
+            f"masking.units is a {name}: give a frozen dataclass with longest, the most tokens of a unit, and "
+            "starts(key, unit, maskable), where units start"
+        )
+    longest: Any = units.longest
+    if not isinstance(longest, int) or longest < 1:
+        raise InputError(f"masking.units: {name}.longest is a number of tokens, at least 1; got {longest!r}")
 
 
-def places(starts: Bool[Array, " L"], maskable: Bool[Array, " L"]) -> Int[Array, " L"]:
+def places(starts: Bool[Array, " L"], maskable: Bool[Array, " L"], longest: int = LONGEST) -> Int[Array, " L"]:
     """The place of each token in its unit: 0 at its first.
 
-    A unit also starts after a token that is not maskable, and where the unit before has `LONGEST` tokens.
+    A unit also starts after a token that is not maskable, and where the unit before has `longest` tokens.
     """
     at = jnp.arange(starts.shape[0])
     first = starts | ~maskable | _after_a_gap(maskable)
-    return (at - jax.lax.cummax(jnp.where(first, at, 0))) % LONGEST
+    return (at - jax.lax.cummax(jnp.where(first, at, 0))) % longest
 
 
 def _after_a_gap(maskable: Bool[Array, " L"]) -> Bool[Array, " L"]:

@@ -4,7 +4,9 @@
 """
 
 import base64
+import importlib.machinery
 import importlib.util
+import io
 import json
 import os
 import pickle
@@ -21,6 +23,7 @@ from jax.sharding import NamedSharding
 from jaxmlm.errors import InputError
 from jaxmlm.masking import PhraseUnits
 from jaxmlm.parallel import abstract, make_mesh, spec
+from jaxmlm.paths import CONFIG_MODULE, to_json
 from jaxmlm.rng import make_key
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tasks.run import Run
@@ -54,7 +57,7 @@ def compiled_for(run: Run, topology: Topology, slices: int = 1) -> dict[str, Any
             "compiling for TPUs needs libtpu, which is not installed: pip install 'jaxmlm[tpu]' (Linux on x86; no TPU "
             "is needed)"
         )
-    asked = base64.b64encode(pickle.dumps((run, topology, slices)))
+    asked = base64.b64encode(packed((run, topology, slices)))
     environment = {key: value for key, value in os.environ.items() if not key.startswith("JAX_COMPILATION_CACHE")}
     done = subprocess.run(
         [sys.executable, "-m", "jaxmlm.tools.ahead"],
@@ -72,14 +75,51 @@ def compiled_for(run: Run, topology: Topology, slices: int = 1) -> dict[str, Any
     return answer
 
 
+def packed(asked: Any) -> bytes:
+    """A pickle that another process can read, also where classes of a config file are in it.
+
+    Raises:
+        InputError: a class of it is not at the top of the config file.
+
+    """
+    file = io.BytesIO()
+    try:
+        _Pickler(file).dump(asked)
+    except (pickle.PicklingError, AttributeError) as error:
+        raise InputError(
+            f"compiling is done in a process of its own, which cannot find a part of the configuration ({error}): "
+            "define its class at the top of the config file"
+        ) from error
+    return file.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type) and obj.__module__.startswith(CONFIG_MODULE) and "." not in obj.__qualname__:
+            return _of_config, (obj.__module__, obj.__name__)
+        return NotImplemented
+
+
+def _of_config(module: str, name: str) -> Any:
+    """A class of a config file, which is run for it if this process has not done so."""
+    if module not in sys.modules:
+        loader = importlib.machinery.SourceFileLoader(module, module.removeprefix(CONFIG_MODULE))
+        made = importlib.util.spec_from_loader(module, loader)
+        assert made is not None
+        sys.modules[module] = importlib.util.module_from_spec(made)
+        loader.exec_module(sys.modules[module])
+    return getattr(sys.modules[module], name)
+
+
 def main() -> None:
     """Read what is asked from standard input, print the answer."""
-    run, topology, slices = pickle.loads(base64.b64decode(sys.stdin.buffer.read()))
+    sys.dont_write_bytecode = True  # beside a config file
     try:
+        run, topology, slices = pickle.loads(base64.b64decode(sys.stdin.buffer.read()))
         answer = _compile(run, topology, slices)
     except InputError as error:
         answer = {"wrong": str(error)}
-    print(_ANSWER + json.dumps(answer), flush=True)
+    print(_ANSWER + to_json(answer), flush=True)
 
 
 def _compile(run: Run, topology: Topology, slices: int) -> dict[str, Any]:

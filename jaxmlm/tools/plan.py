@@ -6,18 +6,20 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import sys
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models.flops import Flops, flops
-from jaxmlm.paths import describe
+from jaxmlm.paths import describe, to_json
+from jaxmlm.studies.tables import Column, Tables
 from jaxmlm.tasks.run import Run, identity
 from jaxmlm.tools.ahead import compiled_for
 from jaxmlm.tools.hardware import CHIPS, GIB, Chip, Topology, topology
@@ -131,18 +133,15 @@ def flags(run: Run, other: Run) -> str:
     return " ".join(f"--{path} {new}" for path, old, new in pairs if old != new)
 
 
-def table(run: Run, found: list[dict[str, Any]]) -> Table:
+def table(run: Run, found: list[dict[str, Any]]) -> Tables:
     """The plans side by side, a column each."""
     c = run.model
     head = f"{c.layers} x {c.width}, batch {run.loop.batch} x {run.data.length}, {run.loop.steps:,} steps"
-    shown = Table("", title=head)
     columns = []
     for one in found:
-        shown.add_column(one["topology"] + (f" x {one['slices']}" if one["slices"] > 1 else ""), justify="right")
-        columns.append(_column(one))
-    for name in columns[0]:
-        shown.add_row(name, *(column[name] for column in columns))
-    return shown
+        name = one["topology"] + (f" x {one['slices']}" if one["slices"] > 1 else "")
+        columns.append(Column(name, [Text.from_markup(cell) for cell in _column(one).values()]))
+    return Tables(head, [Column("", list(_column(found[0])))], columns)
 
 
 def _column(one: dict[str, Any]) -> dict[str, str]:
@@ -242,7 +241,7 @@ def _cached(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
     shape = {**identity(run), "mesh": describe(run.mesh), **cut_up}
     for name in ("text", "valid", "tokenizer_words", "lowercase", "layout", "field", "weights"):
         shape["data"].pop(name, None)  # what the program does not depend on
-    what = json.dumps([shape, where.name, options.slices, versions, libtpu, _source()], sort_keys=True)
+    what = json.dumps([shape, where.name, options.slices, versions, libtpu, _source(run)], sort_keys=True)
     folder = Path(os.environ.get("JAXMLM_CACHE", "~/.cache/jaxmlm")).expanduser() / "plans"
     path = folder / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.json"
     if path.is_file() and not options.again:
@@ -251,16 +250,18 @@ def _cached(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
     made = compiled_for(run, where, options.slices)
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}")
-    part.write_text(json.dumps(made) + "\n")
+    part.write_text(to_json(made) + "\n")
     os.replace(part, path)
     return made
 
 
-def _source() -> str:
-    """A hash of the code that a program is made by."""
+def _source(run: Run) -> str:
+    """A hash of the code that a program is made by; units may be of the user's own."""
     root, rooms = Path(__file__).parents[1], ("models", "training", "masking", "parallel", "tasks")
     files = [file for room in rooms for file in sorted((root / room).glob("*.py"))]
     files += [Path(__file__).with_name("ahead.py"), Path(__file__).with_name("compiled.py")]
+    if own := getattr(sys.modules.get(type(run.masking.units).__module__), "__file__", None):
+        files.append(Path(own))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -1,0 +1,159 @@
+"""Units of the user's own: honoured to their `longest`, or refused; no warning on the way."""
+
+import dataclasses
+import pickle
+import sys
+import warnings
+from pathlib import Path
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmlm.config import load
+from jaxmlm.errors import InputError
+from jaxmlm.masking import Masking, Tokens, TokenUnits, Units, Vocab, mask_batch
+from jaxmlm.masking.audit import audit
+from jaxmlm.masking.units import check
+from jaxmlm.paths import replace_path
+from jaxmlm.tasks.run import Run
+
+LENGTH = 130
+VOCAB = Vocab(500, 4, 0, np.arange(300, 400, dtype=np.int32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """Blocks of so many tokens; nothing of the project is derived from."""
+
+    tokens: int = 40
+    longest = 64
+
+    def starts(self, key, unit, maskable):
+        return (jnp.arange(len(unit)) - 1) % self.tokens == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen(Units):
+    """Its longest unit is a value of the configuration."""
+
+    longest: int = 20
+
+    def starts(self, key, unit, maskable):
+        return jnp.zeros(unit.shape, bool)
+
+
+def rows(many: int) -> Tokens:
+    at = np.broadcast_to(np.arange(LENGTH), (many, LENGTH))
+    maskable = (at > 0) & (at < LENGTH - 1)
+    return Tokens(np.where(maskable, 10 + at, 2).astype(np.int32), maskable, np.ones(at.shape, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("units", "sizes"),
+    [(Blocks(40), {40, 8}), (Blocks(100), {64, 36, 28}), (Chosen(20), {20, 8}), (Chosen(500), {128})],
+)
+def test_units_are_hidden_whole_up_to_their_longest(units, sizes):
+    masking, tokens = Masking(0.4, units=units), rows(40)
+    out = mask_batch(masking, 0, jnp.arange(40), jax.tree.map(jnp.asarray, tokens), VOCAB, 0)
+    assert out.positions.shape[1] == masking.predictions(LENGTH) == min(LENGTH, 52 + units.longest - 1)
+    found = audit(masking, tokens, np.arange(40), VOCAB)
+    assert {int(size) for size in found["lengths"]} == sizes
+    assert not any(found["faults"].values())
+    hidden = np.asarray((out.inputs == 4).sum(1))
+    assert (hidden == np.asarray(out.weights.sum(1))).all() and hidden.max() > 16
+
+
+class Plain:
+    """Not a dataclass."""
+
+    longest, starts = 4, Blocks.starts
+
+
+@dataclasses.dataclass
+class Changing:
+    """Cannot be a constant of a compiled program."""
+
+    longest: ClassVar[int] = 4
+    starts = Blocks.starts
+
+
+@dataclasses.dataclass(frozen=True)
+class Endless:
+    """Has no longest unit."""
+
+    longest = None
+    starts = Blocks.starts
+
+
+@dataclasses.dataclass(frozen=True)
+class Silent:
+    """Does not say where units start."""
+
+    longest = 4
+
+
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [
+        (Plain(), "masking.units is a Plain: give a frozen dataclass with longest"),
+        (Changing(), "masking.units is a Changing: give a frozen dataclass"),
+        (Silent(), "masking.units is a Silent: give a frozen dataclass"),
+        (Endless(), "Endless.longest is a number of tokens, at least 1; got None"),
+        (Chosen(0), "Chosen.longest is a number of tokens, at least 1; got 0"),
+    ],
+)
+def test_units_that_cannot_be_are_refused(units, message):
+    with pytest.raises(InputError, match=message):
+        check(units)
+
+
+CONFIG = '''
+"""A run with units of its own."""
+from dataclasses import dataclass
+import jax.numpy as jnp
+from jaxmlm.masking import Masking
+from jaxmlm.tasks.run import Run
+
+@dataclass(frozen=True)
+class Mine:
+    """Blocks."""
+    tokens: int = 32
+    longest = 64
+
+    def starts(self, key, unit, maskable):
+        return jnp.arange(len(unit)) % self.tokens == 0
+
+def config() -> Run:
+    """One run."""
+    return Run(masking=Masking(units=Mine()))
+'''
+
+
+def test_a_config_file_defines_units_without_a_warning(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(CONFIG)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = load(path, ["--masking.units.tokens", "8", "--masking.rate", "0.2"])
+    assert (run.masking.rate, run.masking.units.tokens, run.masking.predictions(128)) == (0.2, 8, 26 + 63)
+    assert capsys.readouterr().err == ""
+    assert replace_path(run, "masking.units", TokenUnits()).masking.units == TokenUnits()
+    assert replace_path(Run(), "masking.units", Blocks()).masking.units == Blocks()
+
+
+def test_a_process_of_its_own_reads_the_units_of_a_config_file(tmp_path):
+    from jaxmlm.tools.ahead import packed
+
+    path = tmp_path / "mine.py"
+    path.write_text(CONFIG)
+    run = load(Path(path))
+    said = packed(run)
+    del sys.modules[type(run.masking.units).__module__]
+    again = pickle.loads(said)
+    assert again.masking.units.longest == 64 and again.masking.rate == run.masking.rate
+    local = dataclasses.make_dataclass("Local", [], frozen=True, namespace={"longest": 3, "starts": Blocks.starts})
+    with pytest.raises(InputError, match="define its class at the top of the config file"):
+        packed(replace_path(run, "masking.units", local()))
