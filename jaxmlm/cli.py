@@ -2,8 +2,6 @@
 
 import dataclasses
 import importlib
-import json
-import math
 import os
 import sys
 import traceback
@@ -28,12 +26,13 @@ class Verb(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One call of a verb: its first argument and the flags after it."""
+    """One call of a verb: its first argument, the flags after it, and the words after `--`, which are no flags."""
 
     verb: str
     target: str
     flags: list[str]
     dry_run: bool
+    plain: tuple[str, ...] = ()
 
     @property
     def prog(self) -> str:
@@ -55,18 +54,20 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(words: list[str], alone: bool) -> int:
-    """`alone`: the process ends with this command."""
+    """`alone`: the process ends with this command. Words after `--` are no flags, whatever they begin with."""
+    cut = words.index("--") if "--" in words else len(words)
+    words, plain = words[:cut], words[cut + 1 :]
     # Programs compiled once are found again by the next process: a study compiles the same few many times.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/jaxmlm/xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
     as_json = "--json" in words
     try:
-        result = _dispatch([word for word in words if word != "--json"], alone)
+        result = _dispatch([word for word in words if word != "--json"], plain, alone)
         if result is None:
             return DONE
         speaks = "jaxmlm.parallel.hosts" not in sys.modules or _function("jaxmlm.parallel.hosts:speaks")()
         if as_json and speaks:
-            print(json.dumps(_plain(result), allow_nan=False), flush=True)
+            print(_function("jaxmlm.paths:to_json")(result), flush=True)
         elif speaks:
             _say(result)
         return FAILED if result.get("ok") is False else DONE
@@ -85,7 +86,7 @@ def _main(words: list[str], alone: bool) -> int:
         return _complain(f"{type(error).__name__}: {error}", FAILED, "JAXMLM_DEBUG=1 shows where")
 
 
-def _dispatch(words: list[str], alone: bool) -> dict | None:
+def _dispatch(words: list[str], plain: list[str], alone: bool) -> dict | None:
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return None
@@ -100,24 +101,42 @@ def _dispatch(words: list[str], alone: bool) -> dict | None:
     verb = VERBS[name]
     dry_run = "--dry-run" in rest and "--dry-run" in verb.takes
     flags = [word for word in rest if not (dry_run and word == "--dry-run")]
-    if flags and flags[0] in ("-h", "--help"):
+    if {"-h", "--help"} & set(flags if name in WITH_WORDS else flags[:1]):
         print(_usage_of(name, verb))
         return None
     if name == "prepare" and flags[:1] == ["--inspect"]:
-        if len(flags) != 2:
-            raise InputError(f"`jaxmlm prepare --inspect` takes the folder of one token store, got {len(flags) - 1}")
-        return _function("jaxmlm.tools.inspect:inspect")(flags[1])
+        if len(stores := [*flags[1:], *plain]) != 1:
+            raise InputError(f"`jaxmlm prepare --inspect` takes the folder of one token store, got {len(stores)}")
+        return _function("jaxmlm.tools.inspect:inspect")(stores[0])
     target = verb.takes.split()[0]
     if target.startswith("["):
-        return verb.run(Call(name, "", flags, dry_run))
-    if not flags or flags[0].startswith("-"):
+        return verb.run(_taken(Call(name, "", flags, dry_run, tuple(plain))))
+    if flags and not flags[0].startswith("-"):
+        call = Call(name, flags[0], flags[1:], dry_run, tuple(plain))
+    elif plain:
+        call = Call(name, plain[0], flags, dry_run, tuple(plain[1:]))
+    else:
         got = f"got {flags[0]!r} first" if flags else "got nothing"
         raise InputError(f"`jaxmlm {name}` needs a {target}, {got}; write: jaxmlm {name} {verb.takes}")
-    call = Call(name, flags[0], flags[1:], dry_run)
+    call = _taken(call)
     if name not in ON_MANY_HOSTS:
         return verb.run(call)
     with stoppable(last=alone):
         return verb.run(_joined(call))
+
+
+def _taken(call: Call) -> Call:
+    """The call, if it has a place for the words after `--`."""
+    if call.plain and call.verb not in WITH_WORDS:
+        raise InputError(f"unexpected argument {call.plain[0]!r} after --: options of `{call.prog}` stand before it")
+    return call
+
+
+def _words(call: Call, most: int = 1) -> list[str]:
+    """The words beside the first one of a verb that takes no options, at most so many; none if that is wrong."""
+    options = any(word.startswith("-") for word in call.flags)
+    words = [*call.flags, *call.plain]
+    return [] if options or len(words) > most else words
 
 
 def _joined(call: Call) -> Call:
@@ -170,9 +189,9 @@ def _finetune(call: Call) -> dict:
 
 
 def _compare(call: Call) -> dict:
-    if len(call.flags) != 1 or call.flags[0].startswith("-"):
+    if not (words := _words(call)):
         raise InputError("`jaxmlm compare` takes two WORKDIRs of finetune; write: jaxmlm compare WORKDIR OTHER")
-    return _function("jaxmlm.studies.tuned:compare")(call.target, call.flags[0])
+    return _function("jaxmlm.studies.tuned:compare")(call.target, *words)
 
 
 def _evaluate(call: Call) -> dict:
@@ -186,23 +205,26 @@ def _report(call: Call) -> dict:
 
 
 def _fill(call: Call) -> dict:
-    words = [word for word in call.flags if not word.startswith("-")]
-    if len(words) != 1 or len(call.flags) != 1:
-        raise InputError('`jaxmlm fill` takes a CHECKPOINT and one text; write: jaxmlm fill CHECKPOINT "a [MASK] text"')
-    fills = _function("jaxmlm.api:load")(call.target).fill_mask(words[0])
+    texts = [*call.flags, *call.plain]  # a text may begin with a dash: this verb has no options
+    if len(texts) != 1:
+        raise InputError(
+            '`jaxmlm fill` takes a CHECKPOINT and one text, in quotes; write: jaxmlm fill CHECKPOINT "a [MASK] text"'
+        )
+    fills = _function("jaxmlm.api:load")(call.target).fill_mask(texts[0])
     return {"fills": [[fill._asdict() for fill in one] for one in fills], "rows": []}
 
 
 def _export(call: Call) -> dict:
-    if len(call.flags) != 1 or call.flags[0].startswith("-"):
+    if not (words := _words(call)):
         raise InputError("`jaxmlm export` takes a CHECKPOINT and a new folder; write: jaxmlm export CHECKPOINT DIR")
-    return _function("jaxmlm.api:export")(call.target, call.flags[0])
+    return _function("jaxmlm.api:export")(call.target, *words)
 
 
 def _import(call: Call) -> dict:
-    if len(call.flags) > 1 or any(word.startswith("-") for word in call.flags):
+    words = _words(call)
+    if not words and (call.flags or call.plain):
         raise InputError("`jaxmlm import` takes a folder, and a new one to copy it to; write: jaxmlm import DIR [NEW]")
-    return _function("jaxmlm.api:check_import")(call.target, *call.flags)
+    return _function("jaxmlm.api:check_import")(call.target, *words)
 
 
 def _doctor(call: Call) -> dict:
@@ -229,6 +251,8 @@ VERBS = {
     "report": Verb("WORKDIR", "draw a study's report again", _report),
 }
 ON_MANY_HOSTS = ("study", "prepare", "pretrain", "finetune", "evaluate")
+WITH_WORDS = ("compare", "fill", "import", "export")
+"""Verbs that take words beside their first one, and no options."""
 
 
 def _beside(call: Call, options: str, function: str) -> dict:
@@ -248,9 +272,11 @@ def _beside(call: Call, options: str, function: str) -> dict:
 
 def _split(flags: list[str], names: list[str]) -> tuple[list[str], list[str]]:
     """The words of the options with these names, and the other words."""
+    from jaxmlm.config import is_option
+
     own, rest, mine = [], [], False
     for word in flags:
-        if word.startswith("--"):
+        if word.startswith("--") and is_option(word):
             mine = word.split("=")[0] in names
         (own if mine else rest).append(word)
     return own, rest
@@ -294,6 +320,7 @@ A masked-language-model laboratory: which masking rate is best for your text?
   {"--require tpu":46} refuse to fall back to the CPU (or gpu)
   {"--coordinator HOST:PORT --processes N --process I":46}
   {"":46} one of many hosts; Cloud TPU, GKE and Slurm say so by themselves
+  {"--":46} the words after it are no options, whatever they begin with
   {"JAXMLM_DEBUG=1":46} show the traceback of an error
 
 Exit codes: 0 done, 1 failed, 2 wrong input, 75 preempted (run it again)."""
@@ -330,26 +357,10 @@ def _complain(message: str, code: int, advice: str = "") -> int:
 def _say(result: dict) -> None:
     """Print the lines of results that a verb gave, scores rounded."""
     for row in result.get("rows", []):
-        scores = "  ".join(f"{name} {value:.4g}" for name, value in row["scores"].items())
-        seed = "" if row["tuning_seed"] is None else f" seed {row['tuning_seed']}"
-        print(f"{row['stage']} {_function('jaxmlm.tasks.downstream:called')(row)}{seed}: {scores}")
+        print("\n".join(_function("jaxmlm.studies.tables:lines")(row, bool(result.get("sets")))))
     for key, function in (("summary", "say"), ("difference", "say_comparison"), ("average", "say_average")):
         for line in _function(f"jaxmlm.studies.tuned:{function}")(result) if key in result else ():
             print(line)
     if "fills" in result or "architecture" in result:
         for line in _function("jaxmlm.api:say")(result):
             print(line)
-
-
-def _plain(result: Any) -> Any:
-    """Return `result` in JSON's terms, which know neither NaN nor infinity."""
-    from jaxmlm.paths import describe
-
-    def finite(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: finite(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [finite(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return finite(describe(result))

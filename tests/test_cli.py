@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,6 +105,51 @@ def test_json_is_the_last_line_and_valid(verb, capsys):
     assert json.loads(last) == {"dry": True, "loss": None, "n": 3, "scores": [0.5, None]}
     assert cli.main(["probe", "x.py"]) == 0
     assert capsys.readouterr().out == "progress\n"
+
+
+def test_results_are_printed_within_80_columns(verb, capsys):
+    scores = {"accuracy": 0.51234, "same": 3.0, **{f"field/{name}": 0.5 for name in ("binding", "ellipsis", "islands")}}
+    row = {"stage": "blimp", "task": "blimp", "tuning_seed": None, "main": "accuracy"}
+    sets = {f"set/number_{i}": i / 70 for i in range(67)}
+    verb(lambda call: {"rows": [{**row, "scores": {**scores, "perplexity": None, **sets}}]})
+    assert cli.main(["probe", "x.py"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("blimp blimp: accuracy 0.5123  same 3  field/binding 0.5")
+    assert len(lines) == 2 and max(map(len, lines)) <= 80 and lines[-1].endswith("perplexity not finite")
+    verb(lambda call: {"sets": True, "rows": [{**row, "scores": {**scores, **sets}}]})
+    assert cli.main(["probe", "x.py"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80 and sum(line.count("set/") for line in lines) == 67
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["- [MASK] sees"], "- [MASK] sees"),
+        (["-[MASK]"], "-[MASK]"),
+        (["--", "- [MASK] sees"], "- [MASK] sees"),
+        (["--", "--json [MASK]"], "--json [MASK]"),
+        (["--json", "--", "--"], "--"),
+    ],
+)
+def test_a_text_may_begin_with_a_dash(words, text, monkeypatch):
+    from jaxmlm import api
+
+    seen = []
+    model = SimpleNamespace(fill_mask=lambda words: seen.append(words) or [])
+    monkeypatch.setattr(api, "load", lambda path: seen.append(path) or model)
+    assert cli.main(["fill", "runs/mine", *words]) == 0
+    assert cli.main(["fill", "--", "-mine", text]) == 0
+    assert seen == ["runs/mine", text, "-mine", text]
+
+
+def test_words_after_two_dashes_are_no_options(verb, capsys):
+    verb(lambda call: {})
+    assert cli.main(["probe", "x.py", "--", "--rate"]) == 2
+    assert "unexpected argument '--rate' after --" in capsys.readouterr().err
+    assert cli.main(["fill", "runs/mine", "a", "text"]) == 2
+    assert "one text, in quotes" in capsys.readouterr().err
+    assert cli.main(["fill", "runs/mine", "--help"]) == 0
 
 
 @pytest.mark.parametrize(

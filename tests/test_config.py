@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,8 @@ import pytest
 from jaxmlm.config import from_flags, load
 from jaxmlm.errors import InputError
 from jaxmlm.paths import describe, replace_path
+
+CONFIGS = Path(__file__).parent.parent / "configs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +118,55 @@ def test_wrong_flags_give_one_line(write, flags, message):
     with pytest.raises(InputError) as error:
         load(write(CONFIG), flags.split())
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--rates 0.15 0.4", "unknown option --rates; did you mean --vary.0.values?"),
+        ("--rate 0.4", "unknown option --rate; did you mean --vary.0.values?"),
+        ("--masking.rate 0.4", "unknown option --masking.rate; did you mean --vary.0.values?"),
+        ("--run.masking.rat 0.4", "unknown option --run.masking.rat; did you mean --run.masking.rate?"),
+        ("--steps 4", "unknown option --steps; did you mean --run.loop.steps?"),
+        (
+            "--vary 0.4",
+            "unknown option --vary; there are --vary.0.path, --vary.0.values, --vary.0.names; --no-vary leaves it out",
+        ),
+        (
+            "--finetune None",
+            "unknown option --finetune; there are --finetune.0.task, --finetune.0.data, --finetune.0.train and more; "
+            "--no-finetune leaves it out",
+        ),
+        ("--evaluate None", "unknown option --evaluate; there are --evaluate.blimp, --evaluate.pairs"),
+        ("--no-finetun", "unknown option --no-finetun; did you mean --no-finetune?"),
+        ("--run", "unknown option --run; there are --run.workdir, --run.init, --run.data.text and more"),
+    ],
+)
+def test_the_options_of_a_study_are_suggested(flags, message):
+    with pytest.raises(InputError) as error:
+        load(CONFIGS / "quickstart.py", flags.split())
+    assert str(error.value).startswith(message)
+    for word in re.findall(r"--[a-z][\w.-]+", str(error.value))[1:]:  # there is such an option
+        try:
+            load(CONFIGS / "quickstart.py", [word])
+        except InputError as other:
+            assert "unknown option" not in str(other)
+
+
+def test_parts_of_a_study_are_left_out():
+    study = load(CONFIGS / "quickstart.py", ["--small", "--no-finetune", "--vary.0.values", "0.15", "0.4"])
+    assert (study.finetune, study.vary[0].values, study.evaluate.pairs) == ((), (0.15, 0.4), 20)
+    assert load(CONFIGS / "quickstart.py", ["--no-evaluate", "--seeds", "1", "2"]).evaluate is None
+    with pytest.raises(InputError, match="unknown option --no-run; "):
+        load(CONFIGS / "quickstart.py", ["--no-run"])
+    with pytest.raises(InputError, match="unknown option --finetune.0.task; "):
+        load(CONFIGS / "quickstart.py", ["--no-finetune", "--finetune.0.task", "rte"])
+
+
+def test_a_value_may_begin_with_a_dash():
+    words = ["--sentence", '-- "Who sees?" he said', "--title", "-A title", "--note", "- a note", "--seeds", "1"]
+    study = load(CONFIGS / "quickstart.py", words)
+    assert (study.sentence, study.title, study.note) == tuple(words[1:6:2]) and study.seeds == (1,)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ class Evaluation:
     """Pairs of each set."""
     all: bool = False
     """All pairs of each set, whatever `pairs` says."""
+    sets: bool = False
+    """Print the accuracy of every set too; --json has them always."""
     text: str | None = None
     """Text files for masked loss and pseudo-perplexity; heldout: is the run's own held-out split."""
     rates: tuple[float, ...] = HELD_OUT_RATES
@@ -129,7 +131,7 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
             rows += _of_text(loaded, text, length, config, mesh)
         if data is not None:
             rows += _of_layers(loaded, data, length, config, mesh)
-    return {"rows": rows}
+    return {"rows": rows} | ({"sets": True} if config.sets else {})
 
 
 def minimal_pairs(loaded: Loaded, config: Evaluate, mesh: jax.sharding.Mesh) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Study:
     evaluate: Evaluate | None = None
     """Minimal pairs, if any."""
     finetune: tuple[Finetune, ...] = ()
-    """Tasks to fine-tune every cell on."""
+    """Tasks to fine-tune every cell on; on the command line --no-finetune leaves them to a later start."""
     sentence: str = "The old teacher walked to the river and sat down under a tall tree to read her letters."
     """Shown in the report as each masking leaves it."""
     assume: Assumed | None = None
@@ -78,6 +78,11 @@ class Study:
         if "loop.steps" in paths and (self.run.loop.budget or "loop.budget" in paths):
             raise InputError("vary loop.steps and loop.budget: a budget decides the steps: leave one of them out")
         _check_tasks(self.finetune)
+
+    @property
+    def other_names(self) -> dict[str, str]:
+        """What one may look for on the command line -> the option that there is: a varied path has its values."""
+        return {axis.path: f"vary.{number}.values" for number, axis in enumerate(self.vary)}
 
 
 def _check_tasks(finetune: Sequence[Finetune]) -> None:

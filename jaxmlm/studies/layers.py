@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.table import Table
-
 from jaxmlm.studies import figures
+from jaxmlm.studies.tables import Column, Tables
 
 Scores = Mapping[str, Mapping[str, float]]
 
@@ -20,17 +19,15 @@ def series(scores: Mapping[str, float], name: str) -> list[float]:
     return [found[layer] for layer in sorted(found)]
 
 
-def table(probes: Scores) -> Table:
+def table(probes: Scores) -> Tables:
     """Accuracy (%) of each probe at each layer; in brackets that of the untrained encoder."""
-    made = Table(title="linear probes: accuracy, % (untrained encoder); layer 0 is the embeddings")
     layers = max((len(series(scores, "layer")) for scores in probes.values()), default=0)
-    for name in ("probe", "majority", *(str(layer) for layer in range(layers))):
-        made.add_column(name, justify="left" if name == "probe" else "right")
-    for name, scores in probes.items():
-        pairs = zip(series(scores, "layer"), series(scores, "untrained"), strict=True)
-        cells = [f"{100 * own:.1f} ({100 * other:.1f})" for own, other in pairs]
-        made.add_row(name, f"{100 * scores['majority']:.1f}", *cells)
-    return made
+    columns = [Column("majority", [f"{100 * scores['majority']:.1f}" for scores in probes.values()])]
+    for layer in range(layers):
+        pairs = [(scores[f"layer/{layer}"], scores[f"untrained/{layer}"]) for scores in probes.values()]
+        columns.append(Column(str(layer), [f"{100 * own:.1f} ({100 * other:.1f})" for own, other in pairs]))
+    title = "linear probes: accuracy, % (untrained encoder); layer 0 is the embeddings"
+    return Tables(title, [Column("probe", list(probes))], columns)
 
 
 def draw(probes: Scores, path: Path) -> None:

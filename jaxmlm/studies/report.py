@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.table import Table
 from rich.text import Text
 
+from jaxmlm.studies import tables
 from jaxmlm.studies import verdict as words
 from jaxmlm.studies.statistics import (
     Measure,
@@ -183,17 +183,17 @@ def names(results: Results) -> list[str]:
     return [*results.labels, *results.controls]
 
 
-def table(rows: Sequence[Row]) -> Table:
+def table(rows: Sequence[Row]) -> tables.Tables:
     """The first table for the terminal: mean ± sd (n), scores times 100, bold where best beyond noise."""
     results = collect(rows)
-    drawn = Table(title="scores × 100, mean ± sd (n pre-training seeds); bold: best beyond noise")
-    for head in heads(results):
-        drawn.add_column(head, style="cyan")
-    listed = columns(results)
-    for column in listed:
-        drawn.add_column(column.heading, justify="right", min_width=max(map(len, column.heading.split())))
-    best = [leaders(results, column.measure) for column in listed]
-    for name in names(results):
-        cells = [Text(entry(c, name), style="bold" if name in b else "") for c, b in zip(listed, best, strict=True)]
-        drawn.add_row(*points(results, name), *cells)
-    return drawn
+    left = [
+        tables.Column(head, [points(results, name)[i] for name in names(results)])
+        for i, head in enumerate(heads(results))
+    ]
+    drawn = []
+    for column in columns(results):
+        best = leaders(results, column.measure)
+        cells = [Text(entry(column, name), style="bold" if name in best else "") for name in names(results)]
+        drawn.append(tables.Column(column.heading, cells))
+    title = "scores × 100, mean ± sd (n pre-training seeds); bold: best beyond noise"
+    return tables.Tables(title, left, drawn)

@@ -265,6 +265,8 @@ def _notes(rows: list[Row]) -> list[str]:
         # The last note of a fine-tuning without a score says why, which `missing` has.
         notes = row.get("notes", []) if row["scores"] else row.get("notes", [])[:-1]
         lines += [f"{row['task']}: {note}" for note in notes]
+        if row.get("diverged"):
+            lines.append(f"{row['cell']}: the pre-training diverged: {row['diverged']}")
         if row.get("degenerate") and row["scores"]:
             lines.append(f"{row['cell']}, {_tuning(row)}: one class, or one number, for all of dev")
     return list(dict.fromkeys(lines))

@@ -22,7 +22,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking import Phrases
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
-from jaxmlm.paths import describe, replace_path
+from jaxmlm.paths import describe, replace_path, to_json
 from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.studies import report as reports
 from jaxmlm.studies.estimate import seconds_of, tokens_of
@@ -240,7 +240,7 @@ def _describe(study: Study, cells: list[Cell], store: Store) -> None:
         "keys": [[c.name, *key] for c in cells for key in _keys(study)],
         "logs": {c.name: str(Path("cells") / original(c, cells).name / "log.jsonl") for c in cells},
     }
-    (Path(study.workdir) / "report.json").write_text(json.dumps(page, indent=1) + "\n")
+    (Path(study.workdir) / "report.json").write_text(to_json(page, indent=1) + "\n")
 
 
 def _distinct(found: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
 from jaxmlm.data.rows import Packed
 from jaxmlm.data.sources import documents, files
 from jaxmlm.errors import InputError
-from jaxmlm.tasks.metrics import log_probability
+from jaxmlm.tasks.metrics import log_probability, perplexity_of
 from jaxmlm.training import Batch, Eval
 
 LENGTHS = (*range(8, 33, 2), 40, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -95,9 +95,8 @@ def perplexity(rows: Rows, tokenizer: Tokenizer, batch: int) -> Eval:
 
     def score(outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
         nats, tokens, words = -copies.sums(outputs).sum(), copies.tokens.sum(), rows.words.sum()
-        with np.errstate(over="ignore"):
-            per_word = float(np.exp(nats / max(words, 1)))
-        return {"pseudo_perplexity": float(np.exp(nats / tokens)), "pseudo_perplexity_word": per_word,
+        per_word = perplexity_of(nats / max(words, 1))
+        return {"pseudo_perplexity": perplexity_of(nats / tokens), "pseudo_perplexity_word": per_word,
                 "loss": float(nats / tokens), "tokens": float(tokens), "words": float(words)}  # fmt: skip
 
     return Eval(copies.batches, predict, score, size=len(copies))

@@ -33,6 +33,16 @@ def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
     return float(np.mean(labels == predictions)) if len(labels) else 0.0
 
 
+def perplexity_of(nats: float) -> float:
+    """exp(nats): infinite, without a warning, where that is more than a number holds.
+
+    >>> perplexity_of(0.0), perplexity_of(1000.0)
+    (1.0, inf)
+    """
+    with np.errstate(over="ignore"):
+        return float(np.exp(nats))
+
+
 def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     """F1 of class 1 among classes 0 and 1.
 

@@ -1,7 +1,8 @@
 """Masked language modelling as a `Task`: masks drawn inside the jitted step, loss at the predicted positions only."""
 
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jaxmlm.masking import Masked, Masking, PhraseUnits, Tokens, Vocab, mask_row
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
 from jaxmlm.parallel import apart, rows_here, spec
 from jaxmlm.rng import make_key
-from jaxmlm.tasks.metrics import log_probability
+from jaxmlm.tasks.metrics import log_probability, perplexity_of
 from jaxmlm.training import Batch, Eval, Mean, Task
 
 HELD_OUT_RATES = (0.15, 0.40, 0.80)
@@ -150,9 +151,24 @@ def at_rates(valid: Batches, tokenizer: Tokenizer, batch: int, rates: Sequence[f
             count = outputs[f"count@{rate:.2f}"].sum(dtype=np.float64)
             for name in ("loss", "accuracy"):
                 scores[f"{name}@{rate:.2f}"] = float(outputs[f"{name}@{rate:.2f}"].sum(dtype=np.float64) / count)
-        return scores | {"perplexity": float(np.exp(scores[f"loss@{rates[0]:.2f}"]))}
+        return scores | {"perplexity": perplexity_of(scores[f"loss@{rates[0]:.2f}"])}
 
     return Eval(batches, predict, score)
+
+
+def diverged(scores: Mapping[str, float], vocab: int) -> str:
+    """Why held-out scores are those of a run that diverged; "" if they are not.
+
+    Guessing all of the vocabulary alike has a loss of its logarithm; an untrained encoder has little more than that.
+
+    >>> diverged({"loss@0.15": 5.1, "perplexity": 164.0}, 4096), diverged({"loss@0.15": 9e4, "perplexity": math.inf}, 9)
+    ('', 'held-out perplexity is not finite')
+    """
+    if bad := [name for name, value in scores.items() if not math.isfinite(value)]:
+        return f"held-out {', '.join(bad)} {'is' if len(bad) == 1 else 'are'} not finite"
+    worst = max(value for name, value in scores.items() if name.startswith("loss@"))
+    guessing = math.log(vocab)
+    return f"a held-out loss of {worst:.1f} nats, where guessing has {guessing:.1f}" if worst > 2 * guessing else ""
 
 
 def predictions(

@@ -9,6 +9,7 @@ import json
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
@@ -25,10 +26,10 @@ from jaxmlm.masking import Masking, SpanUnits
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM, interchange, with_head
 from jaxmlm.models.encoder import HOW_TRAINED
 from jaxmlm.parallel import Mesh, abstract, check_sizes, hosts, make_mesh
-from jaxmlm.paths import check_workdir, describe
+from jaxmlm.paths import check_workdir, describe, to_json
 from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.rng import make_key
-from jaxmlm.tasks.mlm import mlm_task
+from jaxmlm.tasks.mlm import diverged, mlm_task
 from jaxmlm.tasks.phrases import phrases_of
 from jaxmlm.tasks.texts import open_store
 from jaxmlm.training import Checkpoints, Loop, Optim, Task, TrainState, steps_within, train
@@ -134,7 +135,7 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     stop_before("anything was begun")
     unclaimed(folder, "run.json", identity(run))
     if hosts.told_by_first((folder / "DONE").exists()):
-        return {"workdir": str(folder), "rows": read_rows(folder / "results.jsonl")}
+        return _result(folder, stage)
     hosts.share(folder)
     mesh = make_mesh(run.mesh)
     check_sizes(mesh, [run.loop.rows, *([] if run.init else run.model.sizes)])
@@ -161,9 +162,19 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
         {"stage": "heldout", "task": "mlm", "tuning_seed": None, "main": None, "scores": done.evals["heldout"],
          "seconds": None, "tokens": None, "tokens_per_second": None},
     ]  # fmt: skip
+    if run.loop.steps and (why := diverged(done.evals["heldout"], vocab)):
+        rows[0]["diverged"] = why
     append_rows(folder / "results.jsonl", rows)
     if jax.process_index() == 0:
         (folder / "DONE").touch()
+    return _result(folder, stage, rows)
+
+
+def _result(folder: Path, stage: str, rows: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """What `pretrain` returns; says so where the run diverged."""
+    rows = read_rows(folder / "results.jsonl") if rows is None else rows
+    for why in (row["diverged"] for row in rows if row.get("diverged") and hosts.speaks()):
+        print(f"{stage}: the run diverged ({why}): try a lower optim.learning_rate", file=sys.stderr)
     return {"workdir": str(folder), "rows": rows}
 
 
@@ -276,7 +287,7 @@ def save(found: Loaded) -> None:
     with hosts.first_alone():
         if first:
             found.tokenizer.save(new)
-            (new / "run.json").write_text(json.dumps({**plain, **provenance()}, indent=1) + "\n")
+            (new / "run.json").write_text(to_json({**plain, **provenance()}, indent=1) + "\n")
             shutil.rmtree(folder, ignore_errors=True)
             new.rename(folder)
 
@@ -303,7 +314,7 @@ def unclaimed(folder: Path, name: str, identity: dict[str, Any]) -> None:
         have = _without(have, SAME_RUN)  # an earlier version may have written them
         # A field that a later version has added stands where it had no name yet: at its default.
         usual = describe(Run())
-        for where, old, new in _differences(have, json.loads(json.dumps(identity)), usual, ""):
+        for where, old, new in _differences(have, json.loads(to_json(identity)), usual, ""):
             raise InputError(
                 f"{folder} holds another {name.removesuffix('.json')}: {where} is {old!r} there and {new!r} here: "
                 "name another --workdir"
@@ -314,7 +325,7 @@ def claim(folder: Path, name: str, identity: dict[str, Any], record: dict[str, A
     """Write the configuration, the versions and the commit into a folder that `unclaimed` let pass, once."""
     if not (folder / name).is_file() and jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(json.dumps({"identity": identity, **record, **provenance()}, indent=1) + "\n")
+        (folder / name).write_text(to_json({"identity": identity, **record, **provenance()}, indent=1) + "\n")
 
 
 def provenance() -> dict[str, Any]:
@@ -354,7 +365,7 @@ def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         f.seek(0)
         f.truncate(f.read().rfind(b"\n") + 1)
     with open(path, "a") as f:
-        f.writelines(json.dumps(row) + "\n" for row in rows)
+        f.writelines(to_json(row) + "\n" for row in rows)
 
 
 def _differences(a: Any, b: Any, usual: Any, at: str) -> Iterator[tuple[str, Any, Any]]:

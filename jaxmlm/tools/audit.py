@@ -1,19 +1,21 @@
 """`jaxmlm audit`: the rates asked and got, for one masking or all presets, on rows of the real token store."""
 
 import dataclasses
-import json
+import math
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from jaxmlm.data import Batches, Data, Store
 from jaxmlm.masking import PRESETS, Tokens, preset
 from jaxmlm.masking.audit import audit as measure
+from jaxmlm.paths import to_json
 from jaxmlm.studies.figures import audit_figures
+from jaxmlm.studies.tables import Column, Tables
 from jaxmlm.tasks.mlm import tokens_of, vocab_of
 from jaxmlm.tasks.phrases import phrases_of
 from jaxmlm.tasks.run import Run
@@ -51,7 +53,7 @@ def audit(run: Run, options: Audit) -> dict[str, Any]:
     }
     folder = Path(run.workdir)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "audit.json").write_text(json.dumps(found, indent=1) + "\n")
+    (folder / "audit.json").write_text(to_json(found, indent=1) + "\n")
     paths = audit_figures(found, folder)
     console = Console(stderr=True)
     for drawn in tables(found):
@@ -70,24 +72,23 @@ def rows_of(store: Store, data: Data, rows: int) -> tuple[Tokens, np.ndarray]:
     return tokens_of(store.tokenizer, jnp.asarray(batch["ids"]), unit), examples
 
 
-def tables(found: dict[str, dict[str, Any]]) -> list[Table]:
+def tables(found: dict[str, dict[str, Any]]) -> list[Tables]:
     """Shares asked and got, and what is hidden whole, for the terminal."""
-    shares = Table(title="share of the maskable tokens, %: got (asked); red where it is not within its interval")
-    shares.add_column("masking", style="cyan", no_wrap=True)
-    for name in next(iter(found.values()))["shares"]:
-        shares.add_column(name, justify="right")
-    shares.add_column("faults", justify="right")
-    whole = Table(title="hidden whole, %")
-    whole.add_column("masking", style="cyan", no_wrap=True)
-    kinds = list(dict.fromkeys(kind for one in found.values() for kind in one["whole"]))
-    for kind in kinds:
-        whole.add_column(kind, justify="right")
-    for name, one in found.items():
-        cells = [
-            f"{'' if share['ok'] else '[red]'}{100 * share['got']:.2f} ({100 * share['asked']:.2f})"
-            for share in one["shares"].values()
-        ]
-        faults = sum(one["faults"].values()) + sum(not row["ok"] for row in one["lengths"].values())
-        shares.add_row(name, *cells, f"{'[red]' if faults else ''}{faults}")
-        whole.add_row(name, *(f"{100 * one['whole'][kind]:.2f}" if kind in one["whole"] else "" for kind in kinds))
-    return [shares, whole]
+    names, each = [Column("masking", list(found))], list(found.values())
+    columns = []
+    for kind in each[0]["shares"]:
+        of = [one["shares"][kind] for one in each]
+        said = [f"{100 * share['got']:.2f} ({100 * share['asked']:.2f})" for share in of]
+        columns.append(Column(kind, [_marked(s, not share["ok"]) for s, share in zip(said, of, strict=True)]))
+    faults = [sum(one["faults"].values()) + sum(not row["ok"] for row in one["lengths"].values()) for one in each]
+    columns.append(Column("faults", [_marked(str(n), n > 0) for n in faults]))
+    whole = []
+    for kind in dict.fromkeys(kind for one in each for kind in one["whole"]):
+        of = [one["whole"].get(kind, math.nan) for one in each]
+        whole.append(Column(kind, ["" if math.isnan(share) else f"{100 * share:.2f}" for share in of]))
+    title = "share of the maskable tokens, %: got (asked); red: outside its interval"
+    return [Tables(title, names, columns), Tables("hidden whole, %", names, whole)]
+
+
+def _marked(said: str, bad: bool) -> Text:
+    return Text(said, style="red" if bad else "")

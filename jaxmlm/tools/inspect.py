@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxmlm.data import Store
+from jaxmlm.paths import counted
 
 EDGES = (0, 9, 17, 33, 65, 129, 257, 513, 1025, 4097)
 """The histogram of document lengths has a bar from each of these to the next."""
@@ -62,8 +63,8 @@ def _print(store: Store, found: dict[str, Any]) -> None:
     for split in ("train", "valid"):
         part = found[split]
         console.print(
-            f"[bold]{split}[/]: {part['documents']:,} documents, {part['tokens']:,} tokens ({found['dtype']}, "
-            f"{found['vocab']:,} pieces), {part['unknown']:.3%} unknown"
+            f"[bold]{split}[/]: {counted(part['documents'], 'document')}, {counted(part['tokens'], 'token')} "
+            f"({found['dtype']}, {found['vocab']:,} pieces), {part['unknown']:.3%} unknown"
         )
     part = found["train"]
     drawn, most = Table("tokens in a document", "documents", "", box=None), max(*part["lengths"].values(), 1)

@@ -1,16 +1,20 @@
 """What a run says while it runs: JSON lines in a file; a progress bar on a terminal, plain lines elsewhere."""
 
 import json
+import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from jaxmlm.parallel.hosts import told_by_all
+from jaxmlm.paths import counted, to_json
 
 
 class Log:
@@ -24,15 +28,7 @@ class Log:
         self.path, self.stage, self.total = path, stage, total
         self.quiet = jax.process_index() != 0
         console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(12),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._bar = bar(console)
         self._plain = not console.is_terminal and total > 0
         self._said = 0.0
         self._task = self._bar.add_task(stage, total=total or None, note="")
@@ -49,12 +45,16 @@ class Log:
         self._bar.stop()
 
     def record(self, values: dict, at: int) -> None:
-        """Append a line to the log and show it; `at` is the step reached."""
+        """Append a line to the log and show it; `at` is the step reached.
+
+        A number that is not finite is null in the log, and its name stands in `not_finite`.
+        """
         if self.quiet:
             return
         if self.path is not None:
+            bad = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
             with open(self.path, "a") as f:
-                f.write(json.dumps(values) + "\n")
+                f.write(to_json({**values, **({"not_finite": bad} if bad else {})}) + "\n")
         self.show(at, values)
 
     def lacks_judgement(self, step: int, every: int) -> bool:
@@ -67,21 +67,33 @@ class Log:
 
     def show(self, at: int, values: dict) -> None:
         """Show a line without keeping it; without a terminal at most one every ten seconds."""
-        note = "  ".join(f"{_SHOWN[key]} {_short(value)}" for key, value in values.items() if key in _SHOWN)
+        note = "  ".join(said for key, value in values.items() if key in _SHOWN and (said := _SHOWN[key](value)))
         self._bar.update(self._task, completed=at, note=note)
         if self._plain and not self.quiet and (time.monotonic() - self._said > 10 or at == self.total):
             self._said = time.monotonic()
             print(f"{self.stage}: {at}/{self.total}  {note}", file=sys.stderr, flush=True)
 
 
-_SHOWN = {
-    "loss": "loss",
-    "tokens_per_second": "tokens/s",
-    "documents": "documents",
-    "tokens_done": "tokens",
-    "seconds_left": "s left",
+def bar(console: Console) -> Progress:
+    """The progress bar of a stage: where the terminal is narrow, its notes give way, then its name, never its count."""
+    name = Column(no_wrap=True, overflow="ellipsis", max_width=max(16, console.width - 40))
+    return Progress(
+        TextColumn("{task.description}", table_column=name),
+        BarColumn(12),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        console=console,
+        disable=not console.is_terminal,
+        expand=True,
+    )
+
+
+_SHOWN: dict[str, Callable[[float], str]] = {
+    "loss": lambda value: f"loss {value:.3f}",
+    "tokens_per_second": lambda value: f"tokens/s {value:,.0f}",
+    "documents": lambda value: counted(int(value), "document"),
+    "tokens_done": lambda value: counted(int(value), "token"),
+    "seconds_left": lambda value: f"{value:,.0f} s left" if value >= 1 else "",
 }
-
-
-def _short(value: int | float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3f}"
+"""What is shown of a line, and how."""

@@ -144,8 +144,7 @@ def train(
             if done < loop.steps:
                 carried.clear()
             speed = clock.lap(sum(size for size, _ in timed))
-            if not np.isfinite(means["loss"]):
-                raise FloatingPointError(f"the loss is {means['loss']} at step {done}: try a lower optim.learning_rate")
+            _check_finite(means, done)
             rounded = {name: round(mean, 5) for name, mean in means.items()}
             rate = learning_rate(jax.device_put(np.int32(done - 1)))
             line = {
@@ -187,6 +186,7 @@ def train(
             if checkpoints is not None and (saved or stop):
                 with clock.paused():
                     window = _sums(carried + [metrics for _, metrics in pending])
+                    _check_finite(_means(window), done)  # a diverged state takes the place of no good checkpoint
                     spent = time.perf_counter() - started
                     checkpoints.save(state, {"window": window, "tokens": tokens, "seconds": spent})
             if stop:
@@ -261,6 +261,17 @@ def _sums(pending: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _means(pending: list[dict[str, Any]]) -> dict[str, float]:
     return {name: total / max(count, 1.0) for sums in _sums(pending) for name, (total, count) in sums.items()}
+
+
+def _check_finite(means: dict[str, float], done: int) -> None:
+    """End a run that has diverged.
+
+    Raises:
+        FloatingPointError: the mean loss of some steps, the last of which is `done`, is not finite.
+
+    """
+    if means and not np.isfinite(means["loss"]):
+        raise FloatingPointError(f"the loss is {means['loss']} at step {done}: try a lower optim.learning_rate")
 
 
 class _Best:

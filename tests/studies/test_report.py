@@ -165,6 +165,21 @@ def test_what_is_unfinished_is_named():
     assert report.summary(rows)["rates"]["0.40"]["scores"]["blimp"]["n"] == 2
 
 
+def test_a_cell_that_diverged_is_named_and_left_out(tmp_path):
+    rows = whole()
+    for one in rows:
+        if one["cell"] == "rate=0.4,seed=1" and one["stage"] in ("pretrain", "heldout"):
+            one["scores"] = dict.fromkeys(one["scores"])  # null, as it stands in results.jsonl
+            one |= {"diverged": "held-out perplexity is not finite"} if one["stage"] == "pretrain" else {}
+    found = report.summary(rows)
+    assert found["rates"]["0.40"]["heldout"]["perplexity"]["n"] == 2
+    assert "rate=0.4,seed=1: the pre-training diverged: held-out perplexity is not finite" in found["notes"]
+    curves = {"rate=0.4,seed=1": [{"step": 1, "loss": 5.0, "tokens": 4}, {"step": 2, "loss": None, "tokens": 8}]}
+    _, page = drawn(tmp_path, rows, curves=curves)
+    assert all(note in page.text for note in found["notes"] + found["missing"])
+    json.dumps(found, allow_nan=False)
+
+
 def test_a_finetuning_that_diverged_is_named_and_what_was_not_whole(tmp_path):
     rows = [one for one in whole() if one["stage"] == "finetune"]
     part = "train: 100 of 2,490 rows (limit)"

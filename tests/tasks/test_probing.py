@@ -168,7 +168,12 @@ def test_a_treebank_has_one_file_of_each_part(odd):
 def test_the_table_and_the_figure_show_every_layer(tmp_path):
     scores = {"tense": {"majority": 0.5, "layer/0": 0.6, "layer/1": 0.7, "untrained/0": 0.61, "untrained/1": 0.62}}
     made = layers.table(scores)
-    assert [list(column.cells) for column in made.columns] == [["tense"], ["50.0"], ["60.0 (61.0)"], ["70.0 (62.0)"]]
+    assert [list(column.cells) for column in (*made.names, *made.columns)] == [
+        ["tense"],
+        ["50.0"],
+        ["60.0 (61.0)"],
+        ["70.0 (62.0)"],
+    ]
     layers.draw(scores, tmp_path / "new" / "layers.png")
     assert (tmp_path / "new" / "layers.png").read_bytes().startswith(b"\x89PNG")
     assert len(figures.over_layers({name: ({"layer": [0.5]}, 0.5) for name in "abcde"}).axes) == 8

@@ -75,6 +75,21 @@ def test_held_out_scores_and_files(base, one_device):
     assert record["config"]["masking"]["rate"] == 0.4 and record["versions"]["jax"] == jax.__version__
 
 
+def test_a_run_that_diverged_says_so_and_writes_json(base, one_device, tmp_path, capsys):
+    """A huge learning rate: the loss is finite and the perplexity is not."""
+    run = replace_path(replace_path(base, "workdir", str(tmp_path / "run")), "optim.learning_rate", 1e6)
+    run = replace_path(run, "loop.steps", 3)
+    rows = pretrain(run)["rows"]
+    assert "the run diverged (held-out perplexity is not finite): try a lower optim" in capsys.readouterr().err
+    for name in ("log.jsonl", "results.jsonl", "run.json"):
+        text = (tmp_path / "run" / name).read_text()
+        assert "Infinity" not in text and "NaN" not in text, name
+    found = read_rows(tmp_path / "run" / "results.jsonl")
+    assert found[1]["scores"]["perplexity"] is None and found[0]["diverged"] == rows[0]["diverged"]
+    assert pretrain(run)["rows"] == found  # read again
+    assert "the run diverged" in capsys.readouterr().err
+
+
 def test_a_finished_run_is_read_not_run_again(base, one_device):
     before = (Path(base.workdir) / "log.jsonl").read_bytes()
     assert pretrain(base)["rows"] == one_device["rows"]

@@ -107,6 +107,17 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert not list((tmp_path / "checkpoints").glob("3*"))
 
 
+def test_no_checkpoint_of_a_diverged_state_is_written(tmp_path):
+    """Nor NaN into its notes: it would take the place of a good one before the log says what happened."""
+
+    def at(step: int) -> Batch:
+        return batch_at(step) | ({"x": np.full((8, 8), np.nan, np.float32)} if step == 3 else {})
+
+    with pytest.raises(FloatingPointError, match="loss is nan at step 4.*learning_rate"):
+        train(linear_task(at), OPTIM, Loop(STEPS, 8, log_every=6, save_every=2), devices(1, 1, 1), tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("[0-9]*")] == ["2"]
+
+
 def test_a_step_whose_gradients_are_not_finite_is_skipped():
     def at(step: int) -> Batch:
         return batch_at(step) | ({"bad": np.ones(8, np.float32)} if step == 1 else {})
