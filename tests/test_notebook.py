@@ -1,7 +1,10 @@
 """The Colab notebook as it lies in the repository; `.ci/run` executes it whole."""
 
 import ast
+import importlib.util
 import json
+import re
+import shlex
 import sys
 import threading
 import time
@@ -31,6 +34,33 @@ def test_every_cell_is_python_and_replaces_no_jax():
     installs = [line for source in CODE for line in source.splitlines() if "%pip" in line]
     assert len(installs) == 1 and "--constraint" in installs[0] and "-U" not in installs[0].split()
     assert "setup_tpu" not in "".join(CODE)
+
+
+@pytest.mark.parametrize(
+    ("source", "installed"),
+    [
+        ("my checkout", "{here}/my checkout"),
+        ("  my checkout/ ", "{here}/my checkout"),
+        ("{here}/a wheel-1.0-py3-none-any.whl", "{here}/a wheel-1.0-py3-none-any.whl"),
+        ("git+https://example.com/x.git@main ", "git+https://example.com/x.git@main"),
+        ("it's; $HOME", "it's; $HOME"),
+    ],
+)
+def test_a_source_with_spaces_is_installed(source, installed, monkeypatch, tmp_path):
+    """The words that pip gets from the shell that %pip runs it in; a folder by its whole path, which pip takes."""
+    (cell,) = [source for source in CODE if "%pip" in source]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my checkout").mkdir()
+    (tmp_path / "a wheel-1.0-py3-none-any.whl").touch()
+    ran, asked, installs = [], source.format(here=tmp_path), cell.split("import jaxmlm\n")[0]
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jaxmlm" else find(name))
+    installs = re.sub(r'SOURCE = ""', f"SOURCE = {asked!r}", installs)
+    installs = re.sub(r"%pip (.*)", r'ran.append(f"\1")', installs)
+    exec(installs, {"ran": ran})
+    (line,) = ran
+    assert shlex.split(line)[-1] == installed.format(here=tmp_path)
+    assert shlex.split(line)[:-1] == ["install", "-q", "--constraint", "kept.txt"]
 
 
 def _indented(source: str) -> list[str]:

@@ -51,6 +51,17 @@ Exit codes: 0 done, 1 failed, 2 wrong input, 75 preempted (run it again).
 END
 }
 
+# read_config FILE: take its values. An editor of another system may have left a byte-order mark and carriage returns.
+read_config() {
+  local text said
+  text=$(<"$1") text=${text#$'\xef\xbb\xbf'} text=${text//$'\r\n'/$'\n'} text=${text//$'\r'/$'\n'}
+  # In a shell of its own first, where a line that is wrong ends nothing but that.
+  said=$(bash -ec 'source /dev/stdin' 2>&1 >/dev/null <<<"$text") || bad "$1, ${said#*/dev/stdin: }: write NAME=VALUE, without spaces \
+around the =, and a VALUE with spaces in quotes"
+  # shellcheck source=/dev/null
+  source /dev/stdin <<<"$text"
+}
+
 # options WORD...: defaults, then config.env, then the options before the first word that is none.
 options() {
   local config=$HERE/config.env given=() key
@@ -75,8 +86,7 @@ options() {
     shift 2
   done
   WORDS=("$@")
-  # shellcheck source=/dev/null
-  [ ! -f "$config" ] || source "$config"
+  [ ! -f "$config" ] || read_config "$config"
   for key in "${given[@]}"; do printf -v "${key%%=*}" %s "${key#*=}"; done
   [ -n "$PROJECT" ] || bad "no project: give --project, or write PROJECT= into $config (gcloud projects list)"
   [ -n "$ZONE" ] || bad "no zone: give --zone, or write ZONE= into $config (gcloud compute tpus locations list)"

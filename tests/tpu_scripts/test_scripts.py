@@ -118,6 +118,44 @@ def test_bad_input_is_one_line_and_2(stage, script, words, says, world):
     assert here.state() == before and not list((here.folder / "here").iterdir())
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_config_of_another_system_is_read(end, mark, world):
+    """As Notepad saves it, and with quotes, comments and blank lines."""
+    here = world("nothing")
+    lines = [
+        "# mine",
+        "",
+        "PROJECT='my demo'",
+        "ZONE=us-west4-a   # near",
+        'NAME="mlm"',
+        "TYPE=v4-8",
+        "BUCKET=$NAME-data",
+    ]
+    (here.folder / "config.env").write_bytes((mark + end.join(lines) + end).encode())
+    done = here.run("create", "--dry-run")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "--project='my demo' --zone=us-west4-a" in done.stdout.replace("'--project=my demo'", "--project='my demo'")
+    assert "\r" not in done.stdout and "--accelerator-type=v4-8" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("ZONE = us-west4-a", r"config.env, line 2: ZONE: command not found: write NAME=VALUE, without spaces"),
+        ("ZONE= us-west4-a", r"config.env, line 2: us-west4-a: command not found: write NAME=VALUE"),
+        ("MOUNT=/my gcs", r"config.env, line 2: gcs: command not found: .*a VALUE with spaces in quotes"),
+        ("ZONE='us-west4-a", r"config.env, line 2: unexpected EOF"),
+    ],
+)
+def test_a_line_that_is_wrong_is_told(line, says, world):
+    here = world("nothing")
+    (here.folder / "config.env").write_text(f"PROJECT=demo\n{line}\nNAME=mlm\n")
+    done = here.run("create", "--dry-run")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert re.search(says, done.stderr), done.stderr
+
+
 def test_no_gcloud_and_no_login(world):
     here = world("nothing")
     (here.folder / "logged-out").touch()
