@@ -4,9 +4,10 @@ import fcntl
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from jaxmlm.parallel import hosts
 from jaxmlm.parallel.hosts import Hosts
 from jaxmlm.tools.hardware import GIB, chip_of
 
+COUPLED = ("libtpu", "jax-rocm7-plugin")
+"""Packages of which the requirements of JAX say which version goes with it."""
 TESTED = ({"python": "3.11", "jax": "0.10.2", "flax": "0.12.8"}, {"python": "3.13", "jax": "0.12", "flax": "0.12.12"})
 """Versions that the tests run on."""
 LOCK = Path(tempfile.gettempdir()) / "libtpu_lockfile"
@@ -62,6 +65,7 @@ def doctor(options: Doctor = Doctor()) -> dict[str, Any]:  # noqa: B008
 def look(options: Doctor) -> Iterator[Finding]:
     """The findings, those first that need no device: a TPU whose other hosts are missing would hang."""
     yield versions(hosts.versions())
+    yield from pairs(hosts.versions()["jax"])
     yield from lock(LOCK)
     joined = True
     try:
@@ -91,6 +95,40 @@ def versions(have: dict[str, str]) -> Finding:
             return Finding("ok", "versions", said)
     pairs = " or ".join(f"Python {p['python']} with jax {p['jax']} and flax {p['flax']}" for p in TESTED)
     return Finding("note", "versions", said, f"tested are {pairs}")
+
+
+def pairs(jax_: str, have: Mapping[str, str] | None = None, wanted: Sequence[str] | None = None) -> Iterator[Finding]:
+    """Does what compiles for TPUs, or runs JAX elsewhere, go with this JAX? Without a TPU that stops plans only.
+
+    Args:
+        jax_: its version.
+        have: the versions of the packages of `COUPLED`; those that are installed, if not given.
+        wanted: the requirements of JAX; those of the one that is installed, if not given.
+
+    """
+    for name in COUPLED:
+        is_, goes = _version(name, have), _goes_with(name, wanted)
+        if is_ is not None and goes is not None and not _same(is_, goes.removesuffix(".*")):
+            level = "note" if name == "libtpu" and accelerator() != "tpu" else "stop"
+            said = f"{name} {is_} does not go with jax {jax_}, which wants {goes}"
+            yield Finding(level, "versions", said, f"pip install '{name}=={goes}'")
+
+
+def _version(name: str, have: Mapping[str, str] | None) -> str | None:
+    if have is not None:
+        return have.get(name)
+    return importlib.metadata.version(name) if any(importlib.metadata.distributions(name=name)) else None
+
+
+def _goes_with(name: str, requirements: Sequence[str] | None) -> str | None:
+    """The version of a package that JAX asks for, as 0.0.42.*: the one place that says so is its own metadata.
+
+    >>> _goes_with("libtpu", ['jaxlib<=0.10.2,>=0.10.2; extra == "tpu"', 'libtpu==0.0.42.*; extra == "tpu"'])
+    '0.0.42.*'
+    """
+    asked = (importlib.metadata.requires("jax") or []) if requirements is None else requirements
+    found = [re.match(rf"{name}\s*(?:\[[^\]]*\])?\s*\(?==\s*([\w.*]+)", one) for one in asked]
+    return next((one[1] for one in found if one), None)
 
 
 def lock(path: Path) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from jaxmlm.paths import describe, to_json
 from jaxmlm.studies.tables import Column, Tables
 from jaxmlm.tasks.run import Run, identity
 from jaxmlm.tools.ahead import compiled_for
+from jaxmlm.tools.doctor import pairs
 from jaxmlm.tools.hardware import CHIPS, GIB, Chip, Topology, topology
 from jaxmlm.tools.memory import alternatives, check, memory, sizes_of
 
@@ -66,6 +67,8 @@ def plan(run: Run, options: Plan) -> dict[str, Any]:
     """
     if run.init:
         raise InputError("a plan goes by sizes only: leave out init, give those of that encoder (--model.layers ...)")
+    if wrong := next(pairs(importlib.metadata.version("jax")), None):
+        raise InputError(f"{wrong.found}: {wrong.do}")
     slices = [topology(name) for name in options.topology.split(",")]
     for one in slices:
         check(run, _devices(one) * options.slices, options.slices)

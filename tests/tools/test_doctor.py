@@ -2,11 +2,15 @@
 
 import fcntl
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from jaxmlm import cli
+from jaxmlm.errors import InputError
+from jaxmlm.tasks.run import Run
 from jaxmlm.tools import doctor
 from jaxmlm.tools.doctor import Doctor, Finding, look
 
@@ -46,6 +50,51 @@ def test_a_wrong_option_is_one_line(capsys):
 def test_versions_are_held_against_the_tested_pairs(have, level, part):
     finding = doctor.versions(have)
     assert finding.level == level and part in finding.do
+
+
+@pytest.mark.parametrize(
+    ("have", "says"),
+    [
+        ({"libtpu": "0.0.42.1"}, None),
+        ({"libtpu": "0.0.42"}, None),
+        ({}, None),
+        (
+            {"libtpu": "0.0.47"},
+            "libtpu 0.0.47 does not go with jax 0.10.2, which wants 0.0.42.*: pip install 'libtpu==",
+        ),
+        ({"libtpu": "0.0.420"}, "libtpu 0.0.420 does not go"),
+        ({"jax-rocm7-plugin": "0.10.1"}, "wants 0.10.2.*: pip install 'jax-rocm7-plugin==0.10.2.*'"),
+    ],
+)
+@pytest.mark.parametrize("there", ["tpu", None])
+def test_what_does_not_go_with_this_jax_is_named(have, says, there, monkeypatch):
+    monkeypatch.setattr(doctor, "accelerator", lambda: there)
+    wanted = ['libtpu==0.0.42.*; extra == "tpu"', 'jax-rocm7-plugin==0.10.2.*; extra == "rocm7-local"', "numpy>=2.0"]
+    found = list(doctor.pairs("0.10.2", have, wanted))
+    assert len(found) == (says is not None)
+    for one in found:
+        assert says in f"{one.found}: {one.do}" and one.level == ("stop" if there or "rocm" in says else "note")
+
+
+def test_this_jax_says_what_goes_with_it():
+    assert doctor._goes_with("libtpu", None)
+
+
+def test_a_plan_names_a_pair_that_does_not_go_together(monkeypatch):
+    from jaxmlm.tools import plan
+
+    wrong = Finding("stop", "versions", "libtpu 9 does not go with jax 0, which wants 1.*", "pip install it")
+    monkeypatch.setattr(plan, "pairs", lambda jax: iter([wrong]))
+    with pytest.raises(InputError, match=r"libtpu 9 does not go with jax 0, which wants 1\.\*: pip install it"):
+        plan.plan(Run(), plan.Plan())
+
+
+def test_no_extra_brings_a_libtpu_that_jax_did_not_choose():
+    """pip takes the newest of what a requirement leaves open, and that need not compile what this JAX lowers."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    assert not [one for one in asked if re.match("libtpu|jaxlib|jax-", one)]
+    assert all("jax[tpu]" in " ".join(project["optional-dependencies"][extra]) for extra in ("tpu", "parity"))
 
 
 def test_a_lock_that_another_process_holds_is_found(tmp_path):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jaxmlm.training.logs import Log, bar
+from jaxmlm.training import logs
+from jaxmlm.training.logs import Log
 
 
 def strict(text: str):
@@ -49,7 +50,7 @@ def test_counts_are_shown_as_counts(values, said, capsys):
 def test_the_count_is_whole_on_any_terminal(width):
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=width, height=10)
-    progress = bar(console)
+    progress = logs.bar(console)
     task = progress.add_task(
         "[12/27] rate=0.15 layers=2 seed=0: pretrain", total=23_000, note="loss 6.123  tokens/s 20"
     )
@@ -57,7 +58,7 @@ def test_the_count_is_whole_on_any_terminal(width):
     console.print(progress.get_renderable())
     shown = [line for line in out.getvalue().splitlines() if line.strip()]
     assert len(shown) == 1 and "4000/23000" in Path(shown[0]).as_posix().replace(" ", "")
-    short = bar(console)
+    short = logs.bar(console)
     task = short.add_task("pretrain", total=400, note="loss 6.1")
     short.update(task, completed=40)
     console.print(short.get_renderable())
