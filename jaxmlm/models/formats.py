@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxmlm.errors import InputError
 from jaxmlm.models.encoder import EncoderConfig
-from jaxmlm.models.names import BERT, FORMATS, MODERN, PRE_ROBERTA, ROBERTA, Format
+from jaxmlm.models.names import BERT, ESM, FORMATS, MODERN, PRE_ROBERTA, ROBERTA, Format
 
 HEADS = {
     "encoder": "Model",
@@ -18,6 +18,26 @@ HEADS = {
 """The end of the architecture's name, by kind of model."""
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+_BIASES = ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")
+"""What ModernBERT calls the biases that we have all or none of."""
+_TABLES = {"positions": ["learned"], "biases": [True], "first_norm": [True], "window": [None], "embed_norm": [True]}
+_ROTARY = {"positions": ["rope"], "norm": ["pre"], "token_types": [0]}
+_HOLDS: dict[Format, dict[str, list[Any]]] = {
+    PRE_ROBERTA: {**_TABLES, "norm": ["pre"], "activation": ["gelu"]},
+    ROBERTA: {**_TABLES, "norm": ["post"], "activation": ["gelu"], "token_types": [0, 1]},
+    BERT: {**_TABLES, "norm": ["post"], "activation": ["gelu", "gelu_tanh"]},
+    # Versions of transformers before 5 know no other base of ESM's rotary positions.
+    ESM: {**_ROTARY, "biases": [True], "first_norm": [True], "window": [None], "activation": ["gelu"],
+          "rope_base": [10_000.0]},
+    MODERN: {**_ROTARY, "first_norm": [False], "embed_norm": [True], "activation": ["geglu", "geglu_tanh"]},
+}  # fmt: skip
+"""The values of our options that each format computes; options that are not named have any."""
+
+
+def kinds_of(form: Format) -> list[str]:
+    """The kinds of model that are read from and written to this format."""
+    lacking = {MODERN: ("classify", "answer", "tokens"), ESM: ("answer",)}.get(form, ())
+    return [kind for kind in HEADS if kind not in lacking]
 
 
 def recognise(plain: dict[str, Any], names: Iterable[str], folder: Path) -> tuple[Format, str]:
@@ -34,9 +54,9 @@ def recognise(plain: dict[str, Any], names: Iterable[str], folder: Path) -> tupl
     architecture = (plain.get("architectures") or [form.family + HEADS[_kind(form, set(names))]])[0]
     ends = {end: kind for kind, end in HEADS.items()} | {"ForPreTraining": "mlm"}
     end = next((end for end in ends if architecture.endswith(end)), None)
-    if end is None or (form is MODERN and ends[end] not in ("mlm", "encoder")):
-        kinds = [HEADS["mlm"], HEADS["encoder"]] if form is MODERN else list(HEADS.values())
-        raise InputError(f"{folder}: no reader for {architecture}: for {family} there are {', '.join(kinds)}")
+    if end is None or ends[end] not in kinds_of(form):
+        there = ", ".join(HEADS[kind] for kind in kinds_of(form))
+        raise InputError(f"{folder}: no reader for {architecture}: for {family} there are {there}")
     if ends[end] == "classify" and plain.get("problem_type") == "multi_label_classification":
         raise InputError(f"{folder}: config.json has problem_type multi_label_classification: jaxmlm gives one label")
     # princeton-nlp/efficient_mlm_* call themselves RoBERTa and have pre-layer-norm.
@@ -68,9 +88,9 @@ def config_of(form: Format, plain: dict[str, Any], folder: Path) -> tuple[Encode
         raise refuse(activation, " or ".join(_ACTIVATIONS))
     gelu = _ACTIVATIONS[plain.get(activation, "gelu")]
     if form not in (BERT, MODERN) and gelu != "gelu":
-        raise refuse(activation, "gelu (the head of a RoBERTa is exact always)")
+        raise refuse(activation, f"gelu (the head of a {form.family} is exact always)")
     for name, allowed in (
-        ("position_embedding_type", "absolute"),
+        *([] if form is ESM else [("position_embedding_type", "absolute")]),
         ("is_decoder", False),
         ("add_cross_attention", False),
     ):
@@ -89,25 +109,38 @@ def config_of(form: Format, plain: dict[str, Any], folder: Path) -> tuple[Encode
         "tied": plain.get("tie_word_embeddings", True),
     }
     if form is MODERN:
-        return _modern(plain, sizes, gelu, refuse), plain["vocab_size"], 0
+        return _modern(plain, sizes, gelu, refuse, folder), plain["vocab_size"], 0
     offset = plain.get("pad_token_id", 1) + 1 if form.offset else 0
+    positions: dict[str, Any] = {}
+    if form is ESM:
+        for name, usual, allowed in (
+            ("position_embedding_type", "absolute", "rotary"),
+            ("token_dropout", False, False),
+            ("is_folding_model", False, False),
+        ):
+            if plain.get(name, usual) != allowed:
+                raise refuse(name, repr(allowed))
+        base = float(plain.get("rope_theta", 10_000.0))
+        positions = {"positions": "rope", "rope_base": base, "embed_norm": bool(plain.get("emb_layer_norm_before"))}
     config = EncoderConfig(
         **sizes,
         norm="pre" if form.pre else "post",
         activation=gelu,  # type: ignore[arg-type]
-        token_types=plain.get("type_vocab_size", 2),
+        token_types=0 if form is ESM else plain.get("type_vocab_size", 2),
         most_positions=plain.get("max_position_embeddings", 512) - offset,
         epsilon=float(plain.get("layer_norm_eps", 1e-12)),
         dropout=float(plain.get("hidden_dropout_prob", 0.1)),
         attention_dropout=float(plain.get("attention_probs_dropout_prob", 0.1)),
+        **positions,
     )
     return config, plain["vocab_size"], offset
 
 
-def _modern(plain: dict[str, Any], sizes: dict[str, Any], gelu: str, refuse: Any) -> EncoderConfig:
-    for name in ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"):
-        if plain.get(name, False):
-            raise refuse(name, "False")
+def _modern(plain: dict[str, Any], sizes: dict[str, Any], gelu: str, refuse: Any, folder: Path) -> EncoderConfig:
+    biases = [bool(plain.get(name, False)) for name in _BIASES]
+    if len(set(biases)) > 1:
+        said = ", ".join(f"{name} {value}" for name, value in zip(_BIASES, biases, strict=True))
+        raise InputError(f"{folder}: config.json has {said}: jaxmlm computes all of these biases or none")
     if not plain.get("decoder_bias", True):
         raise refuse("decoder_bias", "True")
     if _ACTIVATIONS.get(plain.get("classifier_activation", "gelu")) != gelu:
@@ -127,10 +160,13 @@ def _modern(plain: dict[str, Any], sizes: dict[str, Any], gelu: str, refuse: Any
     base = float(whole.get("rope_theta", plain.get("global_rope_theta", 160_000.0)))
     # Null, in the files of transformers 4, is the base of the layers that see everything.
     local_base = local.get("rope_theta", plain.get("local_rope_theta", 10_000.0))
+    # Layers that all see the whole document have no window.
+    windowed = every > 1
+    windows = {"window": plain.get("local_attention", 128), "global_every": every} if windowed else {}
     return EncoderConfig(
-        **sizes, positions="rope", activation="geglu_tanh" if gelu == "gelu_tanh" else "geglu", biases=False,
-        first_norm=False, window=plain.get("local_attention", 128), global_every=every,
-        rope_base=base, local_rope_base=base if local_base is None else float(local_base),
+        **sizes, positions="rope", activation="geglu_tanh" if gelu == "gelu_tanh" else "geglu", biases=biases[0],
+        first_norm=False, **windows,
+        rope_base=base, local_rope_base=(base if local_base is None else float(local_base)) if windowed else None,
         most_positions=plain.get("max_position_embeddings", 8192), epsilon=float(plain.get("norm_eps", 1e-5)),
         dropout=float(plain.get("mlp_dropout", 0.0)), attention_dropout=float(plain.get("attention_dropout", 0.0)),
     )  # fmt: skip
@@ -142,28 +178,25 @@ def _kinds(layers: int, every: int) -> list[str]:
 
 def format_for(config: EncoderConfig, kind: str) -> Format:
     """The format that computes exactly what this encoder does; InputError says what none has."""
-    c = config
-    if c.positions == "rope":
-        form, wanted = MODERN, {"norm": "pre", "biases": False, "first_norm": False}
-        if not c.activation.startswith("geglu"):
-            wanted["activation"] = "geglu"
-        if c.window is None:
-            wanted["window"] = 128
-        if kind not in ("mlm", "encoder"):
-            raise InputError("this head on an encoder with rotary positions has no reader there: export the masked LM")
-    else:
-        form = PRE_ROBERTA if c.norm == "pre" else ROBERTA
-        wanted = {"biases": True, "first_norm": True, "window": None}
-        if c.norm == "post" and (c.token_types > 1 or c.activation == "gelu_tanh"):
-            form = BERT
-        if c.activation not in (["gelu", "gelu_tanh"] if form is BERT else ["gelu"]):
-            wanted["activation"] = "gelu"
-    wanted |= {"embed_norm": True} | ({"token_types": 0} if form is MODERN else {})
-    if wrong := [name for name, value in wanted.items() if getattr(c, name) != value]:
-        told = ", ".join(f"model.{name} {getattr(c, name)} (it has {wanted[name]})" for name in wrong)
+
+    def others(form: Format) -> list[str]:
+        return [name for name, values in _HOLDS[form].items() if getattr(config, name) not in values]
+
+    # Of those with these positions, the one that has most of the rest.
+    form = min(_HOLDS, key=lambda form: ("positions" in others(form), len(others(form))))
+    if wrong := others(form):
+        told = ", ".join(
+            f"model.{name} {getattr(config, name)} (it has {' or '.join(map(str, _HOLDS[form][name]))})"
+            for name in wrong
+        )
         raise InputError(
-            f"the transformers format cannot hold this encoder: with model.positions {c.positions} and model.norm "
-            f"{c.norm} its {form.family} is the nearest, which has no {told}: pre-train with those options to export"
+            f"the transformers format cannot hold this encoder: its {form.family} is the nearest, which has no {told}: "
+            "pre-train with those options to export"
+        )
+    if kind not in kinds_of(form):
+        raise InputError(
+            f"{form.family}, the transformers format of an encoder like this one, has no {form.family}{HEADS[kind]} "
+            "that computes the same: export the masked LM, or fine-tune an encoder with model.positions learned"
         )
     return form
 
@@ -189,22 +222,25 @@ def plain_of(form: Format, config: EncoderConfig, kind: str, vocab: int, ids: di
         "dtype": "float32",
     }
     if form is MODERN:
-        local = c.local_rope_base or c.rope_base
+        local, every = c.local_rope_base or c.rope_base, 1 if c.window is None else c.global_every
         return shared | {
             "cls_token_id": ids["cls"], "sep_token_id": ids["sep"], "max_position_embeddings": c.most_positions,
             "hidden_activation": gelu, "classifier_activation": gelu, "norm_eps": c.epsilon,
-            "local_attention": c.window, "layer_types": _kinds(c.layers, c.global_every),
+            "local_attention": c.window or 128, "layer_types": _kinds(c.layers, every),
             # As transformers 4 reads them: it passes over layer_types and rope_parameters without a word.
-            "global_attn_every_n_layers": c.global_every, "global_rope_theta": c.rope_base, "local_rope_theta": local,
+            "global_attn_every_n_layers": every, "global_rope_theta": c.rope_base, "local_rope_theta": local,
             "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": c.rope_base},
                                 "sliding_attention": {"rope_type": "default", "rope_theta": local}},
-            "mlp_dropout": c.dropout, "attention_dropout": c.attention_dropout,
+            "mlp_dropout": c.dropout, "attention_dropout": c.attention_dropout, **dict.fromkeys(_BIASES, c.biases),
         }  # fmt: skip
-    return shared | {
+    tables = {
         "hidden_act": gelu,
         "hidden_dropout_prob": c.dropout,
         "attention_probs_dropout_prob": c.attention_dropout,
-        "type_vocab_size": c.token_types or 1,
         "layer_norm_eps": c.epsilon,
         "max_position_embeddings": c.most_positions + (ids["pad"] + 1 if form.offset else 0),
     }
+    if form is ESM:
+        rotary = {"position_embedding_type": "rotary", "rope_theta": c.rope_base, "token_dropout": False}
+        return shared | tables | rotary | {"emb_layer_norm_before": c.embed_norm, "mask_token_id": ids["mask"]}
+    return shared | tables | {"type_vocab_size": c.token_types or 1}

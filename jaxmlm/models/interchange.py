@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,13 +17,17 @@ from jaxmlm.errors import InputError
 from jaxmlm.models.encoder import Encoder, EncoderConfig
 from jaxmlm.models.formats import HEADS, config_of, format_for, plain_of, recognise
 from jaxmlm.models.heads import with_head
-from jaxmlm.models.names import MODERN, Format, Weight, weights
+from jaxmlm.models.names import ESM, MODERN, Format, Weight, weights
 from jaxmlm.rng import make_key
 
 # Weights that stand in published files and that no output depends on.
-_UNUSED = re.compile(r"(position_ids|token_type_ids)$|(^|\.)pooler\.|^cls\.seq_relationship\.")
+_UNUSED = re.compile(
+    r"(position_ids|token_type_ids|rotary_embeddings\.inv_freq)$|(^|\.)(pooler|contact_head)\.|^cls\.seq_relationship\."
+)
 # The patched RoBERTa of princeton-nlp/efficient_mlm_* makes a layer norm in every attention and never calls it.
 _DEAD = re.compile(r"\.attention\.self\.LayerNorm\.(weight|bias)$")
+MOST_FAULTS = 20
+"""Wrong weights that a message names."""
 
 
 class Imported(NamedTuple):
@@ -50,22 +55,43 @@ def read(folder: str | Path, like: EncoderConfig | None = None) -> Imported:
         if kind == "encoder":
             tensors.strip(form.prefix)
         config, vocab, offset = config_of(form, plain, folder)
-        if kind == "mlm" and not config.tied and form.head + "decoder.bias" not in tensors.shapes:
+        if kind == "mlm" and not config.tied and form.head + "decoder.bias" not in tensors.shapes and form is not ESM:
             tensors.rename(form.head + "bias", form.head + "decoder.bias")  # transformers 4 saves one of the two names
-        if config.token_types == 1 and form is not MODERN:
+        if config.token_types == 1 and not form.rotary:
             types = next((name for name in tensors.shapes if name.endswith("token_type_embeddings.weight")), None)
             if types is not None and not tensors.read(types).any():  # how a format without the option says it
                 config = EncoderConfig(**{**vars(config), "token_types": 0})
                 tensors.drop(types)
         config = config.trained_like(like) if like else config
-        named = plain.get("id2label") or {}
-        labels = tuple(str(named.get(str(i), i)) for i in range(len(named) or int(plain.get("num_labels") or 2)))
+        labels = _labels(plain, folder) if kind in ("classify", "tokens") else ()
         table = weights(form, config, kind, vocab, offset)
         like = _abstract(config, kind, vocab, len(labels))
         unused = _check(table, like, tensors, form, config, folder)
         leaves = {ours: array for weight in table for ours, array in _joined(weight, like, tensors, config)}
     model = jax.tree_util.tree_map_with_path(lambda path, leaf: _placed(leaves[_name(path)], leaf), like)
     return Imported(model, config, kind, vocab, labels, f"{form.family}{HEADS[kind]}", unused)
+
+
+def _labels(plain: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    """The names of a classifier's outputs, in their order: without names, their numbers."""
+    named = plain.get("id2label")
+    if not named:
+        count = plain.get("num_labels") or 2
+        if not isinstance(count, int) or count < 1:
+            raise InputError(
+                f"{folder}: config.json has num_labels {count!r}: give how many outputs the classifier has"
+            )
+        return tuple(map(str, range(count)))
+    if not isinstance(named, dict) or {str(i) for i in range(len(named))} != set(named):
+        keys = f"the ids {', '.join(map(str, named))}" if isinstance(named, dict) else f"{named!r}"
+        raise InputError(
+            f"{folder}: config.json has id2label with {keys}: name every output of the classifier, from 0 on, as in "
+            '{"0": "no", "1": "yes"}'
+        )
+    names = [str(named[str(i)]) for i in range(len(named))]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{folder}: config.json has id2label with {twice[0]!r} twice: give every output its own name")
+    return tuple(names)
 
 
 def write(model: Any, folder: str | Path, kind: str = "mlm", *, ids: dict[str, int], labels: Iterable[str] = ()) -> str:
@@ -97,16 +123,24 @@ def write(model: Any, folder: str | Path, kind: str = "mlm", *, ids: dict[str, i
             for name, tensor in zip(weight.theirs, one, strict=True):
                 # Safetensors writes the memory of a transposed array as if it were not, without a word.
                 tensors[name.format(number)] = np.ascontiguousarray(tensor)
-    if not config.token_types and form is not MODERN:
-        prefix = "" if kind == "encoder" else form.prefix
-        name = f"{prefix}embeddings.token_type_embeddings.weight"
-        tensors[name] = np.zeros((1, config.width), np.float32)
+    prefix = "" if kind == "encoder" else form.prefix
+    if not config.token_types and not form.rotary:
+        tensors[f"{prefix}embeddings.token_type_embeddings.weight"] = np.zeros((1, config.width), np.float32)
+    if form is ESM:  # what transformers would call missing: the frequencies, and a head that no masked LM uses
+        size = config.width // config.heads
+        turns = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
+        tensors[f"{prefix}rotary_embeddings.inv_freq"] = 1 / np.float32(config.rope_base) ** turns
+        for name, shape in (("weight", (1, config.layers * config.heads)), ("bias", (1,))):
+            tensors[f"{prefix}contact_head.regression.{name}"] = np.zeros(shape, np.float32)
     if form is MODERN:  # a first block without a norm has no weights of one
         tensors = {name: value for name, value in tensors.items() if "layers.0.attn_norm" not in name}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(plain, indent=2) + "\n")
-    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    file = folder / "model.safetensors"
+    safetensors.numpy.save_file(tensors, file, metadata={"format": "pt"})
+    # The library lets the owner alone read it, whatever the umask, which config.json has been written by.
+    file.chmod((folder / "config.json").stat().st_mode & 0o777)
     return plain["architectures"][0]
 
 
@@ -157,10 +191,39 @@ def _check(
         else:
             faults.append(f"{name} is not known")
     if faults:
+        _same_prefix(list(wanted), list(have), form, folder)
+        more = f"; and {len(faults) - MOST_FAULTS:,} more" if len(faults) > MOST_FAULTS else ""
         raise InputError(
-            f"the weights in {folder} are not those of the {form.family} in its config.json: {'; '.join(faults)}"
+            f"the weights in {folder} are not those of the {form.family} in its config.json: "
+            f"{'; '.join(faults[:MOST_FAULTS])}{more}"
         )
     return tuple(unused)
+
+
+def _same_prefix(wanted: list[str], have: list[str], form: Format, folder: Path) -> None:
+    """Refuse weights of which most have a prefix too many or too few: one cause, not a fault of each."""
+    if prefix := _prefix(wanted, have):
+        raise InputError(
+            f"the weights in {folder} are called {prefix}NAME, as a wrapped model calls them (DataParallel, "
+            f"torch.compile, Lightning): save the model inside (model.module.save_pretrained), or take {prefix} off "
+            "every name"
+        )
+    if prefix := _prefix(have, wanted):
+        raise InputError(
+            f"the weights in {folder} lack the prefix {prefix} of the architecture in config.json: for a bare encoder "
+            f'write "architectures": ["{form.family}{HEADS["encoder"]}"] there, else put {prefix} before the names'
+        )
+
+
+def _prefix(short: list[str], long: list[str]) -> str:
+    """What stands before most of the short names in the long ones; an empty string where nothing does.
+
+    >>> _prefix(["a.x", "a.y", "b"], ["module.a.x", "module.a.y", "c"]), _prefix(["x"], ["x"])
+    ('module.', '')
+    """
+    found = Counter(other.removesuffix(name) for name in short for other in long if other.endswith("." + name))
+    [(prefix, count)] = found.most_common(1) or [("", 0)]
+    return prefix if 2 * count > len(short) else ""
 
 
 def _is_twin(name: str, config: EncoderConfig, tensors: "_Tensors", table: list[Weight]) -> bool:
@@ -185,7 +248,8 @@ def _joined(weight: Weight, like: Any, tensors: "_Tensors", config: EncoderConfi
         yield names[0], np.ascontiguousarray(weight.join([tensors.read(name) for name in weight.theirs]))
         return
     leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
-    stacked = [np.ones(leaves[name].shape, np.float32) for name in names]
+    # A first block without a norm has none to read: ones and zeros, as a new one has.
+    stacked = [np.full(leaves[name].shape, float(not name.endswith("bias")), np.float32) for name in names]
     for number in range(config.layers):
         if number == 0 and not config.first_norm and "blocks.attention_norm" in names[0]:
             continue
@@ -281,7 +345,7 @@ class _Tensors:
 
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise InputError(f"{path.parent} is no folder of the transformers format (no {path.name})")
+        raise InputError(f"{path.parent} is not a folder of the transformers format (no {path.name})")
     try:
         plain = json.loads(path.read_text())
     except ValueError as error:

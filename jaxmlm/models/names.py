@@ -13,20 +13,22 @@ from jaxmlm.models.encoder import EncoderConfig
 
 
 class Format(NamedTuple):
-    """A family of architectures: the prefix of its encoder, where its parts are, and its first position."""
+    """A family of architectures: the prefix of its encoder, where its parts are, and its positions."""
 
     family: str
     prefix: str
     pre: bool
     head: str
     offset: bool  # positions count from the padding id on, as fairseq does
+    rotary: bool = False  # instead of tables of positions and of token types
 
 
 BERT = Format("Bert", "bert.", False, "cls.predictions.", False)
 ROBERTA = Format("Roberta", "roberta.", False, "lm_head.", True)
 PRE_ROBERTA = Format("RobertaPreLayerNorm", "roberta_prelayernorm.", True, "lm_head.", True)
-MODERN = Format("ModernBert", "model.", True, "", False)
-FORMATS = {"bert": BERT, "roberta": ROBERTA, "roberta-prelayernorm": PRE_ROBERTA, "modernbert": MODERN}
+ESM = Format("Esm", "esm.", True, "lm_head.", False, rotary=True)
+MODERN = Format("ModernBert", "model.", True, "", False, rotary=True)
+FORMATS = {"bert": BERT, "roberta": ROBERTA, "roberta-prelayernorm": PRE_ROBERTA, "esm": ESM, "modernbert": MODERN}
 """By `model_type` of config.json."""
 
 
@@ -60,6 +62,12 @@ def _embeddings(form: Format, config: EncoderConfig, vocab: int, offset: int) ->
     if form is MODERN:
         norms = [*_norm("embed_norm", "embeddings.norm", config), *_norm("final_norm", "final_norm", config)]
         return [_rows("embedding", "embeddings.tok_embeddings.weight", vocab), *norms]
+    if form is ESM:
+        return [
+            _rows("embedding", "embeddings.word_embeddings.weight", vocab),
+            *(_norm("embed_norm", "embeddings.layer_norm", config) if config.embed_norm else []),
+            *_norm("final_norm", "encoder.emb_layer_norm_after", config),
+        ]
     found = [
         _rows("embedding", "embeddings.word_embeddings.weight", vocab),
         _shifted("position", "embeddings.position_embeddings.weight", offset),
@@ -76,6 +84,7 @@ def _block(form: Format, config: EncoderConfig) -> list[Weight]:
     size = config.width // heads
     qkv = tuple(f"{layer}attention.self.{name}." for name in ("query", "key", "value"))
     attention_norm = layer + ("attention." if form.pre else "attention.output.") + "LayerNorm"
+    mlp_norm = layer + ("" if form is ESM else "intermediate." if form.pre else "output.") + "LayerNorm"
     return [
         Weight(
             "blocks.attention.qkv",
@@ -94,13 +103,28 @@ def _block(form: Format, config: EncoderConfig) -> list[Weight]:
         *_dense("blocks.up", layer + "intermediate.dense"),
         *_dense("blocks.down", layer + "output.dense"),
         *_norm("blocks.attention_norm", attention_norm, config),
-        *_norm("blocks.mlp_norm", layer + ("intermediate." if form.pre else "output.") + "LayerNorm", config),
+        *_norm("blocks.mlp_norm", mlp_norm, config),
     ]
 
 
 def _modern_block(form: Format, config: EncoderConfig) -> list[Weight]:
     layer, heads = "layers.{}.", config.heads
     size = config.width // heads
+    biases = [
+        Weight(
+            "blocks.attention.qkv_bias",
+            (layer + "attn.Wqkv.bias",),
+            lambda parts: parts[0].reshape(3, heads, size),
+            lambda ours: [ours.reshape(-1)],
+        ),
+        Weight("blocks.attention.out_bias", (layer + "attn.Wo.bias",)),
+        Weight(
+            "blocks.up.bias blocks.gate.bias",
+            (layer + "mlp.Wi.bias",),
+            lambda parts: np.stack(np.split(parts[0], 2)),
+            lambda ours: [ours.reshape(-1)],
+        ),
+    ]
     return [
         Weight(
             "blocks.attention.qkv",
@@ -116,7 +140,8 @@ def _modern_block(form: Format, config: EncoderConfig) -> list[Weight]:
             lambda parts: np.stack([half.T for half in np.split(parts[0], 2)]),
             lambda ours: [np.concatenate([ours[0].T, ours[1].T])],
         ),
-        *_dense("blocks.down", layer + "mlp.Wo", bias=False),
+        *(biases if config.biases else []),
+        *_dense("blocks.down", layer + "mlp.Wo", config.biases),
         *_norm("blocks.attention_norm", layer + "attn_norm", config),
         *_norm("blocks.mlp_norm", layer + "mlp_norm", config),
     ]
@@ -128,7 +153,7 @@ def _masked_lm(form: Format, config: EncoderConfig, vocab: int) -> list[Weight]:
     else:
         inner = ("transform.dense", "transform.LayerNorm") if form is BERT else ("dense", "layer_norm")
         dense, norm, decoder = (form.head + name for name in (*inner, "decoder.weight"))
-        bias = form.head + ("bias" if config.tied else "decoder.bias")
+        bias = form.head + ("bias" if config.tied or form is ESM else "decoder.bias")
     own = [] if config.tied else [_rows("decoder", decoder, vocab)]
     return [*_dense("dense", dense, config.biases), *_norm("norm", norm, config), _rows("bias", bias, vocab), *own]
 

@@ -2,7 +2,9 @@
 
 import functools
 import json
+import os
 from pathlib import Path
+from runpy import run_path
 
 import jax
 import numpy as np
@@ -11,10 +13,11 @@ import safetensors.numpy
 
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig, interchange, preset, with_head
-from jaxmlm.models.formats import HEADS, config_of, format_for, plain_of, recognise
+from jaxmlm.models.formats import config_of, format_for, kinds_of, plain_of, recognise
 from jaxmlm.models.names import weights
 from jaxmlm.parallel import make_mesh
 
+ROOT = Path(__file__).parents[2]
 IDS = {"pad": 0, "cls": 2, "sep": 3, "mask": 4}
 SMALL = {"layers": 2, "width": 48, "heads": 3, "mlp": 80}
 
@@ -27,6 +30,9 @@ SMALL = {"layers": 2, "width": 48, "heads": 3, "mlp": 80}
         EncoderConfig(**SMALL, norm="post", token_types=2, activation="gelu_tanh"),
         preset("modern-base"),
         preset("modern-base", activation="geglu_tanh", global_every=2, window=64),
+        preset("modern-base", window=None, local_rope_base=None, biases=True),
+        EncoderConfig(**SMALL, positions="rope"),
+        EncoderConfig(**SMALL, positions="rope", embed_norm=False, tied=False, dropout=0.0),
     ],
     ids=str,
 )
@@ -42,7 +48,10 @@ def test_a_config_comes_back_from_its_config_json(config):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"positions": "rope", "width": 32, "heads": 2}, "model.biases True .it has False"),
+        ({"positions": "rope", "biases": False}, "model.biases False .it has True"),
+        ({"positions": "rope", "rope_base": 500.0}, "model.rope_base 500.0 .it has 10000.0"),
+        ({"positions": "rope", "window": 8}, "model.window 8 .it has None"),
+        ({"positions": "rope", "norm": "post"}, "model.norm post .it has pre"),
         ({"biases": False}, "model.biases False .it has True"),
         ({"embed_norm": False}, "model.embed_norm"),
         ({"window": 8}, "model.window 8"),
@@ -75,6 +84,32 @@ def test_other_parts_are_refused(change):
     form = format_for(config, "mlm")
     with pytest.raises(InputError, match=next(iter(change))):
         config_of(form, {**plain_of(form, config, "mlm", 1003, IDS), **change}, Path("x"))
+
+
+@pytest.mark.parametrize("config", ["quickstart_run.py", "wiki_small.py", "continue.py"])
+def test_what_the_configs_train_can_be_exported(config):
+    found = run_path(str(ROOT / "configs" / config))["config"]()
+    assert format_for(getattr(found, "run", found).model, "mlm").family in ("Esm", "RobertaPreLayerNorm")
+
+
+def test_a_head_that_the_format_has_not_is_refused():
+    with pytest.raises(InputError, match="has no EsmForQuestionAnswering that computes the same"):
+        format_for(EncoderConfig(**SMALL, positions="rope"), "answer")
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "said"),
+    [
+        ("rope", {"token_dropout": True}, "token_dropout True"),
+        ("rope", {"position_embedding_type": "absolute"}, "position_embedding_type 'absolute'"),
+        ("modern", {"norm_bias": True}, "norm_bias True, attention_bias False"),
+    ],
+)
+def test_parts_of_rotary_formats_that_are_not_computed(family, change, said):
+    config = EncoderConfig(**SMALL, positions="rope") if family == "rope" else preset("modern-base", **SMALL)
+    form = format_for(config, "mlm")
+    with pytest.raises(InputError, match=said):
+        config_of(form, plain_of(form, config, "mlm", 1003, IDS) | change, Path("x"))
 
 
 POST = EncoderConfig(**SMALL, norm="post")
@@ -111,11 +146,16 @@ def same(a, b) -> bool:
     return all(map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b)))
 
 
-FAMILIES = {"bert": EncoderConfig(**SMALL, norm="post", token_types=2), "roberta": POST, "modernbert": MODERN}
+FAMILIES = {
+    "bert": EncoderConfig(**SMALL, norm="post", token_types=2), "roberta": POST, "modernbert": MODERN,
+    "biased": preset("modern-base", **SMALL, window=None, local_rope_base=None, biases=True),
+    "esm": EncoderConfig(**SMALL, positions="rope"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("family", "kind"), [(f, k) for f in FAMILIES for k in HEADS if f != "modernbert" or k in ("mlm", "encoder")]
+    ("family", "kind"),
+    [(f, k) for f, config in FAMILIES.items() for k in kinds_of(format_for(config, "mlm"))],
 )
 def test_without_architectures_the_weights_tell_the_kind(family, kind, tmp_path):
     model = write(tmp_path, FAMILIES[family], kind, architectures=...)
@@ -171,6 +211,70 @@ def test_sizes_that_are_missing_are_named(change, said):
     form = format_for(POST, "mlm")
     with pytest.raises(InputError, match=said):
         config_of(form, plain_of(form, POST, "mlm", 1003, IDS) | change, Path("x"))
+
+
+WRONG_LABELS = [
+    ({"0": "no", "2": "yes"}, "id2label with the ids 0, 2"),
+    ({"1": "no", "2": "yes"}, "id2label with the ids 1, 2"),
+    ({"no": 0, "yes": 1}, "id2label with the ids no, yes"),
+    (["no", "yes"], r"id2label with \['no', 'yes'\]"),
+    ({"0": "yes", "1": "yes"}, "id2label with 'yes' twice"),
+]
+
+
+@pytest.mark.parametrize(("named", "said"), WRONG_LABELS, ids=str)
+def test_labels_that_do_not_name_every_output_are_refused(named, said, tmp_path):
+    write(tmp_path, kind="classify", id2label=named)
+    with pytest.raises(InputError, match=said):
+        interchange.read(tmp_path)
+
+
+def test_labels_of_a_model_without_classes_are_passed_over(tmp_path):
+    write(tmp_path, id2label={"0": "no", "2": "yes"})
+    assert interchange.read(tmp_path).labels == ()
+
+
+def renamed(folder: Path, name) -> None:
+    """The weights of a folder, each with the name that this function makes of its own."""
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    safetensors.numpy.save_file({name(key): x for key, x in tensors.items()}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "name", "said"),
+    [
+        ("mlm", {}, "module.{}".format, "are called module.NAME"),
+        ("mlm", {}, "_orig_mod.{}".format, "are called _orig_mod.NAME"),
+        ("classify", {}, "model.{}".format, "are called model.NAME"),
+        ("encoder", {}, "module.{}".format, "are called module.NAME"),
+        ("encoder", {"architectures": ["RobertaForMaskedLM"]}, str, 'lack the prefix roberta. .*"RobertaModel"'),
+    ],
+)
+def test_a_prefix_of_every_weight_is_named(kind, change, name, said, tmp_path):
+    write(tmp_path, kind=kind, **change)
+    renamed(tmp_path, name)
+    with pytest.raises(InputError, match=said) as error:
+        interchange.read(tmp_path)
+    assert len(str(error.value)) < 500
+
+
+def test_of_many_wrong_weights_the_first_are_named(tmp_path):
+    write(tmp_path)
+    renamed(tmp_path, lambda key: key.replace("layer", "block"))
+    with pytest.raises(InputError, match="layer.0.attention.self.query.weight is missing; .*; and [0-9]+ more"):
+        interchange.read(tmp_path)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_all_files_have_the_mode_of_the_umask(mask, tmp_path):
+    before = os.umask(mask)
+    try:
+        write(tmp_path)
+    finally:
+        os.umask(before)
+    assert {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {
+        "config.json": 0o666 & ~mask, "model.safetensors": 0o666 & ~mask
+    }  # fmt: skip
 
 
 def test_labels_that_are_null_are_numbers(tmp_path):

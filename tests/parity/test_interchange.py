@@ -18,7 +18,7 @@ HEADS = ["ForMaskedLM", "Model", "ForSequenceClassification", "ForQuestionAnswer
 CASES = [(family, end) for family in ("Bert", "Roberta", "RobertaPreLayerNorm") for end in HEADS]
 
 
-def made(family: str, end: str):
+def made(family: str, end: str, **changes):
     torch.manual_seed(0)
     if family == "ModernBert":
         more = {"num_hidden_layers": 4, "local_attention": 6, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -26,6 +26,9 @@ def made(family: str, end: str):
     else:
         more = {"num_hidden_layers": 2, "max_position_embeddings": 40, "pad_token_id": 1}
     more |= {"num_labels": 3} if "Classification" in end else {}
+    if family == "Esm":
+        more |= {"position_embedding_type": "rotary", "emb_layer_norm_before": True, "mask_token_id": 4}
+    more |= changes
     config = getattr(transformers, family + "Config")(**SIZES, **more, initializer_range=0.2)
     config._attn_implementation = "eager"
     model = getattr(transformers, family + end)(config).eval()
@@ -68,9 +71,18 @@ def apart(a: np.ndarray, b: np.ndarray, segments: np.ndarray) -> float:
     return float((gap if gap.ndim == 2 else gap[segments > 0]).max())
 
 
-@pytest.mark.parametrize(("family", "end"), [*CASES, ("ModernBert", "ForMaskedLM")])
-def test_logits_are_those_of_transformers_and_the_way_back_is_bitwise(family, end, tmp_path):
-    model = made(family, end)
+WHOLE = {"layer_types": ["full_attention"] * 4}
+BIASED = dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True)
+ROTARY = [
+    *(("ModernBert", "ForMaskedLM", changes) for changes in ({}, WHOLE, BIASED)),
+    *(("Esm", end, {}) for end in HEADS if end != "ForQuestionAnswering"),
+    ("Esm", "ForMaskedLM", {"emb_layer_norm_before": False, "tie_word_embeddings": False}),
+]
+
+
+@pytest.mark.parametrize(("family", "end", "changes"), [*((*case, {}) for case in CASES), *ROTARY])
+def test_logits_are_those_of_transformers_and_the_way_back_is_bitwise(family, end, changes, tmp_path):
+    model = made(family, end, **changes)
     model.save_pretrained(tmp_path / "in")
     found = interchange.read(tmp_path / "in")
     for shape, real in (((2, 17), 11), ((1, 1), 1), ((3, 37), 37)):
