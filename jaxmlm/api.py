@@ -1,9 +1,9 @@
 """The Python interface: `jaxmlm.load(path)` gives a model that fills masks, embeds, scores, classifies and answers."""
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,17 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlm.data.buckets import edges_to, pad
-from jaxmlm.data.hf_tokenizer import HfTokenizer, export_tokenizer
+from jaxmlm.data.hf_tokenizer import HfTokenizer, exported_files
 from jaxmlm.errors import InputError
 from jaxmlm.models import interchange
+from jaxmlm.models.formats import format_for
 from jaxmlm.parallel import make_mesh
 from jaxmlm.tasks import run
-from jaxmlm.tasks.downstream import called
+from jaxmlm.tasks.card import card
 from jaxmlm.tasks.squad_windows import spaced
 
 MASKS = ("[MASK]", "<mask>")
 """How a masked word may be written in a text, whatever the tokenizer calls it."""
-_ASIDE = "\ue0ff"  # stands for a mask while SentencePiece reads the text; no vocabulary has it
 
 
 class Filled(NamedTuple):
@@ -45,11 +45,16 @@ class Answer(NamedTuple):
 class Loaded:
     """A model with its tokenizer. `model` is the encoder with its head, `kind` what the head is for.
 
+    Text is text: what spells a special token is not one. `fill_mask` and `logits` alone read the mask token, written
+    [MASK] or <mask>. `types`: the second text of a pair gets the second token type.
+
     Inputs are padded to a few lengths and batches to powers of two, so that few programs are compiled.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, kind: str, labels: tuple[str, ...], about: dict[str, Any]):
-        self.tokenizer, self.kind, self.labels, self.about = tokenizer, kind, labels, about
+    def __init__(
+        self, model: Any, tokenizer: Any, kind: str, labels: tuple[str, ...], about: dict[str, Any], types: bool = False
+    ):
+        self.tokenizer, self.kind, self.labels, self.about, self.types = tokenizer, kind, labels, about, types
         self.encoder = model if kind == "encoder" else model.encoder
         if jax.default_backend() == "cpu":
             self.encoder = self.encoder.apart()
@@ -66,7 +71,8 @@ class Loaded:
         Probabilities are shares among the pieces that are no special tokens.
         """
         self._needs("mlm", "fill_mask")
-        ids = self._ids(text)
+        _at_least("top", top, 1)
+        ids = self._ids(text, masks=True)
         places = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_id]
         if not places:
             raise InputError(f"the text {text[:60]!r} has no {MASKS[0]}: write one where a word is to be filled in")
@@ -76,7 +82,7 @@ class Loaded:
             row = row[: len(self.tokenizer.special)].copy()
             row[self.tokenizer.special[: len(row)]] = -np.inf
             shares = np.exp(row - np.logaddexp.reduce(row.astype(np.float64)))
-            best = np.argsort(-row, kind="stable")[:top]
+            best = np.argsort(-row, kind="stable")[: min(top, int(np.isfinite(row).sum()))]
             filled.append([Filled(self._word(int(i)), int(i), float(shares[i])) for i in best])
         return filled
 
@@ -96,35 +102,51 @@ class Loaded:
         if pool not in ("mean", "first"):
             raise InputError(f"pool is {pool!r}: mean or first")
         run = _mean if pool == "mean" else _first
-        rows = [self._ids(text) for text in texts]
+        rows = [self._ids(text) for text in _several(texts)]
         return self._over(rows, lambda ids, segments, _: run(self.encoder, ids, segments), self.encoder.config.width)
 
     def logits(self, text: str) -> np.ndarray:
-        """Logits [L, V] over the vocabulary at every token of a text, first and last special tokens included."""
+        """Logits [L, V] over the vocabulary at every token of a text, first and last special tokens included.
+
+        A mask in the text is written [MASK] or <mask>.
+        """
         self._needs("mlm", "logits")
-        ids = self._ids(text)
+        ids = self._ids(text, masks=True)
         return self._masked_logits([ids] * len(ids), list(range(len(ids))))
 
     def classify(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, float]]:
         """For each text, or pair of texts, the probability of every label; of one label (regression) its number."""
         self._needs("classify", "classify")
-        rows, types = zip(*(self._pair(text) for text in texts), strict=True)
+        pairs = [self._pair(text) for text in _several(texts)]
         run = lambda ids, segments, types: _called(self.model, ids, segments, types)  # noqa: E731
-        outputs = self._over(list(rows), run, len(self.labels), list(types))
+        rows, types = [ids for ids, _ in pairs], [kinds for _, kinds in pairs]
+        outputs = self._over(rows, run, len(self.labels), types)
         if len(self.labels) > 1:
             outputs = np.exp(outputs - np.logaddexp.reduce(outputs, axis=-1, keepdims=True))
         return [{name: float(value) for name, value in zip(self.labels, row, strict=True)} for row in outputs]
 
     def answer(self, question: str, context: str, longest: int = 30) -> Answer:
-        """The best span of at most `longest` tokens of the context; the context is cut to what the model reads."""
+        """The best span of at most `longest` tokens of the context; the context is cut to what the model reads.
+
+        InputError if the question or the context is empty, or if the question leaves no room for a context.
+        """
         self._needs("answer", "answer")
-        ids, offsets = self.tokenizer.encode_offsets(context)
-        head = self._ids(spaced(question))
+        _at_least("longest", longest, 1)
+        head = self._ids(spaced(_text(question)))
+        ids, offsets = self.tokenizer.encode_offsets(_text(context))
+        for what, size in (("question", len(head) - 2), ("context", len(ids))):
+            if not size:
+                raise InputError(f"the {what} is empty: give a text with at least one token")
         gap = self.tokenizer.gap[1:]
         first = len(head) + len(gap)
-        ids = ids[: self.longest - first - 1]
+        ids = ids[: max(self.longest - first - 1, 0)]
+        if not ids:
+            raise InputError(
+                f"the question has {len(head) - 2} tokens and the model reads {self.longest}, which leaves none for "
+                "the context: shorten it"
+            )
         row = [*head, *gap, *ids, self.tokenizer.sep_id]
-        types = [0] * len(head) + [1] * (len(row) - len(head))
+        types = [0] * len(head) + [int(self.types)] * (len(row) - len(head))
         with jax.set_mesh(self._mesh):
             batch = self._batch([row], [types])
             outputs = np.asarray(_called(self.model, *batch))[0, first : first + len(ids)]
@@ -139,34 +161,26 @@ class Loaded:
         if self.kind != kind:
             raise InputError(f"{method} needs a model of kind {kind!r}, and this one is {self.kind!r}: load another")
 
-    def _ids(self, text: str) -> list[int]:
-        """The ids of a text with its special tokens; masks in it become the mask token, which no space precedes."""
-        t = self.tokenizer
-        for name in MASKS:
-            text = text.replace(name, _ASIDE)
-        if not isinstance(t, HfTokenizer):
-            ids: list[int] = []
-            found, offsets = t.encode_offsets(text)
-            for i, (begin, end) in zip(found, offsets, strict=True):
-                if text[begin:end] == _ASIDE:
-                    ids = ids[:-1] if ids and t.pieces(ids[-1:]) == ["\u2581"] else ids
-                    i = t.mask_id
-                ids.append(i)
-        elif _ASIDE in text:
-            ids = t.encode_masked(text.replace(_ASIDE, t.pieces([t.mask_id])[0]))
-        else:
-            ids = t.encode(text)
+    def _ids(self, text: str, masks: bool = False) -> list[int]:
+        """The ids of a text with its special tokens; with `masks` those that it spells become the mask token."""
+        t, text = self.tokenizer, _text(text)
+        if masks:
+            for name in MASKS:
+                text = text.replace(name, t.pieces([t.mask_id])[0])
+        ids = t.encode_masked(text) if masks else t.encode(text)
         if len(ids) > self.longest - 2:
             raise InputError(f"the text has {len(ids) + 2} tokens, the model reads {self.longest}: shorten it")
         return [t.cls_id, *ids, t.sep_id]
 
-    def _pair(self, text: str | tuple[str, str]) -> tuple[list[int], list[int]]:
-        first, second = (text, None) if isinstance(text, str) else text
-        ids = self._ids(first)
-        if second is None:
+    def _pair(self, text: str | Sequence[str]) -> tuple[list[int], list[int]]:
+        if isinstance(text, str):
+            ids = self._ids(text)
             return ids, [0] * len(ids)
-        rest = [*self.tokenizer.gap[1:], *self._ids(second)[1:]]
-        return ids + rest, [0] * len(ids) + [1] * len(rest)
+        if not isinstance(text, Sequence) or len(text) != 2:
+            raise InputError(f"{text!r} is not a text nor a pair of texts: give a string, or two in a tuple")
+        ids = self._ids(text[0])
+        rest = [*self.tokenizer.gap[1:], *self._ids(text[1])[1:]]
+        return ids + rest, [0] * len(ids) + [int(self.types)] * len(rest)
 
     def _word(self, i: int) -> str:
         return self.tokenizer.decode([i]).strip()
@@ -199,6 +213,23 @@ class Loaded:
         segments = pad([[1] * len(row) for row in full], length, 0)
         more = [*extra, *extra[:1] * (size - len(rows))] if extra else [[0]] * size
         return ids, segments, pad(more, length, 0)
+
+
+def _text(text: Any) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"a text is a string, got {text!r} ({type(text).__name__})")
+    return text
+
+
+def _several(texts: Any) -> Any:
+    if isinstance(texts, str):
+        raise InputError(f"this takes several texts, got one: give a list, [{texts[:60]!r}]")
+    return texts
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise InputError(f"{name} is {value}: it must be at least {least}")
 
 
 @jax.jit
@@ -236,59 +267,62 @@ def from_transformers(folder: str | Path) -> Loaded:
 def _on_one_device(read: Callable[..., run.Loaded], path: str | Path) -> Loaded:
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         found = read(path)
-        return Loaded(found.model, found.tokenizer, found.kind, found.labels, found.about)
+        return Loaded(found.model, found.tokenizer, found.kind, found.labels, found.about, _types(found))
+
+
+def _types(found: run.Loaded) -> bool:
+    """Whether the second text of a pair has its own token type; in a folder of `transformers` the tokenizer tells."""
+    theirs = "architecture" in found.about and isinstance(found.tokenizer, HfTokenizer)
+    return found.config.token_types > 1 and (not theirs or found.tokenizer.types)
 
 
 def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
-    """Write a checkpoint as a folder that `transformers` reads: weights, config, tokenizer and a model card."""
+    """Write a checkpoint as a folder that `transformers` reads: weights, config, tokenizer and a model card.
+
+    InputError, and nothing is written, if the format has no architecture or no tokenizer that does the same.
+    """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already: name a new folder")
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         loaded = run.load(checkpoint)
     t, c = loaded.tokenizer, loaded.config
+    format_for(c, loaded.kind)
+    files = exported_files(t, c.most_positions if c.positions == "learned" else 8192, _types(loaded))
     ids = {"pad": t.pad_id, "cls": t.cls_id, "sep": t.sep_id, "mask": t.mask_id}
     labels = loaded.labels if loaded.kind in ("classify", "tokens") else ()
-    architecture = interchange.write(loaded.model, folder, loaded.kind, ids=ids, labels=labels)
-    export_tokenizer(t, folder, c.most_positions if c.positions == "learned" else 8192)
-    (folder / "README.md").write_text(card(loaded.about, Path(checkpoint), architecture))
+    with _whole(folder) as new:
+        architecture = interchange.write(loaded.model, new, loaded.kind, ids=ids, labels=labels)
+        for name, content in files.items():
+            (new / name).write_bytes(content)
+        text = card(loaded.about, Path(checkpoint), architecture)
+        (new / "README.md").write_text(text, encoding="utf-8")
     return {"folder": str(folder), "architecture": architecture, "rows": []}
 
 
-def card(about: dict[str, Any], checkpoint: Path, architecture: str) -> str:
-    """The model card: what was learned from which text, how it was masked, what it scored."""
-    head = "---\nlibrary_name: transformers\npipeline_tag: fill-mask\ntags: [jaxmlm, masked-lm]\n---\n\n"
-    if "task" in about:
-        pipeline = "question-answering" if architecture.endswith("ForQuestionAnswering") else "text-classification"
-        head = head.replace("fill-mask", pipeline).replace(
-            "masked-lm", f"generated-{about['task']}" if about.get("generated") else about["task"]
-        )
-        scores = ", ".join(f"{name} {value:.4g}" for name, value in about["scores"].items())
-        return f"{head}# {architecture}\n\nFine-tuned on {called(about)} with jaxmlm; on its dev set: {scores}.\n"
-    if "config" not in about:
-        return f"{head}# {architecture}\n\nWritten by jaxmlm from a folder of the transformers format.\n"
-    config = about["config"]
-    lines = [
-        f"- text: {config['data']['text']}, rows of {config['data']['length']} tokens",
-        f"- steps: {config['loop']['steps']} of {config['loop']['batch']} rows, seed {config['loop']['seed']}",
-        f"- masking: {', '.join(f'{name} {value}' for name, value in config['masking'].items() if name != 'class')}",
-    ]
-    results = checkpoint / "results.jsonl"
-    for row in map(json.loads, results.read_text().splitlines()) if results.is_file() else ():
-        scores = ", ".join(f"{name} {value:.4g}" for name, value in row["scores"].items())
-        lines.append(f"- {row['stage']} {called(row)}: {scores}")
-    versions = ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items())
-    body = "\n".join([*lines, f"- versions: {versions}"])
-    return f"{head}# {architecture}\n\nA masked language model, pre-trained with jaxmlm.\n\n{body}\n"
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A new folder to write into, which becomes this one when all is written: a failure leaves nothing."""
+    folder = folder.absolute()
+    new = folder.with_name(folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        new.rename(folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
 
 
 def check_import(folder: str | Path, to: str | Path | None = None) -> dict[str, Any]:
     """Read a `transformers` folder whole, say what it is, and copy it as a checkpoint if `to` is given."""
+    if to is not None and Path(to).exists():
+        raise InputError(f"{to} is there already: name a new folder")
     loaded = from_transformers(folder)
     if to is not None:
-        if Path(to).exists():
-            raise InputError(f"{to} is there already: name a new folder")
-        shutil.copytree(folder, to)
+        with _whole(Path(to)) as new:
+            shutil.copytree(folder, new, dirs_exist_ok=True)
     return {"folder": str(to or folder), "kind": loaded.kind, **loaded.about, "rows": []}
 
 
@@ -300,5 +334,6 @@ def say(result: dict[str, Any]) -> Iterator[str]:
     elif "kind" in result:
         yield f"{result['architecture']} ({result['kind']}) in {result['folder']}"
         yield from (f"not used: {name}" for name in result["unused"])
+        yield from (f"note: {note}" for note in result["notes"])
     else:
         yield f"{result['architecture']} written to {result['folder']}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
+from jaxmlm.data.hf_config import feeds_types, settled
 from jaxmlm.data.tokenizer import SPECIAL, Tokenizer, boundaries, clean, surface
 from jaxmlm.data.tokenizer_json import completed, library, opened
 from jaxmlm.errors import InputError
@@ -57,13 +58,29 @@ class HfTokenizer(Tokenizer):
         return self._text_ids(self._tokenizer.encode(clean(text), add_special_tokens=False).ids)
 
     def encode_masked(self, text: str) -> list[int]:
-        """The ids of a text in which the mask token stands as the vocabulary writes it."""
-        return self._with_special.encode(clean(text), add_special_tokens=False).ids
+        """The ids of a text in which the mask token stands as the vocabulary writes it, and no other special one."""
+        found = self._with_mask.encode(clean(text), add_special_tokens=False).ids
+        return [i if i == self.mask_id else self._text_ids([i])[0] for i in found]
 
     @cached_property
-    def _with_special(self) -> Any:
-        """The tokenizer as its file says: text that spells a special token is one."""
-        return opened(self.model, self.folder)
+    def _with_mask(self) -> Any:
+        """The same tokenizer, which reads the mask token where a text spells it: one that is no longer special."""
+        plain = json.loads(self.model)
+        for token in plain["added_tokens"]:
+            token["special"] &= token["content"] != self._pieces[self.mask_id]
+        found = opened(json.dumps(plain, ensure_ascii=False).encode(), self.folder)
+        found.encode_special_tokens = True
+        return found
+
+    @property
+    def types(self) -> bool:
+        """Whether `transformers` gives the second text of a pair a token type of its own."""
+        return feeds_types(self.folder, self._tokenizer.encode("a", "a").type_ids)
+
+    @property
+    def notes(self) -> list[str]:
+        """What of its tokenizer.json is not read as it stands there, since tokenizer_config.json says otherwise."""
+        return settled((self.folder / "tokenizer.json").read_bytes(), self.folder)[1]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of several texts, without special tokens."""
@@ -93,7 +110,8 @@ class HfTokenizer(Tokenizer):
         """Write the tokenizer's files into a folder."""
         (folder / "tokenizer.json").write_bytes(self.model)
         ids = {"pad": self.pad_id, "unk": self.unk_id, "cls": self.cls_id, "sep": self.sep_id, "mask": self.mask_id}
-        _write_config(folder, {name: self._pieces[i] for name, i in ids.items()}, {})
+        names = {name: self._pieces[i] for name, i in ids.items()}
+        (folder / "tokenizer_config.json").write_bytes(_config(names, {}))
 
 
 def _trimmed(text: str, begin: int, end: int, empty: bool) -> tuple[int, int]:
@@ -102,24 +120,69 @@ def _trimmed(text: str, begin: int, end: int, empty: bool) -> tuple[int, int]:
     return begin, begin if empty else end
 
 
-def export_tokenizer(tokenizer: "Tokenizer | HfTokenizer", folder: str | Path, most: int) -> None:
-    """Write tokenizer.json and tokenizer_config.json; `most` is the longest input of the model.
-
-    The ids of a text are those of `encode`, but for texts that spell a special token: there it is one.
-    """
+def export_tokenizer(tokenizer: "Tokenizer | HfTokenizer", folder: str | Path, most: int, types: bool = False) -> None:
+    """Write tokenizer.json and tokenizer_config.json: see `exported_files`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    own = isinstance(tokenizer, HfTokenizer)
-    (folder / "tokenizer.json").write_bytes(tokenizer.model if own else sentencepiece_json(tokenizer).encode())
+    for name, content in exported_files(tokenizer, most, types).items():
+        (folder / name).write_bytes(content)
+
+
+def exported_files(tokenizer: "Tokenizer | HfTokenizer", most: int, types: bool) -> dict[str, bytes]:
+    """The files by which `transformers` reads a tokenizer; InputError if none give the same ids.
+
+    The ids of a text are those of `encode`, but for texts that spell a special token: there it is one. `most` is the
+    longest input of the model; `types`: it has token types, of which the second text of a pair gets the second.
+    """
+    if isinstance(tokenizer, HfTokenizer):
+        model = _templated(tokenizer, types)
+    else:
+        model = sentencepiece_json(tokenizer, types).encode()
     ids = {"pad": tokenizer.pad_id, "unk": tokenizer.unk_id, "cls": tokenizer.cls_id, "sep": tokenizer.sep_id}
     names = {name: tokenizer.pieces([i])[0] for name, i in {**ids, "mask": tokenizer.mask_id}.items()}
-    _write_config(folder, names, {"model_max_length": most})
+    inputs = ["input_ids", *(["token_type_ids"] if types else []), "attention_mask"]
+    config = _config(names, {"model_max_length": most, "model_input_names": inputs})
+    return {"tokenizer.json": model, "tokenizer_config.json": config}
 
 
-def _write_config(folder: Path, names: dict[str, str], more: dict[str, Any]) -> None:
+def _templated(tokenizer: HfTokenizer, types: bool) -> bytes:
+    """Its tokenizer.json, with a template of texts and pairs that gives the ids and types that our models get."""
+    made = opened(tokenizer.model, tokenizer.folder)
+    one, cls, sep, gap = tokenizer.encode("a"), tokenizer.cls_id, tokenizer.sep_id, tokenizer.gap
+    pair = [cls, *one, *gap, *one, sep]
+    second = [0] * (len(one) + 2) + [1] * (len(pair) - len(one) - 2)
+    found = made.encode("a", "a")
+    same = made.encode("a").ids == [cls, *one, sep] and found.ids == pair
+    if same and (not types or found.type_ids == second):
+        return tokenizer.model
+    from tokenizers import processors
+
+    template = _template(tokenizer, types)
+    byte_level = [processors.ByteLevel(trim_offsets=True)] if tokenizer.kind == "BPE" else []
+    made.post_processor = processors.Sequence([*byte_level, template]) if byte_level else template
+    return made.to_str().encode()
+
+
+def _template(tokenizer: "Tokenizer | HfTokenizer", types: bool) -> Any:
+    """`[cls] a [sep]` and `[cls] a GAP b [sep]`; the second type begins after the first separator, as in BERT."""
+    from tokenizers import processors
+
+    ids, second = {tokenizer.cls_id, tokenizer.sep_id}, int(types)
+    name = {i: tokenizer.pieces([i])[0] for i in ids}
+    cls, sep = name[tokenizer.cls_id], name[tokenizer.sep_id]
+    first, *more = (name[i] for i in tokenizer.gap)
+    return processors.TemplateProcessing(
+        single=[f"{cls}:0", "$A:0", f"{sep}:0"],
+        pair=[f"{cls}:0", "$A:0", f"{first}:0", *(f"{token}:{second}" for token in more),
+              f"$B:{second}", f"{sep}:{second}"],
+        special_tokens=[(token, i) for i, token in name.items()],
+    )  # fmt: skip
+
+
+def _config(names: dict[str, str], more: dict[str, Any]) -> bytes:
     plain = {"tokenizer_class": "PreTrainedTokenizerFast", **more}
     plain |= {f"{name}_token": piece for name, piece in names.items()}
-    (folder / "tokenizer_config.json").write_text(json.dumps(plain, indent=2) + "\n")
+    return (json.dumps(plain, indent=2) + "\n").encode()
 
 
 def open_tokenizer(path: str | Path) -> Tokenizer:
@@ -135,11 +198,11 @@ def open_tokenizer(path: str | Path) -> Tokenizer:
     raise InputError(f"no tokenizer at {path}: give a folder with a tokenizer.model or tokenizer.json, or such a file")
 
 
-def sentencepiece_json(tokenizer: Tokenizer) -> str:
+def sentencepiece_json(tokenizer: Tokenizer, types: bool = False) -> str:
     """The tokenizer.json of a SentencePiece unigram model: the same pieces, scores and character map."""
     tokenizers = library()
     from sentencepiece import sentencepiece_model_pb2 as messages
-    from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+    from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
     model = getattr(messages, "ModelProto").FromString(tokenizer.model)  # noqa: B009 (made at run time)
     if model.trainer_spec.model_type != 1 or model.trainer_spec.byte_fallback:  # 1: unigram
@@ -169,10 +232,7 @@ def sentencepiece_json(tokenizer: Tokenizer) -> str:
     names = tokenizer.pieces(range(5))
     made.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names[:4]])
     made.add_special_tokens([AddedToken(names[4], special=True, normalized=False, lstrip=True)])
-    cls, sep = (names[2], tokenizer.cls_id), (names[3], tokenizer.sep_id)
-    made.post_processor = processors.TemplateProcessing(
-        single=f"{cls[0]} $A {sep[0]}", pair=f"{cls[0]} $A {sep[0]} $B {sep[0]}", special_tokens=[cls, sep]
-    )
+    made.post_processor = _template(tokenizer, types)
     return made.to_str()
 
 

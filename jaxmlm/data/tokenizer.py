@@ -4,6 +4,7 @@ import io
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,28 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens."""
         return self._sp.encode(clean(text))
+
+    def encode_masked(self, text: str) -> list[int]:
+        """The ids of a text in which the mask token stands as the vocabulary writes it, and no other special one.
+
+        The space before a mask is the mask's, as in an exported tokenizer.
+        """
+        ids, bare = [], False
+        for piece in self._with_mask.encode(clean(text), return_type="proto").pieces:
+            if piece.id == self.mask_id and bare:
+                ids.pop()
+            ids.append(piece.id)
+            bare = piece.piece == _SPACE
+        return ids
+
+    @cached_property
+    def _with_mask(self) -> sentencepiece.SentencePieceProcessor:
+        """The same model, which reads its mask piece where a text spells it."""
+        from sentencepiece import sentencepiece_model_pb2 as messages
+
+        model = getattr(messages, "ModelProto").FromString(self.model)  # noqa: B009 (made at run time)
+        model.pieces[self.mask_id].type = 4  # user-defined, where it was control: a text cannot spell that
+        return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of several texts, without special tokens."""

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jaxmlm.data.hf_config import settled
 from jaxmlm.data.tokenizer import SPECIAL
 from jaxmlm.errors import InputError
 from jaxmlm.textfiles import read_json
@@ -51,7 +52,7 @@ def completed(folder: Path) -> tuple[bytes, Any, dict[str, int]]:
             f"{folder} has no tokenizer.json: write one with transformers, "
             "AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)"
         )
-    model = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    model, _ = settled(file.read_bytes().removeprefix(b"\xef\xbb\xbf"), folder)
     tokenizer = opened(model, file)
     ids = tokenizer.get_vocab(with_added_tokens=True)
     said = [read_json(folder / name) for name in BESIDE if (folder / name).is_file()]

@@ -285,7 +285,8 @@ def _rows(loaded: Loaded, config: Finetune, mesh: jax.sharding.Mesh, folder: Pat
 
 def _whole(loaded: Loaded, config: Finetune, tuned: Trained, row: dict[str, Any], folder: Path) -> Loaded:
     """The fine-tuned model as a checkpoint; a predicted number in its own range, as others expect it of a model."""
-    model, about = tuned.state.model, {"task": config.task, "scores": row["scores"], "settings": row["settings"]}
+    model, base = tuned.state.model, str(loaded.folder.absolute())
+    about = {"task": config.task, "scores": row["scores"], "settings": row["settings"], "base": base}
     about |= config.source.mark
     if config.task in squad.TASKS:
         return loaded._replace(model=model, kind="answer", labels=("start", "end"), folder=folder, about=about)

@@ -25,10 +25,12 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking, SpanUnits
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM, interchange, with_head
 from jaxmlm.models.encoder import HOW_TRAINED
+from jaxmlm.models.formats import format_for
 from jaxmlm.parallel import Mesh, abstract, check_sizes, hosts, make_mesh
 from jaxmlm.paths import check_workdir, describe, to_json
 from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.rng import make_key
+from jaxmlm.tasks.folders import not_a_checkpoint
 from jaxmlm.tasks.mlm import diverged, mlm_task
 from jaxmlm.tasks.phrases import phrases_of
 from jaxmlm.tasks.texts import open_store
@@ -142,6 +144,8 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     with jax.set_mesh(mesh):
         start, whole = _start(run, make_key(run.loop.seed)) if run.init else (None, run)
     check_sizes(mesh, whole.model.sizes)
+    if (why := _why_not_exported(whole)) and hosts.speaks():
+        print(f"note: this model cannot be exported: {why}", file=sys.stderr, flush=True)
     store = open_store(run.text, folder, f"{stage}: prepare", phrases_of(run.masking))
     with jax.set_mesh(mesh):
         task = mlm_task(store, run.data, run.masking, whole.model, run.loop.batch, run.loop.seed, start)
@@ -176,6 +180,18 @@ def _result(folder: Path, stage: str, rows: list[dict[str, Any]] | None = None) 
     for why in (row["diverged"] for row in rows if row.get("diverged") and hosts.speaks()):
         print(f"{stage}: the run diverged ({why}): try a lower optim.learning_rate", file=sys.stderr)
     return {"workdir": str(folder), "rows": rows}
+
+
+def _why_not_exported(run: Run) -> str:
+    """Why `jaxmlm export` will refuse the model of this run; an empty string if it will not."""
+    own = not (run.init or run.data.tokenizer)
+    if own and (run.data.pieces != "unigram" or run.data.byte_fallback):
+        return "transformers has no tokenizer of the same ids: data.pieces unigram without data.byte_fallback has one"
+    try:
+        format_for(run.model, "mlm")
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _steps(run: Run, task: Task, mesh: Any, folder: Path) -> int:
@@ -216,10 +232,7 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> Loaded:
     if not (folder / "run.json").is_file():
         if (folder / "config.json").is_file():
             return from_transformers(folder, like)
-        raise InputError(
-            f"{folder} is not the folder of a run (no run.json) nor of a transformers model (no config.json): give the "
-            "--workdir of a pre-training"
-        )
+        raise not_a_checkpoint(folder)
     about = json.loads((folder / "run.json").read_text())
     config = EncoderConfig.read(about["config"]["model"])
     config = config.trained_like(like) if like else config
@@ -294,12 +307,20 @@ def save(found: Loaded) -> None:
 
 def from_transformers(folder: str | Path, like: EncoderConfig | None = None) -> Loaded:
     """The model and the tokenizer in a folder of the transformers format, on the current mesh."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise not_a_checkpoint(folder)
     found = interchange.read(folder, like)
     tokenizer = HfTokenizer(folder)
     if tokenizer.size > found.vocab:
-        raise InputError(f"{folder}: the tokenizer has {tokenizer.size} pieces and the model {found.vocab}")
-    about = {"architecture": found.architecture, "unused": list(found.unused)}
-    return Loaded(found.model, tokenizer, found.config, Path(folder), found.kind, found.labels, about)
+        more = [piece for piece in tokenizer.pieces(range(found.vocab, tokenizer.size)) if piece]
+        raise InputError(
+            f"{folder}: the tokenizer has {tokenizer.size:,} pieces and the model {found.vocab:,}, which has no "
+            f"rows for {', '.join(more[:5])}{', ...' if more[5:] else ''}: resize it (in transformers, "
+            "model.resize_token_embeddings and save_pretrained), or take them out of the added_tokens of tokenizer.json"
+        )
+    about = {"architecture": found.architecture, "unused": list(found.unused), "notes": tokenizer.notes}
+    return Loaded(found.model, tokenizer, found.config, folder, found.kind, found.labels, about)
 
 
 def unclaimed(folder: Path, name: str, identity: dict[str, Any]) -> None:

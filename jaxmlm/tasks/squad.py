@@ -117,7 +117,7 @@ def _batch(data: Prepared, w: Windows, rows: np.ndarray, length: int) -> Batch:
     ids = pad([w.row(row, tokenizer.cls_id, tokenizer.sep_id) for row in real.tolist()], length, tokenizer.pad_id)
     segments = (ids != tokenizer.pad_id).astype(np.int32)
     first = np.array([1 + len(w.questions[q]) + len(w.gap) for q in w.question[real]])
-    second = np.arange(length) >= first[:, None]
+    second = np.arange(length) > first[:, None] - len(w.gap)  # after the first separator, as of any pair
     return {
         "ids": ids,
         "segments": segments,

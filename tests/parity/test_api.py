@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import tokenizers
@@ -10,15 +11,16 @@ import torch
 import transformers
 
 import jaxmlm
-from jaxmlm.data import Data
+from jaxmlm import api
+from jaxmlm.data import Data, Tokenizer
 from jaxmlm.data.hf_tokenizer import HfTokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking
-from jaxmlm.models import EncoderConfig
+from jaxmlm.models import Encoder, EncoderConfig, with_head
 from jaxmlm.samples import world
 from jaxmlm.studies.evaluate import Evaluation, evaluate
 from jaxmlm.studies.finetune import Finetune, finetune
-from jaxmlm.tasks.run import Run, load, pretrain
+from jaxmlm.tasks.run import Loaded, Run, load, pretrain, save
 from jaxmlm.training import Loop
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -200,6 +202,57 @@ def test_classes_of_texts_and_pairs(family, tmp_path):
         jaxmlm.load(folder).fill_mask("a [MASK]")
 
 
+PAIRS = [(TEXTS[8][:50], TEXTS[9][:80]), ("", "a hen"), (TEXTS[10][:30], ".")]
+
+
+def pairs_agree(ours: api.Loaded, folder: Path) -> None:
+    """Ids, types and probabilities of pairs by the files in a folder, read by AutoTokenizer, and by a model of ours."""
+    t = transformers.AutoTokenizer.from_pretrained(folder)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    for pair, shares in zip(PAIRS, ours.classify(PAIRS), strict=True):
+        batch = t(*pair, return_tensors="pt")
+        ids, types = ours._pair(pair)
+        assert batch["input_ids"][0].tolist() == ids
+        assert batch.get("token_type_ids", torch.zeros(1, len(ids)))[0].tolist() == types
+        with torch.no_grad():
+            logits = theirs(**batch).logits[0]
+        assert list(shares.values()) == pytest.approx(torch.softmax(logits, -1).tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pairs_of_an_encoder_with_token_types_are_the_same_on_both_sides(family, tmp_path):
+    """Of an import, of its export, and of an encoder of ours with this tokenizer or one of SentencePiece."""
+    folder = saved("Bert", "ForSequenceClassification", tmp_path / "in")
+    pairs_agree(jaxmlm.load(folder), folder)
+    jaxmlm.export(folder, tmp_path / "out")
+    pairs_agree(jaxmlm.load(folder), tmp_path / "out")
+    pairs_agree(jaxmlm.load(tmp_path / "out"), tmp_path / "out")
+    words(family, tmp_path / "words")
+    sentences = Tokenizer.train(TEXTS, 400)
+    for name, tokenizer in {"words": HfTokenizer(tmp_path / "words"), "sentences": sentences}.items():
+        config = EncoderConfig(1, 32, 2, most_positions=64, norm="post", token_types=2, init=0.5)
+        key = jax.random.key(0)
+        model = with_head("classify", Encoder(config, tokenizer.size, key), 2, key)
+        about = {"task": "pairs", "scores": {}, "settings": ""}
+        save(Loaded(model, tokenizer, config, tmp_path / name / "model", "classify", ("no", "yes"), about))
+        jaxmlm.export(tmp_path / name / "model", tmp_path / name / "out")
+        for source in ("model", "out"):
+            pairs_agree(jaxmlm.load(tmp_path / name / source), tmp_path / name / "out")
+
+
+@pytest.mark.parametrize(
+    "change", [{"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}]
+)
+def test_settings_beside_a_tokenizer_are_followed_as_by_transformers(change, tmp_path):
+    words("Bert", tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"tokenizer_class": "BertTokenizer"} | change))
+    ours, theirs = HfTokenizer(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in ["The Old Hén 日本", *HARD[:6]]:
+        assert ours.encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
+    assert len(ours.notes) == 1
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_answer_is_the_best_span_of_the_context(family, tmp_path):
     folder = saved(family, "ForQuestionAnswering", tmp_path)
@@ -256,6 +309,8 @@ def test_an_exported_run_works_in_transformers(run, tmp_path):
     [got] = ours.fill_mask("the [MASK] sees", top=3)
     want = [w["token"] for w in pipe("the <mask> sees", top_k=8) if w["token"] > 4][:3]
     assert [fill.id for fill in got] == want
+    for text in ("the [MASK][MASK] sees", "\u2603[MASK]", "[MASK]ing \u2603 [MASK] .", "a\u200b[MASK]\u200bb"):
+        assert t(text.replace("[MASK]", "<mask>"))["input_ids"] == ours._ids(text, masks=True)
     again = jaxmlm.load(tmp_path / "out")  # and back
     assert np.array_equal(again.logits(TEXTS[0][:90]), ours.logits(TEXTS[0][:90]))
 

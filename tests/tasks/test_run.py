@@ -19,7 +19,7 @@ from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh, make_mesh
 from jaxmlm.paths import replace_path
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, mlm_task
-from jaxmlm.tasks.run import Run, load, pretrain, read_rows
+from jaxmlm.tasks.run import Run, _why_not_exported, from_transformers, load, pretrain, read_rows
 from jaxmlm.tasks.texts import open_store
 from jaxmlm.training import Loop, Optim, evaluate
 
@@ -238,6 +238,52 @@ def test_rows_longer_than_the_position_table_are_refused(base):
 def test_a_folder_without_a_run_is_no_checkpoint(tmp_path):
     with pytest.raises(InputError, match="not the folder of a run"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "asked", "said"),
+    [
+        (("study.json", "cells/a/run.json", "cells/b/run.json"), "", "the folder of a study; .*cells/a, .*cells/b"),
+        (("study.json",), "", "a study without a cell that has begun"),
+        (("finetune.json", "model/run.json"), "", "a fine-tuning; its best model is .*x/model"),
+        (("finetune.json",), "", "a fine-tuning that has no model yet"),
+        (("run.json", "checkpoints/8/model/a"), "checkpoints", "a part of a run; give .*x, or one of its steps"),
+        (("run.json", "checkpoints/8/model/a"), "checkpoints/8/model", "a part of a run; give .*x, or"),
+        (("rte/model/run.json", "cola/model/run.json"), "", "such folders in it: .*cola/model, .*rte/model"),
+        (("snapshots/1f/config.json",), "", "such folders in it: .*snapshots/1f"),
+        (("manifest.json",), "", "a token store, which holds text and no model"),
+        (("a.txt",), "a.txt", "it is a file: give its folder"),
+        ((), "none", "there is no such folder"),
+    ],
+)
+@pytest.mark.parametrize("read", [load, from_transformers])
+def test_a_folder_that_is_no_checkpoint_is_told_what_it_is(read, files, asked, said, tmp_path):
+    for file in files:
+        (tmp_path / "x" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "x" / file).touch()
+    with pytest.raises(InputError, match=said):
+        read(tmp_path / "x" / asked)
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "google-bert/bert-base-uncased"])
+def test_of_a_name_on_the_hub_nothing_is_downloaded(name):
+    for read in (load, from_transformers):
+        with pytest.raises(InputError, match=f"nothing is downloaded .*`hf download {name} --local-dir DIR`"):
+            read(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, ""),
+        ({"data": Data(pieces="bpe")}, "no tokenizer of the same ids"),
+        ({"data": Data(byte_fallback=True)}, "no tokenizer of the same ids"),
+        ({"model": EncoderConfig(biases=False)}, "cannot hold this encoder"),
+    ],
+    ids=str,
+)
+def test_what_export_will_refuse_is_said_at_the_start(change, why):
+    assert why in _why_not_exported(Run(**change)) and bool(why) == bool(_why_not_exported(Run(**change)))
 
 
 def test_one_step_of_a_run_is_a_checkpoint(base, one_device):

@@ -1,0 +1,99 @@
+"""What tokenizer_config.json says beside a tokenizer.json, as `transformers` takes the two together."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxmlm.textfiles import read_json
+
+
+class _Built(NamedTuple):
+    """A tokenizer class that `transformers` builds by its own options instead of reading it off tokenizer.json.
+
+    `settings`: by their names in the part `part` of tokenizer.json, the options in tokenizer_config.json and their
+    defaults. `types` of the parts that it builds.
+    """
+
+    model: str
+    part: str
+    settings: dict[str, tuple[str, Any]]
+    types: dict[str, str | None]
+
+
+_BUILT = {
+    "BertTokenizer": _Built(
+        "WordPiece",
+        "normalizer",
+        {
+            "lowercase": ("do_lower_case", True),
+            "strip_accents": ("strip_accents", None),
+            "handle_chinese_chars": ("tokenize_chinese_chars", True),
+        },
+        {"normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer"},
+    ),
+    "RobertaTokenizer": _Built(
+        "BPE",
+        "pre_tokenizer",
+        {"add_prefix_space": ("add_prefix_space", False)},
+        {"normalizer": None, "pre_tokenizer": "ByteLevel"},
+    ),
+}
+_USUAL = {"bert": "BertTokenizer", "roberta": "RobertaTokenizer", "roberta-prelayernorm": "RobertaTokenizer"}
+"""The class of a `model_type` where tokenizer_config.json names none."""
+
+
+def settled(model: bytes, folder: Path) -> tuple[bytes, list[str]]:
+    """The tokenizer.json of a folder as `transformers` reads it, and in notes what that changes or leaves open."""
+    name = _class_of(folder)
+    try:
+        plain = json.loads(model)
+    except ValueError:  # which the tokenizers library tells better
+        return model, []
+    built = _BUILT.get(name)
+    if built is None or not isinstance(plain, dict) or plain.get("model", {}).get("type") != built.model:
+        return model, []
+    have = {part: (plain.get(part) or {}).get("type") for part in built.types}
+    if have != built.types:
+        part = next(part for part in have if have[part] != built.types[part])
+        return model, [
+            f"tokenizer.json has the {part} {have[part]}, and transformers builds a {name} with {built.types[part]}: "
+            "read as tokenizer.json says, so that texts may get other ids there"
+        ]
+    asked, part = _json(folder / "tokenizer_config.json"), plain[built.part]
+    notes = []
+    for key, (option, usual) in built.settings.items():
+        now, wanted = part.get(key, usual), asked.get(option, usual)
+        if now != wanted:
+            part[key] = wanted
+            whose = "" if option in asked else "by default "
+            notes.append(
+                f"tokenizer.json has {key} {json.dumps(now)}, and tokenizer_config.json ({name}) {whose}{option} "
+                f"{json.dumps(wanted)}: read with {json.dumps(wanted)}, as transformers reads it"
+            )
+    return (json.dumps(plain, ensure_ascii=False).encode() if notes else model), notes
+
+
+def feeds_types(folder: Path, template: list[int]) -> bool:
+    """Whether `transformers` gives the second text of a pair a token type of its own.
+
+    Args:
+        folder: of the tokenizer.
+        template: the token types of a pair by its tokenizer.json.
+
+    """
+    names = _json(folder / "tokenizer_config.json").get("model_input_names")
+    if _class_of(folder) == "BertTokenizer":  # whose template is its own
+        return names is None or "token_type_ids" in names
+    return "token_type_ids" in (names or ()) and 1 in template
+
+
+def _class_of(folder: Path) -> str:
+    family = _json(folder / "config.json").get("model_type")
+    if family == "modernbert":  # whose published files name a class that is not theirs
+        return ""
+    name = _json(folder / "tokenizer_config.json").get("tokenizer_class") or _USUAL.get(family, "")
+    return name.removesuffix("Fast")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
