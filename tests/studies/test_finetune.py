@@ -20,8 +20,7 @@ from jaxmlm.models import EncoderConfig
 from jaxmlm.samples import world
 from jaxmlm.studies import Finetune, finetune
 from jaxmlm.studies.finetune import make_task
-from jaxmlm.studies.recipes import from_words
-from jaxmlm.studies.tuned import compare, say, say_average, say_comparison
+from jaxmlm.studies.tuned import compare, say, say_comparison
 from jaxmlm.tasks import squad
 from jaxmlm.tasks.downstream import folder_of, sets_of
 from jaxmlm.tasks.run import Run, load, pretrain, read_rows
@@ -295,14 +294,6 @@ def test_two_checkpoints_are_compared_on_the_same_rows(checkpoint, grid, tmp_pat
         compare(config.workdir, tmp_path)
 
 
-def test_flags_win_over_a_recipe(checkpoint, capsys):
-    assert from_words(["--task", "rte"]) == [(["--task", "rte"], None)]
-    [(_, given)] = from_words(["--recipe=mosaicbert", "--task", "rte", "--workdir", "w"])
-    assert given is not None and (given.learning_rate, given.weight_decay, given.start) == (1e-5, 1.0, "mnli")
-    assert main(["finetune", checkpoint, "--recipe", "robert", "--task", "rte"]) == 2
-    assert "no recipe 'robert'; did you mean roberta?" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -328,19 +319,6 @@ def test_bad_input_is_refused_before_anything_is_written(checkpoint, tmp_path, m
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("task", "twin"),
-    [("rte", True), ("squad", True), ("squad2", False), ("mnli", False), ("glue", True), ("rte,mrpc", True)],
-)
-def test_a_task_of_others_needs_its_data(checkpoint, tmp_path, monkeypatch, capsys, task, twin):
-    """The generated one is asked for by name."""
-    monkeypatch.chdir(tmp_path)
-    assert main(["finetune", checkpoint, "--task", task]) == 2
-    error = capsys.readouterr().err
-    assert "needs its data: give --data FOLDER with the official files" in error and error.count("\n") == 1
-    assert ("--data sample: for a generated task" in error) == twin and not list(tmp_path.iterdir())
-
-
 def test_scores_of_generated_data_are_called_so(checkpoint, grid, tmp_path, capsys):
     """In the lines that are printed, the results, the note, the average and the model card."""
     config, result = grid
@@ -348,11 +326,6 @@ def test_scores_of_generated_data_are_called_so(checkpoint, grid, tmp_path, caps
     _say({**result, "rows": result["rows"][:1]})
     out = capsys.readouterr().out
     assert out.startswith("finetune rte (generated) seed 0: accuracy ") and "note: generated data in the format" in out
-    average = {
-        "tasks": {"rte": {"score": 0.5, "sd": None, "n": 1, "degenerate": 0, "accuracy": 0.5, "generated": True}}
-    }
-    lines = list(say_average({**average, "average": 0.5, "notes": []}))
-    assert lines[1].startswith("rte (generated)   50.0") and "tasks of GLUE (generated): 50.0" in lines[2]
     jaxmlm.export(Path(config.workdir) / "model", tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Fine-tuned on rte (generated) with jaxmlm" in card and "generated-rte]" in card

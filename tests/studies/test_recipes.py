@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from jaxmlm.cli import main
 from jaxmlm.errors import InputError
 from jaxmlm.studies.finetune import Finetune, _first, settings
 from jaxmlm.studies.recipes import RECIPES, from_words, recipe
-from jaxmlm.studies.tuned import paired_bootstrap, summarise
+from jaxmlm.studies.tuned import paired_bootstrap, say_average, summarise
 from jaxmlm.tasks import glue
 from jaxmlm.tasks.metrics import METRICS
 
@@ -82,3 +83,32 @@ def test_a_run_that_diverges_is_counted_and_does_not_end_the_grid():
     ]  # fmt: skip
     [one] = summarise(rows)["summary"]
     assert (one["n"], one["degenerate"], one["mean"], one["sd"]) == (2, 1, 0.5, None)
+
+
+@pytest.mark.parametrize(
+    ("task", "twin"),
+    [("rte", True), ("squad", True), ("squad2", False), ("mnli", False), ("glue", True), ("rte,mrpc", True)],
+)
+def test_a_task_of_others_needs_its_data(tmp_path, monkeypatch, capsys, task, twin):
+    """The generated one is asked for by name."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["finetune", "run", "--task", task]) == 2
+    error = capsys.readouterr().err
+    assert "needs its data: give --data FOLDER with the official files" in error and error.count("\n") == 1
+    assert ("--data sample: for a generated task" in error) == twin and not list(tmp_path.iterdir())
+
+
+def test_an_average_of_generated_tasks_is_called_so():
+    average = {
+        "tasks": {"rte": {"score": 0.5, "sd": None, "n": 1, "degenerate": 0, "accuracy": 0.5, "generated": True}}
+    }
+    lines = list(say_average({**average, "average": 0.5, "notes": []}))
+    assert lines[1].startswith("rte (generated)   50.0") and "tasks of GLUE (generated): 50.0" in lines[2]
+
+
+def test_flags_win_over_a_recipe(capsys):
+    assert from_words(["--task", "rte"]) == [(["--task", "rte"], None)]
+    [(_, given)] = from_words(["--recipe=mosaicbert", "--task", "rte", "--workdir", "w"])
+    assert given is not None and (given.learning_rate, given.weight_decay, given.start) == (1e-5, 1.0, "mnli")
+    assert main(["finetune", "run", "--recipe", "robert", "--task", "rte"]) == 2
+    assert "no recipe 'robert'; did you mean roberta?" in capsys.readouterr().err
