@@ -60,6 +60,11 @@ class Source(NamedTuple):
             raise InputError(
                 f"{self.task} needs its data: give --data FOLDER with the official files, or --data {TFDS}{twin}"
             )
+        if self.data.startswith(SAMPLE) and (self.data != SAMPLE or self.task not in TWINS):
+            raise InputError(
+                f"data is {self.data!r} for {self.task}: {SAMPLE} alone is generated data, of {', '.join(TWINS)}; "
+                f"give --data FOLDER with the official files, or --data {TFDS}"
+            )
         return folder_of(self.data)
 
 

@@ -168,7 +168,7 @@ def test_several_tasks_and_their_average(checkpoint, tmp_path, capsys):
     assert found["notes"][-1] == "the average is partial: without sst2, mrpc, stsb, qqp, mnli, qnli, wnli"
     # What is wrong with the last task is said before the first one is learned; of a table, nothing is averaged.
     assert main(["finetune", checkpoint, "--task", "glue", *words]) == 2
-    assert "SST-2 needs train.tsv and dev.tsv" in capsys.readouterr().err
+    assert "data is 'sample:' for sst2: sample: alone is generated data, of cola, rte, squad" in capsys.readouterr().err
     assert main(["finetune", checkpoint, "--task", "rte,squad", *words]) == 2
     assert "squad is no task of GLUE" in capsys.readouterr().err
 
@@ -309,6 +309,9 @@ def test_two_checkpoints_are_compared_on_the_same_rows(checkpoint, grid, tmp_pat
         (["--task", "rte", "--batch", "9"], "a batch of 9 rows is not to be divided among 2 devices"),
         (["--task", "rte", "--learning-rate", "0"], "learning_rate must be above 0"),
         (["--task", "rte", "--length", "64"], "length 64 is above the 32 positions"),
+        (["--task", "sst2"], "data is 'sample:' for sst2: sample: alone is generated data, of cola, rte, squad; give"),
+        (["--task", "squad2"], "data is 'sample:' for squad2: sample: alone is generated data, of cola, rte, squad; "),
+        (["--task", "rte", "--data", "sample:100"], "data is 'sample:100' for rte: sample: alone is generated data"),
         (["--task", "rte", "--train", "train_10.tsv"], "train_10.tsv is missing: RTE needs train.tsv and dev.tsv"),
     ],
 )
