@@ -167,7 +167,7 @@ def first_table(results: Results, report: Report) -> str:
     text = "Mean ± standard deviation (number of pre-training seeds; tuning seeds averaged first); scores times 100"
     text += f": {metrics}." if metrics else "."
     rival = "value" if len(results.paths) < 2 else f"{heads(results)[0]}, all else equal,"
-    text += f" Bold: better than every other {rival} beyond noise (paired t, Holm, 5 %)."
+    text += f" Bold: better than every other {rival} beyond noise (paired t, Bonferroni, 5 %; three seeds or more)."
     if any(column.heading.startswith("perplexity") for column in listed):
         text += " Perplexity at 15 % masks favours training at 15 %: see the loss matrix."
     lacking = [

@@ -86,7 +86,8 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
         "control_pairs": [_pair(name, pair) for name, (_, found) in every.items() for pair in found],
         "missing": results.missing,
         "notes": results.notes,
-        "verdict": " ".join(words.sentences(results)),
+        "sentences": (said := words.sentences(results)),
+        "verdict": " ".join(said),
     }
 
 

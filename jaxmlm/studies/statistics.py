@@ -15,6 +15,8 @@ from jaxmlm.tasks.downstream import GENERATED
 CONTROL, GIVEN = "not pre-trained", "as it was given"
 """What a control is called: an encoder of random weights, and one that the runs go on from."""
 LEVEL = 0.05
+SEEDS = 3
+"""With fewer pre-training seeds there is a tendency and no verdict."""
 
 Row = dict[str, Any]
 Series = dict[str, dict[int, float]]
@@ -29,7 +31,11 @@ class Spread(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """`a` minus `b`: the mean difference, its 95 % t interval, p, and p after Holm (nan: no error bar)."""
+    """`a` minus `b`: the mean difference, its t interval, p, and p adjusted for its family (nan: no error bar).
+
+    The pairs that are looked at together are a family of m: intervals are of 1 - 5 % / m and p is multiplied by m
+    (Bonferroni), so that an interval excludes 0 where the adjusted p is below 5 %, and there only.
+    """
 
     a: str
     b: str
@@ -43,7 +49,7 @@ class Pair(NamedTuple):
 
     @property
     def sure(self) -> bool:
-        """Beyond noise: p after Holm's correction is below 5 %."""
+        """Beyond noise: the adjusted p is below 5 %, and the adjusted interval excludes 0."""
         return self.adjusted < LEVEL
 
 
@@ -288,8 +294,16 @@ def spread(values: Iterable[float]) -> Spread | None:
     return Spread(float(found.mean()), float(found.std(ddof=1)) if found.size > 1 else None, int(found.size))
 
 
-def compare(a: str, b: str, series: Series) -> Pair:
-    """`a` minus `b` by paired differences over the seeds both have; Welch's t where they share under two."""
+def compare(a: str, b: str, series: Series, family: int = 1) -> Pair:
+    """`a` minus `b` by paired differences over the seeds both have; Welch's t where they share under two.
+
+    Args:
+        a: the first label.
+        b: the second.
+        series: scores by label and seed.
+        family: how many such pairs are looked at together.
+
+    """
     x, y = series[a], series[b]
     shared = sorted(x.keys() & y.keys())
     paired = len(shared) >= 2
@@ -310,45 +324,36 @@ def compare(a: str, b: str, series: Series) -> Pair:
         p = 1.0 if abs(mean) <= 1e-9 else math.nan
         edge = 0.0 if p == 1.0 else math.nan
         return Pair(a, b, mean, edge, edge, p, p, n, paired)
-    half = float(stats.t.ppf(1 - LEVEL / 2, freedom)) * error
+    half = float(stats.t.ppf(1 - LEVEL / family / 2, freedom)) * error
     p = float(2 * stats.t.sf(abs(mean) / error, freedom))
-    return Pair(a, b, mean, mean - half, mean + half, p, p, n, paired)
+    return Pair(a, b, mean, mean - half, mean + half, p, min(1.0, family * p), n, paired)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction for looking at several pairs; nan stays nan and is not counted.
-
-    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
-    """
-    order = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
-    adjusted, top = list(p_values), 0.0
-    for rank, (p, i) in enumerate(order):
-        top = max(top, min(1.0, p * (len(order) - rank)))
-        adjusted[i] = top
-    return adjusted
-
-
-def _corrected(pairs: list[Pair]) -> list[Pair]:
-    corrected = holm([pair.p for pair in pairs])
-    return [pair._replace(adjusted=p) for pair, p in zip(pairs, corrected, strict=True)]
+def _family(names: Sequence[tuple[str, str]], series: Series) -> list[Pair]:
+    """The comparisons of a family; with fewer than `SEEDS` seeds a pair has no error bar, and does not count in it."""
+    alone = [compare(a, b, series) for a, b in names]
+    able = [pair.seeds >= SEEDS and not math.isnan(pair.p) for pair in alone]
+    none = dict.fromkeys(("low", "high", "p", "adjusted"), math.nan)
+    return [
+        compare(pair.a, pair.b, series, sum(able)) if counts else pair._replace(**none)
+        for pair, counts in zip(alone, able, strict=True)
+    ]
 
 
 def pairs(results: Results, measure: Measure) -> list[Pair]:
-    """Every pair within a group, the better first, Holm over all of them."""
-    found = []
+    """Every pair within a group, the better first; all of them are one family."""
+    names = []
     for labels in results.groups.values():
         for a, b in itertools.combinations([name for name in labels if name in measure.series], 2):
-            pair = compare(a, b, measure.series)
-            swap = (pair.difference < 0) == measure.higher and pair.difference != 0
-            found.append(compare(b, a, measure.series) if swap else pair)
-    return _corrected(found)
+            difference = compare(a, b, measure.series).difference
+            names.append((b, a) if (difference < 0) == measure.higher and difference != 0 else (a, b))
+    return _family(names, measure.series)
 
 
 def against_control(results: Results, measure: Measure) -> list[Pair]:
-    """Every value minus its encoder that was not pre-trained, Holm over the values."""
+    """Every value minus its encoder that was not pre-trained; all of them are one family."""
     both = [(x, results.control_of(x)) for x in results.labels if x in measure.series]
-    return _corrected([compare(x, c, measure.series) for x, c in both if c is not None and c in measure.series])
+    return _family([(x, c) for x, c in both if c is not None and c in measure.series], measure.series)
 
 
 def leaders(results: Results, measure: Measure) -> set[str]:

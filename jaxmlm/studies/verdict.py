@@ -1,33 +1,61 @@
-"""What a study found, in plain sentences: never more than the numbers carry."""
+"""What a study found, in plain sentences that are read once: never more than the numbers carry."""
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from jaxmlm.studies.statistics import GIVEN, Measure, Pair, Results, against_control, numeric, pairs, text
+from jaxmlm.paths import counted
+from jaxmlm.studies.statistics import GIVEN, SEEDS, Measure, Pair, Results, against_control, numeric, pairs, text
+
+MOST_PAIRS = 4
+"""Comparisons that are told one by one; all are in the summary."""
+
+
+class Standing(NamedTuple):
+    """What one measure says within one group of values: in sentences, in short, and whether that is a tendency only."""
+
+    said: list[str]
+    outcome: str
+    tendency: bool = False
 
 
 def sentences(results: Results) -> list[str]:
     """The loss matrix, the control, each verdict measure, and last the verdict itself."""
     found = [*matrix(results)]
-    outcomes = []
+    verdicts, tendencies = [], []
     for name, title in titles(results).items():
         measure = results.measures[name]
         control, gain = versus_control(results, measure, title)
-        found += [control] if control else []
-        said: dict[str, list[str]] = {}
+        found += control
+        short: dict[tuple[bool, str], list[str]] = {}
         for group, labels in results.groups.items():
-            sentence, outcome = standing(results, measure, labels)
+            standing_ = standing(results, measure, labels)
             where = f", at {group}" if group else ""
-            found.append(f"{_upper(title)}{where}: {sentence}.")
-            said.setdefault(outcome, []).append(group)
-        parts = [out + (f" at {_and(groups)}" if groups != [""] else "") for out, groups in said.items()]
-        outcomes.append(f"by {title}, {', '.join(parts)}{gain}")
+            first, *rest = standing_.said
+            found += [f"{_upper(title)}{where}: {first}.", *(f"{_upper(one)}." for one in rest)]
+            short.setdefault((standing_.tendency, standing_.outcome), []).append(group)
+        for tendency in (False, True):
+            parts = [
+                out + (f" at {_and(groups)}" if groups != [""] else "")
+                for (kind, out), groups in short.items()
+                if kind == tendency
+            ]
+            if parts:
+                (tendencies if tendency else verdicts).append(f"by {title}, {', '.join(parts)}{gain}")
     found += [f"Unfinished: {line}." for line in results.missing]
-    if outcomes:
-        found.append(f"Verdict: {'; '.join(outcomes)}.")
-    else:
-        found.append("Verdict: none; no BLiMP or fine-tuning scores are there, and a loss alone is no verdict.")
-    return found
+    return [*found, _last(results, verdicts, tendencies)]
+
+
+def _last(results: Results, verdicts: list[str], tendencies: list[str]) -> str:
+    """The verdict; where there are too few seeds for one, the tendency."""
+    few = f"a tendency only, for a verdict needs {SEEDS} pre-training seeds: {'; '.join(tendencies)}"
+    if verdicts and tendencies:
+        return f"Verdict: {'; '.join(verdicts)}. Beside it {few}."
+    if verdicts:
+        return f"Verdict: {'; '.join(verdicts)}."
+    if tendencies:
+        return f"Verdict: none, {few}."
+    return "Verdict: none; no BLiMP or fine-tuning scores are there, and a loss alone is no verdict."
 
 
 def titles(results: Results) -> dict[str, str]:
@@ -39,52 +67,62 @@ def titles(results: Results) -> dict[str, str]:
     return {name: title + found[name].mark for name, title in names.items() if name in found}
 
 
-def standing(results: Results, measure: Measure, labels: Sequence[str]) -> tuple[str, str]:
-    """One measure within one group of values -> (the sentence with numbers, the outcome in short)."""
+def standing(results: Results, measure: Measure, labels: Sequence[str]) -> Standing:
+    """One measure within one group of values."""
     labels = [name for name in labels if name in measure.series]
     best = measure.best(labels)
     if best is None:
-        return "no finished cell", "nothing is finished"
+        return Standing(["no finished cell"], "nothing is finished")
     order = sorted(labels, key=lambda name: -_mean(measure, name))
     means = ", ".join(f"{results.short(name)} {_points(_mean(measure, name))}" for name in order)
     if len(labels) == 1:
-        return f"only {means} is there, nothing to compare it with", "there is nothing to compare"
+        return Standing([f"only {means} is there, nothing to compare it with"], "there is nothing to compare")
+    name, means = results.short(best), f"means {means}"
     every = pairs(results, measure)
     judged = [pair for pair in every if pair.a in labels]
     able = [pair for pair in judged if not math.isnan(pair.adjusted)]
     if not able:
-        if max(len(measure.series[name]) for name in labels) == 1:
-            return (
-                f"one seed: no error bar, and no verdict possible beyond the order seen, {means}",
-                "one seed, so no verdict is possible",
-            )
-        return (
-            f"too few shared seeds, or the same difference in every seed, so no error bar; means {means}",
-            "no verdict is possible",
-        )
-    tail = f"; {_footing(every)}; means {means}"
+        seeds = max(len(measure.series[name]) for name in labels)
+        if seeds < SEEDS:
+            ahead = f"{name} is ahead" if any(pair.difference for pair in judged) else "there is no difference"
+            return Standing([means, f"{counted(seeds, 'seed')}, so no error bar"], ahead, tendency=True)
+        why = "too few shared seeds, or the same difference in every seed, so no error bar"
+        return Standing([means, why], "no verdict is possible")
+    footing = _footing(every)
     won = [pair for pair in able if pair.sure and pair.a == best]
-    name = results.short(best)
     if len(won) == len(labels) - 1:
-        listed = _and([_pair(results, pair) for pair in won])
-        return f"{name} is best beyond noise, {listed}{tail}", f"{name} is best"
+        return Standing([f"{name} is best beyond noise", means, footing, *_told(results, won)], f"{name} is best")
     sure = [pair for pair in able if pair.sure]
     if sure:
         rivals = _and([results.short(pair.b) for pair in judged if pair.a == best and not pair.sure])
-        listed = _and([_pair(results, pair) for pair in sure])
-        worse = _and([f"{results.short(pair.b)} is worse than {results.short(pair.a)}" for pair in sure])
         lead = f"{name} has the highest mean, but its lead over {rivals} is not beyond noise"
-        return f"{lead}; beyond noise: {listed}{tail}", f"no single best beyond noise, but {worse}"
+        outcome = f"no single best beyond noise, but {_worse(results, sure)}"
+        return Standing([lead, means, footing, *_told(results, sure)], outcome)
     widest = max(able, key=lambda pair: abs(pair.difference))
-    said = f"no difference beyond noise; the largest gap is {_pair(results, widest)}{tail}"
-    return said, "no difference beyond noise"
+    said = ["no difference beyond noise", means, footing, f"the largest gap: {_pair(results, widest)}"]
+    return Standing(said, "no difference beyond noise")
 
 
-def versus_control(results: Results, measure: Measure, title: str) -> tuple[str, str]:
-    """Whether pre-training beat the encoder that had none of it -> (sentence, outcome)."""
+def _worse(results: Results, sure: Sequence[Pair]) -> str:
+    """Who is worse than whom, each loser once."""
+    losers: dict[str, list[str]] = {}
+    for pair in sure:
+        losers.setdefault(results.short(pair.b), []).append(results.short(pair.a))
+    return _and([f"{loser} is worse than {_and(winners)}" for loser, winners in losers.items()])
+
+
+def _told(results: Results, found: Sequence[Pair]) -> list[str]:
+    """Comparisons one by one; of many the surest."""
+    told = sorted(found, key=lambda pair: pair.adjusted)[:MOST_PAIRS]
+    more = [f"so are {len(found) - len(told)} more comparisons beyond noise"] if len(found) > len(told) else []
+    return [_pair(results, pair) for pair in found if pair in told] + more
+
+
+def versus_control(results: Results, measure: Measure, title: str) -> tuple[list[str], str]:
+    """Whether pre-training beat the encoder that had none of it -> (sentences, outcome)."""
     found = against_control(results, measure)
     if not found:
-        return "", ""
+        return [], ""
     able = [pair for pair in found if not math.isnan(pair.adjusted)]
     given = any(name.startswith(GIVEN) for name in results.controls)
     rival = "the encoder as it was given" if given else "the untrained encoder"
@@ -97,19 +135,21 @@ def versus_control(results: Results, measure: Measure, title: str) -> tuple[str,
     head = f"Against {rival}, {title} ({base} {'before' if given else 'without pre-training'}): "
     if not able:
         gains = ", ".join(f"{pair.a} {_signed(pair.difference)} points" for pair in found)
-        why = "one seed" if max(pair.seeds for pair in found) < 2 else "the same difference in every seed"
-        return f"{head}{why}, so no error bar; {gains}.", ""
+        seeds = max(pair.seeds for pair in found)
+        why = counted(seeds, "seed") if seeds < SEEDS else "the same difference in every seed"
+        return [f"{head}{gains}.", f"{_upper(why)}, so no error bar."], ""
     better = [pair for pair in able if pair.sure and pair.difference > 0]
     worse = [pair for pair in able if pair.sure and pair.difference < 0]
     rest = [pair for pair in found if not pair.sure]
     parts = []
     if better:
-        parts.append("pre-training is better beyond noise at " + _gains(better))
+        parts.append(f"pre-training is better beyond noise at {_and([pair.a for pair in better])}")
     if worse:
-        parts.append(f"{rival} is better, beyond noise, than {_gains(worse)}")
+        parts.append(f"{rival} is better, beyond noise, than {_and([pair.a for pair in worse])}")
     if rest:
-        parts.append("no difference beyond noise at " + _gains(rest))
-    said = f"{head}{'; '.join(parts)}; {_footing(found)}."
+        parts.append(f"no difference beyond noise at {_and([pair.a for pair in rest])}")
+    first, *others = parts
+    said = [f"{head}{first}.", *(f"{_upper(part)}." for part in others), f"{_upper(_footing(found))}.", *_gains(found)]
     if worse:
         who = "every value" if len(worse) == len(found) else _and([pair.a for pair in worse])
         return said, f", but {rival} is better than {who}"
@@ -157,31 +197,31 @@ def _own(results: Results, labels: Sequence[str], best: Mapping[float, str]) -> 
 
 
 def _pair(results: Results, pair: Pair) -> str:
-    return f"{results.short(pair.a)} over {results.short(pair.b)} by {_numbers(pair)}"
+    return f"{results.short(pair.a)} over {results.short(pair.b)}: {_numbers(pair)}"
 
 
-def _gains(found: Sequence[Pair]) -> str:
-    if len(found) <= 3:
-        return _and([f"{pair.a} by {_numbers(pair)}" for pair in found])
+def _gains(found: Sequence[Pair]) -> list[str]:
+    """What pre-training adds; of many values the least and the most."""
+    if len(found) <= MOST_PAIRS:
+        return [f"{_upper(pair.a)}: {_numbers(pair)}." for pair in found]
     order = sorted(found, key=lambda pair: pair.difference)
-    ends = f"lowest {order[0].a} by {_numbers(order[0])}, highest {order[-1].a} by {_numbers(order[-1])}"
-    return f"{_and([pair.a for pair in found])}: {ends}"
+    return [f"The least, {order[0].a}: {_numbers(order[0])}.", f"The most, {order[-1].a}: {_numbers(order[-1])}."]
 
 
 def _numbers(pair: Pair) -> str:
     points = f"{_signed(pair.difference)} points"
     if math.isnan(pair.adjusted):
-        return f"{points} (no error bar)"
-    return f"{points} (95 % interval {_signed(pair.low)} to {_signed(pair.high)}, {_p(pair.adjusted)})"
+        return f"{points}, no error bar"
+    return f"{points}, interval {_signed(pair.low)} to {_signed(pair.high)}, {_p(pair.adjusted)}"
 
 
 def _footing(found: Sequence[Pair]) -> str:
     able = [pair for pair in found if not math.isnan(pair.adjusted)]
     least, most = min(pair.seeds for pair in able), max(pair.seeds for pair in able)
-    seeds = f"{least} seeds" if least == most else f"{least} to {most} seeds"
+    seeds = counted(least, "seed") if least == most else f"{least} to {most} seeds"
     paired = "paired" if all(pair.paired for pair in able) else "paired where shared"
-    holm = f", p by Holm over {len(able)} pairs" if len(able) > 1 else ""
-    return f"{seeds}, {paired}{holm}"
+    of = f", for {len(able)} comparisons together (Bonferroni)" if len(able) > 1 else ""
+    return f"{seeds}, {paired}; 95 % intervals and p{of}"
 
 
 def _p(p: float) -> str:

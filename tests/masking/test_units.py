@@ -14,9 +14,9 @@ import pytest
 
 from jaxmlm.config import load
 from jaxmlm.errors import InputError
-from jaxmlm.masking import Masking, Tokens, TokenUnits, Units, Vocab, mask_batch
+from jaxmlm.masking import Masking, Tokens, TokenUnits, Vocab, mask_batch
+from jaxmlm.masking import units as of_units
 from jaxmlm.masking.audit import audit
-from jaxmlm.masking.units import check
 from jaxmlm.paths import replace_path
 from jaxmlm.tasks.run import Run
 
@@ -36,7 +36,7 @@ class Blocks:
 
 
 @dataclasses.dataclass(frozen=True)
-class Chosen(Units):
+class Chosen:
     """Its longest unit is a value of the configuration."""
 
     longest: int = 20
@@ -107,7 +107,7 @@ class Silent:
 )
 def test_units_that_cannot_be_are_refused(units, message):
     with pytest.raises(InputError, match=message):
-        check(units)
+        of_units.check(units)
 
 
 CONFIG = '''

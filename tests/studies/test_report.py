@@ -6,6 +6,7 @@ import math
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -90,7 +91,7 @@ def test_one_seed_and_equal_differences_give_no_p():
     assert compare("a", "b", {"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0, 1: 2.0}}).p == 1.0
 
 
-def test_pairs_are_holm_corrected_and_the_better_is_first():
+def test_pairs_are_one_family_and_the_better_is_first():
     results = collect(blimp({0.15: [0.60, 0.62, 0.61], 0.4: [0.70, 0.72, 0.725], 0.8: [0.6, 0.61, 0.63]}))
     found = pairs(results, results.measures["blimp"])
     assert len(found) == 3 and all(pair.difference >= 0 for pair in found)
@@ -109,7 +110,8 @@ def test_a_clear_win_is_said_with_its_numbers():
     assert last(rows) == (
         "Verdict: by BLiMP accuracy, 0.40 is best, and pre-training beats the untrained encoder at every value."
     )
-    assert "0.40 is best beyond noise, 0.40 over 0.15 by +10.5 points (95 % interval +" in report.verdict(rows)
+    assert "BLiMP accuracy: 0.40 is best beyond noise. Means 0.40 71.5, 0.15 61.0." in report.verdict(rows)
+    assert "0.40 over 0.15: +10.5 points, interval +" in report.verdict(rows)
     assert report.verdict(rows).endswith(last(rows))
     results = collect(rows)
     assert leaders(results, results.measures["blimp"]) == {"0.40"}
@@ -126,17 +128,69 @@ def test_noise_is_called_noise():
 def test_one_value_may_be_worse_without_any_being_best():
     rows = blimp({0.15: [0.70, 0.72, 0.71], 0.4: [0.71, 0.705, 0.725], 0.8: [0.50, 0.521, 0.509]})
     assert last(rows) == (
-        "Verdict: by BLiMP accuracy, no single best beyond noise, "
-        "but 0.80 is worse than 0.15 and 0.80 is worse than 0.40."
+        "Verdict: by BLiMP accuracy, no single best beyond noise, but 0.80 is worse than 0.15 and 0.40."
     )
 
 
-def test_one_seed_gives_no_verdict():
-    rows = blimp({0.15: [0.60], 0.4: [0.70], None: [0.5]})
-    assert last(rows) == "Verdict: by BLiMP accuracy, one seed, so no verdict is possible."
-    assert "no error bar" in report.verdict(rows)
-    assert report.summary(rows)["rates"]["0.15"]["scores"]["blimp"]["sd"] is None
-    assert report.summary(rows)["pairs"][0]["p"] is None
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_fewer_than_three_seeds_give_a_tendency_and_no_verdict(seeds):
+    """Two seeds that agree have a small p: that is no evidence of three."""
+    rows = blimp({0.15: [0.60, 0.6001][:seeds], 0.4: [0.70, 0.7002][:seeds], None: [0.5, 0.5003][:seeds]})
+    assert last(rows) == (
+        "Verdict: none, a tendency only, for a verdict needs 3 pre-training seeds: by BLiMP accuracy, 0.40 is ahead."
+    )
+    said = report.verdict(rows)
+    assert f"{seeds} seed{'s' if seeds > 1 else ''}, so no error bar" in said.lower() and "beyond noise" not in said
+    results, found = collect(rows), report.summary(rows)
+    assert leaders(results, results.measures["blimp"]) == set()
+    for pair in found["pairs"] + found["control_pairs"]:
+        assert (pair["p"], pair["low"], pair["beyond_noise"]) == (None, None, False)
+    assert (found["rates"]["0.15"]["scores"]["blimp"]["sd"] is None) == (seeds == 1)
+
+
+@pytest.mark.parametrize("values", [2, 4, 8])
+def test_an_interval_excludes_0_where_the_difference_is_beyond_noise_and_there_only(values):
+    """The intervals and the p values of a family are adjusted alike."""
+    random, found = np.random.default_rng(values), []
+    for spread in (0.002, 0.01, 0.02):
+        for _ in range(8):
+            scores = {
+                round(0.1 * i, 1): list(0.6 + 0.01 * i + random.normal(0, spread, 3)) for i in range(1, values + 1)
+            }
+            rows = blimp({**scores, None: list(0.6 + random.normal(0, spread, 3))})
+            found += report.summary(rows)["pairs"] + report.summary(rows)["control_pairs"]
+    assert {pair["beyond_noise"] for pair in found} == {True, False}
+    for pair in found:
+        assert (pair["low"] > 0 or pair["high"] < 0) == pair["beyond_noise"] == (pair["adjusted"] < 0.05)
+
+
+def test_sentences_are_short_enough_to_be_read_once():
+    random, rates = np.random.default_rng(0), [round(0.1 * i, 1) for i in range(1, 9)]
+    for spread in (0.001, 0.02, 0.1):
+        rows = [
+            row({"masking.rate": rate, "model": model}, seed, "blimp", "blimp",
+                {"accuracy": 0.5 + rate / 10 + random.normal(0, spread)})
+            for rate, model, seed in itertools.product(rates, ("tiny", "mini"), range(3))
+        ]  # fmt: skip
+        for sentence in verdict.sentences(collect(rows))[:-1]:
+            assert len(sentence) <= 160, sentence
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_the_terminal_breaks_sentences_between_words(width, tmp_path, capsys, monkeypatch):
+    from jaxmlm.studies import study
+
+    rows = whole()
+    keys = [[one["cell"], one["stage"], one["task"], one["tuning_seed"], None] for one in rows]
+    page = {"title": "t", "note": "", "sentences": {}, "origin": {}, "keys": keys, "logs": {}}
+    (tmp_path / "report.json").write_text(json.dumps(page))
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    monkeypatch.setenv("COLUMNS", str(width))
+    found = study.report(str(tmp_path))
+    lines = capsys.readouterr().err.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("report: ")) + 1
+    assert " ".join(" ".join(lines[first:]).split()) == " ".join(found["verdict"].split())
+    assert max(map(len, lines[first:])) <= width
 
 
 def test_a_better_control_is_said_and_nothing_is_bold():
@@ -336,11 +390,13 @@ def test_missing_parts_are_left_out_in_words(tmp_path, rows):
 
 
 def test_the_terminal_shows_the_same_table():
-    console = Console(width=150)
-    with console.capture() as captured:
-        console.print(report.table(whole()))
-    shown = captured.get()
-    assert "71.5 ± 1.3 (3)" in shown and "59.5 ± 0.5 (3)" in shown and CONTROL in shown
+    for width in (150, 80, 40):
+        console = Console(width=width)
+        with console.capture() as captured:
+            console.print(report.table(whole()))
+        shown = captured.get()
+        assert "71.5 ± 1.3 (3)" in shown and "59.5 ± 0.5 (3)" in shown and CONTROL in shown
+        assert max(map(len, shown.splitlines())) <= width and "…" not in shown
 
 
 def test_figures_are_saved_without_the_sentences(tmp_path):
