@@ -22,8 +22,7 @@ def config(small: bool = False) -> Study:
         tune |= {"epochs": 0.2}
     return Study(
         workdir="runs/quickstart_small" if small else "runs/quickstart",
-        title="Quickstart: three masking rates on the generated sample",
-        note="A generated world: this shows that the road works; it is no evidence about masking rates.",
+        title="Quickstart: which masking rate is best on {text}?",
         run=run,
         vary=(Vary("masking.rate", (0.15, 0.40, 0.80)),),
         seeds=(0,),

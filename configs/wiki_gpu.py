@@ -24,7 +24,7 @@ def config(
     sentences = {"data": glue, "learning_rate": 1e-4, "epochs": 3.0, "batch": 32, "length": 128, "seeds": (0, 1, 2)}
     return Study(
         workdir="runs/wiki_gpu",
-        title="Wikipedia, 197 M tokens, 8 x 512: three masking rates, fine-tuned",
+        title="{text}, {tokens} tokens, {encoder}: which masking rate is best, fine-tuned?",
         run=Run(
             data=Data(text=text, store=store, vocab=16_384, length=128),
             model=preset("medium", dtype="bfloat16"),

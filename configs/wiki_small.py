@@ -25,7 +25,7 @@ def config(
     sentences = {"data": glue, "learning_rate": 5e-4, "epochs": 3.0, "batch": 16, "length": 128}
     return Study(
         workdir="runs/wiki_small",
-        title="Wikipedia, 5 M tokens, 2 x 128: three masking rates",
+        title="{text}, {tokens} tokens, {encoder}: which masking rate is best?",
         run=Run(
             data=Data(text=text, vocab=4096, length=64, lowercase=True),
             # Rotary positions leave the unigram plateau earlier; a model that sees so little text needs no dropout.

@@ -199,3 +199,18 @@ def _fit(value: Any, kind: Any) -> Any:
     elif isinstance(value, origin or kind):
         return value
     raise TypeError
+
+
+def differences(a: Any, b: Any, usual: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield where two nested dictionaries differ: the dotted path, and both values; one that is missing is the usual.
+
+    >>> list(differences({"loop": {"steps": 1}}, {"loop": {"steps": 2, "seed": 0}}, {"loop": {"seed": 0}}))
+    [('loop.steps', 1, 2)]
+    """
+    if isinstance(a, dict) and isinstance(b, dict):
+        usual = usual if isinstance(usual, dict) else {}
+        for key in [*a, *(key for key in b if key not in a)]:
+            old = a.get(key, usual.get(key))
+            yield from differences(old, b.get(key), usual.get(key), f"{at}.{key}" if at else key)
+    elif a != b:
+        yield at, a, b

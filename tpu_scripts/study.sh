@@ -4,7 +4,7 @@
 #   study.sh 3 configs/paper/rates.py --scale pod --text '/gcs/text/*.gz' --glue /gcs/glue_data --blimp /gcs/blimp \
 #     --workdir /gcs/studies/rates
 #
-# CONFIG and what it reads must be there on every slice: text and tasks in the bucket (their defaults are small samples).
+# CONFIG and what it reads must be there on every slice: text and tasks in the bucket.
 # The slices are called NAME-1 to NAME-K; each is babysat by itself and does every K-th cell (`jaxmlm study --cells I/K`).
 # The first one makes the token store before, and the report after. What each says is in NAME-I.log of this folder.
 # --delete yes deletes every slice as soon as its work is done. Ctrl-C ends the babysitting of all; what runs goes on.

@@ -1,6 +1,9 @@
 """What the paper's studies share: the encoder and the recipe at two scales."""
 
+from dataclasses import replace
+
 from jaxmlm.data import Data
+from jaxmlm.errors import InputError
 from jaxmlm.models import preset
 from jaxmlm.studies import Assumed, Evaluate, Finetune, Study, Vary
 from jaxmlm.tasks.run import Run
@@ -20,20 +23,29 @@ POD = Run(
     loop=Loop(steps=23_000, batch=4096, save_every=1000, log_every=100),
 )
 # 16 chips at 40 % of 197 bf16 TFLOP/s each.
-SLICE = Assumed("a TPU v5e-16 at 40 % of its peak", 16 * 0.40 * 197e12)
+SLICE = Assumed("a TPU v5e-16 at 40 % of its peak", 16 * 0.40 * 197e12, chips=16)
 POD_TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")
 
 
-def study(name: str, scale: str, text: str, glue: str, blimp: str, vary: tuple[Vary, ...]) -> Study:
-    """A study of this name at this scale over these axes."""
+def study(
+    name: str, scale: str, text: str, glue: str, blimp: str, vary: tuple[Vary, ...], sample: bool = False
+) -> Study:
+    """A study of this name at this scale over these axes; at pod scale on generated data only if `sample` says so."""
     pod = scale == "pod"
+    given = {"--text": text, "--glue": glue, "--blimp": blimp}
+    generated = [flag for flag, value in given.items() if value.startswith("sample:")]
+    if pod and generated and not sample:
+        raise InputError(
+            f"--scale pod is for real data, and {' and '.join(generated)} would be the small generated world: give "
+            f"{'them' if len(generated) > 1 else 'it'}, or ask for the generated one with --sample"
+        )
     base = POD if pod else CPU
     learning_rate, tasks = (5e-5, POD_TASKS) if pod else (2e-4, ("cola", "rte"))
     sizes = {"epochs": 3.0, "batch": 32 if pod else 16, "length": 128 if pod else 64}
     return Study(
         workdir=f"runs/paper_{name}_{scale}",
         title=f"Should you mask 15 %? By {name}, {scale} scale",
-        run=Run(data=Data(**{**vars(base.data), "text": text}), model=base.model, optim=base.optim, loop=base.loop),
+        run=replace(base, data=replace(base.data, text=text), most_epochs=None if sample else base.most_epochs),
         vary=vary,
         seeds=(0,) if pod else (0, 1, 2),
         evaluate=Evaluate(blimp=blimp),

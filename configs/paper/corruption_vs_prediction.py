@@ -18,12 +18,16 @@ PAIRS = ((0.40, 0.40), (0.40, 0.20), (0.20, 0.40), (0.20, 0.20), (0.10, 0.40), (
 
 
 def config(
-    scale: Literal["cpu", "pod"] = "cpu", text: str = "sample:20000", glue: str = "sample:", blimp: str = "sample:"
+    scale: Literal["cpu", "pod"] = "cpu",
+    text: str = "sample:20000",
+    glue: str = "sample:",
+    blimp: str = "sample:",
+    sample: bool = False,
 ) -> Study:
-    """The text to learn from, and where GLUE and BLiMP lie; sample: is the generated world."""
+    """The text to learn from, and where GLUE and BLiMP lie; sample: is the generated world (at pod scale: --sample)."""
     maskings = tuple(Masking(corrupt, predict=None if corrupt == predict else predict) for corrupt, predict in PAIRS)
     names = tuple(
         f"{corrupt:.0%} hidden {predict:.0%} predicted" + (f" ({masking.views} rows)" if masking.views > 1 else "")
         for (corrupt, predict), masking in zip(PAIRS, maskings, strict=True)
     )
-    return study("corruption_vs_prediction", scale, text, glue, blimp, (Vary("masking", maskings, names),))
+    return study("corruption_vs_prediction", scale, text, glue, blimp, (Vary("masking", maskings, names),), sample)

@@ -17,8 +17,12 @@ study = run_path(str(Path(__file__).with_name("common.py")))["study"]
 
 
 def config(
-    scale: Literal["cpu", "pod"] = "cpu", text: str = "sample:20000", glue: str = "sample:", blimp: str = "sample:"
+    scale: Literal["cpu", "pod"] = "cpu",
+    text: str = "sample:20000",
+    glue: str = "sample:",
+    blimp: str = "sample:",
+    sample: bool = False,
 ) -> Study:
-    """The text to learn from, and where GLUE and BLiMP lie; sample: is the generated world."""
+    """The text to learn from, and where GLUE and BLiMP lie; sample: is the generated world (at pod scale: --sample)."""
     rates = (0.15, 0.20, 0.30, 0.40, 0.50, 0.60, 0.70, 0.80)
-    return study("rates", scale, text, glue, blimp, (Vary("masking.rate", rates),))
+    return study("rates", scale, text, glue, blimp, (Vary("masking.rate", rates),), sample)

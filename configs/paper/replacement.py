@@ -14,9 +14,13 @@ study = run_path(str(Path(__file__).with_name("common.py")))["study"]
 
 
 def config(
-    scale: Literal["cpu", "pod"] = "cpu", text: str = "sample:20000", glue: str = "sample:", blimp: str = "sample:"
+    scale: Literal["cpu", "pod"] = "cpu",
+    text: str = "sample:20000",
+    glue: str = "sample:",
+    blimp: str = "sample:",
+    sample: bool = False,
 ) -> Study:
-    """The text to learn from, and where GLUE and BLiMP lie; sample: is the generated world."""
+    """The text to learn from, and where GLUE and BLiMP lie; sample: is the generated world (at pod scale: --sample)."""
     shares = {
         "mask": (1.0, 0.0, 0.0),
         "80-10-10": (0.8, 0.1, 0.1),
@@ -28,4 +32,4 @@ def config(
         Vary("masking.replace", tuple(Replace(*share) for share in shares.values()), tuple(shares)),
         Vary("masking.rate", (0.15, 0.40)),
     )
-    return study("replacement", scale, text, glue, blimp, axes)
+    return study("replacement", scale, text, glue, blimp, axes, sample)

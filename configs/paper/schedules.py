@@ -17,9 +17,13 @@ common = run_path(str(Path(__file__).with_name("common.py")))
 
 
 def config(
-    scale: Literal["cpu", "pod"] = "cpu", text: str = "sample:20000", glue: str = "sample:", blimp: str = "sample:"
+    scale: Literal["cpu", "pod"] = "cpu",
+    text: str = "sample:20000",
+    glue: str = "sample:",
+    blimp: str = "sample:",
+    sample: bool = False,
 ) -> Study:
-    """The text to learn from, and where GLUE and BLiMP lie; sample: is the generated world."""
+    """The text to learn from, and where GLUE and BLiMP lie; sample: is the generated world (at pod scale: --sample)."""
     steps = common["POD" if scale == "pod" else "CPU"].loop.steps
     maskings = {
         "0.15": Masking(0.15),
@@ -32,4 +36,4 @@ def config(
         "line 0.15 to 0.30": Masking(0.30, schedule=Piecewise((0, steps), (0.5, 1.0))),
     }
     axes = (Vary("masking", tuple(maskings.values()), tuple(maskings)),)
-    return common["study"]("schedules", scale, text, glue, blimp, axes)
+    return common["study"]("schedules", scale, text, glue, blimp, axes, sample)

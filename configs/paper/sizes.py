@@ -15,12 +15,16 @@ from jaxmlm.studies import Study, Vary
 
 
 def config(
-    scale: Literal["cpu", "pod"] = "cpu", text: str = "sample:20000", glue: str = "sample:", blimp: str = "sample:"
+    scale: Literal["cpu", "pod"] = "cpu",
+    text: str = "sample:20000",
+    glue: str = "sample:",
+    blimp: str = "sample:",
+    sample: bool = False,
 ) -> Study:
-    """The text to learn from, and where GLUE and BLiMP lie; sample: is the generated world."""
+    """The text to learn from, and where GLUE and BLiMP lie; sample: is the generated world (at pod scale: --sample)."""
     common = run_path(str(Path(__file__).with_name("common.py")))
     names = ("tiny", "mini") if scale == "cpu" else ("medium", "base", "large")
     base = common["POD" if scale == "pod" else "CPU"].model
     models = tuple(replace(base, layers=m.layers, width=m.width, heads=m.heads) for m in map(preset, names))
     axes = (Vary("masking.rate", (0.15, 0.40, 0.80)), Vary("model", models, names))
-    return common["study"]("sizes", scale, text, glue, blimp, axes)
+    return common["study"]("sizes", scale, text, glue, blimp, axes, sample)

@@ -17,11 +17,17 @@ study = run_path(str(Path(__file__).with_name("common.py")))["study"]
 
 
 def config(
-    scale: Literal["cpu", "pod"] = "cpu", text: str = "sample:20000", glue: str = "sample:", blimp: str = "sample:"
+    scale: Literal["cpu", "pod"] = "cpu",
+    text: str = "sample:20000",
+    glue: str = "sample:",
+    blimp: str = "sample:",
+    sample: bool = False,
 ) -> Study:
-    """The text to learn from, and where GLUE and BLiMP lie; sample: is the generated world."""
+    """The text to learn from, and where GLUE and BLiMP lie; sample: is the generated world (at pod scale: --sample)."""
     units = {"tokens": TokenUnits(), "words": WordUnits(), "spans": SpanUnits(), "phrases": PhraseUnits()}
     maskings = {
         f"{name} {rate:.0%}": Masking(rate, units=unit) for name, unit in units.items() for rate in (0.15, 0.40)
     }
-    return study("strategies", scale, text, glue, blimp, (Vary("masking", tuple(maskings.values()), tuple(maskings)),))
+    return study(
+        "strategies", scale, text, glue, blimp, (Vary("masking", tuple(maskings.values()), tuple(maskings)),), sample
+    )

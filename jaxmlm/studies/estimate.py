@@ -28,6 +28,9 @@ class Assumed:
 
     name: str
     flops_per_second: float
+    chips: int = 1
+    price: float | None = None
+    """Of one chip for one hour."""
 
 
 def flops_per_token(run: Run, length: int | None = None, head: float | None = None) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 from rich.console import Console
 
-from jaxmlm.data import Batches, Store, cloud
+from jaxmlm.data import Batches, Data, Store, cloud
 from jaxmlm.data.sources import files
 from jaxmlm.data.store import MANIFEST
 from jaxmlm.errors import InputError
@@ -22,7 +22,7 @@ from jaxmlm.rng import make_key
 from jaxmlm.studies import layers
 from jaxmlm.tasks import blimp, likelihood, probing
 from jaxmlm.tasks.downstream import SAMPLE, folder_of
-from jaxmlm.tasks.mlm import HELD_OUT_RATES, at_rates
+from jaxmlm.tasks.mlm import HELD_OUT_RATES, at_rates, named
 from jaxmlm.tasks.run import Loaded, load
 from jaxmlm.training import Batch, Eval, Log
 from jaxmlm.training import evaluate as judge
@@ -89,8 +89,8 @@ class Evaluation:
             raise InputError(f"rates are {self.rates}: give some above 0 and up to 1, as 0.15 0.4")
         for rate in self.rates:
             Masking(rate)
-        if len({f"{rate:.2f}" for rate in self.rates}) < len(self.rates):  # as their results are called
-            raise InputError(f"rates are {self.rates}: give each once, apart by at least 0.01")
+        if len({named(rate) for rate in self.rates}) < len(self.rates):  # as their results are called
+            raise InputError(f"rates are {self.rates}: give each once")
         if self.figure and not self.treebank:
             raise InputError("figure draws the probes of a treebank: give --treebank too")
         if self.figure and not self.figure.lower().endswith(".png"):
@@ -144,6 +144,16 @@ def minimal_pairs(loaded: Loaded, config: Evaluate, mesh: jax.sharding.Mesh) -> 
     return row | ({"generated": True} if config.blimp == SAMPLE else {})
 
 
+def held_out(loaded: Loaded, data: Data, rate: float, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """Loss and accuracy on the held-out text of a run, at the fixed masks of one more rate: a line of results."""
+    started = time.perf_counter()
+    valid = Batches.of(Store(str(data.store)), "valid", data.length, 1, format=data.format)
+    few = _few(Evaluate.batch, mesh.shape["data"] * mesh.shape["fsdp"])
+    scores = judge(at_rates(valid, loaded.tokenizer, few, (rate,)), fast(loaded), mesh)
+    scores.pop("perplexity")  # which is that of the first of the usual rates
+    return _row("heldout", f"mlm at {named(rate)}", f"loss@{named(rate)}", scores, started)
+
+
 def _of_text(
     loaded: Loaded, text: str, length: int, config: Evaluation, mesh: jax.sharding.Mesh
 ) -> list[dict[str, Any]]:
@@ -156,7 +166,7 @@ def _of_text(
     few = _few(config.batch, mesh.shape["data"] * mesh.shape["fsdp"])
     started = time.perf_counter()
     scores = judge(at_rates(split, tokenizer, few, config.rates), model, mesh)
-    rows = [_row("masked", text, f"loss@{config.rates[0]:.2f}", scores, started)]
+    rows = [_row("masked", text, f"loss@{named(config.rates[0])}", scores, started)]
     if config.rows:
         if text == HELD_OUT:
             some = likelihood.rows_of_split(split, tokenizer, config.rows)

@@ -45,6 +45,7 @@ class Study:
 
     workdir: str = "runs/study"
     title: str = "Which masking rate is best?"
+    """Of the report; {text}, {tokens} and {encoder} in it become what is used."""
     note: str = ""
     """One line at the top of the report."""
     run: Run = field(default_factory=Run)

@@ -22,16 +22,18 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking import Phrases
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
-from jaxmlm.paths import describe, replace_path, to_json
+from jaxmlm.paths import counted, describe, replace_path, to_json
 from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.studies import report as reports
 from jaxmlm.studies.estimate import seconds_of, tokens_of
-from jaxmlm.studies.evaluate import Evaluate, minimal_pairs
+from jaxmlm.studies.evaluate import Evaluate, held_out, minimal_pairs
 from jaxmlm.studies.finetune import Finetune, check, fits, settings, tune
 from jaxmlm.studies.grid import Cell, Study, cells_of, original
 from jaxmlm.studies.statistics import label
-from jaxmlm.tasks import blimp
+from jaxmlm.studies.tables import Column, Tables
+from jaxmlm.tasks import blimp, epochs
 from jaxmlm.tasks.downstream import folder_of
+from jaxmlm.tasks.mlm import HELD_OUT_RATES, named
 from jaxmlm.tasks.phrases import phrases_of
 from jaxmlm.tasks.run import (
     Run,
@@ -45,6 +47,9 @@ from jaxmlm.tasks.run import (
 )
 from jaxmlm.tasks.shown import shown
 from jaxmlm.tasks.texts import open_store
+
+GENERATED = "A generated world: this shows that the road works; it is no evidence about masking rates."
+"""Stands at the top of a report whose text is generated."""
 
 
 @stoppable()
@@ -95,7 +100,8 @@ def _check(study: Study, cells: list[Cell]) -> None:
         unclaimed(Path(cell.run.workdir), "run.json", identity(cell.run))
     _phrases(cells)
     _check_stores(cells)
-    if not study.run.loop.save_every and (study.finetune or study.evaluate):
+    _epochs(study, [cell for cell in cells if not cell.run.loop.budget])
+    if not study.run.loop.save_every and next(_jobs(study), None):
         raise InputError("loop.save_every is 0, so that no weights are there to be judged: give --run.loop.save-every")
     for config in study.finetune:
         _ = config.point  # a grid would give several lines to one place of the report
@@ -175,16 +181,29 @@ def _run_cell(study: Study, cell: Cell, first: Cell, stage: str) -> None:
     with jax.set_mesh(mesh):
         loaded = load(cell.run.workdir)
         for key, config, seed in wanted:
-            stop_before(f"{config.task if isinstance(config, Finetune) else 'the minimal pairs'} of {cell.name}")
-            if isinstance(config, Evaluate):
+            stop_before(f"{config.task if isinstance(config, Finetune) else key[1]} of {cell.name}")
+            if isinstance(config, float):
+                row = held_out(loaded, cell.run.data, config, mesh)
+            elif isinstance(config, Evaluate):
                 row = minimal_pairs(loaded, config, mesh)
             else:
                 row = tune(loaded, config, seed, mesh, stage)
             append_rows(path, [{**row, "settings": key[-1]}])
 
 
-def _jobs(study: Study) -> Iterator[tuple[tuple, Evaluate | Finetune, int]]:
-    """What every cell is judged by: a key that its line of results has, the configuration, the tuning seed."""
+def _own_rates(study: Study) -> list[float]:
+    """The rates that cells are trained at and that are not among the usual ones of the loss matrix."""
+    rates = {cell.run.masking.rate for cell in cells_of(study) if not cell.control}
+    return sorted(rates - set(HELD_OUT_RATES))
+
+
+def _jobs(study: Study) -> Iterator[tuple[tuple, float | Evaluate | Finetune, int]]:
+    """What every cell is judged by: a key that its line of results has, the configuration, the tuning seed.
+
+    A rate is that of one more column of the loss matrix, which has each model's own.
+    """
+    for rate in _own_rates(study):
+        yield ("heldout", f"mlm at {named(rate)}", None, None), rate, 0
     if study.evaluate is not None:
         yield ("blimp", "blimp", None, _settings(study.evaluate)), study.evaluate, 0
     for config in study.finetune:
@@ -228,8 +247,8 @@ def _describe(study: Study, cells: list[Cell], store: Store) -> None:
     runs = [Path(cell.run.workdir) for cell in cells if original(cell, cells) is cell]
     made = [json.loads((folder / "run.json").read_text()) for folder in runs]
     page = {
-        "title": study.title,
-        "note": study.note,
+        "title": titled(study),
+        "note": " ".join(note for note in (study.note, _generated(study)) if note),
         "sentences": {label(c.values): shown(c.run.masking, store, study.sentence) for c in cells if not c.control},
         "origin": {
             "command": shlex.join(["jaxmlm", *sys.argv[1:]]),
@@ -241,6 +260,30 @@ def _describe(study: Study, cells: list[Cell], store: Store) -> None:
         "logs": {c.name: str(Path("cells") / original(c, cells).name / "log.jsonl") for c in cells},
     }
     (Path(study.workdir) / "report.json").write_text(to_json(page, indent=1) + "\n")
+
+
+def titled(study: Study) -> str:
+    """The title of a report, made from the text, the tokens and the encoder that are used."""
+    run, tokens = study.run, tokens_of(study.run, study.assume) if not study.run.loop.budget else 0
+    texts = ["the generated sample" if _is_generated(part) else part.rsplit("/", 1)[-1] for part in run.data.parts]
+    size = f"{tokens / 1e6:.3g} M" if tokens >= 1e6 else f"{tokens / 1e3:.3g} k"
+    made = {
+        "{text}": " + ".join(texts),
+        "{tokens}": f"{run.loop.budget} of" if run.loop.budget else size,
+        "{encoder}": str(run.init) if run.init else f"{run.model.layers} x {run.model.width}",
+    }
+    title = study.title
+    for name, value in made.items():
+        title = title.replace(name, value)
+    return title
+
+
+def _is_generated(text: str) -> bool:
+    return text.startswith("sample:")
+
+
+def _generated(study: Study) -> str:
+    return GENERATED if _is_generated(study.run.data.text) else ""
 
 
 def _distinct(found: Iterable[str]) -> str:
@@ -264,7 +307,9 @@ def _draw(folder: Path) -> dict[str, Any]:
     summary = reports.write(folder, reports.Report(page["title"], rows, curves, sentences, origin, page["note"]))
     console = Console(stderr=True)
     console.print(reports.table(rows))
-    console.print(f"report: {folder / 'report.html'}\n{summary['verdict']}", soft_wrap=True)
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+    for sentence in summary["sentences"]:  # a line each, broken between words
+        console.print(sentence, markup=False, highlight=False)
     return {"workdir": str(folder), "report": str(folder / "report.html"), **summary}
 
 
@@ -275,20 +320,46 @@ def _curve(path: Path) -> list[dict[str, Any]]:
 
 
 def _plan(study: Study, cells: list[Cell]) -> dict[str, Any]:
-    listed, total = [], 0.0
+    listed, often = [], _epochs(study, cells)
     for cell in cells:
         run = cell.run
         again = original(cell, cells) is not cell
         seconds = 0.0 if again else seconds_of(run, study.evaluate, study.finetune, study.assume)
         done = (Path(run.workdir) / "DONE").exists()
-        tokens = tokens_of(run, study.assume)
-        listed.append({"cell": cell.name, "tokens": tokens, "estimated_seconds": round(seconds), "pretrained": done})
-        total += seconds
-        print(f"{cell.name:40} {tokens:>16,} tokens  about {_hours(seconds):>8}{'  pre-trained' if done else ''}")
+        found = {"tokens": tokens_of(run, study.assume), "epochs": often[cell.name]}
+        listed.append({"cell": cell.name, **found, "estimated_seconds": round(seconds), "pretrained": done})
+    total = sum(one["estimated_seconds"] for one in listed)
+    columns = [
+        Column("tokens", [f"{one['tokens']:,}" for one in listed]),
+        Column("epochs", ["?" if one["epochs"] is None else f"{one['epochs']:,.1f}" for one in listed]),
+        Column("about", [_hours(one["estimated_seconds"]) for one in listed]),
+    ]
+    if any(one["pretrained"] for one in listed):
+        columns.append(Column("", ["pre-trained" if one["pretrained"] else "" for one in listed]))
+    console = Console()
+    console.print(Tables("", [Column("cell", [cell.name for cell in cells])], columns))
     machine = study.assume.name if study.assume else "this machine"
-    print(f"{len(cells)} cells, about {_hours(total)} on {machine}")
-    return {"cells": listed, "estimated_seconds": round(total), "machine": machine}
+    said = f"{counted(len(cells), 'cell')}, about {_hours(total)} on {machine}"
+    price = None
+    if study.assume:
+        hours = total / 3600 * study.assume.chips
+        price = None if study.assume.price is None else hours * study.assume.price
+        cost = "for a price give --assume.price, of a chip for an hour" if price is None else f"price {price:,.0f}"
+        said += f": {hours:,.1f} chip-hours; {cost}"
+    console.print(said, highlight=False)
+    return {"cells": listed, "estimated_seconds": round(total), "machine": machine, "price": price}
 
 
-def _hours(seconds: float) -> str:
+def _epochs(study: Study, cells: list[Cell]) -> dict[str, float | None]:
+    """How often each cell reads its text; refuses what is more than was asked for, as a budget asks by itself."""
+    have = {run.data: epochs.size(run) for run in {cell.run.data: cell.run for cell in cells}.values()}
+    found = {}
+    for cell in cells:
+        run = replace_path(cell.run, "most_epochs", None) if cell.run.loop.budget else cell.run
+        tokens = tokens_of(run, study.assume)
+        found[cell.name] = epochs.check(run, tokens, have[cell.run.data], "--run.most-epochs")
+    return found
+
+
+def _hours(seconds: int | float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.1f} min"

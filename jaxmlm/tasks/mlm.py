@@ -142,18 +142,27 @@ def at_rates(valid: Batches, tokenizer: Tokenizer, batch: int, rates: Sequence[f
             masked = mask(Masking(rate), make_key(_HELD_OUT_SEED), batch, tokenizer, vocab)
             nats, right = predictions(model, masked, batch.get("segments"), None)
             sums = {"loss": nats, "accuracy": right, "count": masked.weights}
-            outputs |= {f"{name}@{rate:.2f}": x.sum(-1) for name, x in sums.items()}
+            outputs |= {f"{name}@{named(rate)}": x.sum(-1) for name, x in sums.items()}
         return outputs
 
     def score(outputs: dict[str, np.ndarray]) -> dict[str, float]:
         scores = {}
         for rate in rates:
-            count = outputs[f"count@{rate:.2f}"].sum(dtype=np.float64)
-            for name in ("loss", "accuracy"):
-                scores[f"{name}@{rate:.2f}"] = float(outputs[f"{name}@{rate:.2f}"].sum(dtype=np.float64) / count)
-        return scores | {"perplexity": perplexity_of(scores[f"loss@{rates[0]:.2f}"])}
+            count = outputs[f"count@{named(rate)}"].sum(dtype=np.float64)
+            for name in (f"{what}@{named(rate)}" for what in ("loss", "accuracy")):
+                scores[name] = float(outputs[name].sum(dtype=np.float64) / count)
+        return scores | {"perplexity": perplexity_of(scores[f"loss@{named(rates[0])}"])}
 
     return Eval(batches, predict, score)
+
+
+def named(rate: float) -> str:
+    """A rate in the name of a score.
+
+    >>> named(0.4), named(0.225)
+    ('0.40', '0.225')
+    """
+    return f"{rate:.2f}" if round(rate, 2) == rate else f"{rate:g}"
 
 
 def diverged(scores: Mapping[str, float], vocab: int) -> str:

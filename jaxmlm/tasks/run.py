@@ -10,7 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -27,9 +27,10 @@ from jaxmlm.models import Encoder, EncoderConfig, MaskedLM, interchange, with_he
 from jaxmlm.models.encoder import HOW_TRAINED
 from jaxmlm.models.formats import format_for
 from jaxmlm.parallel import Mesh, abstract, check_sizes, hosts, make_mesh
-from jaxmlm.paths import check_workdir, describe, to_json
+from jaxmlm.paths import check_workdir, describe, differences, to_json
 from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.rng import make_key
+from jaxmlm.tasks import epochs
 from jaxmlm.tasks.folders import not_a_checkpoint
 from jaxmlm.tasks.mlm import diverged, mlm_task
 from jaxmlm.tasks.phrases import phrases_of
@@ -51,6 +52,8 @@ class Run:
     optim: Optim = field(default_factory=Optim)
     loop: Loop = field(default_factory=Loop)
     mesh: Mesh = field(default_factory=Mesh)
+    most_epochs: float | None = epochs.MANY
+    """Refuse to read the text more often than this; None: read it as often as the steps take."""
 
     def __post_init__(self) -> None:
         check_workdir(self.workdir)
@@ -80,8 +83,8 @@ class Run:
 
 
 SAME_RUN = (
-    "workdir", "mesh", "data.store", "loop.save_every", "loop.eval_every", "loop.log_every", "loop.accumulate",
-    "model.remat", "model.chunk",
+    "workdir", "most_epochs", "mesh", "data.store", "loop.save_every", "loop.eval_every", "loop.log_every",
+    "loop.accumulate", "model.remat", "model.chunk",
 )  # fmt: skip
 """What may differ between two starts of one run."""
 
@@ -138,6 +141,8 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     unclaimed(folder, "run.json", identity(run))
     if hosts.told_by_first((folder / "DONE").exists()):
         return _result(folder, stage)
+    if not run.loop.budget:  # of which the steps are not known yet
+        epochs.check(run, run.loop.steps * run.loop.batch * run.data.length, epochs.size(run))
     hosts.share(folder)
     mesh = make_mesh(run.mesh)
     check_sizes(mesh, [run.loop.rows, *([] if run.init else run.model.sizes)])
@@ -335,7 +340,7 @@ def unclaimed(folder: Path, name: str, identity: dict[str, Any]) -> None:
         have = _without(have, SAME_RUN)  # an earlier version may have written them
         # A field that a later version has added stands where it had no name yet: at its default.
         usual = describe(Run())
-        for where, old, new in _differences(have, json.loads(to_json(identity)), usual, ""):
+        for where, old, new in differences(have, json.loads(to_json(identity)), usual, ""):
             raise InputError(
                 f"{folder} holds another {name.removesuffix('.json')}: {where} is {old!r} there and {new!r} here: "
                 "name another --workdir"
@@ -387,13 +392,3 @@ def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         f.truncate(f.read().rfind(b"\n") + 1)
     with open(path, "a") as f:
         f.writelines(to_json(row) + "\n" for row in rows)
-
-
-def _differences(a: Any, b: Any, usual: Any, at: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        usual = usual if isinstance(usual, dict) else {}
-        for key in [*a, *(key for key in b if key not in a)]:
-            old = a.get(key, usual.get(key))
-            yield from _differences(old, b.get(key), usual.get(key), f"{at}.{key}" if at else key)
-    elif a != b:
-        yield at, a, b

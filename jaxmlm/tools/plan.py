@@ -20,6 +20,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.models.flops import Flops, flops
 from jaxmlm.paths import describe, to_json
 from jaxmlm.studies.tables import Column, Tables
+from jaxmlm.tasks import epochs
 from jaxmlm.tasks.run import Run, identity
 from jaxmlm.tools.ahead import compiled_for
 from jaxmlm.tools.doctor import pairs
@@ -63,7 +64,8 @@ class Plan:
 def plan(run: Run, options: Plan) -> dict[str, Any]:
     """Plan a run on every topology that is named, and print a table.
 
-    Returns {"ok": whether it fits on all of them, perhaps cut up in another way, "plans": [what `planned` gives]}.
+    Returns {"ok": whether it fits on all of them, perhaps cut up in another way, "plans": [what `planned` gives, and
+    "epochs": how often the steps read the text, None where that is not known]}.
     """
     if run.init:
         raise InputError("a plan goes by sizes only: leave out init, give those of that encoder (--model.layers ...)")
@@ -72,7 +74,11 @@ def plan(run: Run, options: Plan) -> dict[str, Any]:
     slices = [topology(name) for name in options.topology.split(",")]
     for one in slices:
         check(run, _devices(one) * options.slices, options.slices)
-    found = [planned(run, one, options) for one in slices]
+    often = None
+    if not run.loop.budget:
+        tokens = run.loop.steps * run.loop.batch * run.data.length
+        often = epochs.check(run, tokens, epochs.size(run), "--most-epochs (of a study --run.most-epochs)")
+    found = [{**planned(run, one, options), "epochs": often} for one in slices]
     console = Console(stderr=True)
     console.print(table(run, found))
     for line in advice(found):
@@ -153,6 +159,7 @@ def _column(one: dict[str, Any]) -> dict[str, str]:
     column = {
         "fits": "yes" if one["fits"] else "not as it is" if one["instead"] is not None else "[red]no",
         "GiB a chip, of": f"{total}, {one['limit'] / GIB:.1f}",
+        "epochs of the text": "?" if one.get("epochs") is None else f"{one['epochs']:,.1f}",
     }
     names = ("sent GB a step", "hidden", "step at least s", "by", "MFU at most", "tokens/s at most", "hours",
              "chip-hours", "price")  # fmt: skip

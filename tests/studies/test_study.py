@@ -1,6 +1,7 @@
 """The main job in small: the quickstart's twin, through the command line; what is found again; what is refused."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from jaxmlm.paths import replace_path
 from jaxmlm.studies import Assumed, Evaluate, Finetune, Study, Vary, recipe, run_study
 from jaxmlm.studies.finetune import check
 from jaxmlm.studies.grid import original
-from jaxmlm.studies.study import cells_of, store_run
+from jaxmlm.studies.study import _check, _is_generated, cells_of, store_run, titled
 from jaxmlm.tasks.run import Run, read_rows
 from jaxmlm.tools.prepare import prepare
 from jaxmlm.training import Loop
@@ -167,7 +168,6 @@ def test_prepare_makes_the_store_that_the_study_finds(study, tmp_path):
 
 def test_a_value_can_be_added_but_not_another_base(study, done):
     more = replace_path(study, "vary", (Vary("masking.rate", (0.15, 0.80, 0.5)),))
-    from jaxmlm.studies.study import _check
 
     _check(more, cells_of(more))
     with pytest.raises(InputError, match="holds another study: model.width is 32 there and 48 here"):
@@ -266,11 +266,43 @@ def test_the_papers_studies_list_their_cells(name, scale, capsys, tmp_path):
         str(tmp_path / "w"),
         "--dry-run",
     ]
+    if scale == "pod":
+        assert main(words) == 2
+        assert "--text and --glue and --blimp would be the small generated world: give them" in capsys.readouterr().err
+        words.append("--sample")
     plan = command(capsys, *words)
     cells = plan["cells"]
     assert len({cell["cell"] for cell in cells}) == len(cells) >= 9
     assert max(cell["tokens"] for cell in cells) >= (12e9 if scale == "pod" else 1.8e6)
     assert plan["estimated_seconds"] > 0 and not list(tmp_path.iterdir())
+    most = max(cell["epochs"] for cell in cells)
+    assert most > 5000 if scale == "pod" else 1 < most < 5
+
+
+def test_a_dry_run_says_epochs_chip_hours_and_price(capsys, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("A heron stands in the reeds and waits for fish.\n\n" * 4000)
+    words = ["study", str(CONFIGS / "paper" / "rates.py"), "--scale", "pod", "--text", str(text), "--glue", "g",
+             "--blimp", "b", "--workdir", str(tmp_path / "w"), "--dry-run"]  # fmt: skip
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert re.search(
+        r"the text has about [456]\d,\d{3} tokens, and the steps would read it 2\d\d,\d{3} times, more than "
+        "most_epochs 100: give more text or fewer steps, or ask for it with --run.most-epochs 1000000", said,
+    )  # fmt: skip
+    assert main([*words, "--run.loop.steps", "5", "--assume.price", "1.5"]) == 0
+    out = capsys.readouterr().out
+    hours, price = re.search(r"([\d.,]+) chip-hours; price ([\d,]+)", " ".join(out.split())).groups()
+    assert float(price.replace(",", "")) == pytest.approx(1.5 * float(hours.replace(",", "")), abs=1)
+    assert re.search(r"rate=0.4,seed=0 +│ 2,621,440 │ +[45]\d\.\d │", out) and max(map(len, out.splitlines())) <= 80
+    assert main([*words, "--run.most-epochs", "None"]) == 0
+    assert "for a price give --assume.price" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_study_that_reads_its_text_too_often_is_refused_before_it_is_prepared(capsys, tmp_path):
+    words = ["study", str(CONFIGS / "quickstart.py"), "--small", "--workdir", str(tmp_path / "w")]
+    assert main([*words, "--run.loop.steps", "60000"]) == 2
+    assert "the steps would read it" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_a_sentence_as_each_masking_leaves_it(study, done):
@@ -285,3 +317,41 @@ def test_a_sentence_as_each_masking_leaves_it(study, done):
         assert len(states) == len(store.tokenizer.encode(study.sentence))
         assert abs(sum(state != "plain" for state in states) - 0.5 * len(states)) <= 1
         assert ("mask" in states) == (masking.replace.mask > 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "title", "generated"),
+    [
+        (["wiki_small.py", "--text", "books/novels.txt"], "novels.txt, 5 M tokens, 2 x 128: which", False),
+        (
+            ["wiki_small.py", "--run.data.text", "a.gz,b.gz", "--run.loop.steps", "100"],
+            "a.gz + b.gz, 102 k",
+            False,
+        ),
+        (["wiki_gpu.py", "--run.model.layers", "4"], "wiki.train.txt.xz, 197 M tokens, 4 x 512: which", False),
+        (["quickstart.py"], "Quickstart: which masking rate is best on the generated sample?", True),
+        (["quickstart.py", "--run.data.text", "mine.txt", "--title", "On {text}"], "On mine.txt", False),
+    ],
+)
+def test_a_title_is_made_from_what_is_used(words, title, generated):
+    study = load(CONFIGS / words[0], words[1:])
+    assert titled(study).startswith(title) and _is_generated(study.run.data.text) == generated
+    assert "evidence" not in study.note
+
+
+def test_every_cell_is_judged_at_its_own_rate_too(study, done, tmp_path):
+    """Also those that were finished before the rate was added; the usual columns stay."""
+    shutil.copytree(study.workdir, tmp_path / "more")
+    more = replace_path(study, "workdir", str(tmp_path / "more"))
+    more = replace_path(more, "vary", (Vary("masking.rate", (0.15, 0.80, 0.605)),))
+    found = run_study(more)
+    for name, one in found["rates"].items():
+        assert {"loss@0.15", "loss@0.40", "loss@0.80", "loss@0.605", "accuracy@0.605", "perplexity"} <= set(
+            one["heldout"]
+        )
+        if name in done["rates"]:
+            same = {key: value for key, value in one["heldout"].items() if not key.endswith("@0.605")}
+            assert same == done["rates"][name]["heldout"]
+    assert found["control"]["heldout"]["loss@0.605"]["n"] == 1
+    with pytest.raises(InputError, match="loop.save_every is 0"):
+        _check(replace_path(more, "run.loop.save_every", 0), cells_of(more))
