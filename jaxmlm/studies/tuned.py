@@ -13,7 +13,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.studies.statistics import compare as over_seeds
 from jaxmlm.tasks import glue, squad
 from jaxmlm.tasks.downstream import GENERATED, called
-from jaxmlm.tasks.files import brief, read_table
+from jaxmlm.tasks.files import read_table
 from jaxmlm.tasks.metrics import METRICS
 from jaxmlm.tasks.run import read_rows
 
@@ -129,9 +129,7 @@ def _compared(
         raise InputError(f"{folders[0]} is judged on {len(a.ids)} rows, {folders[1]} on {len(b.ids)}: compare the same")
     for x, y, left, right in zip(a.ids, b.ids, a.labels, b.labels, strict=True):
         if x != y or left != right:
-            raise InputError(
-                f"{folders[0]} and {folders[1]} are judged on other rows: {brief(x)!r} here is {brief(y)!r} there"
-            )
+            raise InputError(f"{folders[0]} and {folders[1]} are judged on other rows: {x!r} here is {y!r} there")
     difference = paired_bootstrap(score, a.labels, list(a.predictions.values()), list(b.predictions.values()), draws)
     seeds = over_seeds("a", "b", {
         which: {seed: score(part.labels, said) for seed, said in part.predictions.items()}

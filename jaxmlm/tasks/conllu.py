@@ -40,10 +40,11 @@ def read(path: str | Path) -> list[Sentence]:
     rows: list[tuple[int, list[str]]] = []
     try:
         with Path(path).open("rb") as file:
-            lines = list(files.texts(file, path))
+            lines = list(files.lines(file))
     except OSError as e:
         raise InputError(f"{path}: cannot be read: {e.strerror}") from e
-    for number, line in [*lines, (len(lines) + 1, "")]:
+    for number, raw in [*lines, (len(lines) + 1, b"")]:
+        line = files.decoded(raw, f"{path}:{number}")
         if not line.strip():
             if rows:
                 sentences.append(_sentence(rows, str(path)))

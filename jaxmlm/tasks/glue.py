@@ -1,7 +1,6 @@
 """GLUE: what the tasks are (a table), and their official files: a folder, the official zips, or TensorFlow Datasets."""
 
 import hashlib
-import io
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from jaxmlm.errors import InputError
-from jaxmlm.tasks.files import brief, read_tabs
+from jaxmlm.tasks.files import read_tabs
 from jaxmlm.tasks.table import Rows, Sets, Table, read
 
 
@@ -124,11 +123,11 @@ def rows(task: Glue, folder: str | Path, file: str, table: Table | None = None, 
             member = f"{task.folder}/{file}"
             if member in packed.namelist():
                 where = f"{archive}/{member}"
-                lines = io.BytesIO(packed.read(member))
-                return read(table, read_tabs(lines, where), where, labelled, broken)
+                with packed.open(member) as lines:
+                    return read(table, read_tabs(lines, where), where, labelled, broken)
     if task.folder == "MRPC" and (inside / "msr_paraphrase_train.txt").is_file() and file in (task.train, task.dev):
         return _msr(table, inside, file == task.dev)
-    there = brief(", ".join(sorted(p.name for p in inside.glob("*.tsv")))) or "none"
+    there = ", ".join(sorted(p.name for p in inside.glob("*.tsv"))) or "none"
     raise InputError(f"{path} is missing: {task.folder} needs {task.train} and {task.dev}; .tsv files there: {there}")
 
 

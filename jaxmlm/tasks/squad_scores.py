@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from jaxmlm.errors import InputError
 from jaxmlm.tasks import metrics
-from jaxmlm.tasks.files import brief
 from jaxmlm.tasks.squad_files import Question, Squad
 
 normalized = lru_cache(maxsize=1 << 16)(metrics.normalize_answer)
@@ -36,7 +35,7 @@ def evaluate(
     for what, said in (("prediction", predictions), ("null odds", odds)):
         if missing := [q.id for q in squad.questions if q.id not in said]:
             raise InputError(
-                f"no {what} for {len(missing)} of {len(squad.questions)} questions, such as {brief(missing[0])!r}"
+                f"no {what} for {len(missing)} of {len(squad.questions)} questions, such as {missing[0]!r}"
             )
     answered = {q.id: bool(q.answers) for q in squad.questions}
     exact, f1 = _v2(squad.questions, predictions)

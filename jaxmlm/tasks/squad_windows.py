@@ -6,7 +6,6 @@ import numpy as np
 
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
-from jaxmlm.tasks.files import brief
 from jaxmlm.tasks.squad_files import Squad
 
 
@@ -52,7 +51,7 @@ def spaced(question: str) -> str:
 
     As a BERT tokenizer reads it; byte-level BPE makes tokens of every space, which would take the paragraph's room.
 
-    >>> spaced("   Who  sees\tthe owl? ")
+    >>> spaced("   Who  sees the owl? ")
     'Who sees the owl?'
     """
     return " ".join(question.split())
@@ -72,8 +71,8 @@ def windows(squad: Squad, tokenizer: Tokenizer, length: int, stride: int) -> Win
     for question, ids in zip(squad.questions, whole, strict=True):
         if len(ids) > length - 3 - len(gap):
             raise InputError(
-                f"{squad.path}: question {brief(question.id)!r} has {len(ids)} tokens, which a window of {length} does "
-                "not hold: raise length, or shorten the question"
+                f"{squad.path}: question {question.id!r} has {len(ids)} tokens, which a window of {length} does not "
+                "hold: raise length, or shorten the question"
             )
     questions = [ids[: length // 3] for ids in whole]
     paragraph_of = np.array([q.paragraph for q in squad.questions])

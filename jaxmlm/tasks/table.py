@@ -217,7 +217,7 @@ def _column(table: Table, path: Path) -> list[str]:
 
 def _named(names: Sequence[str]) -> str:
     """Columns or labels in a message, which stays one line whatever the file holds."""
-    return brief(", ".join(name if name.isprintable() else repr(name) for name in names)) or "none"
+    return brief(", ".join(names)) or "none"
 
 
 def _is_number(text: str) -> bool:
