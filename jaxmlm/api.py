@@ -272,8 +272,9 @@ def _on_one_device(read: Callable[..., run.Loaded], path: str | Path) -> Loaded:
 
 def _types(found: run.Loaded) -> bool:
     """Whether the second text of a pair has its own token type; in a folder of `transformers` the tokenizer tells."""
-    theirs = "architecture" in found.about and isinstance(found.tokenizer, HfTokenizer)
-    return found.config.token_types > 1 and (not theirs or found.tokenizer.types)
+    if found.config.token_types > 1 and "architecture" in found.about and isinstance(found.tokenizer, HfTokenizer):
+        return found.tokenizer.types
+    return found.config.token_types > 1
 
 
 def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:

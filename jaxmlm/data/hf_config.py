@@ -91,7 +91,7 @@ def _class_of(folder: Path) -> str:
     family = _json(folder / "config.json").get("model_type")
     if family == "modernbert":  # whose published files name a class that is not theirs
         return ""
-    name = _json(folder / "tokenizer_config.json").get("tokenizer_class") or _USUAL.get(family, "")
+    name = _json(folder / "tokenizer_config.json").get("tokenizer_class") or _USUAL.get(str(family), "")
     return name.removesuffix("Fast")
 
 

@@ -182,7 +182,7 @@ def _run_cell(study: Study, cell: Cell, first: Cell, stage: str) -> None:
         loaded = load(cell.run.workdir)
         for key, config, seed in wanted:
             stop_before(f"{config.task if isinstance(config, Finetune) else key[1]} of {cell.name}")
-            if isinstance(config, float):
+            if isinstance(config, int | float):
                 row = held_out(loaded, cell.run.data, config, mesh)
             elif isinstance(config, Evaluate):
                 row = minimal_pairs(loaded, config, mesh)

@@ -327,11 +327,10 @@ def test_scores_of_generated_data_are_called_so(checkpoint, grid, tmp_path, caps
     config, result = grid
     assert all(row["generated"] for row in result["rows"])
     _say({**result, "rows": result["rows"][:1]})
-    out = capsys.readouterr().out
-    assert out.startswith("finetune rte (generated) seed 0: accuracy ") and "note: generated data in the format" in out
+    said = capsys.readouterr().out
+    assert said.startswith("finetune rte (generated) seed 0: accuracy ") and "note: generated data in the" in said
     jaxmlm.export(Path(config.workdir) / "model", tmp_path / "out")
-    card = (tmp_path / "out" / "README.md").read_text()
-    assert "Fine-tuned on rte (generated) with jaxmlm" in card and "generated-rte]" in card
+    assert "ine-tuned on rte (generated) with jaxmlm" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_folder_of_another_checkpoint_is_refused(checkpoint, grid, tmp_path):
