@@ -1,0 +1,99 @@
+"""The verdict in words: a win, noise, tendencies, intervals and sentences of one family."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from jaxmlm.studies import report, verdict
+from jaxmlm.studies.statistics import against_control, collect, leaders
+from tests.studies.test_report import blimp, last, row, whole
+
+
+def test_a_clear_win_is_said_with_its_numbers():
+    rows = blimp({0.15: [0.60, 0.62, 0.61], 0.4: [0.70, 0.72, 0.725], None: [0.50, 0.51, 0.49]})
+    assert last(rows) == (
+        "Verdict: by BLiMP accuracy, 0.40 is best, and pre-training beats the untrained encoder at every value."
+    )
+    assert "BLiMP accuracy: 0.40 is best beyond noise. Means 0.40 71.5, 0.15 61.0." in report.verdict(rows)
+    assert "0.40 over 0.15: +10.5 points, interval +" in report.verdict(rows)
+    assert report.verdict(rows).endswith(last(rows))
+    results = collect(rows)
+    assert leaders(results, results.measures["blimp"]) == {"0.40"}
+    assert [pair.a for pair in against_control(results, results.measures["blimp"])] == ["0.15", "0.40"]
+
+
+def test_noise_is_called_noise():
+    rows = blimp({0.15: [0.60, 0.66, 0.61], 0.4: [0.64, 0.60, 0.65]})
+    assert last(rows) == "Verdict: by BLiMP accuracy, no difference beyond noise."
+    results = collect(rows)
+    assert leaders(results, results.measures["blimp"]) == set()
+
+
+def test_one_value_may_be_worse_without_any_being_best():
+    rows = blimp({0.15: [0.70, 0.72, 0.71], 0.4: [0.71, 0.705, 0.725], 0.8: [0.50, 0.521, 0.509]})
+    assert last(rows) == (
+        "Verdict: by BLiMP accuracy, no single best beyond noise, but 0.80 is worse than 0.15 and 0.40."
+    )
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_fewer_than_three_seeds_give_a_tendency_and_no_verdict(seeds):
+    """Two seeds that agree have a small p: that is no evidence of three."""
+    rows = blimp({0.15: [0.60, 0.6001][:seeds], 0.4: [0.70, 0.7002][:seeds], None: [0.5, 0.5003][:seeds]})
+    assert last(rows) == (
+        "Verdict: none, a tendency only, for a verdict needs 3 pre-training seeds: by BLiMP accuracy, 0.40 is ahead."
+    )
+    said = report.verdict(rows)
+    assert f"{seeds} seed{'s' if seeds > 1 else ''}, so no error bar" in said.lower() and "beyond noise" not in said
+    results, found = collect(rows), report.summary(rows)
+    assert leaders(results, results.measures["blimp"]) == set()
+    for pair in found["pairs"] + found["control_pairs"]:
+        assert (pair["p"], pair["low"], pair["beyond_noise"]) == (None, None, False)
+    assert (found["rates"]["0.15"]["scores"]["blimp"]["sd"] is None) == (seeds == 1)
+
+
+@pytest.mark.parametrize("values", [2, 4, 8])
+def test_an_interval_excludes_0_where_the_difference_is_beyond_noise_and_there_only(values):
+    """The intervals and the p values of a family are adjusted alike."""
+    random, found = np.random.default_rng(values), []
+    for spread in (0.002, 0.01, 0.02):
+        for _ in range(8):
+            scores = {
+                round(0.1 * i, 1): list(0.6 + 0.01 * i + random.normal(0, spread, 3)) for i in range(1, values + 1)
+            }
+            rows = blimp({**scores, None: list(0.6 + random.normal(0, spread, 3))})
+            found += report.summary(rows)["pairs"] + report.summary(rows)["control_pairs"]
+    assert {pair["beyond_noise"] for pair in found} == {True, False}
+    for pair in found:
+        assert (pair["low"] > 0 or pair["high"] < 0) == pair["beyond_noise"] == (pair["adjusted"] < 0.05)
+
+
+def test_sentences_are_short_enough_to_be_read_once():
+    random, rates = np.random.default_rng(0), [round(0.1 * i, 1) for i in range(1, 9)]
+    for spread in (0.001, 0.02, 0.1):
+        rows = [
+            row({"masking.rate": rate, "model": model}, seed, "blimp", "blimp",
+                {"accuracy": 0.5 + rate / 10 + random.normal(0, spread)})
+            for rate, model, seed in itertools.product(rates, ("tiny", "mini"), range(3))
+        ]  # fmt: skip
+        for sentence in verdict.sentences(collect(rows))[:-1]:
+            assert len(sentence) <= 160, sentence
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_the_terminal_breaks_sentences_between_words(width, tmp_path, capsys, monkeypatch):
+    from jaxmlm.studies import study
+
+    rows = whole()
+    keys = [[one["cell"], one["stage"], one["task"], one["tuning_seed"], None] for one in rows]
+    page = {"title": "t", "note": "", "sentences": {}, "origin": {}, "keys": keys, "logs": {}}
+    (tmp_path / "report.json").write_text(json.dumps(page))
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    monkeypatch.setenv("COLUMNS", str(width))
+    found = study.report(str(tmp_path))
+    lines = capsys.readouterr().err.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("report: ")) + 1
+    assert " ".join(" ".join(lines[first:]).split()) == " ".join(found["verdict"].split())
+    assert max(map(len, lines[first:])) <= width
