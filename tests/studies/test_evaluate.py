@@ -138,7 +138,6 @@ def test_a_batch_fits_the_devices_and_a_text_has_text(folder, capsys):
         (["--text", "nowhere"], "no text file at 'nowhere'"),
         (["--treebank", "nowhere"], "0 files *train*.conllu"),
         (["--rates", "0"], "rates are (0.0,)"),
-        (["--rates", "0.12", "0.125"], "apart by at least 0.01"),
         (["--pairs", "0"], "pairs is 0"),
         (["--figure", "x.png"], "give --treebank"),
     ],

@@ -39,6 +39,7 @@ def study(tmp_path_factory):
         ("finetune", study.finetune[1:2]),
         ("evaluate", Evaluate(pairs=4)),
         ("run.loop.steps", 6),
+        ("run.model.layers", 1),
         ("run.data.text", "sample:1000"),
     ):
         study = replace_path(study, path, value)

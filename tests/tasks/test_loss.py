@@ -115,7 +115,11 @@ def after_a_step(sizes: tuple[int, int, int], parts: int, **options: Any) -> tup
 OTHER = {"positions": "rope", "activation": "geglu", "tied": False, "token_types": 2, "window": 4, "remat": "dots"}
 
 
-@pytest.mark.parametrize(("sizes", "options"), [((4, 1, 2), {"chunk": 3}), ((2, 2, 2), OTHER)], ids=str)
+@pytest.mark.parametrize(
+    ("sizes", "options"),
+    [((4, 1, 2), {"chunk": 3}), pytest.param((2, 2, 2), OTHER, marks=pytest.mark.slow("compiles for eight devices"))],
+    ids=str,
+)
 def test_parts_of_a_batch_give_its_gradient_and_send_it_once(sizes, options):
     """Where four devices share the rows: all but what biases and layer norms get goes between them once."""
     whole, _ = after_a_step((1, 1, 1), 1, **options)
