@@ -224,7 +224,7 @@ def test_two_processes_stop_at_one_step_when_only_the_second_is_told(tmp_path):
             time.sleep(0.02)
         processes[1].send_signal(signal.SIGTERM)
 
-    steps = ("--loop.steps", "1000000", "--loop.save-every", "1000000")
+    steps = ("--loop.steps", "1000000", "--loop.save-every", "1000000", "--most-epochs", "1000000")
     first, other = two(tmp_path, "--workdir", "run", *steps, during=during)
     assert (first.returncode, other.returncode) == (75, 75), first.stderr + other.stderr
     (saved,) = (path.name for path in (tmp_path / "run" / "checkpoints").iterdir())

@@ -258,7 +258,7 @@ def test_the_answer_is_the_best_span_of_the_context(family, tmp_path):
     folder = saved(family, "ForQuestionAnswering", tmp_path)
     t = transformers.AutoTokenizer.from_pretrained(folder)
     theirs = transformers.AutoModelForQuestionAnswering.from_pretrained(folder).eval()
-    question, context = TEXTS[6][:30], TEXTS[7][:140]
+    question, context = " ".join(TEXTS[6][:30].split()), TEXTS[7][:140]  # as the white space of a question is read
     batch = t(question, context, return_tensors="pt", return_offsets_mapping=True)
     offsets = batch.pop("offset_mapping")[0].tolist()
     inside = [i for i, part in enumerate(batch.sequence_ids(0)) if part == 1]
