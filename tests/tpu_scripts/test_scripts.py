@@ -235,7 +235,7 @@ def test_one_job_at_a_time_and_none_that_is_left_alone(world):
 @pytest.mark.slow("waits for processes and time-outs")
 def test_babysit_goes_on_after_75_and_gives_up_on_what_is_wrong(world):
     here = world("mounted")
-    with here.start("babysit", *JOB, "--steps", "30") as sitter:
+    with here.start("babysit", *JOB, "--steps", "80") as sitter:
         while not list(here.folder.glob("buckets/data/runs/mine/step-3")):
             time.sleep(0.05)
         here.run("run", "stop")
@@ -259,7 +259,7 @@ def test_babysit_mounts_the_bucket_again_after_a_restart(world):
     """One worker alone would else begin anew on its own disk."""
     here = world("nothing", TYPE="v4-8")
     run = here.folder / "buckets" / "data" / "runs" / "mine"
-    with here.start("babysit", *JOB, "--steps", "30") as sitter:
+    with here.start("babysit", *JOB, "--steps", "80") as sitter:
         wait_for(here, sitter, (run / "step-3").exists)
         here.restart()
         _, err = sitter.communicate(timeout=60)
