@@ -78,9 +78,9 @@ def speed(task: str, data: str, folder: str, rounds: int, steps: int) -> dict[st
 def jaxmlm_steps(task: str, data: str, folder: str) -> Any:
     """Our step function over our batches, batching and placing included; each call goes on where the last stopped."""
     from jaxmlm.parallel import Mesh, make_mesh, place
+    from jaxmlm.runs.finetuning import make_task
+    from jaxmlm.runs.loading import load
     from jaxmlm.studies import Finetune
-    from jaxmlm.studies.finetune import make_task
-    from jaxmlm.tasks.run import load
     from jaxmlm.training import Optim
     from jaxmlm.training.step import init_state, make_step
 

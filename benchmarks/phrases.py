@@ -15,9 +15,9 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from jaxmlm.data import Data, Store
-from jaxmlm.masking.phrases import Phrases
-from jaxmlm.tasks.phrases import add_phrases, count_store, describe_phrases
-from jaxmlm.tasks.texts import open_store
+from jaxmlm.data.opening import open_store
+from jaxmlm.data.phrases.counting import add_phrases, count_store, describe_phrases
+from jaxmlm.data.phrases.ranking import Phrases
 
 
 def main() -> None:

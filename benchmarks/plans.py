@@ -12,8 +12,8 @@ from pathlib import Path
 
 from jaxmlm.config import load
 from jaxmlm.parallel import Mesh
-from jaxmlm.tasks.run import Run
-from jaxmlm.tools.ahead import compiled_for
+from jaxmlm.runs.run import Run
+from jaxmlm.tools.aot import compiled_for
 from jaxmlm.tools.hardware import topology
 from jaxmlm.tools.memory import memory, sizes_of
 

@@ -18,9 +18,9 @@ import jax
 import numpy as np
 
 from jaxmlm.parallel import make_mesh, place
-from jaxmlm.studies.evaluate import fast
+from jaxmlm.runs.evaluation import fast
+from jaxmlm.runs.loading import Loaded, load
 from jaxmlm.tasks import blimp, likelihood
-from jaxmlm.tasks.run import Loaded, load
 from jaxmlm.training import evaluate
 
 PAIRS = 67_000

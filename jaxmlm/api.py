@@ -17,8 +17,8 @@ from jaxmlm.errors import InputError
 from jaxmlm.models import interchange
 from jaxmlm.models.formats import format_for
 from jaxmlm.parallel import make_mesh
-from jaxmlm.tasks import run
-from jaxmlm.tasks.card import card
+from jaxmlm.runs import loading
+from jaxmlm.runs.model_card import card
 from jaxmlm.tasks.squad_windows import spaced
 
 MASKS = ("[MASK]", "<mask>")
@@ -256,21 +256,21 @@ def _first(encoder: Any, ids: Any, segments: Any) -> Any:
 
 def load(path: str | Path) -> Loaded:
     """The model in the folder of a run (its newest checkpoint) or of a step, or in one of the `transformers` format."""
-    return _on_one_device(run.load, path)
+    return _on_one_device(loading.load, path)
 
 
 def from_transformers(folder: str | Path) -> Loaded:
     """The model and the tokenizer in a folder of the `transformers` format."""
-    return _on_one_device(run.from_transformers, folder)
+    return _on_one_device(loading.from_transformers, folder)
 
 
-def _on_one_device(read: Callable[..., run.Loaded], path: str | Path) -> Loaded:
+def _on_one_device(read: Callable[..., loading.Loaded], path: str | Path) -> Loaded:
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         found = read(path)
         return Loaded(found.model, found.tokenizer, found.kind, found.labels, found.about, _types(found))
 
 
-def _types(found: run.Loaded) -> bool:
+def _types(found: loading.Loaded) -> bool:
     """Whether the second text of a pair has its own token type; in a folder of `transformers` the tokenizer tells."""
     if found.config.token_types > 1 and "architecture" in found.about and isinstance(found.tokenizer, HfTokenizer):
         return found.tokenizer.types
@@ -286,7 +286,7 @@ def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already: name a new folder")
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
-        loaded = run.load(checkpoint)
+        loaded = loading.load(checkpoint)
     t, c = loaded.tokenizer, loaded.config
     format_for(c, loaded.kind)
     files = exported_files(t, c.most_positions if c.positions == "learned" else 8192, _types(loaded))

@@ -176,26 +176,26 @@ def _bench(call: Call) -> dict:
 
 def _pretrain(call: Call) -> dict:
     run = _config(call, "Run")
-    return _function("jaxmlm.tasks.run:pretrain")(run)
+    return _function("jaxmlm.runs.pretraining:pretrain")(run)
 
 
 def _finetune(call: Call) -> dict:
     from jaxmlm.config import from_flags
 
-    kind, prog = _function("jaxmlm.studies.finetune:Finetune"), f"{call.prog} {call.target}"
-    asked = _function("jaxmlm.studies.recipes:from_words")(call.flags)
+    kind, prog = _function("jaxmlm.runs.finetuning:Finetune"), f"{call.prog} {call.target}"
+    asked = _function("jaxmlm.runs.recipes:from_words")(call.flags)
     configs = [from_flags(kind, words, usual, prog=prog) for words, usual in asked]
-    return _function("jaxmlm.studies.several:finetune_all")(call.target, configs)
+    return _function("jaxmlm.runs.suite:finetune_all")(call.target, configs)
 
 
 def _compare(call: Call) -> dict:
     if not (words := _words(call)):
         raise InputError("`jaxmlm compare` takes two WORKDIRs of finetune; write: jaxmlm compare WORKDIR OTHER")
-    return _function("jaxmlm.studies.tuned:compare")(call.target, *words)
+    return _function("jaxmlm.runs.comparison:compare")(call.target, *words)
 
 
 def _evaluate(call: Call) -> dict:
-    return _on_checkpoint(call, "jaxmlm.studies.evaluate:evaluate", "jaxmlm.studies.evaluate:Evaluation")
+    return _on_checkpoint(call, "jaxmlm.runs.evaluation:evaluate", "jaxmlm.runs.evaluation:Evaluation")
 
 
 def _report(call: Call) -> dict:
@@ -357,9 +357,9 @@ def _complain(message: str, code: int, advice: str = "") -> int:
 def _say(result: dict) -> None:
     """Print the lines of results that a verb gave, scores rounded."""
     for row in result.get("rows", []):
-        print("\n".join(_function("jaxmlm.studies.tables:lines")(row, bool(result.get("sets")))))
+        print("\n".join(_function("jaxmlm.runs.tables:lines")(row, bool(result.get("sets")))))
     for key, function in (("summary", "say"), ("difference", "say_comparison"), ("average", "say_average")):
-        for line in _function(f"jaxmlm.studies.tuned:{function}")(result) if key in result else ():
+        for line in _function(f"jaxmlm.runs.comparison:{function}")(result) if key in result else ():
             print(line)
     if "fills" in result or "architecture" in result:
         for line in _function("jaxmlm.api:say")(result):

@@ -1,10 +1,8 @@
-"""Dotted paths into nested frozen dataclasses: list them, replace what stands there, make plain values and JSON."""
+"""Dotted paths into nested frozen dataclasses: list them, replace what stands there, make plain values."""
 
 import dataclasses
-import json
-import math
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from enum import Enum
 from pathlib import PurePath
@@ -108,27 +106,6 @@ def describe(value: Any) -> Any:
     raise TypeError(f"a config holds plain values and dataclasses, not {value!r} ({type(value).__name__})")
 
 
-def to_json(value: Any, **options: Any) -> str:
-    """Return the JSON text of a value, as everything that is written is made: a number that is not finite is null.
-
-    Args:
-        value: what `describe` takes.
-        options: of `json.dumps`.
-
-    >>> to_json({"loss": float("nan"), "scores": (0.5, float("inf"))})
-    '{"loss": null, "scores": [0.5, null]}'
-    """
-    return json.dumps(_finite(describe(value)), allow_nan=False, **options)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def counted(number: int, what: str) -> str:
     """Return a count in words.
 
@@ -138,11 +115,26 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def check_workdir(name: str) -> None:
+def refuse_bucket(name: str) -> None:
     """Refuse a working directory in a bucket: it is a folder."""
     if "://" in name:
         root = name.split("://")[1].split("/")[0]
         raise InputError(f"workdir is {name!r} and must be a folder: mount the bucket (gcsfuse {root} FOLDER) or copy")
+
+
+def without(plain: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """A dictionary of dictionaries without the entries at these dotted paths, where it has them.
+
+    >>> without({"loop": {"steps": 1, "seed": 0}, "workdir": "x"}, ["workdir", "loop.seed"])
+    {'loop': {'steps': 1}}
+    """
+    here = {path for path in paths if "." not in path}
+    deeper = {name: [path.partition(".")[2] for path in paths if path.startswith(name + ".")] for name in plain}
+    return {
+        name: without(value, deeper[name]) if deeper[name] and isinstance(value, dict) else value
+        for name, value in plain.items()
+        if name not in here
+    }
 
 
 def _replace(config: Any, steps: list[str], value: Any, root: Any, path: str) -> Any:
@@ -201,16 +193,14 @@ def _fit(value: Any, kind: Any) -> Any:
     raise TypeError
 
 
-def differences(a: Any, b: Any, usual: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield where two nested dictionaries differ: the dotted path, and both values; one that is missing is the usual.
+def differences(a: Any, b: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield where two nested dictionaries differ: the dotted path, and both values; one that is missing is None.
 
-    >>> list(differences({"loop": {"steps": 1}}, {"loop": {"steps": 2, "seed": 0}}, {"loop": {"seed": 0}}))
+    >>> list(differences({"loop": {"steps": 1, "seed": 0}}, {"loop": {"steps": 2, "seed": 0}}))
     [('loop.steps', 1, 2)]
     """
     if isinstance(a, dict) and isinstance(b, dict):
-        usual = usual if isinstance(usual, dict) else {}
         for key in [*a, *(key for key in b if key not in a)]:
-            old = a.get(key, usual.get(key))
-            yield from differences(old, b.get(key), usual.get(key), f"{at}.{key}" if at else key)
+            yield from differences(a.get(key), b.get(key), f"{at}.{key}" if at else key)
     elif a != b:
         yield at, a, b

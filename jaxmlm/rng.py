@@ -22,3 +22,16 @@ def make_key(seed: Any) -> jax.Array:
     'threefry2x32'
     """
     return jax.random.key(seed, impl="threefry2x32")
+
+
+def step_key(seed: int, step: Any) -> jax.Array:
+    """Make the key from which all masks of a training step follow, as `mask_batch` takes it.
+
+    Args:
+        seed: of the run.
+        step: an integer, or a scalar integer array.
+
+    >>> bool((step_key(1, 2) == jax.random.fold_in(make_key(1), 2)).all())
+    True
+    """
+    return jax.random.fold_in(make_key(seed), step)

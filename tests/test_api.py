@@ -14,9 +14,9 @@ from jaxmlm.data import Tokenizer
 from jaxmlm.data.hf_tokenizer import HfTokenizer, export_tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig, interchange, with_head
-from jaxmlm.samples import world
+from jaxmlm.runs.model_card import card
+from jaxmlm.synthetic import world
 from jaxmlm.tasks import run
-from jaxmlm.tasks.card import card
 
 IDS = {"pad": 0, "cls": 2, "sep": 3, "mask": 4}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "old", "hen", "sees", "a", "an", "##s", "[", "]", "m"]
@@ -242,7 +242,7 @@ def saved(folder: Path, tokenizer, config: EncoderConfig, kind: str = "mlm", **a
 @pytest.mark.parametrize("what", ["tokenizer", "encoder", "disk"])
 def test_a_failed_export_leaves_nothing(what, tokenizer, tmp_path, monkeypatch):
     """Neither files nor a folder, so that the next try finds none; one that was there and empty stays so."""
-    bpe = Tokenizer.train(world.documents(0, 150), 300, pieces="bpe")
+    bpe = Tokenizer.train(world.documents(0, 150), 300, model_type="bpe")
     config = EncoderConfig(**SIZES, biases=what != "encoder")
     checkpoint = saved(tmp_path / "run", bpe if what == "tokenizer" else tokenizer, config)
     if what == "disk":

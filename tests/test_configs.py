@@ -6,9 +6,10 @@ import pytest
 
 from jaxmlm import config
 from jaxmlm.paths import replace_path
-from jaxmlm.studies.statistics import collect, pairs
+from jaxmlm.runs.pretraining import pretrain
+from jaxmlm.runs.workdir import read_rows
+from jaxmlm.studies.results import collect, pairs
 from jaxmlm.studies.study import cells_of
-from jaxmlm.tasks.run import pretrain, read_rows
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL = {

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from jaxmlm.masking import Masking
-from jaxmlm.tasks.run import Run
+from jaxmlm.runs.run import Run
 
 NOTEBOOK = Path(__file__).parent.parent / "tpu_scripts" / "colab_demo.ipynb"
 CELLS = json.loads(NOTEBOOK.read_text())["cells"]

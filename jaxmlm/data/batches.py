@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jaxmlm.data.config import Format
 from jaxmlm.data.permutation import shuffled
 from jaxmlm.data.rows import Cut, Documents, Packed, Sentences
-from jaxmlm.data.store import Format, Store
+from jaxmlm.data.store import Store
 from jaxmlm.errors import InputError
 
 

@@ -208,7 +208,7 @@ def sentencepiece_json(tokenizer: Tokenizer, types: bool = False) -> str:
     if model.trainer_spec.model_type != 1 or model.trainer_spec.byte_fallback:  # 1: unigram
         raise InputError(
             "only unigram tokenizers without byte fallback have a tokenizer.json of the same ids: train one with "
-            "data.pieces unigram and data.byte_fallback False to export to the transformers format"
+            "data.model_type unigram and data.byte_fallback False to export to the transformers format"
         )
     vocabulary = [(piece.piece, piece.score) for piece in model.pieces]
     made = tokenizers.Tokenizer(models.Unigram(vocabulary, unk_id=tokenizer.unk_id, byte_fallback=False))

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from jaxmlm.data import cloud, packed
+from jaxmlm.data import compression as packed
+from jaxmlm.data import remote as cloud
 from jaxmlm.errors import InputError
 from jaxmlm.textfiles import BOM, lines
 

@@ -7,7 +7,6 @@ A split is one stream of tokens, each document followed by a separator. It is me
 than memory costs nothing.
 """
 
-import hashlib
 import json
 import mmap
 import os
@@ -15,100 +14,22 @@ import resource
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from jaxmlm.data import cloud
+from jaxmlm.data import remote as cloud
+from jaxmlm.data.config import Data
 from jaxmlm.data.hf_tokenizer import open_tokenizer
-from jaxmlm.data.sources import Layout, sha256
+from jaxmlm.data.sources import sha256
 from jaxmlm.errors import InputError
 
 MANIFEST = "manifest.json"
 FILES = 1 << 16  # open at once, where the system lets us
-Format = Literal["packed", "documents", "sentences"]
 DOCUMENT = np.dtype([("hash", "<u8"), ("number", "<u8"), ("file", "<u4"), ("tokens", "<u4")])
 """A document in a store: 64 bits of its text's SHA-1, its id (the `number`-th document of the `file`-th of the
 manifest's "source") and its tokens, the separator counted."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """The text to learn from, and how it is cut into tokens and rows."""
-
-    text: str = "sample:20000"
-    """Text file or glob (plain, .gz, .bz2, .xz, .zst or .zip; also gs://...); tfds:NAME a data set of TensorFlow
-    Datasets; sample:N is N generated documents. Several are separated by commas."""
-    weights: tuple[float, ...] = ()
-    """Mix the several texts: the share of each in tokens. The mix ends when one of them does."""
-    layout: Layout = "blank-line"
-    """What ends a document: a blank line, each line, the end of the file; jsonl: each line is a JSON object."""
-    field: str = "text"
-    """Where the text stands in the objects of JSON lines (meta.text: in an object within), or in the examples of a
-    TensorFlow dataset."""
-    store: str | None = None
-    """Folder of the token store, also in a bucket (gs://...); by default WORKDIR/store. Made when it is not there."""
-    tokenizer: str | None = None
-    """A ready tokenizer: a folder or file of tokenizer.model or tokenizer.json. Without it one is trained."""
-    vocab: int = 4096
-    """Pieces of the SentencePiece vocabulary."""
-    pieces: Literal["unigram", "bpe"] = "unigram"
-    """The law by which SentencePiece chooses the pieces."""
-    lowercase: bool = True
-    """Lower-case the text."""
-    byte_fallback: bool = False
-    """Spell characters that the vocabulary lacks in UTF-8 bytes (256 of the pieces), so that nothing is unknown."""
-    tokenizer_words: int = 2_000_000
-    """The tokenizer is trained on the first this many words."""
-    valid: float = 0.01
-    """Share of the documents held out, chosen by a hash of their text."""
-    drop_duplicates: bool = False
-    """Keep the first only of documents that are the same to the letter."""
-    length: int = 128
-    """Tokens in a row, the first of which is <cls>."""
-    format: Format = "packed"
-    """How rows are cut. packed: <cls>, then the stream as it comes, over the borders of documents; documents: no block
-    crosses a border, short ones share a row and do not see each other; sentences: each document has a row, or several
-    if it is long, and rows of like length make a batch."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.valid < 1:
-            raise InputError(f"data.valid must lie between 0 and 1; got {self.valid:g}: try 0.01")
-        if self.length < 8:
-            raise InputError(f"data.length must be at least 8 tokens; got {self.length}: try 128")
-        if not 16 <= self.vocab < 1 << 31:  # SentencePiece counts in 32 bits
-            raise InputError(f"data.vocab must be from 16 to 2,147,483,647 pieces; got {self.vocab}: try 4096")
-        if self.byte_fallback and self.vocab < 300:
-            raise InputError(f"data.byte_fallback takes 256 pieces of data.vocab {self.vocab}: set that to 300 or more")
-        if self.weights and len(self.weights) != len(self.parts):
-            raise InputError(
-                f"data.weights are {len(self.weights)} and data.text names {len(self.parts)} texts "
-                f"({', '.join(self.parts)}): give one weight for each, or none to read one text after the other"
-            )
-        if wrong := [weight for weight in self.weights if not 0 < weight < float("inf")]:
-            raise InputError(f"data.weights must be positive numbers; got {wrong[0]:g}: leave that text out instead")
-
-    @property
-    def parts(self) -> list[str]:
-        """The texts that `text` names, one by one."""
-        return [part.strip() for part in self.text.split(",")]
-
-    def content(self) -> dict:
-        """What decides the bytes of the store (the length of a row does not, nor where the store lies)."""
-        aside = {"store", "length", "format", "tokenizer"}
-        if self.layout != "jsonl" and not any(part.startswith("tfds:") for part in self.parts):
-            aside.add("field")
-        # Options that are younger than the first stores, which have none of them.
-        later: dict[str, Any] = {"weights": [], "pieces": "unigram", "byte_fallback": False, "drop_duplicates": False}
-        plain = asdict(self) | {"weights": list(self.weights)}
-        aside |= {key for key, usual in later.items() if plain[key] == usual}
-        if self.tokenizer is None:
-            return {key: value for key, value in plain.items() if key not in aside}
-        aside |= {"vocab", "pieces", "lowercase", "byte_fallback", "tokenizer_words"}
-        ready = {"tokenizer": hashlib.sha256(open_tokenizer(self.tokenizer).model).hexdigest()}
-        return {key: value for key, value in plain.items() if key not in aside} | ready
 
 
 class Store:

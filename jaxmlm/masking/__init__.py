@@ -1,10 +1,9 @@
 """What is hidden and what is predicted: arrays in, arrays out. Knows no text, no mesh, no model."""
 
-from jaxmlm.masking.masking import Masked, Masking, Replace, Tokens, Vocab, mask_batch, mask_rows
-from jaxmlm.masking.phrases import Phrases
+from jaxmlm.masking.masking import Masked, Masking, Replace, Vocab, mask_batch
 from jaxmlm.masking.presets import PRESETS, preset
 from jaxmlm.masking.schedule import Constant, Cosine, Linear, Piecewise, Schedule, Stairs
-from jaxmlm.masking.units import PhraseUnits, SpanUnits, TokenUnits, Units, WordUnits
+from jaxmlm.masking.units import PhraseUnits, SpanUnits, Tokens, TokenUnits, Units, WordUnits, needs_phrases
 
 __all__ = [
     "PRESETS",
@@ -14,7 +13,6 @@ __all__ = [
     "Masked",
     "Masking",
     "PhraseUnits",
-    "Phrases",
     "Piecewise",
     "Replace",
     "Schedule",
@@ -26,6 +24,6 @@ __all__ = [
     "Vocab",
     "WordUnits",
     "mask_batch",
-    "mask_rows",
+    "needs_phrases",
     "preset",
 ]

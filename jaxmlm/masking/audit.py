@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlm.masking.masking import Masking, Tokens, Vocab, mask_batch
-from jaxmlm.masking.units import PHRASE, WORD, places
-from jaxmlm.rng import make_key
+from jaxmlm.masking.masking import Masking, Vocab, mask_batch
+from jaxmlm.masking.selection import Selection
+from jaxmlm.masking.units import PHRASE, WORD, Tokens, indices_in_units
+from jaxmlm.rng import step_key
 
 SIGMAS = 4.5
 """Half of an interval: what a right masking leaves once in 150,000 audits."""
@@ -88,21 +89,22 @@ def _chunk(masking: Masking, seed: int, tokens: Tokens, examples: jax.Array, voc
     length, views = tokens.ids.shape[1], masking.views
 
     def one(example: jax.Array, row: Tokens) -> Any:
-        key = jax.random.fold_in(jax.random.fold_in(make_key(seed), step), example)
+        key = jax.random.fold_in(step_key(seed, step), example)
 
-        def on(arc: Any) -> jax.Array:
-            used = jnp.arange(arc.positions.shape[0]) < arc.count
-            return jnp.zeros(length, bool).at[jnp.where(used, arc.positions, length)].set(True, mode="drop")
+        def dense(selection: Selection) -> jax.Array:
+            filled = jnp.arange(selection.positions.shape[0]) < selection.count
+            return jnp.zeros(length, bool).at[jnp.where(filled, selection.positions, length)].set(True, mode="drop")
 
         def view(number: jax.Array) -> Any:
-            predicted, selected = masking.draw(key, row, step, number)
-            return on(selected), on(predicted), predicted.count
+            predicted, selected = masking.select(key, row, step, number)
+            return dense(selected), dense(predicted), predicted.count
 
-        starts = masking.units.starts(masking.keys(key).unit, row.unit, row.maskable)
-        return *jax.vmap(view)(jnp.arange(views)), places(starts, row.maskable, masking.units.longest)
+        starts = masking.units.starts(masking.keys(key).units, row)
+        index = indices_in_units(starts, row.maskable, masking.units.max_length)
+        return *jax.vmap(view)(jnp.arange(views)), index
 
     selected, predicted, slots, place = jax.vmap(one)(examples, tokens)
-    inputs = mask_batch(masking, seed, examples, tokens, vocab, step).inputs
+    inputs = mask_batch(masking, step_key(seed, step), examples, tokens, vocab, step).inputs
     return selected, predicted, inputs.reshape(-1, views, length), place, slots
 
 
@@ -183,11 +185,11 @@ def _expected(masking: Masking, factor: float, n: np.ndarray) -> tuple[np.ndarra
 
 def _same(masking: Masking, tokens: Tokens, vocab: Vocab) -> float:
     """How likely a random token is the one that it replaces."""
-    weight = np.ones(len(vocab.drawable)) if masking.replace.ids == "uniform" else vocab.unigram
+    weight = np.ones(len(vocab.replacement_ids)) if masking.replace.ids == "uniform" else vocab.unigram
     if masking.replace.random == 0 or weight is None:
         return 0.0
     law = np.zeros(vocab.size)
-    law[vocab.drawable] = weight / weight.sum()
+    law[vocab.replacement_ids] = weight / weight.sum()
     return float(law[np.asarray(tokens.ids)[tokens.maskable]].mean())
 
 

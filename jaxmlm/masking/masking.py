@@ -1,7 +1,7 @@
 """A masking: from one example to what the model sees and what it must predict.
 
-Everything random is a function of (seed, step, example id), so the same example is masked in the same way in
-any batch, on any mesh, after any resume. A masking works on ONE example; `mask_batch` maps it over a batch.
+Everything random is a function of (seed, step, example id), so the same example is masked in the same way in any batch,
+on any mesh, after any resume. A masking works on ONE example; `mask_batch` maps it over a batch.
 """
 
 import math
@@ -15,23 +15,21 @@ from jaxtyping import Array, Int, Integer, Key
 
 from jaxmlm.errors import InputError
 from jaxmlm.masking.schedule import Constant, Schedule, Step
-from jaxmlm.masking.select import Arc, arc, budget, lay
-from jaxmlm.masking.units import TokenUnits, Units, check, places
-from jaxmlm.rng import make_key
-
-
-class Tokens(NamedTuple):
-    """One example: ids [L], which of them may be masked [L] bool, unit bits [L] uint8 (see `units.WORD`, `PHRASE`)."""
-
-    ids: jax.Array
-    maskable: jax.Array
-    unit: jax.Array
+from jaxmlm.masking.selection import Selection, budget, shuffle_units, take_units
+from jaxmlm.masking.units import Tokens, TokenUnits, Units, check_units, indices_in_units
 
 
 class Masked(NamedTuple):
-    """What the model sees, inputs [L]; where, what and with which weight it predicts: positions, targets, weights [P].
+    """A masked example: what the model sees, and what it must predict.
 
-    P is static, the most predictions that the masking can make; slots beyond an example's own count have weight 0.
+    P is static, the most predictions that the masking can make; slots beyond an example's own number have weight 0.
+
+    Attributes:
+        inputs: [L] token ids with the selected ones replaced.
+        positions: [P] where predictions are made.
+        targets: [P] the original ids there.
+        weights: [P] float32, 1 for a prediction and 0 for an unused slot.
+
     """
 
     inputs: jax.Array
@@ -46,136 +44,177 @@ class Keys(NamedTuple):
     count: jax.Array
     order: jax.Array
     replace: jax.Array
-    zero: jax.Array
-    unit: jax.Array
+    offset: jax.Array
+    units: jax.Array
 
 
 @dataclass(frozen=True, eq=False)
 class Vocab:
     """What a masking must know of the tokenizer and the text.
 
-    `drawable`: the ids that a random replacement may be; `unigram`: how often each of them occurs in the text.
+    Attributes:
+        size: number of token ids.
+        mask_id: id of [MASK].
+        pad_id: id of padding.
+        replacement_ids: ids that a random replacement may be, without special tokens.
+        unigram: how often each of `replacement_ids` occurs in the text; needed for `Replace.ids` "unigram" only.
+
     """
 
     size: int
     mask_id: int
     pad_id: int
-    drawable: np.ndarray
+    replacement_ids: np.ndarray
     unigram: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Replace:
-    """What becomes of a selected token: shares that sum to 1. The paper: always [MASK]; BERT: 0.8, 0.1, 0.1."""
+    """What becomes of a selected token: probabilities that sum to 1. The paper: always [MASK]; BERT: 0.8, 0.1, 0.1."""
 
     mask: float = 1.0
+    """Probability that a selected token becomes [MASK]."""
     random: float = 0.0
+    """Probability that a selected token becomes a random token."""
     keep: float = 0.0
+    """Probability that a selected token stays as it is."""
     per: Literal["token", "unit"] = "token"
-    """Whether each token draws its fate, or all of a unit share one."""
+    """Whether the choice is made for each token, or once for all tokens of a unit."""
     ids: Literal["uniform", "unigram"] = "uniform"
-    """Random tokens: all equally likely, or as often as in the text."""
+    """Distribution of random tokens: uniform, or their frequency in the text."""
 
     def __post_init__(self) -> None:
-        shares = (self.mask, self.random, self.keep)
-        if not (min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):  # so written, nan is refused too
+        probabilities = (self.mask, self.random, self.keep)
+        if not (min(probabilities) >= 0 and abs(sum(probabilities) - 1) <= 1e-6):  # so written, nan is refused too
             raise InputError(
-                f"masking.replace: shares must be at least 0 and sum to 1; got mask={self.mask} random={self.random} "
-                f"keep={self.keep}, which sum to {sum(shares):g}"
+                f"masking.replace: mask, random and keep must be at least 0 and sum to 1; got mask={self.mask} "
+                f"random={self.random} keep={self.keep}, which sum to {sum(probabilities):g}"
             )
 
 
 @dataclass(frozen=True)
 class Masking:
-    """What is hidden of an example, and what is predicted (Wettig et al. 2022, arXiv 2202.08005).
+    """Which tokens of an example are masked, and which are predicted (Wettig et al. 2022, arXiv 2202.08005).
 
-    Its maskable tokens are cut into `units`. Of n of them, floor(rate * n + u), u uniform in [0, 1), are selected by
-    whole units drawn without replacement, in short rows often none; never a special token or padding. Of the
-    selected, `replace` says which become [MASK], a random token, or stay: corrupted = masked + random.
+    The maskable tokens are grouped into `units`. Of n of them, floor(rate * n + u), u uniform in [0, 1), are selected:
+    whole units, drawn without replacement (in short examples often none), never a special token or padding. `replace`
+    says which of the selected become [MASK], a random token, or stay: corrupted = masked + random.
 
-    With `predict` (m_pred) apart from `rate` (m_corr), section 5 of the paper: fewer predictions than that are a
-    random part of the selected; more are made in `views` rows of the same example, each of which selects other units.
+    Where `predict` (m_pred) differs from `rate` (m_corr), section 5 of the paper: fewer predictions are a random subset
+    of the selected tokens; more are made in `views` rows of the same example, each of which selects other units.
 
     >>> masking = Masking(rate=0.5)
     >>> tokens = Tokens(jnp.arange(5, 13), jnp.arange(8) > 0, jnp.ones(8, jnp.uint8))
-    >>> vocab = Vocab(size=13, mask_id=4, pad_id=0, drawable=np.arange(5, 13))
+    >>> vocab = Vocab(size=13, mask_id=4, pad_id=0, replacement_ids=np.arange(5, 13))
     >>> masked = masking(jax.random.key(0), tokens, vocab)
     >>> int(masked.weights.sum()) in (3, 4), int(masked.inputs[0])
     (True, 5)
     """
 
     rate: float = 0.40
-    """Share of the maskable tokens that is selected (m_corr); the largest value that the schedule reaches."""
+    """Masking rate: share of the maskable tokens that is selected (m_corr); the maximum over the schedule."""
     predict: float | None = None
-    """Share of them that is predicted (m_pred), where it is not the rate."""
+    """Prediction rate (m_pred): share of the maskable tokens that is predicted; None: the masking rate."""
     schedule: Schedule = field(default_factory=Constant)
-    """A factor in (0, 1] of the step, on both rates."""
+    """Factor in (0, 1] that scales both rates as a function of the step."""
     units: Units = field(default_factory=TokenUnits)
-    """Tokens, words, spans or phrases, or units of your own (see `Units`)."""
+    """What is masked together: tokens, words, spans, phrases, or units of your own (see `Units`)."""
     count: Literal["expected", "exact"] = "expected"
-    """How a share of n becomes a number: floor(rate * n + u) as in fairseq, or the nearest one, always the same."""
+    """Rounding of rate * n: floor(rate * n + u) as in fairseq (right in expectation), or always the nearest integer."""
     replace: Replace = field(default_factory=Replace)
     """What becomes of the selected tokens."""
 
     def __post_init__(self) -> None:
-        check(self.units)
+        check_units(self.units)
         for name, share in (("rate", self.rate), ("predict", self.predict)):
             if share is not None and not 0 < share <= 1:
                 raise InputError(f"masking.{name} must be above 0 and at most 1; got {share:g}: try 0.4")
 
     @property
     def views(self) -> int:
-        """K, the rows that an example becomes: ceil(predict / rate), 1 where no more is predicted than selected."""
+        """K, the rows that an example becomes: ceil(predict / rate), 1 unless more is predicted than selected."""
         return max(1, math.ceil((self.predict or self.rate) / self.rate - 1e-9))
 
     def predictions(self, length: int) -> int:
-        """P, the most predictions that a row of this many tokens can need."""
-        in_all = _most(self.predict or self.rate, length)
-        return min(length, -(-in_all // self.views) + self.units.longest - 1)
+        """P, the most predictions that a row of `length` tokens can need."""
+        all_views = _largest_budget(self.predict or self.rate, length)
+        return min(length, _ceil_div(all_views, self.views) + self.units.max_length - 1)
 
     def keys(self, key: Key[Array, ""]) -> Keys:
-        """What each draw of an example uses."""
+        """The key of each draw, from the key of an example."""
         return Keys(*jax.random.split(key, len(Keys._fields)))
 
-    def draw(
+    def select(
         self, key: Key[Array, ""], tokens: Tokens, step: Step = 0, view: int | Int[Array, ""] = 0
-    ) -> tuple[Arc, Arc]:
-        """The units of one example that a view predicts, and those that it selects; the first are among the second."""
+    ) -> tuple[Selection, Selection]:
+        """Choose what one view of an example predicts and what it selects; the predicted are among the selected.
+
+        All views share one random order of the units. View v of K predicts the v-th of K slices of the predictions:
+
+            predict          selects of the order            predicts of the order
+            None             budget(rate)                    the same
+            below rate       budget(rate)                    its first budget(predict)
+            above rate       slice v, then on to             slice v of budget(predict)
+                             budget(rate)
+
+        Args:
+            key: of the example.
+            tokens: the example.
+            step: of training, for the schedule.
+            view: which of the `views` rows of the example.
+
+        Returns:
+            (predicted, selected)
+
+        """
         length = tokens.ids.shape[0]
+        max_length = self.units.max_length
         keys = self.keys(key)
-        starts = self.units.starts(keys.unit, tokens.unit, tokens.maskable)
-        within = places(starts, tokens.maskable, self.units.longest)
-        circle = lay(keys.order, within, tokens.maskable, keys.zero if self.units.longest > 1 else None)
+        starts = self.units.starts(keys.units, tokens)
+        index_in_unit = indices_in_units(starts, tokens.maskable, max_length)
+        order = shuffle_units(keys.order, index_in_unit, tokens.maskable, keys.offset if max_length > 1 else None)
 
         factor = self.schedule(step)
         u = jax.random.uniform(keys.count) if self.count == "expected" else 0.5
-        select = budget(self.rate * factor, circle.n, u)
-        predict = select if self.predict is None else budget(self.predict * factor, circle.n, u)
-        begin, end = predict * view // self.views, predict * (view + 1) // self.views
+        select = budget(self.rate * factor, order.count, u)
+        predict = select if self.predict is None else budget(self.predict * factor, order.count, u)
+        begin = predict * view // self.views
+        end = predict * (view + 1) // self.views
 
-        predicted = arc(circle, begin, end - begin, self.predictions(length))
+        predicted = take_units(order, begin, end - begin, self.predictions(length))
         if self.predict is None:
             return predicted, predicted
-        most = max(_most(self.rate, length), -(-_most(self.predict, length) // self.views)) + self.units.longest - 1
-        return predicted, arc(circle, begin, jnp.maximum(select, end - begin), min(length, most))
+        slice_of_a_view = _ceil_div(_largest_budget(self.predict, length), self.views)
+        max_tokens = max(_largest_budget(self.rate, length), slice_of_a_view) + max_length - 1
+        selected = take_units(order, begin, jnp.maximum(select, end - begin), min(length, max_tokens))
+        return predicted, selected
 
     def __call__(
         self, key: Key[Array, ""], tokens: Tokens, vocab: Vocab, step: Step = 0, view: int | Int[Array, ""] = 0
     ) -> Masked:
-        """Mask one example; `view` < `views` is which of its rows this is."""
-        predicted, selected = self.draw(key, tokens, step, view)
+        """Mask one example.
+
+        Args:
+            key: of the example; `mask_batch` makes it.
+            tokens: the example, fields [L].
+            vocab: of the tokenizer.
+            step: of training, for the schedule.
+            view: which of the `views` rows of the example.
+
+        """
+        predicted, selected = self.select(key, tokens, step, view)
         replace_key = self.keys(key).replace
         if self.views > 1:
             replace_key = jax.random.fold_in(replace_key, view)
-        shown = self._replacement(replace_key, tokens.ids[selected.positions], selected, vocab)
-        slots, length = selected.positions.shape[0], tokens.ids.shape[0]
-        where = jnp.where(jnp.arange(slots) < selected.count, selected.positions, length)
-        inputs = tokens.ids.at[where].set(shown, mode="drop")
+        replaced = self._replacement(replace_key, tokens.ids[selected.positions], selected, vocab)
+        filled = jnp.arange(selected.positions.shape[0]) < selected.count
+        where = jnp.where(filled, selected.positions, tokens.ids.shape[0])
+        inputs = tokens.ids.at[where].set(replaced, mode="drop")
         weights = (jnp.arange(predicted.positions.shape[0]) < predicted.count).astype(jnp.float32)
         return Masked(inputs, predicted.positions, tokens.ids[predicted.positions], weights)
 
     def _replacement(
-        self, key: Key[Array, ""], ids: Integer[Array, " P"], selected: Arc, vocab: Vocab
+        self, key: Key[Array, ""], ids: Integer[Array, " P"], selected: Selection, vocab: Vocab
     ) -> Integer[Array, " P"]:
         mask = jnp.full_like(ids, vocab.mask_id)
         if self.replace.mask == 1.0:
@@ -183,57 +222,62 @@ class Masking:
         kind_key, id_key = jax.random.split(key)
         u = jax.random.uniform(kind_key, ids.shape)
         if self.replace.per == "unit":  # the draw of the unit's first token
-            u = u[jnp.maximum(jnp.arange(ids.shape[0]) - selected.within, 0)]
+            u = u[jnp.maximum(jnp.arange(ids.shape[0]) - selected.index_in_unit, 0)]
         drawn = _draw(id_key, self.replace.ids, vocab, ids.shape)
         kept = jnp.where(u < self.replace.mask + self.replace.random, drawn.astype(ids.dtype), ids)
         return jnp.where(u < self.replace.mask, mask, kept)
 
 
-def _most(rate: float, length: int) -> int:
-    """The most tokens that a budget of this share can be."""
+def _largest_budget(rate: float, length: int) -> int:
+    """The largest budget that a rate can give in a row of `length` tokens."""
     return max(1, math.ceil(rate * length - 1e-9))
 
 
-def _draw(key: Key[Array, ""], law: str, vocab: Vocab, shape: tuple[int, ...]) -> Integer[Array, " P"]:
-    """Random tokens."""
-    drawable = jnp.asarray(vocab.drawable)
-    if law == "uniform":
-        return drawable[jax.random.randint(key, shape, 0, len(vocab.drawable))]
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _draw(key: Key[Array, ""], distribution: str, vocab: Vocab, shape: tuple[int, ...]) -> Integer[Array, " P"]:
+    """Draw random tokens."""
+    ids = jnp.asarray(vocab.replacement_ids)
+    if distribution == "uniform":
+        return ids[jax.random.randint(key, shape, 0, len(vocab.replacement_ids))]
     if vocab.unigram is None:
         raise InputError('masking.replace.ids is "unigram" and this text has no counts: prepare the store again')
-    # Thresholds in integers: float32 cannot tell the rare pieces of a large vocabulary apart.
-    share = np.cumsum(vocab.unigram, dtype=np.float64) / vocab.unigram.sum(dtype=np.float64)
-    below = jnp.asarray(np.minimum(share[:-1] * 2.0**32, 2.0**32 - 1).astype(np.uint32))
-    return drawable[jnp.searchsorted(below, jax.random.bits(key, shape), side="right")]
+    # Thresholds in integers: float32 cannot tell the rare tokens of a large vocabulary apart.
+    cumulative = np.cumsum(vocab.unigram, dtype=np.float64) / vocab.unigram.sum(dtype=np.float64)
+    thresholds = jnp.asarray(np.minimum(cumulative[:-1] * 2.0**32, 2.0**32 - 1).astype(np.uint32))
+    return ids[jnp.searchsorted(thresholds, jax.random.bits(key, shape), side="right")]
 
 
 def mask_batch(
     masking: Masking,
-    seed: int,
-    ids: Integer[Array, " B"],
+    key: Key[Array, ""],
+    example_ids: Integer[Array, " B"],
     tokens: Tokens,
     vocab: Vocab,
-    step: Step,
+    step: Step = 0,
 ) -> Masked:
-    """Mask a batch: row b of every field of `tokens` is the example with id `ids[b]`; gives B * views rows.
+    """Mask a batch of examples, each by its own id. A pure function: wrap it in `jax.jit`, with any sharding.
 
-    The key of an example is fold_in(fold_in(key(seed), step), id), with threefry, whose bits do not depend on
-    sharding. The views of an example are neighbours: rows b * views to (b + 1) * views - 1.
+    Args:
+        masking: the masking.
+        key: of this step, `step_key(seed, step)`. Its threefry bits do not depend on sharding.
+        example_ids: [B] the id of each example.
+        tokens: the examples, each field [B, L].
+        vocab: of the tokenizer.
+        step: of training, for the masking's schedule.
+
+    Returns:
+        Fields [B * views, ...]; rows b * views to (b + 1) * views - 1 are the views of example b.
+
     """
-    key = jax.random.fold_in(make_key(seed), step)
-    return mask_rows(masking, key, ids, tokens, vocab, step)
 
-
-def mask_rows(
-    masking: Masking, key: Key[Array, ""], ids: Integer[Array, " B"], tokens: Tokens, vocab: Vocab, step: Step
-) -> Masked:
-    """`mask_batch` with the key of the step, fold_in(key(seed), step), made already."""
-
-    def one(example: Integer[Array, ""], row: Tokens) -> Masked:
-        own = jax.random.fold_in(key, example)
+    def mask_example(example_id: Integer[Array, ""], row: Tokens) -> Masked:
+        own_key = jax.random.fold_in(key, example_id)
         if masking.views == 1:
-            return masking(own, row, vocab, step)
-        return jax.vmap(lambda view: masking(own, row, vocab, step, view))(jnp.arange(masking.views))
+            return masking(own_key, row, vocab, step)
+        return jax.vmap(lambda view: masking(own_key, row, vocab, step, view))(jnp.arange(masking.views))
 
-    rows = jax.vmap(one)(ids, tokens)
+    rows = jax.vmap(mask_example)(example_ids, tokens)
     return rows if masking.views == 1 else jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), rows)

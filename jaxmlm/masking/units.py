@@ -1,150 +1,186 @@
-"""What is hidden as one piece: tokens, words, spans, phrases, or units of your own. A unit is never cut."""
+"""What is masked together: tokens, words, spans, phrases, or units of your own. A unit is never cut."""
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, is_dataclass
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Key, UInt8
+from jaxtyping import Array, Bool, Int, Key
 
 from jaxmlm.errors import InputError
-from jaxmlm.masking.phrases import Phrases
 
 WORD, PHRASE = 1, 2
 """Bits of `Tokens.unit`: a word starts at this token; a phrase, or a word that is in none, starts here."""
-LONGEST = 16
-"""The units here close after so many tokens, which bounds how far a selection can overshoot its budget."""
+MAX_UNIT_LENGTH = 16
+"""Tokens after which the units here close.
+
+A selection overshoots its budget by at most a unit, so P, the static number of prediction slots, grows by this less 1:
+16 is longer than all but a few in a million English words (median 1 token), and costs 15 slots of a row.
+"""
 
 
-class Units(ABC):
-    """What a masking cuts an example into: any frozen dataclass with `longest` and `starts`, derived from this or not.
+class Tokens(NamedTuple):
+    """One example, as a masking reads it.
 
-    `longest` is the most tokens of a unit, which closes after so many: the slots for predictions follow from it.
+    Attributes:
+        ids: [L] token ids.
+        maskable: [L] bool, false at special tokens and padding.
+        unit: [L] uint8, the bits `WORD` and `PHRASE`.
+
     """
 
-    longest: ClassVar[int]
+    ids: jax.Array
+    maskable: jax.Array
+    unit: jax.Array
 
-    @abstractmethod
-    def starts(self, key: Key[Array, ""], unit: UInt8[Array, " L"], maskable: Bool[Array, " L"]) -> Bool[Array, " L"]:
-        """Where units start, in one example; `unit` has its bits (`WORD`, `PHRASE`)."""
 
-    @classmethod
-    def __subclasshook__(cls, kind: type) -> Any:
-        if cls is not Units or not is_dataclass(kind) or not hasattr(kind, "starts"):
-            return NotImplemented
-        return hasattr(kind, "longest") or any(field.name == "longest" for field in fields(kind)) or NotImplemented
+@runtime_checkable
+class Units(Protocol):
+    """How tokens are grouped before they are selected: any frozen dataclass with these two members.
+
+    A third, `needs`, names what the token store must hold beside the tokens: frozenset({"phrase"}) for the phrase bits
+    of `Tokens.unit`, which `jaxmlm prepare` makes. Without it nothing is needed.
+    """
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of a unit, which closes after so many; the number of prediction slots follows from it."""
+        ...
+
+    def starts(self, key: Key[Array, ""], tokens: Tokens) -> Bool[Array, " L"]:
+        """Where units start in one example [L]; also called under `jax.jit` and `jax.vmap`."""
+        ...
 
 
 @dataclass(frozen=True)
-class TokenUnits(Units):
+class TokenUnits:
     """Every token by itself (Wettig et al. 2022: uniform masking)."""
 
-    longest: ClassVar[int] = 1
+    max_length = 1
 
-    def starts(self, key: Key[Array, ""], unit: UInt8[Array, " L"], maskable: Bool[Array, " L"]) -> Bool[Array, " L"]:
-        """Where units start."""
-        return jnp.ones(unit.shape, bool)
-
-
-@dataclass(frozen=True)
-class WordUnits(Units):
-    """Whole words, all their pieces together (BERT's "whole word masking")."""
-
-    longest: ClassVar[int] = LONGEST
-
-    def starts(self, key: Key[Array, ""], unit: UInt8[Array, " L"], maskable: Bool[Array, " L"]) -> Bool[Array, " L"]:
-        """Where units start."""
-        return unit & WORD > 0
+    def starts(self, key: Key[Array, ""], tokens: Tokens) -> Bool[Array, " L"]:
+        """Where units start: everywhere."""
+        return jnp.ones(tokens.unit.shape, bool)
 
 
 @dataclass(frozen=True)
-class SpanUnits(Units):
+class WordUnits:
+    """Whole words, all their tokens together (BERT's "whole word masking")."""
+
+    max_length = MAX_UNIT_LENGTH
+
+    def starts(self, key: Key[Array, ""], tokens: Tokens) -> Bool[Array, " L"]:
+        """Where words start."""
+        return tokens.unit & WORD > 0
+
+
+@dataclass(frozen=True)
+class SpanUnits:
     """Spans of consecutive words or tokens (Joshi et al. 2020, SpanBERT, section 3.1).
 
-    Lengths are geometric, P(l) ~ p (1 - p)^(l - 1), cut off at `longest` and renormalised: 3.8 on average. The whole
-    row is laid out in such spans, so no two overlap and every place is hidden equally often; only the row's end, a
-    special token, and the 16th token cut one short.
+    Lengths are geometric, P(l) ~ p (1 - p)^(l - 1), truncated at `longest` and renormalised: 3.8 on average. The whole
+    row is divided into such spans, so no two overlap and every position is masked equally often; only the end of the
+    row, a special token, and the 16th token cut one short.
     """
 
     p: float = 0.2
-    """Of the geometric law."""
-    most: int = 10
-    """Words (or tokens) of the longest span."""
+    """Parameter of the geometric distribution of span lengths."""
+    longest: int = 10
+    """Length of the longest span, in words or tokens."""
     of: Literal["words", "tokens"] = "words"
-    """What a span's length counts."""
-    longest: ClassVar[int] = LONGEST
+    """What the length of a span counts."""
+    max_length = MAX_UNIT_LENGTH
 
     def __post_init__(self) -> None:
         if not 0 < self.p < 1:
             raise InputError(f"masking.units.p must lie between 0 and 1, both excluded; got {self.p:g}: try 0.2")
-        if not 1 <= self.most <= LONGEST:
+        if not 1 <= self.longest <= MAX_UNIT_LENGTH:
             raise InputError(
-                f"masking.units.most must be 1 to {LONGEST}, a unit's most tokens; got {self.most}: try 10"
+                f"masking.units.longest must be 1 to {MAX_UNIT_LENGTH}, the most tokens of a unit; got "
+                f"{self.longest}: try 10"
             )
 
-    def law(self) -> np.ndarray:
-        """The probabilities of the lengths 1 to `most`.
+    def distribution(self) -> np.ndarray:
+        """The probabilities of the lengths 1 to `longest`.
 
-        >>> SpanUnits().law().round(3)[:3], float((SpanUnits().law() * np.arange(1, 11)).sum().round(3))
-        (array([0.224, 0.179, 0.143]), 3.797)
+        >>> SpanUnits().distribution().round(3)[:3]
+        array([0.224, 0.179, 0.143])
+        >>> float((SpanUnits().distribution() * np.arange(1, 11)).sum().round(3))
+        3.797
         """
-        shares = (1 - self.p) ** np.arange(self.most)
-        return shares / shares.sum()
+        weights = (1 - self.p) ** np.arange(self.longest)
+        return weights / weights.sum()
 
-    def starts(self, key: Key[Array, ""], unit: UInt8[Array, " L"], maskable: Bool[Array, " L"]) -> Bool[Array, " L"]:
-        """Where units start."""
-        counted = maskable & (_after_a_gap(maskable) | (unit & WORD > 0 if self.of == "words" else True))
-        below = jnp.asarray(np.cumsum(self.law())[:-1], jnp.float32)  # the law's distribution function
-        u = jax.random.uniform(key, unit.shape)
-        lengths = 1 + (u[:, None] >= below[None]).sum(-1)
-        begins = jnp.zeros(unit.shape, bool).at[jnp.cumsum(lengths)].set(True, mode="drop").at[0].set(True)
+    def starts(self, key: Key[Array, ""], tokens: Tokens) -> Bool[Array, " L"]:
+        """Where spans start."""
+        counted = tokens.maskable & _after_a_gap(tokens.maskable)
+        counted |= tokens.maskable & (tokens.unit & WORD > 0 if self.of == "words" else True)
+        cumulative = jnp.asarray(np.cumsum(self.distribution())[:-1], jnp.float32)
+        u = jax.random.uniform(key, tokens.unit.shape)
+        lengths = 1 + (u[:, None] >= cumulative[None]).sum(-1)
+        begins = jnp.zeros(tokens.unit.shape, bool).at[jnp.cumsum(lengths)].set(True, mode="drop").at[0].set(True)
         return counted & begins[jnp.cumsum(counted) - 1]
 
 
 @dataclass(frozen=True)
-class PhraseUnits(Units):
-    """Phrases of two to five words that belong together by their PMI, and every other word by itself.
+class PhraseUnits:
+    """Phrases of two to five words with high PMI, and every other word by itself.
 
-    Levine et al. 2021 (arXiv 2010.01825). The list is made, and matched against the text, by `jaxmlm prepare`.
+    Levine et al. 2021 (arXiv 2010.01825). `data.phrases` says which phrases; `jaxmlm prepare` finds them in the text.
     """
 
-    phrases: Phrases = field(default_factory=Phrases)
-    """How the list is made, or the file that holds it."""
-    longest: ClassVar[int] = LONGEST
+    max_length = MAX_UNIT_LENGTH
+    needs = frozenset({"phrase"})
 
-    def starts(self, key: Key[Array, ""], unit: UInt8[Array, " L"], maskable: Bool[Array, " L"]) -> Bool[Array, " L"]:
-        """Where units start."""
-        return unit & PHRASE > 0
+    def starts(self, key: Key[Array, ""], tokens: Tokens) -> Bool[Array, " L"]:
+        """Where phrases start, and words that are in none."""
+        return tokens.unit & PHRASE > 0
 
 
-def check(units: Any) -> None:
+def check_units(units: Any) -> None:
     """Refuse units that a masking cannot work with.
 
+    Args:
+        units: what a configuration gives as `masking.units`.
+
     Raises:
-        InputError: `longest` or `starts` is missing or wrong, or they cannot be a constant of a compiled program.
+        InputError: `max_length` or `starts` is missing or wrong, or they cannot be a constant of a compiled program.
 
     """
     name = type(units).__name__
     if not isinstance(units, Units) or not is_dataclass(units) or type(units).__hash__ is None:
         raise InputError(
-            f"masking.units is a {name}: give a frozen dataclass with longest, the most tokens of a unit, and "
-            "starts(key, unit, maskable), where units start"
+            f"masking.units is a {name}: give a frozen dataclass with max_length, the most tokens of a unit, and "
+            "starts(key, tokens), where units start"
         )
-    longest: Any = units.longest
-    if not isinstance(longest, int) or longest < 1:
-        raise InputError(f"masking.units: {name}.longest is a number of tokens, at least 1; got {longest!r}")
+    max_length: Any = units.max_length
+    if not isinstance(max_length, int) or max_length < 1:
+        raise InputError(f"masking.units: {name}.max_length is a number of tokens, at least 1; got {max_length!r}")
 
 
-def places(starts: Bool[Array, " L"], maskable: Bool[Array, " L"], longest: int = LONGEST) -> Int[Array, " L"]:
-    """The place of each token in its unit: 0 at its first.
+def needs_phrases(units: Units) -> bool:
+    """Whether these units need the phrase bits of the token store.
 
-    A unit also starts after a token that is not maskable, and where the unit before has `longest` tokens.
+    >>> needs_phrases(PhraseUnits()), needs_phrases(WordUnits())
+    (True, False)
+    """
+    return "phrase" in getattr(units, "needs", ())
+
+
+def indices_in_units(
+    starts: Bool[Array, " L"], maskable: Bool[Array, " L"], max_length: int = MAX_UNIT_LENGTH
+) -> Int[Array, " L"]:
+    """The index of each token in its unit: 0 at its first token.
+
+    A unit also starts after a token that is not maskable, and where the unit before has `max_length` tokens.
+
+    >>> indices_in_units(jnp.array([True, False, False, True]), jnp.array([True, True, True, True]), 2)
+    Array([0, 1, 0, 0], dtype=int32)
     """
     at = jnp.arange(starts.shape[0])
     first = starts | ~maskable | _after_a_gap(maskable)
-    return (at - jax.lax.cummax(jnp.where(first, at, 0))) % longest
+    return (at - jax.lax.cummax(jnp.where(first, at, 0))) % max_length
 
 
 def _after_a_gap(maskable: Bool[Array, " L"]) -> Bool[Array, " L"]:

@@ -7,10 +7,10 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 
-from jaxmlm.studies.evaluate import Evaluate
-from jaxmlm.studies.finetune import Finetune
+from jaxmlm.runs.evaluation import Evaluate
+from jaxmlm.runs.finetuning import Finetune
+from jaxmlm.runs.run import Run
 from jaxmlm.tasks.downstream import SAMPLE
-from jaxmlm.tasks.run import Run
 from jaxmlm.training import budget
 
 _EFFICIENCY = 0.35  # of the matrix-product peak; measured with 2 x 128 and 4 x 256 encoders on two CPU cores

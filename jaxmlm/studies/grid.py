@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmlm.errors import InputError
-from jaxmlm.paths import check_workdir, replace_path
+from jaxmlm.paths import refuse_bucket, replace_path
+from jaxmlm.runs.evaluation import Evaluate
+from jaxmlm.runs.finetuning import Finetune
+from jaxmlm.runs.run import Run, identity
 from jaxmlm.studies.estimate import Assumed
-from jaxmlm.studies.evaluate import Evaluate
-from jaxmlm.studies.finetune import Finetune
-from jaxmlm.studies.statistics import shapes
-from jaxmlm.tasks.run import Run, identity
+from jaxmlm.studies.results import shapes
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Study:
     """I/N: do the I-th (from 0) of N shares of the cells and draw no report, on machines that share the workdir."""
 
     def __post_init__(self) -> None:
-        check_workdir(self.workdir)
+        refuse_bucket(self.workdir)
         if self.cells is not None:
             part, _, parts = self.cells.partition("/")
             if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):

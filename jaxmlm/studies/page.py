@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from html import escape
 
+from jaxmlm.plotting import svg
 from jaxmlm.studies import figures
 from jaxmlm.studies import verdict as words
 from jaxmlm.studies.report import Report, columns, entry, heads, names, points
-from jaxmlm.studies.statistics import Results, collect, leaders, row_label
+from jaxmlm.studies.results import Results, collect, leaders, row_label
 
 STYLE = """
 :root { color-scheme: light dark; --back: #fff; --ink: #1c1e21; --soft: #5d6570; --line: #d9dde2; --card: #f5f6f8;
@@ -88,7 +89,7 @@ def _section(title: str, content: str) -> str:
 
 
 def _figure(figure: figures.Figure, name: str, caption: str) -> str:
-    drawn = figures.svg(figure, name, caption)
+    drawn = svg(figure, name, caption)
     return f"<figure>{drawn}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
@@ -189,7 +190,7 @@ def _scores(results: Results) -> str:
         figure = figures.scores(results, [name])
         if figure is not None:
             title = figures.title(results.measures[name])
-            drawn.append(f"<figure>{figures.svg(figure, f'score-{len(drawn)}', title)}</figure>")
+            drawn.append(f"<figure>{svg(figure, f'score-{len(drawn)}', title)}</figure>")
     if not drawn:
         return _soft("No BLiMP or fine-tuning scores yet: nothing to draw.")
     dashed = " Dashed: the encoder before the pre-training, ± sd." if results.controls else ""

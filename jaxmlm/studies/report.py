@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from rich.text import Text
 
-from jaxmlm.studies import tables
+from jaxmlm.runs import tables
 from jaxmlm.studies import verdict as words
-from jaxmlm.studies.statistics import (
+from jaxmlm.studies.results import (
     Measure,
     Pair,
     Results,
@@ -22,7 +22,7 @@ from jaxmlm.studies.statistics import (
     pairs,
     row_label,
 )
-from jaxmlm.studies.statistics import text as plain
+from jaxmlm.studies.results import text as plain
 
 
 @dataclass(frozen=True)

@@ -18,35 +18,29 @@ import jax
 from rich.console import Console
 
 from jaxmlm.data import Store
+from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
-from jaxmlm.masking import Phrases
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
-from jaxmlm.paths import counted, describe, replace_path, to_json
+from jaxmlm.json_files import to_json
+from jaxmlm.paths import counted, describe, replace_path
 from jaxmlm.preemption import stop_before, stoppable
+from jaxmlm.runs import epochs
+from jaxmlm.runs.evaluation import Evaluate, held_out, minimal_pairs
+from jaxmlm.runs.finetuning import Finetune, check, fits, settings, tune
+from jaxmlm.runs.loading import load
+from jaxmlm.runs.pretraining import pretrain
+from jaxmlm.runs.preview import shown
+from jaxmlm.runs.run import Run, identity
+from jaxmlm.runs.tables import Column, Tables
+from jaxmlm.runs.workdir import append_rows, claim, read_rows, unclaimed
 from jaxmlm.studies import report as reports
 from jaxmlm.studies.estimate import seconds_of, tokens_of
-from jaxmlm.studies.evaluate import Evaluate, held_out, minimal_pairs
-from jaxmlm.studies.finetune import Finetune, check, fits, settings, tune
 from jaxmlm.studies.grid import Cell, Study, cells_of, original
-from jaxmlm.studies.statistics import label
-from jaxmlm.studies.tables import Column, Tables
-from jaxmlm.tasks import blimp, epochs
+from jaxmlm.studies.results import label
+from jaxmlm.tasks import blimp
 from jaxmlm.tasks.downstream import folder_of
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, named
-from jaxmlm.tasks.phrases import phrases_of
-from jaxmlm.tasks.run import (
-    Run,
-    append_rows,
-    claim,
-    identity,
-    load,
-    pretrain,
-    read_rows,
-    unclaimed,
-)
-from jaxmlm.tasks.shown import shown
-from jaxmlm.tasks.texts import open_store
 
 GENERATED = "A generated world: this shows that the road works; it is no evidence about masking rates."
 """Stands at the top of a report whose text is generated."""
@@ -62,7 +56,7 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
     stop_before("anything was begun")
     _check(study, cells)
     hosts.share(folder)
-    store = open_store(cells[0].run.text, folder, phrases=_phrases(cells))
+    store = open_store(cells[0].run.text, folder, phrases=_needs_phrases(cells))
     claim(folder, "study.json", _identity(study), {"config": describe(study)})
     if study.cells is not None:
         mine = _share(study, cells)
@@ -81,8 +75,8 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
 def store_run(study: Study) -> Run:
     """The run by which `prepare` makes the study's store; of a cell with phrases, if one wants them."""
     cells = cells_of(study)
-    _phrases(cells)
-    run = next((cell.run for cell in cells if phrases_of(cell.run.masking)), cells[0].run)
+    _needs_phrases(cells)
+    run = next((cell.run for cell in cells if cell.run.needs_phrases), cells[0].run)
     return replace_path(run, "workdir", study.workdir)
 
 
@@ -98,7 +92,7 @@ def _check(study: Study, cells: list[Cell]) -> None:
     unclaimed(Path(study.workdir), "study.json", _identity(study))
     for cell in cells:
         unclaimed(Path(cell.run.workdir), "run.json", identity(cell.run))
-    _phrases(cells)
+    _needs_phrases(cells)
     _check_stores(cells)
     _epochs(study, [cell for cell in cells if not cell.run.loop.budget])
     if not study.run.loop.save_every and next(_jobs(study), None):
@@ -140,14 +134,14 @@ def _models(cells: list[Cell], mesh: jax.sharding.Mesh) -> list[EncoderConfig]:
     return list(found.values())
 
 
-def _phrases(cells: list[Cell]) -> Phrases | None:
-    """The phrase list that the cells need: they share a store, which has the units of one list."""
-    wanted = {phrases_of(cell.run.masking) for cell in cells} - {None}
+def _needs_phrases(cells: list[Cell]) -> bool:
+    """Whether a cell needs the phrases of the token store that they share, which has those of one list."""
+    wanted = {cell.run.data.phrases for cell in cells if cell.run.needs_phrases}
     if len(wanted) > 1:
         raise InputError(
             f"the study's maskings want {len(wanted)} phrase lists, and a token store has one: make a study of each"
         )
-    return wanted.pop() if wanted else None
+    return bool(wanted)
 
 
 def _identity(study: Study) -> dict[str, Any]:
@@ -265,7 +259,7 @@ def _describe(study: Study, cells: list[Cell], store: Store) -> None:
 def titled(study: Study) -> str:
     """The title of a report, made from the text, the tokens and the encoder that are used."""
     run, tokens = study.run, tokens_of(study.run, study.assume) if not study.run.loop.budget else 0
-    texts = ["the generated sample" if _is_generated(part) else part.rsplit("/", 1)[-1] for part in run.data.parts]
+    texts = ["the generated sample" if _is_generated(part) else part.rsplit("/", 1)[-1] for part in run.data.texts]
     size = f"{tokens / 1e6:.3g} M" if tokens >= 1e6 else f"{tokens / 1e3:.3g} k"
     made = {
         "{text}": " + ".join(texts),

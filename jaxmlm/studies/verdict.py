@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jaxmlm.paths import counted
-from jaxmlm.studies.statistics import GIVEN, SEEDS, Measure, Pair, Results, against_control, numeric, pairs, text
+from jaxmlm.studies.results import GIVEN, SEEDS, Measure, Pair, Results, against_control, numeric, pairs, text
 
 MOST_PAIRS = 4
 """Comparisons that are told one by one; all are in the summary."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from jaxmlm.data import Tokenizer
 from jaxmlm.errors import InputError
-from jaxmlm.samples import tasks as sample
+from jaxmlm.synthetic import tasks as sample
 from jaxmlm.tasks import from_tfds, glue, sentences, squad, table
 
 SAMPLE = "sample:"

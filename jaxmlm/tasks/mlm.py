@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int, Integer, Key
 
 from jaxmlm.data import Batches, Data, Store, Tokenizer
-from jaxmlm.masking import Masked, Masking, PhraseUnits, Tokens, Vocab, mask_rows
+from jaxmlm.masking import Masked, Masking, Tokens, Vocab, mask_batch, needs_phrases
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
 from jaxmlm.parallel import apart, rows_here, spec
 from jaxmlm.rng import make_key
@@ -32,22 +32,22 @@ _DROPOUT = 0xFFFFFFFF  # an id that no example has
 def vocab_of(store: Store, masking: Masking) -> Vocab:
     """What this masking must know of a store's tokenizer and text."""
     tokenizer = store.tokenizer
-    drawable = drawable_of(tokenizer)
+    replacement_ids = replacement_ids_of(tokenizer)
     unigram = None
     if masking.replace.ids == "unigram" and masking.replace.random > 0:
         tokens = store.tokens("train")
         some = tokens[np.arange(min(len(tokens), UNIGRAM_TOKENS))]
-        unigram = np.bincount(some, minlength=tokenizer.size)[drawable]
-    return Vocab(tokenizer.size, tokenizer.mask_id, tokenizer.pad_id, drawable, unigram)
+        unigram = np.bincount(some, minlength=tokenizer.size)[replacement_ids]
+    return Vocab(tokenizer.size, tokenizer.mask_id, tokenizer.pad_id, replacement_ids, unigram)
 
 
-def drawable_of(tokenizer: Tokenizer) -> np.ndarray:
+def replacement_ids_of(tokenizer: Tokenizer) -> np.ndarray:
     """The ids that a random replacement may be: no special one, no [unusedN] of BERT's, none without a piece."""
     text = [re.fullmatch(r"(\[unused\d+\])?", piece) is None for piece in tokenizer.pieces(range(tokenizer.size))]
     return np.flatnonzero(~tokenizer.special & text).astype(np.int32)
 
 
-def tokens_of(tokenizer: Tokenizer, ids: Int[Array, "*B L"], unit: Integer[Array, "*B L"] | None = None) -> Tokens:
+def make_tokens(tokenizer: Tokenizer, ids: Int[Array, "*B L"], unit: Integer[Array, "*B L"] | None = None) -> Tokens:
     """Token rows as a masking wants them; `unit` is what the store says of them, else words are found by their ids."""
     if unit is None:
         boundaries = jnp.asarray(tokenizer.boundaries)[ids]
@@ -70,9 +70,8 @@ def mask(
     """
 
     def local(key: Any, rows: Batch, step: Any) -> Masked:
-        return mask_rows(
-            masking, key, rows["example"], tokens_of(tokenizer, rows["ids"], rows.get("unit")), vocab, step
-        )
+        tokens = make_tokens(tokenizer, rows["ids"], rows.get("unit"))
+        return mask_batch(masking, key, rows["example"], tokens, vocab, step)
 
     # Masking knows no mesh. Its look-ups and sorts are all within a row, so the compiler needs no collective.
     rows: Any = spec("batch", None)
@@ -96,7 +95,7 @@ def mlm_task(
     """
     tokenizer = store.tokenizer
     host, of = rows_here(jax.sharding.get_mesh())
-    units = isinstance(masking.units, PhraseUnits)
+    units = needs_phrases(masking.units)
     train = Batches.of(store, "train", data.length, batch, seed, host, of, units=units, format=data.format)
     vocab = vocab_of(store, masking)
 
@@ -128,7 +127,7 @@ def heldout(store: Store, data: Data, batch: int) -> Eval:
 
 def at_rates(valid: Batches, tokenizer: Tokenizer, batch: int, rates: Sequence[float] = HELD_OUT_RATES) -> Eval:
     """Loss and accuracy on the first rows of a split, at fixed masks for each rate: the same for every model."""
-    vocab = Vocab(tokenizer.size, tokenizer.mask_id, tokenizer.pad_id, drawable_of(tokenizer), None)
+    vocab = Vocab(tokenizer.size, tokenizer.mask_id, tokenizer.pad_id, replacement_ids_of(tokenizer), None)
     rows = min(valid.rows, HELD_OUT_ROWS)
 
     def batches() -> Iterator[Batch]:

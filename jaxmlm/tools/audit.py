@@ -11,15 +11,14 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxmlm.data import Batches, Data, Store
-from jaxmlm.masking import PRESETS, Tokens, preset
+from jaxmlm.data.opening import open_store
+from jaxmlm.masking import PRESETS, Tokens, needs_phrases, preset
 from jaxmlm.masking.audit import audit as measure
-from jaxmlm.paths import to_json
-from jaxmlm.studies.figures import audit_figures
-from jaxmlm.studies.tables import Column, Tables
-from jaxmlm.tasks.mlm import tokens_of, vocab_of
-from jaxmlm.tasks.phrases import phrases_of
-from jaxmlm.tasks.run import Run
-from jaxmlm.tasks.texts import open_store
+from jaxmlm.json_files import to_json
+from jaxmlm.plotting import audit_figures
+from jaxmlm.runs.run import Run
+from jaxmlm.runs.tables import Column, Tables
+from jaxmlm.tasks.mlm import make_tokens, vocab_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +40,8 @@ def audit(run: Run, options: Audit) -> dict[str, Any]:
     """
     names = tuple(PRESETS) if "all" in options.presets else options.presets
     maskings = {name: preset(name) for name in names} or {"this run": run.masking}
-    if phrases_of(run.masking):  # one store has one list: the run's own
-        own = {"units": run.masking.units}
-        maskings = {k: dataclasses.replace(m, **own) if phrases_of(m) else m for k, m in maskings.items()}
-    wanted = next((phrases for m in maskings.values() if (phrases := phrases_of(m))), None)
-    store = open_store(run.text, Path(run.workdir), phrases=wanted)
+    phrases = any(needs_phrases(masking.units) for masking in maskings.values())
+    store = open_store(run.text, Path(run.workdir), phrases=phrases)
     tokens, examples = rows_of(store, run.data, options.rows)
     found = {
         name: measure(masking, tokens, examples, vocab_of(store, masking), run.loop.seed, options.step)
@@ -69,7 +65,7 @@ def rows_of(store: Store, data: Data, rows: int) -> tuple[Tokens, np.ndarray]:
     examples = np.arange(min(rows, batches.rows))
     batch = batches.take(examples)
     unit = jnp.asarray(batch["unit"]) if "unit" in batch else None
-    return tokens_of(store.tokenizer, jnp.asarray(batch["ids"]), unit), examples
+    return make_tokens(store.tokenizer, jnp.asarray(batch["ids"]), unit), examples
 
 
 def tables(found: dict[str, dict[str, Any]]) -> list[Tables]:

@@ -12,18 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxmlm.data import Batches, Store
+from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
-from jaxmlm.masking import PhraseUnits
 from jaxmlm.models.flops import Flops, flops
 from jaxmlm.parallel import make_mesh, place
 from jaxmlm.rng import make_key
+from jaxmlm.runs.run import Run
 from jaxmlm.tasks.mlm import mlm_task
-from jaxmlm.tasks.phrases import phrases_of
-from jaxmlm.tasks.run import Run
-from jaxmlm.tasks.texts import open_store
-from jaxmlm.tools.blank import BlankStore
 from jaxmlm.tools.hardware import chip_of, measured_peak
 from jaxmlm.tools.memory import check
+from jaxmlm.tools.stand_ins import BlankStore
 from jaxmlm.training import Task
 from jaxmlm.training.step import init_state, make_step
 
@@ -62,7 +60,7 @@ def bench(run: Run, options: Bench) -> dict[str, Any]:
     check(run, jax.device_count())
     mesh = make_mesh(run.mesh)
     rows = run.loop.batch * 4
-    store = open_store(run.text, Path(run.workdir), "bench: prepare", phrases_of(run.masking)) if (
+    store = open_store(run.text, Path(run.workdir), "bench: prepare", run.needs_phrases) if (
         options.tokens == "text"
     ) else BlankStore(run.data, rows, run.loop.seed)  # fmt: skip
     other = _peer(options.peer, run, store)
@@ -205,7 +203,7 @@ def _peer(name: str, run: Run, store: Store) -> Any:
         return None
     from jaxmlm.tools.peer import Peer
 
-    units = isinstance(run.masking.units, PhraseUnits)
+    units = run.needs_phrases
     batches = Batches.of(store, "train", run.data.length, run.loop.batch, run.loop.seed, units=units)
     return Peer(run, store.tokenizer, batches)
 

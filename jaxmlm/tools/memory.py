@@ -9,8 +9,8 @@ from jaxmlm.errors import InputError
 from jaxmlm.models.flops import parameters
 from jaxmlm.models.splash import FITS, suits
 from jaxmlm.parallel import Mesh, check_slices
+from jaxmlm.runs.run import Run
 from jaxmlm.tasks.mlm import LOGITS_BYTES
-from jaxmlm.tasks.run import Run
 
 UPDATE = 2.35
 """How many times the parameters in float32 an update takes beside them, the optimizer's state and the gradients."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxmlm.data import Batches, Tokenizer
 from jaxmlm.errors import InputError
-from jaxmlm.tasks.run import Run
+from jaxmlm.runs.run import Run
 
 
 class Peer:

@@ -18,11 +18,12 @@ from rich.text import Text
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models.flops import Flops, flops
-from jaxmlm.paths import describe, to_json
-from jaxmlm.studies.tables import Column, Tables
-from jaxmlm.tasks import epochs
-from jaxmlm.tasks.run import Run, identity
-from jaxmlm.tools.ahead import compiled_for
+from jaxmlm.json_files import to_json
+from jaxmlm.paths import describe
+from jaxmlm.runs import epochs
+from jaxmlm.runs.run import Run, identity
+from jaxmlm.runs.tables import Column, Tables
+from jaxmlm.tools.aot import compiled_for
 from jaxmlm.tools.doctor import pairs
 from jaxmlm.tools.hardware import CHIPS, GIB, Chip, Topology, topology
 from jaxmlm.tools.memory import alternatives, check, memory, sizes_of

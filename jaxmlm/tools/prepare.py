@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxmlm.data import Batches
+from jaxmlm.data.opening import counted, folder_of, merge_shards, notes_of, open_store, prepare_shard
+from jaxmlm.data.phrases.counting import describe_phrases
 from jaxmlm.errors import InputError
 from jaxmlm.preemption import stoppable
-from jaxmlm.tasks.phrases import describe_phrases, phrases_of
-from jaxmlm.tasks.run import Run
-from jaxmlm.tasks.texts import counted, folder_of, merge_shards, notes_of, open_store, prepare_shard
+from jaxmlm.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ def prepare(run: Run, options: Prepare | None = None) -> dict[str, Any]:
         return {"store": run.data.store or str(folder_of(run.data, workdir)), "shard": options.shard}
     if options.merge:
         merge_shards(run.text, workdir)
-    phrases = phrases_of(run.masking)
-    store = open_store(run.text, workdir, phrases=phrases, workers=options.workers, notes=False)
+    store = open_store(run.text, workdir, phrases=run.needs_phrases, workers=options.workers, notes=False)
     splits = {name: {key: store.manifest[name][key] for key in ("documents", "tokens")} for name in ("train", "valid")}
     for name, split in splits.items():
         batches = Batches.of(store, name, run.data.length, 1, format=run.data.format)
@@ -68,7 +67,7 @@ def prepare(run: Run, options: Prepare | None = None) -> dict[str, Any]:
     shown |= {key: store.manifest[key] for key in ("mix", "duplicates") if key in store.manifest}
     if "duplicates" in shown:
         print(f"duplicates: {shown['duplicates']:,} documents dropped", file=sys.stderr)
-    if phrases:
+    if run.needs_phrases:
         entry = store.manifest["phrases"]
         print(describe_phrases(entry), file=sys.stderr)
         shown["phrases"] = {key: entry[key] for key in ("number", "coverage", "short")}

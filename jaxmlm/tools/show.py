@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxmlm.data import Batches, Store
-from jaxmlm.masking import Phrases, PhraseUnits, SpanUnits, TokenUnits, Units, WordUnits
-from jaxmlm.tasks.phrases import phrases_of
-from jaxmlm.tasks.run import Run
-from jaxmlm.tasks.shown import Piece, shown
-from jaxmlm.tasks.texts import open_store
+from jaxmlm.data.opening import open_store
+from jaxmlm.masking import PhraseUnits, SpanUnits, TokenUnits, Units, WordUnits
+from jaxmlm.runs.preview import Piece, shown
+from jaxmlm.runs.run import Run
 
 COLOURS = {"mask": "black on cyan", "random": "black on yellow", "keep": "black on green", "plain": ""}
 BRACKETS = {"mask": "[]", "random": "{}", "keep": "()"}  # where there are no colours
@@ -42,11 +41,11 @@ def show(run: Run, options: Show) -> dict[str, Any]:
 
     Strategies: tokens, words, spans, and phrases where the store has a phrase list (or the run wants one).
     """
-    store = open_store(run.text, Path(run.workdir), phrases=phrases_of(run.masking))
+    store = open_store(run.text, Path(run.workdir), phrases=run.needs_phrases)
     texts = [options.sentence] if options.sentence else some(store, run.data.length, options.sentences)
     units: dict[str, Units] = {"tokens": TokenUnits(), "words": WordUnits(), "spans": SpanUnits()}
     if store.units("train") is not None:
-        units["phrases"] = run.masking.units if phrases_of(run.masking) else PhraseUnits(Phrases())
+        units["phrases"] = PhraseUnits()
     console, parts = Console(), []
     for name, unit in units.items():
         for rate in options.rates:

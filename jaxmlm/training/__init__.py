@@ -1,10 +1,10 @@
 """The one training loop, for every objective: a new objective is a new `Task`."""
 
+from jaxmlm.logs import Log
 from jaxmlm.training.budget import steps_within
 from jaxmlm.training.checkpoint import Checkpoints
-from jaxmlm.training.logs import Log
 from jaxmlm.training.loop import Loop, Trained, train
-from jaxmlm.training.optim import Optim
+from jaxmlm.training.optimizers import Optim
 from jaxmlm.training.step import TrainState
 from jaxmlm.training.task import Batch, Eval, Mean, Task, evaluate
 

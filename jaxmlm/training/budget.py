@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import place
 from jaxmlm.rng import make_key
-from jaxmlm.training.optim import Optim
+from jaxmlm.training.optimizers import Optim
 from jaxmlm.training.step import init_state, make_step
 from jaxmlm.training.task import Task
 

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlm.errors import InputError, Preempted
+from jaxmlm.logs import Log
 from jaxmlm.parallel import abstract, check_sizes, place
 from jaxmlm.preemption import stop_agreed, stop_before, stoppable
 from jaxmlm.rng import make_key
 from jaxmlm.training.budget import seconds
 from jaxmlm.training.checkpoint import Checkpoints
-from jaxmlm.training.logs import Log
-from jaxmlm.training.optim import Optim
+from jaxmlm.training.optimizers import Optim
 from jaxmlm.training.step import TrainState, init_state, make_step
 from jaxmlm.training.task import Batch, Mean, Task, evaluate
 

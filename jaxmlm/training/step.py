@@ -12,7 +12,7 @@ import optax
 
 from jaxmlm.models import Model
 from jaxmlm.parallel import apart, joined, platform, spec
-from jaxmlm.training.optim import decayed
+from jaxmlm.training.optimizers import decayed
 from jaxmlm.training.task import Batch, Mean, Task
 
 CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander", "xla_backend_optimization_level": "2"}

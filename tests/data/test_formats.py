@@ -149,10 +149,10 @@ def test_unit_bits_go_with_their_tokens(kind):
 @pytest.mark.parametrize(("format", "predict"), [("documents", 0.5), ("sentences", None)])
 def test_training_masks_no_padding_and_segments_do_not_see_each_other(tmp_path, format, predict):
     from jaxmlm.data import Data
+    from jaxmlm.data.opening import open_store
     from jaxmlm.masking import Masking
     from jaxmlm.models import EncoderConfig
     from jaxmlm.tasks.mlm import mask, mlm_task, vocab_of
-    from jaxmlm.tasks.texts import open_store
 
     data = Data(text="sample:300", vocab=300, length=48, valid=0.1, format=format)
     store = open_store(replace(data, format="packed"), tmp_path)
@@ -185,8 +185,8 @@ def test_training_masks_no_padding_and_segments_do_not_see_each_other(tmp_path, 
 
 def test_a_store_without_a_list_of_documents(tmp_path):
     from jaxmlm.data import Data
+    from jaxmlm.data.opening import open_store
     from jaxmlm.errors import InputError
-    from jaxmlm.tasks.texts import open_store
 
     store = open_store(Data(text="sample:50", vocab=300, length=16, valid=0.1), tmp_path)
     entries = store.documents("train")

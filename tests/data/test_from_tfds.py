@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from jaxmlm.data import Data, from_tfds
+from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
-from jaxmlm.tasks.texts import open_store
 
 TEXTS = [f"the cat number {i} sees a café in the town and runs to the house" for i in range(200)]
 BUILDER = """

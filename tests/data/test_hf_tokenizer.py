@@ -10,7 +10,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers
 
 from jaxmlm.data.hf_tokenizer import HfTokenizer
-from jaxmlm.data.words import word_starts
+from jaxmlm.data.phrases.words import word_starts
 from jaxmlm.errors import InputError
 
 NAMES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

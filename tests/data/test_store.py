@@ -66,17 +66,17 @@ def test_more_documents_move_none_to_the_other_split(tmp_path):
 
 def test_several_shards_read_as_one_stream(tmp_path, monkeypatch):
     whole = built(tmp_path / "one").tokens("train")
-    monkeypatch.setattr("jaxmlm.data.parts.PART", 300)
+    monkeypatch.setattr("jaxmlm.data.building.PART", 300)
     store = built(tmp_path / "many")
     stream, index = store.tokens("train"), np.random.default_rng(0).integers(0, len(whole), (50, 7))
     assert len(store.manifest["train"]["shards"]) > 5 and len(stream) == len(whole)
     np.testing.assert_array_equal(stream[index], whole[index])
-    monkeypatch.setattr("jaxmlm.data.parts.PART", 4)  # smaller than any document: one a shard, none empty
+    monkeypatch.setattr("jaxmlm.data.building.PART", 4)  # smaller than any document: one a shard, none empty
     assert all(shard["tokens"] for shard in built(tmp_path / "each").manifest["train"]["shards"])
 
 
 def test_more_shards_than_the_system_opens_files_by_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxmlm.data.parts.PART", 4)
+    monkeypatch.setattr("jaxmlm.data.building.PART", 4)
     store = built(tmp_path / "store", texts(300))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = 200
@@ -93,7 +93,7 @@ def test_more_shards_than_the_system_opens_files_by_itself(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("part", [1 << 28, 300])
 def test_a_text_of_one_document_has_a_held_out_part(tmp_path, monkeypatch, part):
-    monkeypatch.setattr("jaxmlm.data.parts.PART", part)
+    monkeypatch.setattr("jaxmlm.data.building.PART", part)
     for name, documents, data in (("one", [" ".join(TEXTS)], DATA), ("few", TEXTS, replace(DATA, valid=1e-9))):
         store = built(tmp_path / name, documents, data)
         train, valid = store.tokens("train"), store.tokens("valid")
@@ -131,7 +131,7 @@ def test_a_text_that_is_too_short_for_its_rows_is_not_encoded_again_for_shorter_
         built(tmp_path / "store", data=replace(DATA, length=2000))
     assert [path.name for path in tmp_path.iterdir()] == ["store.part"]
     built(tmp_path / "clean")
-    monkeypatch.setattr("jaxmlm.data.parts._encode", None)
+    monkeypatch.setattr("jaxmlm.data.building._encode", None)
     built(tmp_path / "store")
     assert contents(tmp_path / "store") == contents(tmp_path / "clean")
 
@@ -256,7 +256,7 @@ def test_weights_that_fit_no_text(weights, message):
 
 
 def test_a_text_that_changed_is_not_served_from_the_old_store(tmp_path):
-    from jaxmlm.tasks.texts import open_store
+    from jaxmlm.data.opening import open_store
 
     file = tmp_path / "text.txt"
     file.write_text("\n".join(TEXTS))
@@ -281,7 +281,7 @@ AWKWARD = {
 
 @pytest.mark.parametrize("kind", AWKWARD)
 def test_awkward_documents_are_kept(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr("jaxmlm.data.parts.PIECE", 1000)
+    monkeypatch.setattr("jaxmlm.data.building.PIECE", 1000)
     store = built(tmp_path / "store", [*TEXTS, AWKWARD[kind], *TEXTS])
     found = [text for name in ("train", "valid") for text in split(store, name)]
     assert len(found) == 2 * len(TEXTS) + 1 == sum(store.manifest[name]["documents"] for name in ("train", "valid"))
@@ -295,7 +295,7 @@ def test_awkward_documents_are_kept(tmp_path, monkeypatch, kind):
 
 @pytest.mark.parametrize("raw", [b"\n \n\n", b"\xef\xbb\xbf\r\n", b"\xff\xfea\0b\0", b"fine\n\n\x00\x01\x80\x81"])
 def test_a_file_that_gives_no_store_leaves_nothing(tmp_path, raw):
-    from jaxmlm.tasks.texts import open_store
+    from jaxmlm.data.opening import open_store
 
     (tmp_path / "a.txt").write_bytes(raw)
     with pytest.raises(InputError, match=r"is it empty|a\.txt, line \d: not UTF-8 text .* at byte \d") as error:

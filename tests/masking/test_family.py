@@ -71,7 +71,7 @@ def run(masking, tokens, step):
     def drawn(example, row):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), step), example)
         starts = masking.units.starts(masking.keys(key).unit, row.unit, row.maskable)
-        views = jax.vmap(lambda view: masking.draw(key, row, step, view))(jnp.arange(masking.views))
+        views = jax.vmap(lambda view: masking.select(key, row, step, view))(jnp.arange(masking.views))
         return views, places(starts, row.maskable)
 
     return mask_batch(masking, 0, ids, tokens, VOCAB, step), *jax.vmap(drawn)(ids, tokens)
@@ -110,7 +110,7 @@ def test_the_laws(name, counts, seed, step):
             rest = np.setdiff1d(np.arange(L), hidden)
             assert (out.inputs[at][rest] == tokens.ids[row][rest]).all()
             fates = np.where(out.inputs[at] == 4, 0, np.where(out.inputs[at] == tokens.ids[row], 1, 2))
-            assert np.isin(out.inputs[at][fates == 2], VOCAB.drawable).all()
+            assert np.isin(out.inputs[at][fates == 2], VOCAB.replacement_ids).all()
             if masking.replace.mask == 1:
                 assert (fates[hidden] == 0).all()
             if masking.replace.per == "unit":
@@ -120,7 +120,7 @@ def test_the_laws(name, counts, seed, step):
             in_all += asked
         assert len(set(in_all)) == len(in_all), "views overlap"
         share = (masking.predict or masking.rate) * factor * n[row]
-        slack = masking.units.longest - 1
+        slack = masking.units.max_length - 1
         assert math.floor(share + 1e-4) - slack <= len(in_all) <= math.ceil(share - 1e-4) + slack
         if masking.predict and views == 1:
             assert abs(len(hidden) - masking.rate * factor * n[row]) <= slack + 1
@@ -267,7 +267,7 @@ def test_how_many_views(rate, predict, views):
     ("make", "message"),
     [
         (lambda: SpanUnits(p=0.0), "masking.units.p must lie between 0 and 1"),
-        (lambda: SpanUnits(most=17), "masking.units.most must be 1 to 16"),
+        (lambda: SpanUnits(longest=17), "masking.units.longest must be 1 to 16"),
         (lambda: Linear(0.0, 10), r"factors of the rate must lie in \(0, 1\]; got 0"),
         (lambda: Linear(0.5, 0), "must last at least 1 step"),
         (lambda: Stairs((5, 5), (0.5, 0.4)), "steps must rise"),
@@ -331,14 +331,14 @@ class Skipping(Masking):
 
     def draw(self, key, tokens, step=0, view=0):
         few = Tokens(tokens.ids, tokens.maskable & (places(tokens.unit & 1 > 0, tokens.maskable) < 3), tokens.unit)
-        return super().draw(key, few, step, view)
+        return super().select(key, few, step, view)
 
 
 class Replacing(Masking):
     """ELECTRA's positions: drawn with replacement, so fewer than asked are hidden."""
 
     def draw(self, key, tokens, step=0, view=0):
-        predicted, selected = super().draw(key, tokens, step, view)
+        predicted, selected = super().select(key, tokens, step, view)
         short = predicted._replace(count=predicted.count * 9 // 10)
         return short, short
 
@@ -347,7 +347,7 @@ class Capped(Masking):
     """A cap of ten predictions."""
 
     def draw(self, key, tokens, step=0, view=0):
-        predicted, selected = super().draw(key, tokens, step, view)
+        predicted, selected = super().select(key, tokens, step, view)
         return predicted._replace(count=jnp.minimum(predicted.count, 10)), selected
 
 
@@ -355,7 +355,7 @@ class Leaking(Masking):
     """Special tokens are maskable."""
 
     def draw(self, key, tokens, step=0, view=0):
-        return super().draw(key, tokens._replace(maskable=jnp.ones_like(tokens.maskable)), step, view)
+        return super().select(key, tokens._replace(maskable=jnp.ones_like(tokens.maskable)), step, view)
 
 
 @pytest.mark.parametrize(

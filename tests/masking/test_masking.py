@@ -16,7 +16,7 @@ from jaxmlm.parallel import Mesh, make_mesh, place
 from jaxmlm.tasks import mlm
 
 B, L, V = 64, 20, 500
-VOCAB = Vocab(V, mask_id=4, pad_id=0, drawable=np.arange(300, 400, dtype=np.int32))
+VOCAB = Vocab(V, mask_id=4, pad_id=0, replacement_ids=np.arange(300, 400, dtype=np.int32))
 BERT = Replace(mask=0.8, random=0.1, keep=0.1)
 
 
@@ -53,7 +53,7 @@ def test_replaced_shares_and_random_ids():
     out = masked(Masking(0.4, replace=BERT), np.arange(5_000), tokens)
     on = out.weights == 1
     seen = np.take_along_axis(out.inputs, out.positions, 1)[on]
-    kinds = [seen == VOCAB.mask_id, np.isin(seen, VOCAB.drawable), seen == out.targets[on]]
+    kinds = [seen == VOCAB.mask_id, np.isin(seen, VOCAB.replacement_ids), seen == out.targets[on]]
     assert (np.sum(kinds, 0) == 1).all()
     for kind, share in zip(kinds, (0.8, 0.1, 0.1), strict=True):
         assert abs(kind.mean() - share) <= 4 * math.sqrt(share * (1 - share) / len(seen))
@@ -145,7 +145,7 @@ def test_random_tokens_are_pieces_of_text(tokenizer, monkeypatch):
     names = tokenizer.pieces(range(tokenizer.size))
     names[6:9] = "[unused7]", "", "[unused]"
     monkeypatch.setattr(tokenizer, "pieces", lambda ids: [names[i] for i in ids])
-    assert mlm.drawable_of(tokenizer).tolist() == [5, *range(8, tokenizer.size)]
+    assert mlm.replacement_ids_of(tokenizer).tolist() == [5, *range(8, tokenizer.size)]
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.01, 1.5, -0.1, math.nan])

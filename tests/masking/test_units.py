@@ -18,7 +18,7 @@ from jaxmlm.masking import Masking, Tokens, TokenUnits, Vocab, mask_batch
 from jaxmlm.masking import units as of_units
 from jaxmlm.masking.audit import audit
 from jaxmlm.paths import replace_path
-from jaxmlm.tasks.run import Run
+from jaxmlm.runs.run import Run
 
 LENGTH = 130
 VOCAB = Vocab(500, 4, 0, np.arange(300, 400, dtype=np.int32))
@@ -145,7 +145,7 @@ def test_a_config_file_defines_units_without_a_warning(tmp_path, capsys):
 
 
 def test_a_process_of_its_own_reads_the_units_of_a_config_file(tmp_path):
-    from jaxmlm.tools.ahead import packed
+    from jaxmlm.tools.aot import packed
 
     path = tmp_path / "mine.py"
     path.write_text(CONFIG)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmlm.tasks.run import load
+from jaxmlm.runs.loading import load
 from tests.parallel.test_hosts import free_port
 
 pytestmark = pytest.mark.slow("starts one, two and four processes")
@@ -30,7 +30,7 @@ from jaxmlm.parallel import Mesh, fetch, hosts, make_mesh, place
 from jaxmlm.studies import Evaluate, Finetune, Study, Vary, finetune, run_study
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tasks.run import Run
-from jaxmlm.tasks.texts import open_store
+from jaxmlm.data.opening import open_store
 from jaxmlm.training import Loop, Optim
 
 port, processes, process, workdir, sizes, judged = sys.argv[1:]

@@ -17,10 +17,12 @@ from jaxmlm.data.hf_tokenizer import HfTokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking
 from jaxmlm.models import Encoder, EncoderConfig, with_head
-from jaxmlm.samples import world
-from jaxmlm.studies.evaluate import Evaluation, evaluate
-from jaxmlm.studies.finetune import Finetune, finetune
-from jaxmlm.tasks.run import Loaded, Run, load, pretrain, save
+from jaxmlm.runs.evaluation import Evaluation, evaluate
+from jaxmlm.runs.finetuning import Finetune, finetune
+from jaxmlm.runs.loading import Loaded, load, save
+from jaxmlm.runs.pretraining import pretrain
+from jaxmlm.runs.run import Run
+from jaxmlm.synthetic import world
 from jaxmlm.training import Loop
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::DeprecationWarning")]

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from jaxmlm.studies import figures, report, verdict
-from jaxmlm.studies.statistics import CONTROL, against_control, collect, compare, label, leaders, pairs
+from jaxmlm.studies.results import CONTROL, against_control, collect, compare, label, leaders, pairs
 
 
 def row(values, seed, stage, task, scores, *, main=None, tuning=None, tokens=None):

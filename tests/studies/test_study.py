@@ -13,11 +13,12 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking
 from jaxmlm.models import EncoderConfig
 from jaxmlm.paths import replace_path
+from jaxmlm.runs.finetuning import check
+from jaxmlm.runs.run import Run
+from jaxmlm.runs.workdir import read_rows
 from jaxmlm.studies import Assumed, Evaluate, Finetune, Study, Vary, recipe, run_study
-from jaxmlm.studies.finetune import check
 from jaxmlm.studies.grid import original
 from jaxmlm.studies.study import _check, _is_generated, cells_of, store_run, titled
-from jaxmlm.tasks.run import Run, read_rows
 from jaxmlm.tools.prepare import prepare
 from jaxmlm.training import Loop
 
@@ -309,7 +310,7 @@ def test_a_study_that_reads_its_text_too_often_is_refused_before_it_is_prepared(
 def test_a_sentence_as_each_masking_leaves_it(study, done):
     from jaxmlm.data import Store
     from jaxmlm.masking import Masking, Replace
-    from jaxmlm.tasks.shown import shown
+    from jaxmlm.runs.preview import shown
 
     store = Store(Path(study.workdir) / "store")
     for masking in (Masking(0.5), Masking(0.5, replace=Replace(0.0, 0.5, 0.5))):

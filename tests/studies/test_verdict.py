@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxmlm.studies import report, verdict
-from jaxmlm.studies.statistics import against_control, collect, leaders
+from jaxmlm.studies.results import against_control, collect, leaders
 from tests.studies.test_report import blimp, last, row, whole
 
 

@@ -12,7 +12,7 @@ from jaxmlm.masking import Masked
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
 from jaxmlm.parallel import Mesh, make_mesh, place
 from jaxmlm.tasks import mlm
-from jaxmlm.tools.compiled import read
+from jaxmlm.tools.hlo import read
 from jaxmlm.training import Mean, Task
 from jaxmlm.training.step import init_state, make_step
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxmlm.errors import InputError
-from jaxmlm.studies.finetune import Finetune
-from jaxmlm.studies.tuned import compare
+from jaxmlm.runs.comparison import compare
+from jaxmlm.runs.finetuning import Finetune
 from jaxmlm.tasks.downstream import unlabelled
 from jaxmlm.tasks.files import read_table
 from jaxmlm.tasks.table import Rows, Sets, Table, own, write

@@ -10,7 +10,7 @@ import pytest
 
 from jaxmlm import cli
 from jaxmlm.errors import InputError
-from jaxmlm.tasks.run import Run
+from jaxmlm.runs.run import Run
 from jaxmlm.tools import doctor
 from jaxmlm.tools.doctor import Doctor, Finding, look
 

@@ -14,8 +14,8 @@ from jaxmlm.masking import Masking
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
 from jaxmlm.models.flops import flops, parameters
 from jaxmlm.parallel import Mesh, spec
-from jaxmlm.tasks.run import Run
-from jaxmlm.tools import compiled
+from jaxmlm.runs.run import Run
+from jaxmlm.tools import hlo as compiled
 from jaxmlm.tools import plan as plans
 from jaxmlm.tools.hardware import KNOWN, chip_of, topology
 from jaxmlm.tools.memory import alternatives, check, memory, sizes_of

@@ -7,7 +7,7 @@ import pytest
 
 from jaxmlm import cli
 from jaxmlm.data import Data, Store
-from jaxmlm.tasks.texts import open_store
+from jaxmlm.data.opening import open_store
 
 RUN = str(Path(__file__).parents[2] / "configs" / "quickstart_run.py")
 LINE = "the old baker sells a small loaf to the tall hen by the red river in the green wood"

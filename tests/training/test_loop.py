@@ -18,7 +18,7 @@ from jaxmlm.models import Classifier, Encoder, EncoderConfig
 from jaxmlm.models.layers import Dense, dropout
 from jaxmlm.parallel import Mesh, make_mesh, place
 from jaxmlm.training import Batch, Checkpoints, Eval, Loop, Mean, Optim, Task, TrainState, evaluate, train
-from jaxmlm.training.optim import decayed
+from jaxmlm.training.optimizers import decayed
 from jaxmlm.training.step import init_state, make_step
 
 STEPS = 6

@@ -19,7 +19,7 @@ from jaxmlm.data import Data
 from jaxmlm.errors import Preempted
 from jaxmlm.parallel import Mesh, make_mesh
 from jaxmlm.preemption import stop_agreed, stop_asked, stoppable
-from jaxmlm.tasks.run import Run
+from jaxmlm.runs.run import Run
 from jaxmlm.tools.prepare import prepare
 from jaxmlm.training import Checkpoints, Eval, Loop, Optim, evaluate, train
 from tests.training.test_loop import assert_equal, batch_at, linear_task
@@ -134,7 +134,7 @@ def test_handlers_are_put_back_and_are_not_ours_to_take_in_threads():
 
 
 def test_preparing_text_stops_and_goes_on(tmp_path, monkeypatch):
-    from jaxmlm.samples import world
+    from jaxmlm.synthetic import world
 
     documents, times = world.documents, []
 

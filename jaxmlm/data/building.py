@@ -1,0 +1,330 @@
+"""From sources to a token store, in parts: killed at any moment, prepared by any number of threads or machines, the
+bytes are the same.
+
+While a store is being made, its folder is called DIR.part and holds
+
+    plan.json          which text and which settings: another plan begins anew
+    tokenizer.model    of the first words of the text, or the ready one
+    GGGGG-PPPPP.json   a part that is done: part P of group G of the sources, beside its train and valid files
+    shard-I-of-N.json  with --shard: machine I has done all of its parts
+
+A part is cut by its text alone, so it is the same whoever makes it. `finish` drops duplicates over all parts, numbers
+the files and writes the manifest.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmlm.data.hf_tokenizer import open_tokenizer
+from jaxmlm.data.merging import PLAN, SPLITS, check_place, finish, part_name, shard_name, unfinished, write_json
+from jaxmlm.data.sources import Document, Source, mixed
+from jaxmlm.data.store import DOCUMENT, Data, Store, whole_list
+from jaxmlm.data.tokenizer import Tokenizer, pieces_of
+from jaxmlm.errors import InputError
+
+PART = 1 << 28  # characters of text
+CHUNK = 1 << 19  # characters that a thread encodes at once
+PIECE = 1 << 17  # characters of a document that the tokenizer gets at once: it needs 100 bytes for each
+BATCH = 64  # such pieces, or whole documents, in a call of the tokenizer
+
+
+class Progress(NamedTuple):
+    """How far a build is: read of size (bytes of files, or documents; 0: nobody knows), and what that gave."""
+
+    stage: str
+    read: int = 0
+    size: int = 0
+    documents: int = 0
+    tokens: int = 0
+
+
+class _Encoded(NamedTuple):
+    of: int  # source
+    document: Document
+    hash: int
+    ids: np.ndarray
+
+
+def build(
+    folder: Path,
+    data: Data,
+    sources: list[Source],
+    progress: Callable[[Progress], None] = lambda progress: None,
+    workers: int | None = None,
+    shard: tuple[int, int] | None = None,
+) -> Store | None:
+    """Train the tokenizer, or take the ready one, and write the store; it appears whole under its name, or not at all.
+
+    The sources are read one after the other, or mixed by `data.weights`, once or twice; the manifest tells what they
+    are and, of a mix, the tokens taken from each. What an earlier call had done when it was killed is kept. With
+    `shard` = (i, n) only the i-th of n shares of the work is done, and None is returned: `merge` makes the store.
+    `workers` threads encode (one for each core if not given).
+    """
+    check_place(folder)
+    if shard and data.weights:
+        raise InputError(
+            "data.weights do not go with --shard: which documents a mix takes depends on all before them. Prepare the "
+            "mix on one machine"
+        )
+    plan = {"format": 2, "data": data.content(), "source": [about for source in sources for about in source.about]}
+    with _unfinished(folder, plan, shard is not None) as part:
+        progress(Progress("tokenizer"))
+        tokenizer = _tokenizer(part, data, sources)
+        threads = workers or os.cpu_count() or 1
+        with ThreadPoolExecutor(threads) as pool:
+            writer = _Writer(
+                part, data, tokenizer, pool, threads, progress, sum(g.size for s in sources for g in s.groups)
+            )
+            if data.weights:
+                writer.mix(sources)
+            else:
+                writer.read(sources, shard)
+        if shard:
+            write_json(part / shard_name(*shard), {"tokenizer": _sha(tokenizer), "groups": writer.parts})
+            return None
+        finish(part, folder, plan, data, tokenizer)
+    return Store(folder)
+
+
+def _tokenizer(part: Path, data: Data, sources: list[Source]) -> Tokenizer:
+    if data.tokenizer is not None:
+        tokenizer = open_tokenizer(data.tokenizer)
+    elif (part / "tokenizer.model").is_file():
+        return Tokenizer.load(part / "tokenizer.model")
+    else:
+        texts = [(document.text for document in source.documents()) for source in sources]
+        joined = mixed(texts, data.weights, _words_in) if data.weights else itertools.chain(*texts)
+        sample = _first_words(joined, data.tokenizer_words)
+        tokenizer = Tokenizer.train(sample, data.vocab, data.lowercase, data.model_type, data.byte_fallback)
+    own = part / f"tokenizer.{os.getpid()}"  # another machine may be writing the same file
+    own.mkdir(exist_ok=True)
+    tokenizer.save(own)
+    for file in own.iterdir():
+        os.replace(file, part / file.name)
+    own.rmdir()
+    return tokenizer
+
+
+class _Writer:
+    """Writes the parts that are not there yet; `parts` are how many each group has that was read to its end."""
+
+    def __init__(
+        self,
+        folder: Path,
+        data: Data,
+        tokenizer: Tokenizer,
+        pool: ThreadPoolExecutor,
+        threads: int,
+        progress: Callable[[Progress], None],
+        size: int,
+    ):
+        self.folder, self.data, self.tokenizer, self.pool, self.ahead = folder, data, tokenizer, pool, 2 * threads
+        self.dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
+        self.progress, self.size = progress, size
+        self.parts: dict[str, int] = {}
+        self.read_before = self.documents = self.tokens = 0
+
+    def read(self, sources: list[Source], shard: tuple[int, int] | None) -> None:
+        """The groups one after the other; of them what is this machine's share."""
+        share, shares = shard or (0, 1)
+        groups = [(of, group) for of, source in enumerate(sources) for group in source.groups]
+        whole = len(groups) >= shares  # else every machine reads all the text, and encodes its share of the parts
+        files = np.cumsum([0, *(len(source.about) for source in sources)]).tolist()
+        for g, (of, group) in enumerate(groups):
+            if not whole or g % shares == share:
+                numbered = _numbered(group.documents())
+                p = -1
+                for p, documents in itertools.groupby(numbered, lambda pair: pair[0]):
+                    if self._done(g, p) or not (whole or (g + p) % shares == share):
+                        deque(documents, 0)
+                        continue
+                    encoded = self._encoded(of, (document for _, document in documents))
+                    self._write(g, p, encoded, files, {})
+                self.parts[str(g)] = p + 1
+            self.read_before += group.size
+
+    def mix(self, sources: list[Source]) -> None:
+        """The sources mixed by weight, as one group. Goes on behind the last part that is there."""
+        files = np.cumsum([0, *(len(source.about) for source in sources)]).tolist()
+        taken, passed, first = [0] * len(sources), [0] * len(sources), 0
+        while state := self._done(0, first):
+            taken, passed, first = state["taken"], state["passed"], first + 1
+        streams = [
+            self._encoded(of, itertools.islice(source.documents(), passed[of], None))
+            for of, source in enumerate(sources)
+        ]
+        items = mixed(streams, self.data.weights, lambda item: len(item.ids), taken)
+        for p, part in itertools.groupby(_numbered(items, first), lambda pair: pair[0]):
+            state = {"taken": taken, "passed": passed}
+            self._write(0, p, _counted(part, taken, passed), files, state)
+
+    def _done(self, g: int, p: int) -> dict[str, Any] | None:
+        """What a part's file says of it, if the part is there and whole."""
+        file = self.folder / part_name(g, p)
+        if not file.is_file():
+            return None
+        said = json.loads(file.read_text())
+        for split in SPLITS:
+            path, tokens = self.folder / said[split]["file"], said[split]["tokens"]
+            if not path.is_file() or path.stat().st_size != tokens * self.dtype.itemsize:
+                return None  # killed while the parts became a store
+            if whole_list(path.with_suffix(".docs"), said[split]) is None:
+                return None
+        return said
+
+    def _encoded(self, of: int, documents: Iterator[Document]) -> Iterator[_Encoded]:
+        """The documents with their tokens, in order; the next chunks are being encoded meanwhile."""
+        coming: deque[Future[list[_Encoded]]] = deque()
+        for chunk in _chunks(documents):
+            coming.append(self.pool.submit(_encode, of, chunk, self.tokenizer, self.dtype))
+            if len(coming) > self.ahead:
+                yield from coming.popleft().result()
+        while coming:
+            yield from coming.popleft().result()
+
+    def _write(self, g: int, p: int, encoded: Iterable[_Encoded], files: list[int], state: dict[str, Any]) -> None:
+        splits = {name: _Split(self.folder, f"{name}-{g:05d}-{p:05d}", self.dtype) for name in SPLITS}
+        held_out = self.data.valid * 2**64
+        read = 0
+        try:
+            for number, (of, document, hash_, ids) in enumerate(encoded, 1):
+                splits["valid" if hash_ < held_out else "train"].add(
+                    ids, (hash_, document.number, files[of] + document.file, len(ids))
+                )
+                self.documents, self.tokens, read = self.documents + 1, self.tokens + len(ids), document.read
+                if number % 256 == 0:
+                    self._say(read)
+            write_json(self.folder / part_name(g, p), {name: split.close() for name, split in splits.items()} | state)
+            self._say(read)
+        finally:
+            for split in splits.values():
+                split.file.close()
+
+    def _say(self, read: int) -> None:
+        self.progress(Progress("tokens", self.read_before + read, self.size, self.documents, self.tokens))
+
+
+class _Split:
+    def __init__(self, folder: Path, name: str, dtype: np.dtype):
+        self.folder, self.name, self.dtype = folder, name, dtype
+        self.file, self.sha = open(folder / f"{name}.bin", "wb"), hashlib.sha256()
+        self.documents: list[tuple[int, int, int, int]] = []
+
+    def add(self, ids: np.ndarray, entry: tuple[int, int, int, int]) -> None:
+        raw = ids.tobytes()
+        self.file.write(raw)
+        self.sha.update(raw)
+        self.documents.append(entry)
+
+    def close(self) -> dict[str, Any]:
+        """Finish the files; what the manifest says of them."""
+        self.file.close()
+        entries = np.array(self.documents, DOCUMENT)
+        entries.tofile(self.folder / f"{self.name}.docs")
+        about = {"tokens": int(entries["tokens"].sum(dtype=np.int64)), "documents": len(entries)}
+        return {"file": f"{self.name}.bin", **about, "sha256": self.sha.hexdigest()}
+
+
+def _numbered(items: Iterable[Any], part: int = 0) -> Iterator[tuple[int, Any]]:
+    """Each document with the number of its part, which is full when it has PART characters."""
+    size = 0
+    for item in items:
+        yield part, item
+        size += len(item.text if isinstance(item, Document) else item.document.text)
+        if size >= PART:
+            part, size = part + 1, 0
+
+
+def _counted(part: Iterable[tuple[int, _Encoded]], taken: list[int], passed: list[int]) -> Iterator[_Encoded]:
+    for _, item in part:
+        taken[item.of] += len(item.ids)
+        passed[item.of] += 1
+        yield item
+
+
+def _chunks(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    chunk, size = [], 0
+    for document in documents:
+        chunk.append(document)
+        size += len(document.text)
+        if size >= CHUNK or len(chunk) == 1000:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _encode(of: int, documents: list[Document], tokenizer: Tokenizer, dtype: np.dtype) -> list[_Encoded]:
+    pieces = [pieces_of(document.text, PIECE) for document in documents]
+    flat = list(itertools.chain(*pieces))
+    # Some at a time: a list of ids takes twenty times the memory of an array.
+    batches = (tokenizer.encode_batch(flat[i : i + BATCH]) for i in range(0, len(flat), BATCH))
+    found = (np.array(ids, dtype) for ids in itertools.chain.from_iterable(batches))
+    encoded = []
+    for document, parts in zip(documents, pieces, strict=True):
+        ids = [*itertools.islice(found, len(parts)), np.array([tokenizer.sep_id], dtype)]
+        encoded.append(_Encoded(of, document, _hash(document.text), np.concatenate(ids)))
+    return encoded
+
+
+def _hash(text: str) -> int:
+    """64 bits of the text, the same for ever."""
+    return int.from_bytes(hashlib.sha1(text.encode("utf-8", "replace")).digest()[:8])
+
+
+def _sha(tokenizer: Tokenizer) -> str:
+    return hashlib.sha256(tokenizer.model).hexdigest()
+
+
+def _words_in(text: str) -> int:
+    return max(text.count(" ") + 1, len(text) // 16)  # some writing has no spaces
+
+
+def _first_words(texts: Iterator[str], words: int) -> Iterator[str]:
+    for text in texts:
+        if (size := _words_in(text)) > words:  # a document may be a whole library
+            text = text[: -(-len(text) * words // size)]
+        yield text
+        words -= size
+        if words <= 0:
+            return
+
+
+@contextmanager
+def _unfinished(folder: Path, plan: dict[str, Any], shared: bool) -> Iterator[Path]:
+    """The folder of what is not finished. Whatever ends the work, a signal, a full disk or a bad file, the parts that
+    are done stay for the next call; without one nothing is left, but what other machines have there."""
+    part = unfinished(folder)
+    fresh = [parent for parent in part.parents if not parent.exists()]
+    file = part / PLAN
+    if file.is_file() and json.loads(file.read_text()) != plan:
+        if shared:
+            raise InputError(
+                f"{part} holds the parts of another text or of other settings: delete it, and in the bucket of a store "
+                f"that is in one {part.name}, to begin anew"
+            )
+        shutil.rmtree(part)
+    if part.exists() and not file.is_file() and not shared:
+        shutil.rmtree(part)
+    part.mkdir(parents=True, exist_ok=True)
+    write_json(file, plan)
+    try:
+        yield part
+    except BaseException:
+        if not shared and not list(part.glob("*-*.json")):
+            shutil.rmtree(part, ignore_errors=True)
+            with suppress(OSError):  # somebody else wrote there meanwhile
+                for parent in fresh:
+                    parent.rmdir()
+        raise

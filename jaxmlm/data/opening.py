@@ -1,0 +1,202 @@
+"""Which token store a configuration wants: the one that is there, or a new one of its texts."""
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from jaxmlm.data import Data, Store, build, from_tfds, merge
+from jaxmlm.data import remote as cloud
+from jaxmlm.data.building import Progress
+from jaxmlm.data.hf_tokenizer import open_tokenizer
+from jaxmlm.data.merging import PLAN, shard_name, unfinished
+from jaxmlm.data.phrases.counting import add_phrases, check_units, list_of
+from jaxmlm.data.sources import Source, files, text_source
+from jaxmlm.data.store import MANIFEST
+from jaxmlm.errors import InputError
+from jaxmlm.logs import Log
+from jaxmlm.parallel import hosts
+from jaxmlm.preemption import stop_here
+from jaxmlm.synthetic import world
+
+LEAST_DOCUMENTS, LEAST_TOKENS = 20, 5_000
+"""With fewer of either, the loss on what is held out says little about other texts."""
+
+
+def folder_of(data: Data, workdir: Path) -> Path:
+    """Where the token store of this configuration lies; of one in a bucket, its copy."""
+    if cloud.remote(data.store):
+        return cloud.copy_of(str(data.store))
+    return Path(data.store) if data.store else workdir / "store"
+
+
+def open_store(
+    data: Data,
+    workdir: Path,
+    stage: str = "prepare",
+    phrases: bool = False,
+    workers: int | None = None,
+    notes: bool = True,
+) -> Store:
+    """Open the token store of a configuration; make it where there is none.
+
+    Of several hosts the first makes it; the others find it, or make the same where they do not share the disk.
+
+    Args:
+        data: the configuration.
+        workdir: directory of the run, where the store is unless `data.store` names one.
+        stage: name of this work in the progress display.
+        phrases: also find the phrases of `data.phrases` in the text.
+        workers: processes that tokenize; None: one for each core.
+        notes: say on stderr what to know of the held-out part of a new store.
+
+    """
+    with hosts.first_alone():
+        return _open_store(data, folder_of(data, workdir), stage, phrases, workers, notes)
+
+
+def _open_store(data: Data, folder: Path, stage: str, phrases: bool, workers: int | None, notes: bool) -> Store:
+    lowercase = open_tokenizer(data.tokenizer).lowers if data.tokenizer else data.lowercase
+    ready = list_of(data.phrases, lowercase, folder) if phrases else None
+    bucket = _bucket(data)
+    there = bucket is not None and cloud.pull(bucket, folder, MANIFEST)
+    if there:
+        _unsent(folder).unlink(missing_ok=True)
+    elif bucket and not _unsent(folder).is_file():
+        _begin_copy(folder)
+    if (folder / MANIFEST).is_file():  # also a copy that a kill kept from the bucket
+        store = Store(folder)
+        store.check(data)
+        _check_files(store, data)
+    else:
+        store = _build_store(data, folder, stage, workers) or Store(folder)
+        for note in notes_of(store) if notes else ():
+            print(note, file=sys.stderr)
+    lacking = phrases and not check_units(store, data.phrases)
+    if lacking:
+        add_phrases(store, data.phrases, ready, stage)
+    if bucket and (lacking or not there):
+        _send(folder, bucket)
+    return store
+
+
+def notes_of(store: Store) -> list[str]:
+    """What is to be known of a store's held-out part: that it begins within a document, that it is small."""
+    documents, tokens = store.manifest["valid"]["documents"], store.manifest["valid"]["tokens"]
+    notes = []
+    if store.cut:
+        notes.append(
+            "too few documents to hold out whole ones only: one is cut, its beginning is trained on and its end is "
+            "held out, and it counts in both parts"
+        )
+    if documents < LEAST_DOCUMENTS or tokens < LEAST_TOKENS:
+        have = f"{counted(documents, 'document')}, {counted(tokens, 'token')}"
+        notes.append(
+            f"warning: the held-out part is small ({have}), so its loss says little about other texts: give more "
+            "documents (--data.layout says what ends one), or set data.valid higher"
+        )
+    return notes
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "document"), counted(1200, "token")
+    ('1 document', '1,200 tokens')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def prepare_shard(data: Data, workdir: Path, shard: tuple[int, int], workers: int | None = None) -> None:
+    """Do one of n machines' share of a token store; `merge_shards` makes the store when all are done."""
+    folder, bucket = folder_of(data, workdir), _bucket(data)
+    if cloud.holds(bucket, MANIFEST) if bucket else (folder / MANIFEST).is_file():
+        raise InputError(f"the token store {bucket or folder} is there already: delete it to make it again")
+    if bucket:  # so that another plan than that of the other machines is refused before the work
+        shutil.rmtree(folder, ignore_errors=True)  # the copy of a store that the bucket has no more
+        cloud.pull(f"{bucket}.part", unfinished(folder), PLAN, only=(PLAN,))
+    _build_store(data, folder, f"prepare {shard[0]}/{shard[1]}", workers, shard)
+    if bucket:
+        cloud.push(unfinished(folder), f"{bucket}.part", shard_name(*shard))
+
+
+def merge_shards(data: Data, workdir: Path) -> None:
+    """Make the token store of the shares that all machines have done, if it is not there."""
+    folder, bucket = folder_of(data, workdir), _bucket(data)
+    if cloud.pull(bucket, folder, MANIFEST) if bucket else (folder / MANIFEST).is_file():
+        return
+    if bucket:
+        _begin_copy(folder)  # also after an earlier merge that did not reach the bucket
+        cloud.pull(f"{bucket}.part", unfinished(folder), PLAN)
+    merge(folder, data)
+    if bucket:
+        _send(folder, bucket)
+        cloud.remove(f"{bucket}.part")
+
+
+def _bucket(data: Data) -> str | None:
+    return data.store.rstrip("/") if data.store and cloud.remote(data.store) else None
+
+
+def _unsent(folder: Path) -> Path:
+    """The mark of a copy that is made here and has not reached its bucket: one without it was deleted there."""
+    return folder.with_name(folder.name + ".unsent")
+
+
+def _begin_copy(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _unsent(folder).touch()
+
+
+def _send(folder: Path, bucket: str) -> None:
+    cloud.push(folder, bucket, MANIFEST)
+    _unsent(folder).unlink(missing_ok=True)
+
+
+def _build_store(
+    data: Data, folder: Path, stage: str, workers: int | None = None, shard: tuple[int, int] | None = None
+) -> Store | None:
+    sources = [_source(data, part) for part in data.texts]
+    size = sum(group.size for source in sources for group in source.groups)
+    with Log(None, stage, size) as log:
+        started = time.monotonic()
+
+        def show(at: Progress) -> None:
+            stop_here("prepared the text")
+            values: dict[str, float] = {}
+            if at.read:
+                left = (time.monotonic() - started) * (at.size - at.read) / at.read
+                values = {"documents": at.documents, "tokens_done": at.tokens, "seconds_left": max(left, 0.0)}
+            log.show(min(at.read, at.size), values)
+
+        return build(folder, data, sources, show, workers, shard)
+
+
+def _source(data: Data, text: str) -> Source:
+    if text.startswith("sample:"):
+        count = text.removeprefix("sample:")
+        if not count.isdecimal() or int(count) < 1:
+            raise InputError(f"data.text {text!r}: write sample:N with N generated documents, as sample:20000")
+        return Source.of(lambda: world.documents(0, int(count)), {"file": text}, int(count))
+    if text.startswith(from_tfds.PREFIX):
+        return from_tfds.opened(text, data.field)
+    return text_source(files(text), data.layout, data.field)
+
+
+def _check_files(store: Store, data: Data) -> None:
+    """Refuse a store whose text files have changed since; files that are gone have not (a store travels alone)."""
+    if any(cloud.remote(part) for part in data.texts):  # which would have to be copied for it
+        return
+    try:
+        paths = [path for part in data.texts if ":" not in part for path in files(part)]
+    except InputError:
+        return
+    now = [(path.name, path.stat().st_size) for path in paths]
+    then = [(about["file"], about["bytes"]) for about in store.manifest["source"] if "bytes" in about]
+    if now != then:
+        name, size = next(((n, s) for n, s in now if (n, s) not in then), now[0] if now else ("none", 0))
+        raise InputError(
+            f"the token store {store.folder} was made of another text than {data.text!r} is now ({name} of {size:,} "
+            "bytes was not in it): delete the store to make it again, or name another --data.store"
+        )

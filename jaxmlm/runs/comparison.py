@@ -1,0 +1,228 @@
+"""What fine-tunings say: what the seeds of a setting came to, and whether one checkpoint beats another."""
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmlm.errors import InputError
+from jaxmlm.runs.statistics import compare_seeds
+from jaxmlm.runs.workdir import read_rows
+from jaxmlm.tasks import glue, squad
+from jaxmlm.tasks.downstream import GENERATED, called
+from jaxmlm.tasks.files import read_table
+from jaxmlm.tasks.metrics import METRICS
+
+Score = Callable[[np.ndarray, np.ndarray], float]
+DRAWS = 2000
+"""Resamplings of the dev rows in a bootstrap."""
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """For each point of the grid, the best mean first: mean, sd, median, best, how many, how many degenerate."""
+    points: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        points.setdefault(row["settings"], []).append(row)
+    summary = []
+    for key, mine in points.items():
+        values = [value_of(row) for row in mine if row["scores"]]
+        plain = json.loads(key)
+        summary.append({
+            **{name: plain[name] for name in ("learning_rate", "batch", "epochs")},
+            "main": mine[0]["main"], "n": len(mine), "degenerate": sum(row["degenerate"] for row in mine),
+            "mean": statistics.fmean(values) if values else None,
+            "sd": statistics.stdev(values) if len(values) > 1 else None,
+            "median": statistics.median(values) if values else None,
+            "best": max(values, default=None), "settings": key,
+        })  # fmt: skip
+    summary.sort(key=lambda one: -np.inf if one["mean"] is None else one["mean"], reverse=True)
+    notes = list(dict.fromkeys(note for row in rows for note in row["notes"]))
+    return {"summary": summary, "select": rows[0]["select"], "notes": notes}
+
+
+def say(result: dict[str, Any]) -> Iterator[str]:
+    """The lines under a result's rows: what the seeds came to, what was chosen how, what was not whole."""
+    which = {"last": "the last state of each run", "best": "the best of each run's epochs on dev"}[result["select"]]
+    for one in result["summary"]:
+        head = f"learning rate {one['learning_rate']:g}, batch {one['batch']}, epochs {one['epochs']:g}"
+        sd = "" if one["sd"] is None else f" (sd {one['sd']:.4f})"
+        values = "no result" if one["mean"] is None else (
+            f"{one['main']} mean {one['mean']:.4f}{sd}, median {one['median']:.4f}, best {one['best']:.4f}"
+        )  # fmt: skip
+        yield f"{head}: {values}, {one['degenerate']} of {one['n']} degenerate"
+    yield f"scored: {which}"
+    yield from (f"note: {note}" for note in result["notes"])
+    if "model" in result:
+        yield f"best model: {result['model']}"
+    yield from (f"for the test server: {path}" for path in result.get("test", []))
+    yield from (f"predicted: {path}" for path in result.get("predicted", []))
+
+
+def say_average(result: dict[str, Any]) -> Iterator[str]:
+    """The table of several tasks of GLUE, in points, and their average."""
+    shown = {name: called({"task": name, **found}) for name, found in result["tasks"].items()}
+    wide = max(6, *map(len, shown.values()))
+    yield f"{'task':{wide}} {'score':>6} {'sd':>5}  runs  of"
+    for name, found in result["tasks"].items():
+        sd = "" if found["sd"] is None else f"{100 * found['sd']:.1f}"
+        parts = glue.TASKS[name].table.metrics
+        of = ", ".join(f"{part} {100 * found[part]:.1f}" for part in (*parts, "mm/accuracy") if part in found)
+        worse = f", {found['degenerate']} degenerate" if found["degenerate"] else ""
+        yield f"{shown[name]:{wide}} {100 * found['score']:6.1f} {sd:>5}  {found['n']:4}  {of}{worse}"
+    count, whole = len(result["tasks"]), len(glue.TASKS)
+    generated = GENERATED if any(found.get("generated") for found in result["tasks"].values()) else ""
+    yield f"average over {count} of the {whole} tasks of GLUE{generated}: {100 * result['average']:.1f}"
+    if "wnli" in result["tasks"]:
+        yield f"without WNLI, over {count - 1}{generated}: {100 * result['without_wnli']:.1f}"
+    yield from (f"note: {note}" for note in result["notes"])
+
+
+def value_of(row: dict[str, Any]) -> float:
+    """The main score of a line of results; below all others if the run diverged."""
+    return row["scores"].get(row["main"], -math.inf)
+
+
+class Judged(NamedTuple):
+    """The dev predictions of one setting: ids and labels [n], predictions [seeds, n], numbers or class numbers."""
+
+    ids: list[str]
+    labels: np.ndarray
+    predictions: dict[int, np.ndarray]
+
+
+def compare(one: str | Path, other: str | Path, draws: int = DRAWS) -> dict[str, Any]:
+    """Is the first fine-tuned checkpoint better than the second on the same dev rows? By a paired bootstrap.
+
+    Both are workdirs of `finetune` on one task; of SQuAD exact match and F1 are compared, over the questions. Of each
+    the setting with the best mean counts, its score the mean over its seeds. The dev rows are drawn again `draws`
+    times, the same ones for both; the differences give the 95 % interval and a two-sided p. That is the noise of the
+    dev set; the noise of the seeds is told beside it (t test).
+    """
+    folders = [Path(one), Path(other)]
+    best = [_best(folder) for folder in folders]
+    (task, main, lines), (other_task, _, _) = best
+    about = {"task": task, "main": main, "rows": [], **({"generated": True} if lines[0].get("generated") else {})}
+    if task != other_task:
+        raise InputError(f"{folders[0]} is fine-tuned on {task}, {folders[1]} on {other_task}: compare the same task")
+    rows = [rows for _, _, rows in best]
+    if task not in squad.TASKS:
+        return {**about, **_compared(folders, rows, main, METRICS[main], draws)}
+    found = {name: _compared(folders, rows, name, None, draws) for name in (main, main.replace("f1", "exact"))}
+    return {**about, **found[main], "by_score": found}
+
+
+def _compared(
+    folders: list[Path], rows: list[list[dict[str, Any]]], name: str, score: Score | None, draws: int
+) -> dict[str, Any]:
+    """The bootstrap of one score, and a t test over the seeds; without a `score` the mean over the questions."""
+    classes: dict[str, int] = {}
+    a, b = (
+        _judged(folder, mine, name, classes) if score else _questions(folder, mine, name)
+        for folder, mine in zip(folders, rows, strict=True)
+    )
+    score = score or _mean
+    if len(a.ids) != len(b.ids):
+        raise InputError(f"{folders[0]} is judged on {len(a.ids)} rows, {folders[1]} on {len(b.ids)}: compare the same")
+    for x, y, left, right in zip(a.ids, b.ids, a.labels, b.labels, strict=True):
+        if x != y or left != right:
+            raise InputError(f"{folders[0]} and {folders[1]} are judged on other rows: {x!r} here is {y!r} there")
+    difference = paired_bootstrap(score, a.labels, list(a.predictions.values()), list(b.predictions.values()), draws)
+    seeds = compare_seeds("a", "b", {
+        which: {seed: score(part.labels, said) for seed, said in part.predictions.items()}
+        for which, part in (("a", a), ("b", b))
+    })  # fmt: skip
+    return {
+        "dev_rows": len(a.ids), "seeds": [len(a.predictions), len(b.predictions)],
+        **difference, "seed_p": None if math.isnan(seeds.p) else seeds.p,
+    }  # fmt: skip
+
+
+def _mean(_: np.ndarray, scores: np.ndarray) -> float:
+    return float(scores.mean())
+
+
+def paired_bootstrap(
+    score: Score, labels: np.ndarray, a: Sequence[np.ndarray], b: Sequence[np.ndarray], draws: int = DRAWS
+) -> dict[str, float]:
+    """Scores of predictions a and b (one array a seed) on the same labels, and how sure their difference is.
+
+    `half` is half the 95 % interval, p two-sided, at least 1 / (draws + 1). The draws are always the same.
+
+    >>> labels = np.arange(100) % 2
+    >>> found = paired_bootstrap(METRICS["accuracy"], labels, [labels], [1 - labels])
+    >>> found["difference"], found["half"], found["p"] < 0.001
+    (1.0, 0.0, True)
+    """
+
+    def mean(rows: np.ndarray, parts: Sequence[np.ndarray]) -> float:
+        return statistics.fmean(score(labels[rows], part[rows]) for part in parts)
+
+    everything, random = np.arange(len(labels)), np.random.Generator(np.random.Philox(0))
+    scores = mean(everything, a), mean(everything, b)
+    drawn = np.empty(draws)
+    for i in range(draws):
+        rows = random.integers(0, len(labels), len(labels))
+        drawn[i] = mean(rows, a) - mean(rows, b)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    tail = int(min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0)))
+    return {"a": scores[0], "b": scores[1], "difference": scores[0] - scores[1], "half": float(high - low) / 2,
+            "low": float(low), "high": float(high), "p": min(1.0, 2 * (tail + 1) / (draws + 1))}  # fmt: skip
+
+
+def say_comparison(result: dict[str, Any]) -> Iterator[str]:
+    """The lines that `jaxmlm compare` prints."""
+    for name, found in result.get("by_score", {result["main"]: result}).items():
+        points = {part: 100 * found[part] for part in ("a", "b", "difference", "half")}
+        word = "better" if points["difference"] > 0 else "worse" if points["difference"] < 0 else "no better"
+        by = f" by {abs(points['difference']):.1f} +- {points['half']:.1f}" if points["difference"] else ""
+        yield (
+            f"{called(result)}, {name}: {points['a']:.1f} and {points['b']:.1f}: {word}{by} (95 % interval), "
+            f"p = {found['p']:.2g} over {found['dev_rows']:,} dev rows"
+        )
+    told = "" if result["seed_p"] is None else f", p = {result['seed_p']:.2g} over the seeds"
+    yield f"seeds: {result['seeds'][0]} and {result['seeds'][1]}{told}"
+
+
+def _best(folder: Path) -> tuple[str, str, list[dict[str, Any]]]:
+    """Task, main score and the finished lines of the best setting."""
+    rows = [row for row in read_rows(folder / "results.jsonl") if row["scores"] and "predictions" in row]
+    if not rows:
+        raise InputError(f"{folder} holds no predictions of a fine-tuning: give the --workdir of `jaxmlm finetune`")
+    key = summarise(rows)["summary"][0]["settings"]
+    return rows[0]["task"], rows[0]["main"], [row for row in rows if row["settings"] == key]
+
+
+def _questions(folder: Path, rows: list[dict[str, Any]], name: str) -> Judged:
+    """What each question of a SQuAD adds to a score."""
+    found, ids = {}, []
+    for row in rows:
+        path = folder / row["predictions"] / "scores.tsv"
+        if not path.is_file():
+            raise InputError(f"{path} is missing: run the fine-tuning again in a new --workdir")
+        header, *lines = read_table(path)
+        ids, column = [line[0] for line in lines], header.index(name)
+        found[row["tuning_seed"]] = np.array([float(line[column]) for line in lines])
+    return Judged(ids, np.zeros(len(ids)), found)
+
+
+def _judged(folder: Path, rows: list[dict[str, Any]], main: str, classes: dict[str, int]) -> Judged:
+    numbers, found, ids, labels = main in ("spearman", "pearson"), {}, [], np.zeros(0)
+
+    def values(texts: Sequence[str]) -> np.ndarray:
+        if numbers:
+            return np.array([float(text) for text in texts])
+        if main == "f1":  # of class 1, as the files name it
+            return np.array([int(text) for text in texts])
+        return np.array([classes.setdefault(text, len(classes)) for text in texts])
+
+    for row in rows:
+        path = folder / row["predictions"] / "dev.tsv"
+        if not path.is_file():
+            raise InputError(f"{path} is missing: run the fine-tuning again in a new --workdir")
+        ids, said, truth = (list(column) for column in zip(*read_table(path)[1:], strict=True))
+        found[row["tuning_seed"]], labels = values(said), values(truth)
+    return Judged(ids, labels, found)

@@ -1,0 +1,270 @@
+"""A checkpoint judged as it is: nothing of it is trained."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+from rich.console import Console
+
+from jaxmlm.data import Batches, Data, Store
+from jaxmlm.data import remote as cloud
+from jaxmlm.data.sources import files
+from jaxmlm.data.store import MANIFEST
+from jaxmlm.errors import InputError
+from jaxmlm.masking import Masking
+from jaxmlm.models import Encoder
+from jaxmlm.parallel import Mesh, hosts, make_mesh
+from jaxmlm.paths import describe
+from jaxmlm.preemption import stop_before
+from jaxmlm.rng import make_key
+from jaxmlm.runs import layer_probes as layers
+from jaxmlm.runs.loading import Loaded, load
+from jaxmlm.tasks import blimp, likelihood, probing
+from jaxmlm.tasks.downstream import SAMPLE, folder_of
+from jaxmlm.tasks.mlm import HELD_OUT_RATES, at_rates, named
+from jaxmlm.training import Batch, Eval, Log
+from jaxmlm.training import evaluate as judge
+
+HELD_OUT = "heldout:"
+"""Named as a text: the held-out split of the run itself."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Minimal pairs, as the cells of a study are judged by them."""
+
+    blimp: str = SAMPLE
+    """Folder with the BLiMP sets; sample: is the generated ones."""
+    pairs: int | None = 200
+    """Pairs of each set."""
+    batch: int = 256
+    """Masked copies in a model pass."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a checkpoint is judged by: minimal pairs, a text, a treebank.
+
+    If none is named: generated minimal pairs, and the held-out text of a run.
+    """
+
+    blimp: str | None = None
+    """Folder with the BLiMP sets; sample: is the generated ones."""
+    pairs: int = 200
+    """Pairs of each set."""
+    all: bool = False
+    """All pairs of each set, whatever `pairs` says."""
+    sets: bool = False
+    """Print the accuracy of every set too; --json has them always."""
+    text: str | None = None
+    """Text files for masked loss and pseudo-perplexity; heldout: is the run's own held-out split."""
+    rates: tuple[float, ...] = HELD_OUT_RATES
+    """Masking rates at which loss and accuracy are taken, at masks that are the same for every model."""
+    rows: int = 200
+    """Rows of the text for pseudo-perplexity, which costs a pass for every token; 0: none."""
+    length: int = 128
+    """Tokens in a row of the text and, at most, in a sentence of the treebank."""
+    treebank: str | None = None
+    """Folder of a Universal Dependencies treebank, for linear probes of every layer."""
+    sentences: int = 2000
+    """Sentences of the treebank's train part; a quarter as many of its dev part; 0: all."""
+    words: int = 10_000
+    """Words of the train part, for the probes of words; a quarter as many of the dev part."""
+    pool: Literal["mean", "first"] = "mean"
+    """A word is the mean of its tokens, a sentence that of its own; or the first token, and <cls>."""
+    seed: int = 0
+    """Of the untrained encoder beside the probed one."""
+    figure: str | None = None
+    """Draw the probes over the layers into this .png file."""
+    batch: int = 256
+    """Masked copies in a model pass."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("pairs", 1), ("rows", 0), ("length", 8), ("sentences", 0), ("words", 1), ("batch", 1)):
+            if (value := getattr(self, name)) < least:
+                raise InputError(f"{name} is {value}: it must be at least {least}")
+        if not self.rates or not all(0 < rate <= 1 for rate in self.rates):
+            raise InputError(f"rates are {self.rates}: give some above 0 and up to 1, as 0.15 0.4")
+        for rate in self.rates:
+            Masking(rate)
+        if len({named(rate) for rate in self.rates}) < len(self.rates):  # as their results are called
+            raise InputError(f"rates are {self.rates}: give each once")
+        if self.figure and not self.treebank:
+            raise InputError("figure draws the probes of a treebank: give --treebank too")
+        if self.figure and not self.figure.lower().endswith(".png"):
+            raise InputError(f"figure is {self.figure!r}: name a .png file")
+
+
+def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
+    """Score a checkpoint. Returns {"rows": a line of results for each judgement}."""
+    if config.treebank and (many := jax.process_count()) > 1:
+        raise InputError(f"the probes of a treebank run on one host, and this is one of {many}: start it on one alone")
+    hosts.agree("configurations", {"checkpoint": checkpoint, **describe(config)})
+    stop_before("anything was begun")
+    asked_nothing = not (config.blimp or config.text or config.treebank)
+    pairs = SAMPLE if asked_nothing else config.blimp
+    if pairs is not None:
+        blimp.read(folder_of(pairs), 1)
+    if config.text and config.text != HELD_OUT:
+        files(config.text)
+    data = probing.treebank(config.treebank) if config.treebank else None
+    mesh = make_mesh(Mesh())
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    if (pairs or config.text) and config.batch % devices:
+        raise InputError(
+            f"batch {config.batch} is not to be divided among {devices} devices: give --batch "
+            f"{-(-config.batch // devices) * devices}"
+        )
+    with jax.set_mesh(mesh):
+        loaded = load(checkpoint)
+        text = HELD_OUT if asked_nothing and _has_store(loaded) else config.text
+        if pairs or text:
+            _needs_head(loaded)
+        length = _length(loaded, config.length)
+        rows: list[dict[str, Any]] = []
+        if pairs is not None:
+            limit = None if config.all else config.pairs
+            rows.append(minimal_pairs(loaded, Evaluate(pairs, limit, config.batch), mesh))
+        if text is not None:
+            rows += _of_text(loaded, text, length, config, mesh)
+        if data is not None:
+            rows += _of_layers(loaded, data, length, config, mesh)
+    return {"rows": rows} | ({"sets": True} if config.sets else {})
+
+
+def minimal_pairs(loaded: Loaded, config: Evaluate, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """BLiMP accuracy: a line of results."""
+    _needs_head(loaded)
+    started = time.perf_counter()
+    folder = folder_of(config.blimp)
+    pairs = blimp.evaluation(folder, loaded.tokenizer, pairs_per_set=config.pairs, batch=config.batch)
+    row = _row("blimp", "blimp", "accuracy", judge(_shown(pairs, "blimp"), fast(loaded), mesh), started)
+    return row | ({"generated": True} if config.blimp == SAMPLE else {})
+
+
+def held_out(loaded: Loaded, data: Data, rate: float, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """Loss and accuracy on the held-out text of a run, at the fixed masks of one more rate: a line of results."""
+    started = time.perf_counter()
+    valid = Batches.of(Store(str(data.store)), "valid", data.length, 1, format=data.format)
+    few = _few(Evaluate.batch, mesh.shape["data"] * mesh.shape["fsdp"])
+    scores = judge(at_rates(valid, loaded.tokenizer, few, (rate,)), fast(loaded), mesh)
+    scores.pop("perplexity")  # which is that of the first of the usual rates
+    return _row("heldout", f"mlm at {named(rate)}", f"loss@{named(rate)}", scores, started)
+
+
+def _of_text(
+    loaded: Loaded, text: str, length: int, config: Evaluation, mesh: jax.sharding.Mesh
+) -> list[dict[str, Any]]:
+    """Loss and accuracy at fixed masks, and pseudo-perplexity: of the run's held-out split, or of text files."""
+    model, tokenizer = fast(loaded), loaded.tokenizer
+    if text == HELD_OUT:
+        split = _held_out(loaded)
+    else:
+        split = likelihood.packed(text, tokenizer, length)
+    few = _few(config.batch, mesh.shape["data"] * mesh.shape["fsdp"])
+    started = time.perf_counter()
+    scores = judge(at_rates(split, tokenizer, few, config.rates), model, mesh)
+    rows = [_row("masked", text, f"loss@{named(config.rates[0])}", scores, started)]
+    if config.rows:
+        if text == HELD_OUT:
+            some = likelihood.rows_of_split(split, tokenizer, config.rows)
+        else:
+            some = likelihood.rows_of_text(text, tokenizer, length, config.rows)
+        started = time.perf_counter()
+        perplexity = _shown(likelihood.perplexity(some, tokenizer, config.batch), "perplexity")
+        scores = judge(perplexity, model, mesh)
+        rows.append(_row("likelihood", text, "pseudo_perplexity", scores, started))
+    return rows
+
+
+def _few(batch: int, devices: int) -> int:
+    """Rows of a text at once, which have many predictions each: 32 or fewer, or the next number that devices divide.
+
+    >>> _few(256, 8), _few(16, 8), _few(240, 12), _few(256, 64)
+    (32, 16, 36, 64)
+    """
+    return min(batch, -(-32 // devices) * devices)
+
+
+def _of_layers(
+    loaded: Loaded, data: probing.Treebank, length: int, config: Evaluation, mesh: jax.sharding.Mesh
+) -> list[dict[str, Any]]:
+    """The probes of every layer, beside those of an untrained encoder: a table, and a figure if one was asked for."""
+    sizes = probing.Sizes(config.sentences or None, config.words, config.pool, length)
+    encoder = loaded.encoder
+    untrained = jax.jit(lambda key: Encoder(loaded.config, encoder.vocab, key))(make_key(config.seed))
+    encoders = {"layer": encoder, "untrained": untrained}
+    started = time.perf_counter()
+    found = probing.probes(encoders, data, loaded.tokenizer, sizes, mesh)
+    if hosts.speaks():
+        Console(stderr=True).print(layers.table(found))
+    if config.figure and hosts.speaks():
+        layers.draw(found, Path(config.figure))
+    each = (time.perf_counter() - started) / max(len(found), 1)
+    return [_row("probe", name, "majority", scores, time.perf_counter() - each) for name, scores in found.items()]
+
+
+def _shown(what: Eval, stage: str) -> Eval:
+    """The same judgement, which says how far it is."""
+
+    def batches() -> Iterator[Batch]:
+        with Log(None, f"evaluate {stage}", what.size) as log:
+            for number, batch in enumerate(what.batches(), 1):
+                yield batch
+                log.show(number, {})
+
+    return what._replace(batches=batches)
+
+
+def _row(stage: str, task: str, main: str, scores: dict[str, float], started: float) -> dict[str, Any]:
+    return {"stage": stage, "task": task, "tuning_seed": None, "main": main, "scores": scores,
+            "seconds": round(time.perf_counter() - started, 2), "tokens": None, "tokens_per_second": None}  # fmt: skip
+
+
+def _needs_head(loaded: Loaded) -> None:
+    if loaded.kind != "mlm":
+        raise InputError(
+            f"the model in {loaded.folder} has no masked-LM head ({loaded.kind}): minimal pairs and texts need one; "
+            "--treebank does not"
+        )
+
+
+def fast(loaded: Loaded) -> Any:
+    """The model, on the CPU with its blocks apart: a stack of them is copied in every call."""
+    if jax.default_backend() != "cpu":
+        return loaded.model
+    model = jax.tree.map(lambda x: x, loaded.model)
+    model.encoder = loaded.encoder.apart()
+    return model
+
+
+def _length(loaded: Loaded, asked: int) -> int:
+    """The tokens in a row: what was asked, or what the model reads at most."""
+    c = loaded.config
+    return min(asked, c.most_positions) if c.positions == "learned" else asked
+
+
+def _store_of(loaded: Loaded) -> str:
+    """Folder of the run's token store, which may be in a bucket: no Path."""
+    return loaded.about.get("config", {}).get("data", {}).get("store") or str(loaded.folder / "store")
+
+
+def _has_store(loaded: Loaded) -> bool:
+    store = _store_of(loaded)
+    return cloud.holds(store, MANIFEST) if cloud.remote(store) else Path(store).is_dir()
+
+
+def _held_out(loaded: Loaded) -> Batches:
+    if "config" not in loaded.about:
+        raise InputError(f"{loaded.folder} is no run of jaxmlm, so it has no held-out split: give --text FILE")
+    data = loaded.about["config"]["data"]
+    store = Store(_store_of(loaded))
+    if store.tokenizer.model != loaded.tokenizer.model:
+        raise InputError(
+            f"the token store {store.folder} has another vocabulary ({store.tokenizer.size:,} pieces) than the model "
+            f"in {loaded.folder} ({loaded.tokenizer.size:,}): give the text itself, --text FILE"
+        )
+    return Batches.of(store, "valid", data["length"], 1, format=data.get("format", "packed"))

@@ -1,0 +1,136 @@
+"""Models read back from a run, a checkpoint or a `transformers` directory, and written as one."""
+
+import hashlib
+import json
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmlm.data import Tokenizer
+from jaxmlm.data.hf_tokenizer import HfTokenizer, open_tokenizer
+from jaxmlm.errors import InputError
+from jaxmlm.models import Encoder, EncoderConfig, interchange, with_head
+from jaxmlm.parallel import abstract, hosts
+from jaxmlm.json_files import to_json
+from jaxmlm.paths import describe
+from jaxmlm.rng import make_key
+from jaxmlm.runs.folders import not_a_checkpoint
+from jaxmlm.runs.workdir import provenance, step_of
+from jaxmlm.training import Checkpoints, TrainState
+
+
+class Loaded(NamedTuple):
+    """A model read back: itself (`kind` is what its head is for), its tokenizer, its configuration, its folder.
+
+    `kind` is "mlm", or for a folder of the transformers format that of `interchange.read`, as are `labels`. `about`
+    is what a run's run.json says, or which architecture was read.
+    """
+
+    model: Any
+    tokenizer: Tokenizer
+    config: EncoderConfig
+    folder: Path
+    kind: str
+    labels: tuple[str, ...]
+    about: dict[str, Any]
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder without its head."""
+        return self.model if self.kind == "encoder" else self.model.encoder
+
+
+def load(path: str | Path, like: EncoderConfig | None = None) -> Loaded:
+    """The model of a run's folder (its newest whole checkpoint), of a step's or of a transformers one, on the mesh.
+
+    It will be trained with the dropout, type and rematerialisation that it had, or those of `like`.
+    """
+    folder, step = step_of(path)
+    if not (folder / "run.json").is_file():
+        if (folder / "config.json").is_file():
+            return from_transformers(folder, like)
+        raise not_a_checkpoint(folder)
+    about = json.loads((folder / "run.json").read_text())
+    config = EncoderConfig.read(about["config"]["model"])
+    config = config.trained_like(like) if like else config
+    tokenizer = _tokenizer(folder, about)
+    kind, labels = about.get("kind", "mlm"), tuple(about.get("labels", ()))
+
+    def init(key: jax.Array) -> Any:
+        return with_head(kind, Encoder(config, about.get("vocab", tokenizer.size), key), len(labels), key)
+
+    if step is not None and "loop" in about["config"]:
+        about["config"]["loop"]["steps"] = step  # as its model card says
+    checkpoints = Checkpoints(folder / "checkpoints", read=True)
+    model = checkpoints.model(abstract(init, make_key(0)), step)
+    checkpoints.close()
+    return Loaded(model, tokenizer, config, folder, kind, labels, about)
+
+
+def _tokenizer(folder: Path, about: dict[str, Any]) -> Tokenizer:
+    """The tokenizer of a run's folder; InputError if it is not the one that its model has learned with."""
+    tokenizer = open_tokenizer(folder)
+    vocab = about.get("vocab", tokenizer.size)
+    # Runs of earlier versions say only how many pieces there are.
+    if about.get("tokenizer", now := sha256_of(tokenizer)) != now or tokenizer.size > vocab:
+        raise InputError(
+            f"{folder}: the tokenizer there ({tokenizer.size:,} pieces) is not the one of this model ({vocab:,}): put "
+            "back the tokenizer file that the run wrote"
+        )
+    return tokenizer
+
+
+def sha256_of(tokenizer: Tokenizer) -> str:
+    return hashlib.sha256(tokenizer.model).hexdigest()
+
+
+def save(found: Loaded) -> None:
+    """Write a model as a folder that `load` reads, in the place of what was there; all hosts write its arrays.
+
+    `about` must be plain JSON values. A kill leaves the old folder or the new one.
+    """
+    folder, new = found.folder, found.folder.with_name(found.folder.name + ".new")
+    first = jax.process_index() == 0
+    with hosts.first_alone():
+        if first:
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
+    plain = {
+        "identity": {"kind": found.kind, **found.about},
+        "config": {"model": describe(found.config)},
+        "vocab": found.encoder.vocab,
+        "kind": found.kind,
+        "labels": list(found.labels),
+        **found.about,
+        "tokenizer": sha256_of(found.tokenizer),
+    }
+    with closing(Checkpoints(new / "checkpoints")) as checkpoints:
+        checkpoints.save(TrainState(jnp.zeros((), jnp.int32), found.model, ()))
+    with hosts.first_alone():
+        if first:
+            found.tokenizer.save(new)
+            (new / "run.json").write_text(to_json({**plain, **provenance()}, indent=1) + "\n")
+            shutil.rmtree(folder, ignore_errors=True)
+            new.rename(folder)
+
+
+def from_transformers(folder: str | Path, like: EncoderConfig | None = None) -> Loaded:
+    """The model and the tokenizer in a folder of the transformers format, on the current mesh."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise not_a_checkpoint(folder)
+    found = interchange.read(folder, like)
+    tokenizer = HfTokenizer(folder)
+    if tokenizer.size > found.vocab:
+        more = [piece for piece in tokenizer.pieces(range(found.vocab, tokenizer.size)) if piece]
+        raise InputError(
+            f"{folder}: the tokenizer has {tokenizer.size:,} pieces and the model {found.vocab:,}, which has no "
+            f"rows for {', '.join(more[:5])}{', ...' if more[5:] else ''}: resize it (in transformers, "
+            "model.resize_token_embeddings and save_pretrained), or take them out of the added_tokens of tokenizer.json"
+        )
+    about = {"architecture": found.architecture, "unused": list(found.unused), "notes": tokenizer.notes}
+    return Loaded(found.model, tokenizer, found.config, folder, found.kind, found.labels, about)

@@ -1,0 +1,123 @@
+"""Pre-train: from a configuration to a directory with checkpoints, a log and results.
+
+WORKDIR/run.json  log.jsonl  tokenizer.model (or .json)  checkpoints/STEP/  results.jsonl  DONE
+"""
+
+import json
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxmlm.data.opening import open_store
+from jaxmlm.errors import InputError
+from jaxmlm.models import EncoderConfig, MaskedLM
+from jaxmlm.models.encoder import HOW_TRAINED
+from jaxmlm.models.formats import format_for
+from jaxmlm.parallel import check_sizes, hosts, make_mesh
+from jaxmlm.paths import describe
+from jaxmlm.preemption import stop_before, stoppable
+from jaxmlm.rng import make_key
+from jaxmlm.runs import epochs
+from jaxmlm.runs.loading import load, sha256_of
+from jaxmlm.runs.run import Run, check_length, identity
+from jaxmlm.runs.workdir import append_rows, claim, read_rows, unclaimed
+from jaxmlm.tasks.mlm import diverged, mlm_task
+from jaxmlm.training import Task, steps_within, train
+
+
+@stoppable()
+def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
+    """Pre-train, or resume, or read what a finished run gave.
+
+    Returns {"workdir", "rows": the lines of results.jsonl: what pre-training cost, and the held-out scores}.
+    """
+    folder = Path(run.workdir)
+    hosts.agree("configurations", describe(replace(run, data=replace(run.data, store=None))))
+    stop_before("anything was begun")
+    unclaimed(folder, "run.json", identity(run))
+    if hosts.told_by_first((folder / "DONE").exists()):
+        return _result(folder, stage)
+    if not run.loop.budget:  # of which the steps are not known yet
+        epochs.check(run, run.loop.steps * run.loop.batch * run.data.length, epochs.size(run))
+    hosts.share(folder)
+    mesh = make_mesh(run.mesh)
+    check_sizes(mesh, [run.loop.rows, *([] if run.init else run.model.sizes)])
+    with jax.set_mesh(mesh):
+        start, whole = _start(run, make_key(run.loop.seed)) if run.init else (None, run)
+    check_sizes(mesh, whole.model.sizes)
+    if (why := _why_not_exported(whole)) and hosts.speaks():
+        print(f"note: this model cannot be exported: {why}", file=sys.stderr, flush=True)
+    store = open_store(run.text, folder, f"{stage}: prepare", run.needs_phrases)
+    with jax.set_mesh(mesh):
+        task = mlm_task(store, run.data, run.masking, whole.model, run.loop.batch, run.loop.seed, start)
+    vocab = store.tokenizer.size if start is None else start.encoder.vocab
+    same = identity(run)
+    if run.loop.budget:
+        steps = _steps(run, task, mesh, folder)
+        run, whole = (replace(r, loop=replace(r.loop, steps=steps)) for r in (run, whole))
+    claim(
+        folder, "run.json", same, {"config": describe(whole), "vocab": vocab, "tokenizer": sha256_of(store.tokenizer)}
+    )
+    if jax.process_index() == 0:
+        store.tokenizer.save(folder)
+    done = train(task, run.optim, run.loop, mesh, folder, stage)
+    rows = [
+        {"stage": "pretrain", "task": "mlm", "tuning_seed": None, "main": None,
+         "scores": {"loss": done.loss} if run.loop.steps else {},
+         "seconds": round(done.seconds, 2), "tokens": done.tokens, "views": run.masking.views,
+         "tokens_per_second": round(done.tokens_per_second, 1) or None},
+        {"stage": "heldout", "task": "mlm", "tuning_seed": None, "main": None, "scores": done.evals["heldout"],
+         "seconds": None, "tokens": None, "tokens_per_second": None},
+    ]  # fmt: skip
+    if run.loop.steps and (why := diverged(done.evals["heldout"], vocab)):
+        rows[0]["diverged"] = why
+    append_rows(folder / "results.jsonl", rows)
+    if jax.process_index() == 0:
+        (folder / "DONE").touch()
+    return _result(folder, stage, rows)
+
+
+def _result(folder: Path, stage: str, rows: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """What `pretrain` returns; says so where the run diverged."""
+    rows = read_rows(folder / "results.jsonl") if rows is None else rows
+    for why in (row["diverged"] for row in rows if row.get("diverged") and hosts.speaks()):
+        print(f"{stage}: the run diverged ({why}): try a lower optim.learning_rate", file=sys.stderr)
+    return {"workdir": str(folder), "rows": rows}
+
+
+def _why_not_exported(run: Run) -> str:
+    """Why `jaxmlm export` will refuse the model of this run; an empty string if it will not."""
+    own = not (run.init or run.data.tokenizer)
+    if own and (run.data.model_type != "unigram" or run.data.byte_fallback):
+        return (
+            "transformers has no tokenizer of the same ids: data.model_type unigram without data.byte_fallback has one"
+        )
+    try:
+        format_for(run.model, "mlm")
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _steps(run: Run, task: Task, mesh: Any, folder: Path) -> int:
+    """The steps that the budget of a run allows: as measured when it was started first."""
+    if (folder / "run.json").is_file():
+        return json.loads((folder / "run.json").read_text())["config"]["loop"]["steps"]
+    return steps_within(str(run.loop.budget), task, run.optim, mesh, run.loop.accumulate)
+
+
+def _start(run: Run, key: jax.Array) -> tuple[MaskedLM, Run]:
+    """The model to go on from, and the run with that model's sizes; a bare encoder gets a new head."""
+    found = load(str(run.init), run.model)
+    usual = EncoderConfig()
+    for field_ in fields(EncoderConfig):
+        name = field_.name
+        asked, have = getattr(run.model, name), getattr(found.config, name)
+        if name not in HOW_TRAINED and asked not in (have, getattr(usual, name)):
+            raise InputError(f"model.{name} is {asked!r} and the encoder in {run.init} has {have!r}: leave it out")
+    check_length(found.config, run.data.length)
+    model = found.model if found.kind == "mlm" else jax.jit(MaskedLM)(found.encoder, key)
+    return model, replace(run, model=found.config)

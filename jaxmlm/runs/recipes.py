@@ -1,0 +1,161 @@
+"""Fine-tuning recipes of others: grids and settings as published, with where each number was read."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxmlm.errors import InputError
+from jaxmlm.paths import hint
+from jaxmlm.runs.finetuning import Finetune
+from jaxmlm.tasks import glue, squad
+
+
+def _squad(learning_rate: float, batch: int, epochs: float, length: int, **more: Any) -> dict[str, dict[str, Any]]:
+    """One setting for both SQuADs, windows 128 tokens apart."""
+    usual = {"learning_rate": learning_rate, "batch": batch, "epochs": epochs, "length": length, "stride": 128}
+    return {task: {**usual, **more, "seeds": (0,)} for task in ("squad", "squad2")}
+
+
+class Recipe(NamedTuple):
+    """Where it is from, the settings of every task, and those of some tasks beside."""
+
+    source: str
+    usual: dict[str, Any]
+    tasks: dict[str, dict[str, Any]]
+
+
+_SMALL = ("rte", "mrpc", "stsb")
+RECIPES = {
+    "paper": Recipe(
+        "Wettig et al. 2023 (arXiv 2202.08005). finetune_glue.sh of princeton-nlp/DinkyTrain: last checkpoint, weight "
+        "decay 0.1, 6 % warm-up, linear decay, Adam (0.9, 0.98, 1e-6), dropout 0.1. Learning rate, batch, "
+        "epochs and seed are arguments there; the grid here is that of 24hbert, whose recipe it follows, with three "
+        "seeds: unverified. Its code has no SQuAD and sends its users to the examples of transformers: their setting "
+        "(run_qa).",
+        {"learning_rate": (5e-5, 8e-5), "batch": (16, 32), "epochs": (3.0, 5.0), "warmup": 0.06, "weight_decay": 0.1,
+         "seeds": (0, 1, 2), "select": "last"},
+        _squad(3e-5, 12, 2.0, 384, warmup=0.0, weight_decay=0.0, clip=1.0),
+    ),
+    "roberta": Recipe(
+        "Liu et al. 2019 (arXiv 1907.11692), examples/roberta/README.glue.md of fairseq: for each task one of "
+        "1e-5 and 2e-5 and one of 16 and 32, 10 epochs, weight decay 0.1, 6 % warm-up (QQP 25 %), no clipping, the "
+        "best epoch on dev. Beside it, as of table 10 of the paper and unverified: 3e-5, five seeds, RTE, MRPC and "
+        "STS-B from MNLI.",
+        {"learning_rate": (1e-5, 2e-5, 3e-5), "batch": (16, 32), "epochs": 10.0, "warmup": 0.06, "weight_decay": 0.1,
+         "seeds": (0, 1, 2, 3, 4), "select": "best"},
+        {task: {"start": "mnli"} for task in _SMALL},
+    ),
+    "24hbert": Recipe(
+        "Izsak et al. 2021 (arXiv 2104.07705). README of IntelLabs/academic-budget-bert: 5e-5, batch 32, 5 epochs, "
+        "weight decay 0.01, linear decay after 50 steps of warm-up, gradients clipped at 1.0, judged on dev every 50 "
+        "steps: an example for MRPC. The grid around it, the share of warm-up and the five seeds stand in no file of "
+        "the repository: unverified.",
+        {"learning_rate": (5e-5, 8e-5), "batch": (16, 32), "epochs": (3.0, 5.0), "warmup": 0.06, "weight_decay": 0.01,
+         "clip": 1.0, "seeds": (0, 1, 2, 3, 4), "select": "best"},
+        {},
+    ),
+    "mosaicbert": Recipe(
+        "benchmarks/bert/src/glue/finetuning_jobs.py of mosaicml/examples: one setting a task; its decoupled weight "
+        "decay is 0.1 of the learning rate (RTE 1.0), which AdamW calls 0.1 (1.0); 6 % warm-up and the seeds from its "
+        "glue.yaml; RTE, MRPC and STS-B from MNLI.",
+        {"warmup": 0.06, "weight_decay": 0.1, "length": 256, "select": "last", "seeds": (0,)},
+        {
+            "mnli": {"learning_rate": 5e-5, "batch": 48, "epochs": 3.0},
+            "qnli": {"learning_rate": 1e-5, "batch": 16, "epochs": 10.0},
+            "qqp": {"learning_rate": 3e-5, "batch": 16, "epochs": 5.0},
+            "sst2": {"learning_rate": 3e-5, "batch": 16, "epochs": 3.0, "seeds": (0, 1, 2)},
+            "cola": {"learning_rate": 5e-5, "batch": 32, "epochs": 10.0, "seeds": (0, 1, 2, 3)},
+            "rte": {"learning_rate": 1e-5, "batch": 16, "epochs": 3.0, "weight_decay": 1.0, "start": "mnli",
+                    "seeds": (0, 1, 2, 3, 4)},
+            "mrpc": {"learning_rate": 8e-5, "batch": 32, "epochs": 10.0, "start": "mnli", "seeds": (0, 1, 2, 3, 4)},
+            "stsb": {"learning_rate": 3e-5, "batch": 32, "epochs": 10.0, "start": "mnli", "seeds": (0, 1, 2, 3, 4)},
+        },
+    ),
+    "bert": Recipe(
+        "google-research/bert: README.md and run_squad.py.",
+        {}, _squad(3e-5, 12, 2.0, 384, warmup=0.1, weight_decay=0.01, clip=1.0),
+    ),
+    "run_qa": Recipe(
+        "huggingface/transformers: examples/pytorch/question-answering/README.md, the trainer's own defaults beside.",
+        {}, _squad(3e-5, 12, 2.0, 384, warmup=0.0, weight_decay=0.0, clip=1.0),
+    ),
+    "spanbert": Recipe(
+        "facebookresearch/SpanBERT: README.md and code/run_squad.py.",
+        {}, _squad(2e-5, 32, 4.0, 512, warmup=0.1, weight_decay=0.01, clip=1.0),
+    ),
+}  # fmt: skip
+"""By the name that `--recipe` takes."""
+
+
+def recipe(name: str, task: str, workdir: str | None = None) -> Finetune:
+    """A recipe's grid and settings for a task.
+
+    >>> recipe("mosaicbert", "mnli").learning_rate
+    5e-05
+    """
+    if name not in RECIPES:
+        raise InputError(f"no recipe {name!r}{hint(name, RECIPES)}; there are {', '.join(RECIPES)}")
+    found = RECIPES[name]
+    own = found.tasks.get(task, {})
+    if not covers(name, task):
+        others = ", ".join(other for other in RECIPES if covers(other, task))
+        raise InputError(f"the recipe {name} has no setting for {task}; these have: {others}")
+    chosen = {**found.usual, **own}
+    if workdir is None:  # the first stage leaves a model, which needs a place
+        chosen.pop("start", None)
+    return replace(Finetune(task, recipe=name), workdir=workdir, **chosen)
+
+
+def covers(name: str, task: str) -> bool:
+    """Whether a recipe has a setting for a task.
+
+    >>> covers("mosaicbert", "rte"), covers("mosaicbert", "wnli"), covers("roberta", "squad")
+    (True, False, False)
+    """
+    found = RECIPES[name]
+    return task in found.tasks or (task not in squad.TASKS and "learning_rate" in found.usual)
+
+
+def from_words(flags: Sequence[str]) -> list[tuple[list[str], Finetune | None]]:
+    """What command-line flags ask for, before they are read: for each task its own flags, and what they win over.
+
+    `--task glue` is its nine tasks, of a recipe those that it covers, and `--task rte,mrpc` these two, each in a folder
+    of its own in the workdir. The second is the recipe of that task, None if none is named.
+
+    >>> [(words, usual) for words, usual in from_words(["--task", "rte,mrpc", "--batch", "8"])]
+    [(['--batch', '8', '--task', 'rte'], None), (['--batch', '8', '--task', 'mrpc'], None)]
+    """
+    task, name, workdir = (_given(flags, option) for option in ("task", "recipe", "workdir"))
+    named = task or Finetune().task
+    tasks = [named] if Path(named).expanduser().is_file() else named.split(",")  # a file may have a comma in its name
+    if task == "glue":
+        tasks = [one for one in glue.TASKS if name not in RECIPES or covers(name, one)] or list(glue.TASKS)
+    if len(tasks) == 1:
+        return [(list(flags), None if name is None else recipe(name, tasks[0], workdir))]
+    found = []
+    for one in tasks:
+        folder = None if workdir is None else str(Path(workdir) / one)
+        own = ["--task", one, *(["--workdir", folder] if folder else [])]
+        found.append((_without(flags, ("task", "workdir")) + own, name and recipe(name, one, folder)))
+    return found
+
+
+def _given(flags: Sequence[str], name: str) -> str | None:
+    for i, word in enumerate(flags):
+        if word == f"--{name}" and i + 1 < len(flags):
+            return flags[i + 1]
+        if word.startswith(f"--{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _without(flags: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The flags without these options, which have one value each."""
+    kept, skip = [], False
+    for word in flags:
+        named = any(word == f"--{name}" for name in names)
+        if not (skip or named or any(word.startswith(f"--{name}=") for name in names)):
+            kept.append(word)
+        skip = named
+    return kept

@@ -1,0 +1,87 @@
+"""The configuration of a pre-training run, and what makes two runs the same one."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from jaxmlm.data import Data
+from jaxmlm.errors import InputError
+from jaxmlm.masking import Masking, SpanUnits, needs_phrases
+from jaxmlm.models import EncoderConfig
+from jaxmlm.parallel import Mesh
+from jaxmlm.paths import refuse_bucket, describe
+from jaxmlm.runs import epochs
+from jaxmlm.runs.workdir import step_of, without
+from jaxmlm.training import Loop, Optim
+
+
+@dataclass(frozen=True)
+class Run:
+    """One pre-training run."""
+
+    workdir: str = "runs/run"
+    """Folder of everything that the run writes."""
+    init: str | None = None
+    """Go on from this encoder and its tokenizer: the folder of a run, or one of the transformers format."""
+    data: Data = field(default_factory=Data)
+    masking: Masking = field(default_factory=Masking)
+    model: EncoderConfig = field(default_factory=EncoderConfig)
+    optim: Optim = field(default_factory=Optim)
+    loop: Loop = field(default_factory=Loop)
+    mesh: Mesh = field(default_factory=Mesh)
+    most_epochs: float | None = epochs.MANY
+    """Refuse to read the text more often than this; None: read it as often as the steps take."""
+
+    def __post_init__(self) -> None:
+        refuse_bucket(self.workdir)
+        if self.init and self.data.tokenizer:
+            raise InputError(
+                "init and data.tokenizer are both given, and an encoder goes with its own tokenizer: leave out "
+                "data.tokenizer"
+            )
+        if not self.init:  # else the encoder's own positions count
+            check_length(self.model, self.data.length)
+        if self.loop.best:
+            raise InputError("loop.best is for fine-tuning: what pre-training keeps is its last state: leave it out")
+        units, text = self.masking.units, self.data.length - 2  # a row begins and ends with a special token
+        if isinstance(units, SpanUnits) and units.longest > text:
+            raise InputError(
+                f"masking.units.longest {units.longest} is longer than a row's {text} tokens of text (data.length "
+                f"{self.data.length}): shorten the spans or lengthen the rows"
+            )
+
+    @property
+    def needs_phrases(self) -> bool:
+        """Whether the masking needs the phrases of the token store."""
+        return needs_phrases(self.masking.units)
+
+    @property
+    def text(self) -> Data:
+        """The data, with the tokenizer that they are to be read by."""
+        if not self.init:
+            return self.data
+        folder, step = step_of(self.init)
+        return replace(self.data, tokenizer=self.init if step is None else str(folder))
+
+
+SAME_RUN = (
+    "workdir", "most_epochs", "mesh", "data.store", "loop.save_every", "loop.eval_every", "loop.log_every",
+    "loop.accumulate", "model.remat", "model.chunk",
+)  # fmt: skip
+"""What may differ between two starts of one run."""
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """What makes two runs the same run: all that changes the result, not where or how often things are written.
+
+    Nor how the work is cut up, which changes the last bits at most, or with dropout which bits are drawn.
+    """
+    unused = () if run.needs_phrases else ("data.phrases",)
+    return without(describe(run), [*SAME_RUN, *unused])
+
+
+def check_length(model: EncoderConfig, length: int) -> None:
+    if model.positions == "learned" and length > model.most_positions:
+        raise InputError(
+            f"data.length {length} is above model.most_positions {model.most_positions}: raise that, shorten the "
+            "rows, or take --model.positions rope"
+        )

@@ -1,0 +1,165 @@
+"""`jaxmlm evaluate`: one untrained run scored by everything, and what it refuses before any work."""
+
+import importlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmlm.cli import main
+from jaxmlm.data import Batches, Data, Store
+from jaxmlm.data import remote as cloud
+from jaxmlm.models import EncoderConfig
+from jaxmlm.parallel import Mesh, make_mesh
+from jaxmlm.runs.loading import load
+from jaxmlm.runs.pretraining import pretrain
+from jaxmlm.runs.run import Run
+from jaxmlm.tasks import likelihood
+from jaxmlm.training import Loop, evaluate
+
+MODULE = importlib.import_module("jaxmlm.runs.evaluation")  # the package has a function of that name
+TREE = "1\tThe\tthe\tDET\t_\t_\t2\tdet\t_\t_\n2\t{}\thouse\tNOUN\t_\tNumber={}\t0\troot\t_\tSpaceAfter=No\n\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An untrained run, a text and a treebank."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    run = Run(
+        workdir=str(folder / "run"),
+        data=Data(text="sample:300", vocab=200, length=32),
+        model=EncoderConfig(layers=1, width=16, heads=2),
+        loop=Loop(steps=0, batch=8),
+    )
+    pretrain(run)
+    (folder / "text.txt").write_text("The house is red. " * 20 + "\n\nTwo houses\n")
+    for part, times in (("train", 12), ("dev", 6)):
+        trees = TREE.format("house", "Sing") + TREE.format("houses", "Plur")
+        (folder / f"en-{part}.conllu").write_text(trees * times)
+    return folder
+
+
+@pytest.fixture
+def one_device():
+    with jax.set_mesh(make_mesh(Mesh(), jax.devices()[:1])) as mesh:
+        yield mesh or jax.sharding.get_mesh()
+
+
+def said(capsys, *words):
+    code = main(["evaluate", *map(str, words), "--json"])
+    out = capsys.readouterr()
+    return code, (json.loads(out.out.splitlines()[-1])["rows"] if code == 0 else out.err)
+
+
+def test_everything_of_a_run(folder, capsys):
+    """Untrained: at chance on minimal pairs, within three standard deviations of a fair coin."""
+    code, rows = said(
+        capsys, folder / "run", "--blimp", "sample:", "--pairs", "30", "--text", folder / "text.txt", "--rows", "0",
+        "--rates", "0.2", "--length", "24", "--treebank", folder, "--figure", folder / "layers.png"
+    )  # fmt: skip
+    assert code == 0
+    by = {row["task"]: row["scores"] for row in rows}
+    pairs, masked = by["blimp"], by[str(folder / "text.txt")]
+    sets = sum(name.startswith("set/") for name in pairs)
+    assert abs(pairs["accuracy"] - 0.5) < 3 * (0.25 / (30 * sets)) ** 0.5
+    assert abs(masked["loss@0.20"] - np.log(200)) < 0.5 and "loss@0.15" not in masked
+    assert by["part of speech"]["layer/0"] == 1.0 and by["part of speech"]["majority"] == 0.5
+    assert {"layer/1", "untrained/0", "untrained/1"} <= set(by["relation"])
+    assert "tense" not in by and (folder / "layers.png").is_file()
+
+
+def test_without_an_option_pairs_and_the_held_out_text(folder, capsys):
+    code, rows = said(capsys, folder / "run", "--pairs", "2", "--rows", "2")
+    assert code == 0
+    assert [(row["stage"], row["task"], row["main"]) for row in rows] == [
+        ("blimp", "blimp", "accuracy"), ("masked", "heldout:", "loss@0.15"),
+        ("likelihood", "heldout:", "pseudo_perplexity"),
+    ]  # fmt: skip
+    assert abs(rows[1]["scores"]["loss@0.40"] - np.log(200)) < 0.5
+    assert rows[2]["scores"]["loss"] == pytest.approx(np.log(rows[2]["scores"]["pseudo_perplexity"]))
+
+
+def test_the_held_out_text_of_a_store_in_a_bucket(folder, one_device, monkeypatch, tmp_path):
+    monkeypatch.setenv("JAXMLM_CACHE", str(tmp_path))
+    cloud.push(folder / "run" / "store", "memory://mine/evaluated", "manifest.json")
+    here = load(folder / "run")
+    data = {**here.about["config"]["data"], "store": "memory://mine/evaluated"}
+    loaded = here._replace(about={"config": {"data": data}})
+    assert MODULE._has_store(loaded) and MODULE._held_out(loaded).rows == MODULE._held_out(here).rows
+    cloud.remove("memory://mine/evaluated")
+    assert not MODULE._has_store(loaded)
+
+
+def test_pseudo_perplexity_is_that_of_a_loop_and_counts_words(folder, one_device):
+    """One mask at a time, for any batch size; the masked loss of a split is the one of pre-training."""
+    loaded = load(folder / "run")
+    t, model = loaded.tokenizer, loaded.model
+    rows = likelihood.rows_of_text(str(folder / "text.txt"), t, 24, None)
+    assert max(map(len, rows.ids)) == 24 and rows.words.sum() == 4 * 20 + 2
+    some = likelihood.Rows(rows.ids[:2] + rows.ids[-1:], rows.words[[0, 1, -1]])
+    found = [evaluate(likelihood.perplexity(some, t, batch), model, one_device) for batch in (4, 32)]
+    nats, count = 0.0, 0
+    one = jax.jit(lambda m, ids, at: m.logits(m.hidden(ids, jnp.ones_like(ids)), at))
+    for row in some.ids:
+        for i in range(1, len(row) - 1):
+            masked = np.where(np.arange(len(row)) == i, t.mask_id, row).astype(np.int32)[None]
+            logits = np.asarray(one(model, masked, np.array([[i]], np.int32)), np.float64)[0, 0]
+            nats, count = nats + np.logaddexp.reduce(logits) - logits[row[i]], count + 1
+    for scores in found:
+        assert scores["pseudo_perplexity"] == pytest.approx(np.exp(nats / count), rel=1e-4)
+        assert scores["pseudo_perplexity_word"] == pytest.approx(np.exp(nats / some.words.sum()), rel=1e-3)
+        assert (scores["tokens"], scores["words"]) == (count, some.words.sum())
+
+
+def test_documents_that_share_a_row_are_judged_apart(folder):
+    store, split = Store(folder / "run" / "store"), "train"
+    rows = {
+        form: likelihood.rows_of_split(Batches.of(store, split, 96, 1, format=form), store.tokenizer, None)
+        for form in ("documents", "sentences")
+    }
+    assert Batches.of(store, split, 96, 1, format="documents").rows < len(rows["documents"].ids)
+    texts = {form: sorted(map(tuple, found.ids)) for form, found in rows.items()}
+    assert texts["documents"] == texts["sentences"]
+    assert rows["documents"].words.sum() == rows["sentences"].words.sum()
+    assert all(ids[0] == store.tokenizer.cls_id and ids[-1] == store.tokenizer.sep_id for ids in rows["documents"].ids)
+
+
+def test_a_batch_fits_the_devices_and_a_text_has_text(folder, capsys):
+    code, error = said(capsys, folder / "run", "--text", folder / "text.txt", "--batch", "101")
+    assert code == 2 and "batch 101 is not to be divided among 2 devices: give --batch 102" in error
+    (folder / "blank.txt").write_text("\n\n\n")
+    code, error = said(capsys, folder / "run", "--text", folder / "blank.txt")
+    assert code == 2 and "blank.txt: 0 tokens, fewer than one row of 128" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--blimp", "nowhere"], "no .jsonl files"),
+        (["--text", "nowhere"], "no text file at 'nowhere'"),
+        (["--treebank", "nowhere"], "0 files *train*.conllu"),
+        (["--rates", "0"], "rates are (0.0,)"),
+        (["--pairs", "0"], "pairs is 0"),
+        (["--figure", "x.png"], "give --treebank"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_model_is_read(words, message, capsys):
+    code, error = said(capsys, "no-checkpoint", *words)
+    assert code == 2 and message in error and error.count("\n") == 1
+
+
+def test_a_bare_encoder_has_layers_but_no_pairs(folder, capsys, monkeypatch):
+    bare = lambda path: (found := load(path))._replace(model=found.encoder, kind="encoder")  # noqa: E731
+    monkeypatch.setattr(MODULE, "load", bare)
+    code, rows = said(capsys, folder / "run", "--treebank", folder, "--sentences", "8")
+    assert code == 0 and rows[0]["scores"]["train"] == 16
+    code, error = said(capsys, folder / "run", "--text", "heldout:")
+    assert code == 2 and "no masked-LM head (encoder)" in error
+
+
+def test_probes_are_for_one_host(monkeypatch, capsys):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert main(["evaluate", "nowhere", "--treebank", "nowhere"]) == 2
+    assert "the probes of a treebank run on one host, and this is one of 2" in capsys.readouterr().err

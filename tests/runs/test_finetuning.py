@@ -1,0 +1,403 @@
+"""Fine-tuning through the command's function: grids, what is found again, models, comparisons, recipes, bad input."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jaxmlm
+from jaxmlm.cli import _say, main
+from jaxmlm.data import Data, Tokenizer
+from jaxmlm.data.opening import open_store
+from jaxmlm.errors import InputError
+from jaxmlm.models import EncoderConfig
+from jaxmlm.runs.comparison import compare, say, say_comparison
+from jaxmlm.runs.finetuning import make_task
+from jaxmlm.runs.loading import load
+from jaxmlm.runs.pretraining import pretrain
+from jaxmlm.runs.run import Run
+from jaxmlm.runs.workdir import read_rows
+from jaxmlm.studies import Finetune, finetune
+from jaxmlm.synthetic import world
+from jaxmlm.tasks import squad
+from jaxmlm.tasks.downstream import folder_of, sets_of
+from jaxmlm.training import Loop
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> str:
+    """An encoder that has learned nothing."""
+    folder = str(tmp_path_factory.mktemp("run") / "run")
+    model = EncoderConfig(layers=1, width=16, heads=2, most_positions=32, dropout=0.0, attention_dropout=0.0)
+    pretrain(Run(folder, data=Data("sample:200", vocab=400, length=24, valid=0.1), model=model, loop=Loop(0, 8)))
+    return folder
+
+
+GRID = Finetune(
+    "rte",
+    data="sample:",
+    learning_rate=(1e-3, 3e-2),
+    epochs=2.0,
+    batch=24,
+    length=24,
+    limit=40,
+    seeds=(0, 1),
+    select="best",
+)
+
+
+@pytest.fixture(scope="module")
+def grid(checkpoint, tmp_path_factory):
+    config = replace(GRID, workdir=str(tmp_path_factory.mktemp("tuned") / "rte"))
+    return config, finetune(checkpoint, config)
+
+
+def test_a_grid_is_summed_up(grid):
+    config, result = grid
+    rows = result["rows"]
+    assert [(json.loads(row["settings"])["learning_rate"], row["tuning_seed"]) for row in rows] == [
+        (1e-3, 0), (1e-3, 1), (3e-2, 0), (3e-2, 1),
+    ]  # fmt: skip
+    for one in result["summary"]:
+        values = [row["scores"]["accuracy"] for row in rows if row["settings"] == one["settings"]]
+        assert one["mean"] == pytest.approx(np.mean(values)) and one["sd"] == pytest.approx(np.std(values, ddof=1))
+        assert (one["median"], one["best"], one["n"]) == (pytest.approx(np.median(values)), max(values), 2)
+    assert result["summary"][0]["mean"] >= result["summary"][1]["mean"]
+    assert any("the best of each run's epochs on dev" in line for line in say(result))
+    generated, limited = result["notes"]
+    assert generated.startswith("generated data in the format of RTE") and limited == "train: 40 of 1,200 rows (limit)"
+
+
+def test_a_signal_keeps_what_is_done_and_the_grid_goes_on(grid, checkpoint, tmp_path, monkeypatch, capsys):
+    config, whole = grid
+    made = []
+
+    def signals(*of):
+        made.append(of[1:])
+        if len(made) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return make_task(*of)
+
+    monkeypatch.setattr(sys.modules[make_task.__module__], "make_task", signals)
+    monkeypatch.setattr("jaxmlm.runs.recipes.from_words", lambda words: [(words, config)])
+    command = ["finetune", checkpoint, "--workdir", str(tmp_path / "rte")]
+    assert main(command) == 75
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "jaxmlm: stopped by a signal before the first step: run the same command again"
+    )
+    assert len(read_rows(tmp_path / "rte" / "results.jsonl")) == 2 and len(made) == 3
+    assert main(command) == 0 and len(made) == 5
+
+    def scores(rows):
+        return [{**row["scores"], "by_step": row["by_step"]} for row in rows]
+
+    assert scores(read_rows(tmp_path / "rte" / "results.jsonl")) == scores(whole["rows"])
+    best, same = (load(folder / "model").model for folder in (Path(config.workdir), tmp_path / "rte"))
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(best), jax.tree.leaves(same), strict=True))
+
+
+def test_the_best_epoch_is_kept(grid):
+    """Its score, its model and its predictions, whichever epoch it was."""
+    config, result = grid
+    for row in result["rows"]:
+        assert list(row["by_step"]) == ["2", "4"]  # 40 rows are 2 steps of 24
+        assert row["scores"]["accuracy"] == max(row["by_step"].values()) == row["by_step"][str(row["chosen_step"])]
+        lines = (Path(config.workdir) / row["predictions"] / "dev.tsv").read_text().splitlines()[1:]
+        said, truth = zip(*(line.split("\t")[1:] for line in lines), strict=True)
+        assert len(lines) == 400
+        assert row["scores"]["accuracy"] == np.mean(np.array(said) == np.array(truth))
+        assert row["degenerate"] == (len(set(said)) == 1)
+
+
+def test_the_best_model_is_a_checkpoint(grid):
+    """It loads, says the labels by name, and says what its predictions say."""
+    config, result = grid
+    best = max(result["rows"], key=lambda row: row["scores"]["accuracy"])
+    model = jaxmlm.load(result["model"])
+    assert (model.kind, model.labels) == ("classify", ("entailment", "not_entailment"))
+    dev = sets_of(config.source).judged["dev"]
+    lines = (Path(config.workdir) / best["predictions"] / "dev.tsv").read_text().splitlines()[1:]
+    given = list(zip(*dev.texts, strict=True))[:8]
+    if max(len(model._pair(pair)[0]) for pair in given) <= 24:  # else it was cut
+        said = [max(shares, key=shares.__getitem__) for shares in model.classify(given)]
+        assert said == [line.split("\t")[1] for line in lines[:8]]
+
+
+def test_the_best_model_is_exported(grid, tmp_path):
+    """The folder of the transformers format says what the checkpoint says (logit by logit: tests/parity)."""
+    _, result = grid
+    jaxmlm.export(result["model"], tmp_path / "out")
+    pairs = [("the fox sees the hen", "the hen sees the fox"), ("a red owl", "an owl")]
+    ours, theirs = (jaxmlm.load(folder).classify(pairs) for folder in (result["model"], tmp_path / "out"))
+    for a, b in zip(ours, theirs, strict=True):
+        assert list(a) == list(b) == ["entailment", "not_entailment"] and a == pytest.approx(b, abs=1e-6)
+    assert "text-classification" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_rows_without_labels_are_predicted(checkpoint, grid, tmp_path, capsys):
+    """By the best model of a grid that is done already; a file with labels in it does as well."""
+    config, result = grid
+    path = tmp_path / "new.csv"
+    path.write_text('id,sentence2,sentence1\nx7,"a hen, red",the hen is red\nx9,the owl ran,the owl slept\n')
+    found = finetune(checkpoint, replace(config, predict=str(path)))
+    assert found["rows"] == result["rows"] and f"predicted: {found['predicted'][0]}" in list(say(found))
+    lines = [line.split("\t") for line in Path(found["predicted"][0]).read_text().splitlines()]
+    shares = jaxmlm.load(result["model"]).classify([("the hen is red", "a hen, red"), ("the owl slept", "the owl ran")])
+    said = [max(one, key=one.__getitem__) for one in shares]
+    assert lines == [["index", "prediction"], ["x7", said[0]], ["x9", said[1]]]
+    path.write_text("sentence1\nthe hen is red\n")
+    with pytest.raises(InputError, match=r"new.csv:1: no column 'sentence2'; there are: sentence1"):
+        finetune(checkpoint, replace(config, predict=str(path)))
+
+
+def test_several_tasks_and_their_average(checkpoint, tmp_path, capsys):
+    words = ["--data", "sample:", "--length", "24", "--epochs", "1", "--batch", "24", "--limit", "24"]
+    words += ["--seeds", "0", "1"]
+    assert main(["finetune", checkpoint, "--task", "rte,cola", *words, "--workdir", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    scores = {"rte": "accuracy", "cola": "matthews"}
+    for task, name in scores.items():
+        rows = read_rows(tmp_path / task / "results.jsonl")
+        assert [row for row in found["rows"] if row["task"] == task] == rows and len(rows) == 2
+        assert found["tasks"][task]["score"] == pytest.approx(np.mean([row["scores"][name] for row in rows]))
+    assert found["average"] == pytest.approx(np.mean([one["score"] for one in found["tasks"].values()]))
+    assert found["notes"][-1] == "the average is partial: without sst2, mrpc, stsb, qqp, mnli, qnli, wnli"
+    # What is wrong with the last task is said before the first one is learned; of a table, nothing is averaged.
+    assert main(["finetune", checkpoint, "--task", "glue", *words]) == 2
+    assert "data is 'sample:' for sst2: sample: alone is generated data, of cola, rte, squad" in capsys.readouterr().err
+    assert main(["finetune", checkpoint, "--task", "rte,squad", *words]) == 2
+    assert "squad is no task of GLUE" in capsys.readouterr().err
+
+
+def test_a_task_that_starts_from_another_of_the_call_goes_on_from_its_model(checkpoint, tmp_path, capsys):
+    words = ["--length", "24", "--epochs", "1", "--batch", "24", "--limit", "24", "--learning-rate", "1e-3"]
+    words += ["--data", "sample:", "--workdir", str(tmp_path), "--json"]
+    assert main(["finetune", checkpoint, "--task", "cola,rte", "--start", "rte", *words]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(found["tasks"]) == ["cola", "rte"] and not (tmp_path / "cola" / "rte").exists()
+    first = json.loads((tmp_path / "cola" / "finetune.json").read_text())["identity"]["checkpoint"]
+    assert first == str(tmp_path / "rte" / "model")
+
+
+def test_a_killed_grid_goes_on_and_a_finished_one_is_read(checkpoint, grid):
+    config, result = grid
+    path = Path(config.workdir) / "results.jsonl"
+    whole = path.read_text()
+    assert finetune(checkpoint, config)["rows"] == result["rows"] and path.read_text() == whole
+    path.write_text(whole[: whole.rindex("\n", 0, -1) + 40])  # a kill in the last line
+    again = finetune(checkpoint, config)
+    assert [row["scores"] for row in again["rows"]] == [row["scores"] for row in result["rows"]]
+    assert len(read_rows(path)) == 4
+
+
+def test_results_of_other_weights_or_data_are_not_taken_for_these(checkpoint, grid, tmp_path):
+    """The best of a folder is the best of runs that can be compared; a checkpoint trained on is another one."""
+    config, _ = grid
+    moved = tmp_path / "moved"
+    shutil.copytree(checkpoint, moved)
+    own = replace(config, seeds=(0,), learning_rate=1e-3, select="last", epochs=0.5, workdir=str(tmp_path / "tuned"))
+    finetune(str(moved), own)
+    for other, what in ((replace(own, data=str(folder_of("sample:"))), "data"), (replace(own, start="cola"), "start")):
+        with pytest.raises(InputError, match=f"holds another finetune: {what} is"):
+            finetune(str(moved), replace(other, workdir=own.workdir))
+    sums = next((moved / "checkpoints").glob("*/checksums/metadata"))
+    sums.write_text(sums.read_text().replace("[", "[1, ", 1))
+    with pytest.raises(InputError, match="holds another finetune: weights is"):
+        finetune(str(moved), own)
+
+
+def test_a_diverged_run_is_a_line_that_is_found_again(checkpoint, tmp_path, monkeypatch):
+    config = replace(GRID, seeds=(0,), learning_rate=1e-3, workdir=str(tmp_path))
+
+    def diverges(*_: object, **__: object) -> None:
+        raise FloatingPointError("the loss is nan at step 1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["jaxmlm.runs.finetuning"], "train", diverges)
+        first = finetune(checkpoint, config)
+    assert first["rows"][0]["scores"] == {} and "model" not in first
+    assert finetune(checkpoint, config)["rows"] == first["rows"]
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["jaxmlm.runs.finetuning"], "train", diverges)
+        with pytest.raises(InputError, match="every run of the start on rte diverged"):
+            finetune(checkpoint, replace(config, task="cola", start="rte", workdir=str(tmp_path / "cola")))
+
+
+def test_a_grid_shares_what_is_compiled(checkpoint):
+    """After the first epoch of the first point no other compiles a step, and every seed gives the same again."""
+    compiled: list[str] = []
+    counting = {"on": True}
+
+    def heard(name: str, seconds: float, **_: object) -> None:
+        if counting["on"] and "backend_compile" in name:
+            compiled.append(name)
+
+    config = replace(GRID, learning_rate=1e-3, seeds=(0,), select="last", epochs=3.0)
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    try:
+        first = finetune(checkpoint, config)
+        assert compiled
+        compiled.clear()
+        for seed, rate in ((0, 1e-3), (5, 1e-3), (0, 3e-2)):
+            again = finetune(checkpoint, replace(config, seeds=(seed,), learning_rate=rate))
+            assert (again["rows"][0]["scores"] == first["rows"][0]["scores"]) == (seed == 0 and rate == 1e-3)
+    finally:
+        counting["on"] = False
+    # Reading a checkpoint and making a model compile a few small programs again; no step, no prediction.
+    assert len(compiled) <= 12, compiled
+
+
+def test_two_stages_go_on_from_the_first_ones_model(checkpoint, tmp_path):
+    config = replace(GRID, task="cola", learning_rate=1e-3, seeds=(0,), select="last", start="rte",
+                     workdir=str(tmp_path / "cola"))  # fmt: skip
+    staged = finetune(checkpoint, config)
+    direct = finetune(str(tmp_path / "cola" / "rte" / "model"), replace(config, start=None, workdir=None))
+    alone = finetune(checkpoint, replace(config, start=None, workdir=None))
+    assert staged["rows"][0]["scores"] == direct["rows"][0]["scores"] != alone["rows"][0]["scores"]
+
+
+def test_numbers_of_ones_own_and_their_model(checkpoint, tmp_path):
+    """The command reads a CSV; the model it leaves gives the numbers of its predictions."""
+    path = tmp_path / "my.csv"
+    path.write_text("text,label\n" + "".join(f"word {'old ' * (i % 7)}{i},{100 + i % 7}.5\n" for i in range(120)))
+    words = ["finetune", checkpoint, "--task", str(path), "--length", "24", "--epochs", "1", "--batch", "24"]
+    assert main([*words, "--workdir", str(tmp_path / "out"), "--learning-rate", "1e-3"]) == 0
+    [row] = read_rows(tmp_path / "out" / "results.jsonl")
+    assert row["main"] == "spearman" and "by a hash of their texts" in row["notes"][0]
+    lines = (tmp_path / "out" / row["predictions"] / "dev.tsv").read_text().splitlines()[1:]
+    texts = sets_of(Finetune(str(path)).source).judged["dev"].texts[0]
+    model = jaxmlm.load(tmp_path / "out" / "model")
+    numbers = [one["label"] for one in model.classify(texts[:4])]
+    np.testing.assert_allclose(numbers, [float(line.split("\t")[1]) for line in lines[:4]], rtol=1e-4)
+    assert all(80 < number < 130 for number in numbers)
+
+
+def test_two_checkpoints_are_compared_on_the_same_rows(checkpoint, grid, tmp_path, capsys):
+    config, result = grid
+    assert main(["compare", config.workdir, config.workdir]) == 0
+    assert capsys.readouterr().out.startswith("rte (generated), accuracy: ")
+    found = compare(config.workdir, config.workdir)
+    assert (found["difference"], found["p"], found["dev_rows"]) == (0.0, 1.0, 400)
+    other = tmp_path / "other"
+    for row in result["rows"]:
+        (other / row["predictions"]).mkdir(parents=True)
+        text = (Path(config.workdir) / row["predictions"] / "dev.tsv").read_text()
+        (other / row["predictions"] / "dev.tsv").write_text(text.replace("\n7\t", "\nseven\t"))
+    (other / "results.jsonl").write_text((Path(config.workdir) / "results.jsonl").read_text())
+    with pytest.raises(InputError, match="are judged on other rows: '7' here is 'seven' there"):
+        compare(config.workdir, other)
+    with pytest.raises(InputError, match="holds no predictions of a fine-tuning"):
+        compare(config.workdir, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--task", "rte", "--test"], "test needs a folder for models: give --workdir FOLDER"),
+        (["--task", "rte", "--predict", "x.csv"], "predict needs a folder for models: give --workdir FOLDER"),
+        (["--task", "squad", "--predict", "x.csv", "--workdir", "w"], "predict takes sentences, not squad"),
+        (["--task", "rte", "--predict", "x.csv", "--workdir", "w"], "x.csv is missing"),
+        (["--task", "rte", "--data", "tfds:glue"], "data is 'tfds:glue': write tfds: alone"),
+        (["--task", "squad", "--data", "tfds:", "--dev", "x.json"], "train and dev name files, and data is tfds:"),
+        (["--task", "rte", "--start", "mnlii", "--workdir", "w"], "start: no task 'mnlii'; did you mean mnli?"),
+        (["--task", "no.csv"], "no.csv is missing"),
+        (["--task", "rte", "--batch", "0"], "batch must be at least 1"),
+        (["--task", "rte", "--batch", "9"], "a batch of 9 rows is not to be divided among 2 devices"),
+        (["--task", "rte", "--learning-rate", "0"], "learning_rate must be above 0"),
+        (["--task", "rte", "--length", "64"], "length 64 is above the 32 positions"),
+        (["--task", "sst2"], "data is 'sample:' for sst2: sample: alone is generated data, of cola, rte, squad; give"),
+        (["--task", "squad2"], "data is 'sample:' for squad2: sample: alone is generated data, of cola, rte, squad; "),
+        (["--task", "rte", "--data", "sample:100"], "data is 'sample:100' for rte: sample: alone is generated data"),
+        (["--task", "rte", "--train", "train_10.tsv"], "train_10.tsv is missing: RTE needs train.tsv and dev.tsv"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(checkpoint, tmp_path, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(tmp_path)
+    data = [] if "--data" in flags else ["--data", "sample:"]
+    assert main(["finetune", checkpoint, *flags, *data]) == 2
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_scores_of_generated_data_are_called_so(checkpoint, grid, tmp_path, capsys):
+    """In the lines that are printed, the results, the note, the average and the model card."""
+    config, result = grid
+    assert all(row["generated"] for row in result["rows"])
+    _say({**result, "rows": result["rows"][:1]})
+    said = capsys.readouterr().out
+    assert said.startswith("finetune rte (generated) seed 0: accuracy ") and "note: generated data in the" in said
+    jaxmlm.export(Path(config.workdir) / "model", tmp_path / "out")
+    assert "ine-tuned on rte (generated) with jaxmlm" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_folder_of_another_checkpoint_is_refused(checkpoint, grid, tmp_path):
+    config, _ = grid
+    with pytest.raises(InputError, match="holds another finetune: task is 'rte' there and 'cola' here"):
+        finetune(checkpoint, replace(config, task="cola"))
+    assert folder_of("sample:").is_dir() and not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_with_the_tokenizer_of_another_is_refused(checkpoint, tmp_path, capsys):
+    """Also one of as many pieces: the run says which file it learned with. And so is a store of other pieces."""
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    for seed, pieces in ((0, 300), (1, 400)):
+        made = Tokenizer.train(list(world.documents(seed, 200)), pieces)
+        made.save(other)
+        assert main(["finetune", str(other), "--task", "rte", "--data", "sample:", "--length", "24"]) == 2
+        error = capsys.readouterr().err
+        assert f"({pieces} pieces) is not the one of this model (400)" in error and error.count("\n") == 1
+    shutil.copy(Path(checkpoint) / "tokenizer.model", other)
+    about = json.loads((other / "run.json").read_text())
+    about["config"]["data"]["store"] = str(tmp_path / "store")
+    (other / "run.json").write_text(json.dumps(about))
+    open_store(Data("sample:200", vocab=300, length=24, valid=0.1), tmp_path)
+    assert main(["evaluate", str(other), "--text", "heldout:"]) == 2
+    assert "has another vocabulary (300 pieces) than the model" in capsys.readouterr().err
+
+
+def test_squad2_through_the_command(checkpoint, tmp_path):
+    """On another training file, said in the notes; what it wrote gives the official scores that it said."""
+    files = {"train-v1.1.json": "train-v1.1.json", "dev-v1.1.json": "dev-v2.0.json"}
+    for theirs, ours in files.items():
+        content = json.loads((folder_of("sample:") / "squad" / theirs).read_text())
+        del content["data"][0]["paragraphs"][12:], content["data"][1:]
+        for paragraph in content["data"][0]["paragraphs"][::2] if ours == "dev-v2.0.json" else []:
+            for qa in paragraph["qas"]:
+                qa["answers"] = []
+        (tmp_path / ours).write_text(json.dumps(content))
+    config = Finetune("squad2", str(tmp_path), epochs=1.0, batch=24, length=32, stride=8, limit=24)
+    with pytest.raises(InputError, match="train-v2.0.json is missing: squad2 needs .*; --train FILE takes another one"):
+        finetune(checkpoint, config)
+    config = replace(config, train="train-v1.1.json", workdir=str(tmp_path / "work"))
+    (row,) = finetune(checkpoint, config)["rows"]
+    assert row["main"] == "best_f1" and row["notes"][2] == "train: 24 questions (limit)"
+    assert [note.split(",")[0] for note in row["notes"][:2]] == ["train: train-v1.1.json", "dev: dev-v2.0.json"]
+    folder = tmp_path / "work" / row["predictions"]
+    spans, odds, said = (
+        squad.read_answers(folder / f"{name}.json", kind)
+        for name, kind in (("best_spans", str), ("null_odds", float), ("predictions", str))
+    )
+    data = squad.read(tmp_path / "dev-v2.0.json", unanswerable=True)
+    scores, official = row["scores"], squad.evaluate(data, spans, odds, threshold=0.0)
+    for name in ("exact", "f1", "HasAns_f1", "NoAns_exact", "best_f1"):
+        assert 100 * scores[name] == pytest.approx(official[name])
+    assert squad.evaluate(data, said)["f1"] == pytest.approx(official["f1"])
+    assert len(json.loads((folder / "nbest_predictions.json").read_text())) == len(data.questions)
+    model = jaxmlm.load(tmp_path / "work" / "model")
+    jaxmlm.export(tmp_path / "work" / "model", tmp_path / "out")
+    asked = ("who runs?", data.paragraphs[0][:60])
+    assert model.kind == "answer" and jaxmlm.load(tmp_path / "out").answer(*asked)[:3] == model.answer(*asked)[:3]
+    assert "question-answering" in (tmp_path / "out" / "README.md").read_text()
+    # Question by question: the means are the scores, and a checkpoint beside itself is no better.
+    found = compare(tmp_path / "work", tmp_path / "work")
+    assert list(found["by_score"]) == ["best_f1", "best_exact"] and found["dev_rows"] == len(data.questions)
+    for name, one in found["by_score"].items():
+        assert one["a"] == pytest.approx(scores[name]) and (one["difference"], one["p"]) == (0.0, 1.0)
+    assert [line.split(":")[0] for line in say_comparison(found)] == ["squad2, best_f1", "squad2, best_exact", "seeds"]
