@@ -19,6 +19,7 @@ import numpy as np
 from jaxmlm.masking import Masking, PhraseUnits, SpanUnits, Tokens, TokenUnits, Vocab, WordUnits, mask_batch
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
 from jaxmlm.parallel import make_mesh
+from jaxmlm.rng import step_key
 
 OURS = {
     "uniform": Masking(0.15, units=TokenUnits()),
@@ -44,7 +45,7 @@ def rows(batch: int, length: int) -> Tokens:
 def ours(masking: Masking, tokens: Tokens) -> Callable[[int], Any]:
     """A call that masks the rows at a step; what it takes to compile is told by its first call."""
     ids = jnp.arange(len(tokens.ids), dtype=jnp.int32)
-    masked = jax.jit(lambda tokens, step: mask_batch(masking, 0, ids, tokens, VOCAB, step))
+    masked = jax.jit(lambda tokens, step: mask_batch(masking, step_key(0, step), ids, tokens, VOCAB, step))
     return lambda step: jax.block_until_ready(masked(tokens, jnp.int32(step)))
 
 

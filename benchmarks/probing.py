@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxmlm.parallel import make_mesh, place
 from jaxmlm.runs.evaluation import fast
-from jaxmlm.runs.loading import Loaded, load
+from jaxmlm.runs.loading import LoadedModel, load
 from jaxmlm.tasks import blimp, likelihood
 from jaxmlm.training import evaluate
 
@@ -49,7 +49,7 @@ def main() -> None:
             print(json.dumps(compared(loaded, asked, mesh)), flush=True)
 
 
-def everything(loaded: Loaded, asked: argparse.Namespace, mesh: Any) -> dict[str, Any]:
+def everything(loaded: LoadedModel, asked: argparse.Namespace, mesh: Any) -> dict[str, Any]:
     """All pairs of all sets, from the files to the scores."""
     started = time.perf_counter()
     judge = blimp.evaluation(asked.folder, loaded.tokenizer, pairs_per_set=None, batch=asked.batch)
@@ -57,7 +57,7 @@ def everything(loaded: Loaded, asked: argparse.Namespace, mesh: Any) -> dict[str
     return {"minutes": round((time.perf_counter() - started) / 60, 2), "accuracy": scores["accuracy"]}
 
 
-def parts(loaded: Loaded, asked: argparse.Namespace, mesh: Any) -> dict[str, Any]:
+def parts(loaded: LoadedModel, asked: argparse.Namespace, mesh: Any) -> dict[str, Any]:
     """Where the time goes: reading, encoding, making batches, the model on each padded length; and its FLOP/s."""
     seconds, model = {}, fast(loaded)
     seconds["read and encode all"], copies = _timed(lambda: _copies(loaded, asked, None))
@@ -82,7 +82,7 @@ def parts(loaded: Loaded, asked: argparse.Namespace, mesh: Any) -> dict[str, Any
     }  # fmt: skip
 
 
-def compared(loaded: Loaded, asked: argparse.Namespace, mesh: Any) -> dict[str, Any]:
+def compared(loaded: LoadedModel, asked: argparse.Namespace, mesh: Any) -> dict[str, Any]:
     """Pairs a second of both, medians over rounds, and what all pairs would take by their masked tokens."""
     judge = blimp.evaluation(asked.folder, loaded.tokenizer, pairs_per_set=asked.pairs, batch=asked.batch)
     model, predict = fast(loaded), jax.jit(judge.predict)
@@ -106,7 +106,7 @@ def compared(loaded: Loaded, asked: argparse.Namespace, mesh: Any) -> dict[str, 
     return found
 
 
-def peer(rows: list[np.ndarray], loaded: Loaded) -> Callable[[], None]:
+def peer(rows: list[np.ndarray], loaded: LoadedModel) -> Callable[[], None]:
     """The loop over batches of sentences in PyTorch."""
     import torch
     import transformers
@@ -140,7 +140,7 @@ def peer(rows: list[np.ndarray], loaded: Loaded) -> Callable[[], None]:
     return run
 
 
-def _copies(loaded: Loaded, asked: argparse.Namespace, pairs: int | None) -> likelihood.Copies:
+def _copies(loaded: LoadedModel, asked: argparse.Namespace, pairs: int | None) -> likelihood.Copies:
     read = blimp.read(asked.folder, pairs)
     return likelihood.Copies(blimp.rows(read, loaded.tokenizer), loaded.tokenizer, asked.batch)
 

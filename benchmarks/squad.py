@@ -152,7 +152,7 @@ def prediction(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> di
     seconds: dict[str, list[float]] = {"jaxmlm": [], "transformers": [], "transformers, to the longest": []}
     mesh = make_mesh(devices=jax.devices()[:1])
     with jax.set_mesh(mesh):
-        encoder = Encoder(EncoderConfig(LAYERS, WIDTH, HEADS, most_positions=asked.length), VOCAB, jax.random.key(0))
+        encoder = Encoder(EncoderConfig(LAYERS, WIDTH, HEADS, max_positions=asked.length), VOCAB, jax.random.key(0))
         model, judge = SpanPredictor(encoder, jax.random.key(1)), task.evals["dev"]
         predict = jax.jit(judge.predict)
         evaluate(judge, model, mesh, predict)  # compiles

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlm.masking import Masked, Masking, Tokens, Vocab, mask_rows
+from jaxmlm.masking import Masked, Masking, Tokens, Vocab, mask_batch
 from jaxmlm.models import Encoder, MaskedLM, layers, preset
 from jaxmlm.parallel import make_mesh, spec
 from jaxmlm.tasks.mlm import predictions
@@ -131,11 +131,11 @@ def ours(size: str, dropout: float) -> Callable[[], None]:
     def prepare(batch: Any, key: jax.Array, step: jax.Array) -> Any:
         def local(key: Any, ids: Any, example: Any, step: Any) -> Masked:
             tokens = Tokens(ids, ids > 4, jnp.ones(ids.shape, jnp.uint8))
-            return mask_rows(Masking(RATE), key, example, tokens, words, step)
+            return mask_batch(Masking(RATE), key, example, tokens, words, step)
 
         row: Any = spec("batch", None)
-        apart: Any = jax.sharding.auto_axes(local, out_sharding=Masked(row, row, row, row))
-        return apart(key, batch["ids"], batch["example"], step)._asdict()
+        mask_sharded: Any = jax.sharding.auto_axes(local, out_sharding=Masked(row, row, row, row))
+        return mask_sharded(key, batch["ids"], batch["example"], step)._asdict()
 
     def loss(model: Any, batch: Any, key: jax.Array, step: jax.Array) -> tuple[Mean, dict[str, Mean]]:
         nats, right = predictions(model, Masked(**batch), None, key)

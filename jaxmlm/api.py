@@ -57,12 +57,12 @@ class Loaded:
         self.tokenizer, self.kind, self.labels, self.about, self.types = tokenizer, kind, labels, about, types
         self.encoder = model if kind == "encoder" else model.encoder
         if jax.default_backend() == "cpu":
-            self.encoder = self.encoder.apart()
+            self.encoder = self.encoder.unstacked()
         self.model = self.encoder if kind == "encoder" else jax.tree.map(lambda x: x, model)
         if kind != "encoder":
             self.model.encoder = self.encoder
         c = self.encoder.config
-        self.longest = c.most_positions if c.positions == "learned" else 8192
+        self.longest = c.max_positions if c.positions == "learned" else 8192
         self._mesh = make_mesh(devices=jax.devices()[:1])
 
     def fill_mask(self, text: str, top: int = 5) -> list[list[Filled]]:
@@ -264,13 +264,13 @@ def from_transformers(folder: str | Path) -> Loaded:
     return _on_one_device(loading.from_transformers, folder)
 
 
-def _on_one_device(read: Callable[..., loading.Loaded], path: str | Path) -> Loaded:
+def _on_one_device(read: Callable[..., loading.LoadedModel], path: str | Path) -> Loaded:
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         found = read(path)
         return Loaded(found.model, found.tokenizer, found.kind, found.labels, found.about, _types(found))
 
 
-def _types(found: loading.Loaded) -> bool:
+def _types(found: loading.LoadedModel) -> bool:
     """Whether the second text of a pair has its own token type; in a folder of `transformers` the tokenizer tells."""
     if found.config.token_types > 1 and "architecture" in found.about and isinstance(found.tokenizer, HfTokenizer):
         return found.tokenizer.types
@@ -289,7 +289,7 @@ def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
         loaded = loading.load(checkpoint)
     t, c = loaded.tokenizer, loaded.config
     format_for(c, loaded.kind)
-    files = exported_files(t, c.most_positions if c.positions == "learned" else 8192, _types(loaded))
+    files = exported_files(t, c.max_positions if c.positions == "learned" else 8192, _types(loaded))
     ids = {"pad": t.pad_id, "cls": t.cls_id, "sep": t.sep_id, "mask": t.mask_id}
     labels = loaded.labels if loaded.kind in ("classify", "tokens") else ()
     with _whole(folder) as new:

@@ -1,6 +1,5 @@
 """What a run says while it runs: JSON lines in a file; a progress bar on a terminal, plain lines elsewhere."""
 
-import json
 import math
 import sys
 import time
@@ -13,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from jaxmlm.parallel.hosts import told_by_all
-from jaxmlm.json_files import to_json
+from jaxmlm.json_files import drop_truncated_line, read_jsonl, to_json
+from jaxmlm.parallel.hosts import all_gather_json
 from jaxmlm.paths import counted
 
 
@@ -36,9 +35,8 @@ class Log:
 
     def __enter__(self) -> "Log":
         if not self.quiet:
-            if self.path is not None and self.path.is_file():
-                with open(self.path, "rb+") as f:  # a last line that a kill or a full disk cut short gives way
-                    f.truncate(f.read().rfind(b"\n") + 1)
+            if self.path is not None:
+                drop_truncated_line(self.path)
             self._bar.start()
         return self
 
@@ -54,8 +52,8 @@ class Log:
             return
         if self.path is not None:
             bad = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
-            with open(self.path, "a") as f:
-                f.write(to_json({**values, **({"not_finite": bad} if bad else {})}) + "\n")
+            with open(self.path, "a") as file:
+                file.write(to_json({**values, **({"not_finite": bad} if bad else {})}) + "\n")
         self.show(at, values)
 
     def lacks_judgement(self, step: int, every: int) -> bool:
@@ -63,8 +61,8 @@ class Log:
         if self.path is None or not every or not step or step % every:
             return False
         known = not self.quiet and self.path.is_file()
-        lines = [json.loads(line) for line in self.path.read_text().splitlines()] if known else []
-        return told_by_all(not any("eval" in line and line["step"] == step for line in lines))[0]
+        lines = read_jsonl(self.path) if known else []
+        return all_gather_json(not any("eval" in line and line["step"] == step for line in lines))[0]
 
     def show(self, at: int, values: dict) -> None:
         """Show a line without keeping it; without a terminal at most one every ten seconds."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxmlm
-from jaxmlm.api import Loaded, check_import, export, say
+from jaxmlm.api import LoadedModel, check_import, export, say
 from jaxmlm.data import Tokenizer
 from jaxmlm.data.hf_tokenizer import HfTokenizer, export_tokenizer
 from jaxmlm.errors import InputError
@@ -20,8 +20,8 @@ from jaxmlm.tasks import run
 
 IDS = {"pad": 0, "cls": 2, "sep": 3, "mask": 4}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "old", "hen", "sees", "a", "an", "##s", "[", "]", "m"]
-BERT = EncoderConfig(layers=1, width=16, heads=2, most_positions=24, norm="post", token_types=2)
-SIZES = {"layers": 1, "width": 16, "heads": 2, "most_positions": 24}
+BERT = EncoderConfig(layers=1, width=16, heads=2, max_positions=24, norm="post", token_types=2)
+SIZES = {"layers": 1, "width": 16, "heads": 2, "max_positions": 24}
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +30,11 @@ def tokenizer() -> Tokenizer:
 
 
 @functools.cache
-def model(kind: str, tokenizer) -> Loaded:
+def model(kind: str, tokenizer) -> LoadedModel:
     labels = {"classify": ("no", "yes"), "answer": ("start", "end")}.get(kind, ())
     key = jax.random.key(0)
     head = with_head(kind, Encoder(EncoderConfig(**SIZES), tokenizer.size, key), len(labels), key)
-    return Loaded(head, tokenizer, kind, labels, {})
+    return LoadedModel(head, tokenizer, kind, labels, {})
 
 
 MASKED = [
@@ -235,7 +235,7 @@ def saved(folder: Path, tokenizer, config: EncoderConfig, kind: str = "mlm", **a
     """A checkpoint of a model with random weights."""
     key = jax.random.key(0)
     head = with_head(kind, Encoder(config, tokenizer.size, key), 2, key)
-    run.save(run.Loaded(head, tokenizer, config, folder, kind, ("no", "yes"), about))
+    run.save(run.LoadedModel(head, tokenizer, config, folder, kind, ("no", "yes"), about))
     return folder
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from jaxmlm import config
+from jaxmlm.json_files import read_jsonl
 from jaxmlm.paths import replace_path
 from jaxmlm.runs.pretraining import pretrain
-from jaxmlm.runs.workdir import read_rows
 from jaxmlm.studies.results import collect, pairs
 from jaxmlm.studies.study import cells_of
 
@@ -69,7 +69,7 @@ def test_a_small_cell_of_each_study_trains(name, store, tmp_path):
     for path, value in {**SMALL, "data.store": store, "workdir": str(tmp_path / "run")}.items():
         run = replace_path(run, path, value)
     rows = pretrain(run)["rows"]
-    logged = [row for row in read_rows(tmp_path / "run" / "log.jsonl") if "eval" not in row]
+    logged = [row for row in read_jsonl(tmp_path / "run" / "log.jsonl") if "eval" not in row]
     assert [row["step"] for row in logged] == [1, 2, 3]
     assert all(0 < row["loss"] < 20 for row in logged)
     assert rows[1]["scores"]["loss@0.15"] > 0

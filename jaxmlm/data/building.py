@@ -27,11 +27,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmlm.data.hf_tokenizer import open_tokenizer
-from jaxmlm.data.merging import PLAN, SPLITS, check_place, finish, part_name, shard_name, unfinished, write_json
-from jaxmlm.data.sources import Document, Source, mixed
+from jaxmlm.data.merging import PLAN, SPLITS, check_place, finish, part_name, shard_name, unfinished
+from jaxmlm.data.sources import Document, TextSource, mixed
 from jaxmlm.data.store import DOCUMENT, Data, Store, whole_list
 from jaxmlm.data.tokenizer import Tokenizer, pieces_of
 from jaxmlm.errors import InputError
+from jaxmlm.json_files import write_json
 
 PART = 1 << 28  # characters of text
 CHUNK = 1 << 19  # characters that a thread encodes at once
@@ -59,7 +60,7 @@ class _Encoded(NamedTuple):
 def build(
     folder: Path,
     data: Data,
-    sources: list[Source],
+    sources: list[TextSource],
     progress: Callable[[Progress], None] = lambda progress: None,
     workers: int | None = None,
     shard: tuple[int, int] | None = None,
@@ -97,7 +98,7 @@ def build(
     return Store(folder)
 
 
-def _tokenizer(part: Path, data: Data, sources: list[Source]) -> Tokenizer:
+def _tokenizer(part: Path, data: Data, sources: list[TextSource]) -> Tokenizer:
     if data.tokenizer is not None:
         tokenizer = open_tokenizer(data.tokenizer)
     elif (part / "tokenizer.model").is_file():
@@ -135,7 +136,7 @@ class _Writer:
         self.parts: dict[str, int] = {}
         self.read_before = self.documents = self.tokens = 0
 
-    def read(self, sources: list[Source], shard: tuple[int, int] | None) -> None:
+    def read(self, sources: list[TextSource], shard: tuple[int, int] | None) -> None:
         """The groups one after the other; of them what is this machine's share."""
         share, shares = shard or (0, 1)
         groups = [(of, group) for of, source in enumerate(sources) for group in source.groups]
@@ -154,7 +155,7 @@ class _Writer:
                 self.parts[str(g)] = p + 1
             self.read_before += group.size
 
-    def mix(self, sources: list[Source]) -> None:
+    def mix(self, sources: list[TextSource]) -> None:
         """The sources mixed by weight, as one group. Goes on behind the last part that is there."""
         files = np.cumsum([0, *(len(source.about) for source in sources)]).tolist()
         taken, passed, first = [0] * len(sources), [0] * len(sources), 0

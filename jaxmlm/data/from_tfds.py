@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmlm.data.sources import Document, Group, Source
+from jaxmlm.data.sources import Document, Group, TextSource
 from jaxmlm.errors import InputError
 
 PREFIX = "tfds:"
@@ -22,7 +22,7 @@ GROUP_EXAMPLES = 100_000
 """Examples are read in groups of so many, which machines can share among them."""
 
 
-def opened(text: str, field: str) -> Source:
+def opened(text: str, field: str) -> TextSource:
     """The documents of `tfds:NAME[/CONFIG][:VERSION][:SPLIT]` (the split is train if not given), and what they are.
 
     The data set is prepared first where it is not there yet, as array_record, below $TFDS_DATA_DIR
@@ -53,7 +53,7 @@ def opened(text: str, field: str) -> Source:
     each = GROUP_EXAMPLES if builder.info.file_format.value == "array_record" else max(size, 1)
     starts = range(0, size, each)
     groups = [Group(partial(texts, i, min(i + each, size)), min(each, size - i)) for i in starts]
-    return Source(groups, [{"file": text, "version": str(builder.version), "documents": size}])
+    return TextSource(groups, [{"file": text, "version": str(builder.version), "documents": size}])
 
 
 class Examples(NamedTuple):

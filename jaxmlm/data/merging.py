@@ -15,6 +15,7 @@ from jaxmlm.data.sources import sha256
 from jaxmlm.data.store import DOCUMENT, MANIFEST, Data, Store, whole_list
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
+from jaxmlm.json_files import write_json
 
 SPLITS = ("train", "valid")
 PLAN = "plan.json"
@@ -38,13 +39,6 @@ def part_name(group: int, part: int) -> str:
 def shard_name(shard: int, shards: int) -> str:
     """The file that says that a machine has done its share."""
     return f"shard-{shard}-of-{shards}.json"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a file that is whole or absent."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    aside.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(aside, path)
 
 
 def check_place(folder: Path) -> None:

@@ -11,7 +11,7 @@ from jaxmlm.data.building import Progress
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.merging import PLAN, shard_name, unfinished
 from jaxmlm.data.phrases.counting import add_phrases, check_units, list_of
-from jaxmlm.data.sources import Source, files, text_source
+from jaxmlm.data.sources import TextSource, files, text_source
 from jaxmlm.data.store import MANIFEST
 from jaxmlm.errors import InputError
 from jaxmlm.logs import Log
@@ -51,7 +51,7 @@ def open_store(
         notes: say on stderr what to know of the held-out part of a new store.
 
     """
-    with hosts.first_alone():
+    with hosts.primary_first():
         return _open_store(data, folder_of(data, workdir), stage, phrases, workers, notes)
 
 
@@ -173,12 +173,12 @@ def _build_store(
         return build(folder, data, sources, show, workers, shard)
 
 
-def _source(data: Data, text: str) -> Source:
+def _source(data: Data, text: str) -> TextSource:
     if text.startswith("sample:"):
         count = text.removeprefix("sample:")
         if not count.isdecimal() or int(count) < 1:
             raise InputError(f"data.text {text!r}: write sample:N with N generated documents, as sample:20000")
-        return Source.of(lambda: world.documents(0, int(count)), {"file": text}, int(count))
+        return TextSource.of(lambda: world.documents(0, int(count)), {"file": text}, int(count))
     if text.startswith(from_tfds.PREFIX):
         return from_tfds.opened(text, data.field)
     return text_source(files(text), data.layout, data.field)

@@ -45,17 +45,17 @@ class Group(NamedTuple):
     """In bytes of the files, or in documents where there are none; 0 if nobody knows."""
 
 
-class Source(NamedTuple):
+class TextSource(NamedTuple):
     """A text: its groups of documents, and what the manifest of a store says of its files."""
 
     groups: list[Group]
     about: list[dict[str, Any]]
 
     @classmethod
-    def of(cls, texts: Callable[[], Iterable[str]], about: dict[str, Any], size: int = 0) -> "Source":
+    def of(cls, texts: Callable[[], Iterable[str]], about: dict[str, Any], size: int = 0) -> "TextSource":
         """A source of one group out of texts; `size` is their number.
 
-        >>> source = Source.of(lambda: ["one", "two"], {"file": "mine"})
+        >>> source = TextSource.of(lambda: ["one", "two"], {"file": "mine"})
         >>> [document.text for document in source.documents()]
         ['one', 'two']
         """
@@ -126,7 +126,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def text_source(paths: list[Path], layout: Layout = "blank-line", field: str = "text") -> Source:
+def text_source(paths: list[Path], layout: Layout = "blank-line", field: str = "text") -> TextSource:
     """These files as a source: groups of whole files."""
     groups, first, size = [], 0, 0
     for end, path in enumerate(paths, 1):
@@ -134,7 +134,7 @@ def text_source(paths: list[Path], layout: Layout = "blank-line", field: str = "
         if size >= GROUP or end == len(paths):
             groups.append(Group(partial(documents, paths[first:end], layout, field, first), size))
             first, size = end, 0
-    return Source(groups, fingerprint(paths))
+    return TextSource(groups, fingerprint(paths))
 
 
 def documents(

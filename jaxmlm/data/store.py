@@ -24,6 +24,7 @@ from jaxmlm.data.config import Data
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.sources import sha256
 from jaxmlm.errors import InputError
+from jaxmlm.json_files import write_json
 
 MANIFEST = "manifest.json"
 FILES = 1 << 16  # open at once, where the system lets us
@@ -132,7 +133,7 @@ class Store:
             files = sorted(part.iterdir())
             entry["files"] = [{"file": file.name, "sha256": sha256(file)} for file in files]
             manifest = {**self.manifest, "phrases": entry}
-            (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+            write_json(part / MANIFEST, manifest)
             for name in [*(file.name for file in files), MANIFEST]:
                 os.replace(part / name, self.folder / name)
             self.manifest = manifest

@@ -16,14 +16,14 @@ from jaxmlm.parallel import gathered, platform, spec
 Kernel = Literal["auto", "plain", "splash"]
 
 
-class Scene(NamedTuple):
-    """What a layer's attention goes by: who sees whom [B, 1, L, L], and the turns of rotary positions [L, 2, K / 2].
+class AttentionInputs(NamedTuple):
+    """What a layer's attention goes by: who sees whom [B, 1, L, L], and the rope of rotary positions [L, 2, K / 2].
 
     `segments` [B, L] and `whole`, whether a layer of a windowed encoder sees its whole document, say the first again.
     """
 
     visible: Array
-    turns: Array | None
+    rope: Array | None
     segments: Array
     whole: Array | None = None
 
@@ -55,22 +55,22 @@ class Attention(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B L D"],
-        scene: Scene,
+        inputs: AttentionInputs,
         key: Key[Array, ""] | None,
         at: Int[Array, "B P"] | None = None,
     ) -> Float[Array, "B P D"]:
         """Attend from every token, or from those at these positions, to the visible ones."""
         if at is None:
             q, k, v = self._project(x, 0, 3)
-            if scene.turns is not None:
-                q, k = _rotate(q, scene.turns[None]), _rotate(k, scene.turns[None])
-            attended = self._attend(q, k, v, scene, key)
+            if inputs.rope is not None:
+                q, k = _rotate(q, inputs.rope[None]), _rotate(k, inputs.rope[None])
+            attended = self._attend(q, k, v, inputs, key)
         else:
             (q,), (k, v) = self._project(pick(x, at), 0, 1), self._project(x, 1, 3)
-            if scene.turns is not None:
-                turns = scene.turns.at[at].get(out_sharding=spec("batch", None, None, None))
-                q, k = _rotate(q, turns), _rotate(k, scene.turns[None])
-            visible = jnp.take_along_axis(scene.visible, at[:, None, :, None], axis=2)
+            if inputs.rope is not None:
+                rope = inputs.rope.at[at].get(out_sharding=spec("batch", None, None, None))
+                q, k = _rotate(q, rope), _rotate(k, inputs.rope[None])
+            visible = jnp.take_along_axis(inputs.visible, at[:, None, :, None], axis=2)
             attended = attend(q, k, v, visible, self.drop, key)
         kernel = gathered(self.out[...], "heads", None, "embed").astype(x.dtype)
         out = jnp.einsum("BLHK,HKD->BLD", attended, kernel, out_sharding=spec("batch", None, None))
@@ -84,15 +84,15 @@ class Attention(nnx.Module):
         found = found if self.qkv_bias is None else found + lift(self.qkv_bias[...][begin:end], found)
         return [found[:, :, i] for i in range(end - begin)]
 
-    def _attend(self, q: Array, k: Array, v: Array, scene: Scene, key: Array | None) -> Array:
+    def _attend(self, q: Array, k: Array, v: Array, inputs: AttentionInputs, key: Array | None) -> Array:
         def plain(q: Array, k: Array, v: Array) -> Array:
-            return attend(q, k, v, scene.visible, self.drop, key)
+            return attend(q, k, v, inputs.visible, self.drop, key)
 
         drops = key is not None and self.drop > 0  # which the kernel cannot, as other lengths
         fits = suits(q.shape[1]) if self.kernel == "auto" else q.shape[1] % FITS == 0
         if self.kernel == "plain" or drops or not fits:
             return plain(q, k, v)
-        fast = partial(splash, segments=scene.segments, window=self.window, whole=scene.whole)
+        fast = partial(splash, segments=inputs.segments, window=self.window, whole=inputs.whole)
         # Chosen when the program is lowered, so that one compiled ahead of time for a TPU has the kernel.
         other = plain if self.kernel == "auto" else partial(fast, interpret=True)
         return jax.lax.platform_dependent(q, k, v, tpu=fast, default=other)
@@ -140,10 +140,10 @@ def visibility(segments: Int[Array, "B L"], window: int | None = None) -> Bool[A
     return seen & (jnp.abs(at[:, None] - at[None, :]) <= window // 2)[None, None]
 
 
-def places(segments: Int[Array, "B L"]) -> Int[Array, "B L"]:
+def segment_positions(segments: Int[Array, "B L"]) -> Int[Array, "B L"]:
     """The place of every token in its own document, counted from 0.
 
-    >>> places(jnp.array([[1, 1, 1, 2, 2, 0]])).tolist()
+    >>> segment_positions(jnp.array([[1, 1, 1, 2, 2, 0]])).tolist()
     [[0, 1, 2, 0, 1, 0]]
     """
     at = jnp.arange(segments.shape[1], dtype=jnp.int32)[None]
@@ -151,7 +151,7 @@ def places(segments: Int[Array, "B L"]) -> Int[Array, "B L"]:
     return at - jax.lax.cummax(jnp.where(begins, at, 0), axis=1)
 
 
-def rotary_turns(length: int, size: int, base: float) -> Float[Array, "L 2 half"]:
+def rope_table(length: int, size: int, base: float) -> Float[Array, "L 2 half"]:
     """Cosines and sines of rotary positions (Su et al. 2021, arXiv 2104.09864) for heads of this size.
 
     Made by NumPy, a constant of the program: cosines within it are computed again for every row and head by XLA's CPU
@@ -162,9 +162,9 @@ def rotary_turns(length: int, size: int, base: float) -> Float[Array, "L 2 half"
     return jnp.asarray(np.stack([np.cos(angles), np.sin(angles)], 1), jnp.float32)
 
 
-def _rotate(x: Float[Array, "B L H K"], turns: Float[Array, "_ L 2 half"]) -> Float[Array, "B L H K"]:
+def _rotate(x: Float[Array, "B L H K"], rope: Float[Array, "_ L 2 half"]) -> Float[Array, "B L H K"]:
     """Rotary positions: the halves of each head rotated against each other."""
-    half, turns = x.shape[-1] // 2, turns[:, :, None].astype(x.dtype)
-    cos, sin = turns[..., 0, :], turns[..., 1, :]
+    half, rope = x.shape[-1] // 2, rope[:, :, None].astype(x.dtype)
+    cos, sin = rope[..., 0, :], rope[..., 1, :]
     a, b = x[..., :half], x[..., half:]
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)

@@ -10,14 +10,14 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmlm.errors import InputError
-from jaxmlm.models.attention import Attention, Kernel, Scene, pick, places, rotary_turns, visibility
+from jaxmlm.models.attention import Attention, AttentionInputs, Kernel, pick, rope_table, segment_positions, visibility
 from jaxmlm.models.layers import Activation, Dense, Dtype, LayerNorm, dropout, gelu
 from jaxmlm.parallel import gathered, platform, spec
 
 Remat = Literal["none", "dots", "full"]
-KEPT = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
+REMAT_POLICIES = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
 """What `jax.checkpoint` keeps of a block; dots: the products with parameters, not the shares of the attention."""
-HOW_TRAINED = ("dropout", "attention_dropout", "attention", "dtype", "remat", "chunk")
+RUNTIME_FIELDS = ("dropout", "attention_dropout", "attention", "dtype", "remat", "chunk")
 """Options of an encoder that may differ between a checkpoint and what goes on from it."""
 
 
@@ -46,7 +46,7 @@ class EncoderConfig:
     """Rows of a table of token types, as BERT has for first and second sentences; 0: no such table."""
     positions: Literal["learned", "rope"] = "learned"
     """Learned position embeddings (the paper) or rotary ones, which need fewer steps."""
-    most_positions: int = 512
+    max_positions: int = 512
     """Rows of the learned position table: the longest document."""
     rope_base: float = 10_000.0
     """Base of the rotary frequencies."""
@@ -60,7 +60,7 @@ class EncoderConfig:
     """Of embeddings and of each part's output."""
     attention_dropout: float = 0.1
     """Of the attention shares."""
-    epsilon: float = 1e-5
+    norm_eps: float = 1e-5
     """Of layer norm."""
     init: float = 0.02
     """Standard deviation of the initial weights."""
@@ -75,7 +75,7 @@ class EncoderConfig:
     """Predictions of a row whose logits are made at a time; None: all, or what fits into a GiB a device."""
 
     def __post_init__(self) -> None:
-        counts = ("layers", "width", "heads", "mlp", "most_positions", "window", "global_every", "chunk")
+        counts = ("layers", "width", "heads", "mlp", "max_positions", "window", "global_every", "chunk")
         least = dict.fromkeys(counts, 1)
         for name, low in {**least, "token_types": 0}.items():
             size = getattr(self, name)
@@ -119,9 +119,9 @@ class EncoderConfig:
             options["remat"] = "full" if options["remat"] else "none"
         return cls(**options)
 
-    def trained_like(self, other: "EncoderConfig") -> "EncoderConfig":
+    def with_runtime_fields_of(self, other: "EncoderConfig") -> "EncoderConfig":
         """This encoder with the options of another that change how it is trained and not what it computes."""
-        return replace(self, **{name: getattr(other, name) for name in HOW_TRAINED})
+        return replace(self, **{name: getattr(other, name) for name in RUNTIME_FIELDS})
 
 
 class Block(nnx.Module):
@@ -138,15 +138,15 @@ class Block(nnx.Module):
         if c.activation.startswith("geglu"):
             gate_key = jax.random.fold_in(keys[1], 1)
             self.gate = Dense(gate_key, (c.width, mlp), ("embed", "mlp"), c.init, c.biases)
-        self.attention_norm = LayerNorm(c.width, c.epsilon, c.biases)
-        self.mlp_norm = LayerNorm(c.width, c.epsilon, c.biases)
+        self.attention_norm = LayerNorm(c.width, c.norm_eps, c.biases)
+        self.mlp_norm = LayerNorm(c.width, c.norm_eps, c.biases)
         self.pre, self.drop = c.norm == "pre", c.dropout
         self.activation: Activation = c.activation
 
     def __call__(
         self,
         x: Float[Array, "B L D"],
-        scene: Scene,
+        attention_inputs: AttentionInputs,
         key: Key[Array, ""] | None,
         normed: Array | None = None,
         at: Int[Array, "B P"] | None = None,
@@ -155,7 +155,7 @@ class Block(nnx.Module):
         keys = [None] * 3 if key is None else jax.random.split(key, 3)
         norm = self.attention_norm
         y = norm(x) if self.pre else x
-        y = self.attention(y if normed is None else jnp.where(normed, y, x), scene, keys[0], at)
+        y = self.attention(y if normed is None else jnp.where(normed, y, x), attention_inputs, keys[0], at)
         x = (x if at is None else pick(x, at)) + dropout(keys[1], self.drop, y)
         x, norm = (x, self.mlp_norm) if self.pre else (norm(x), self.mlp_norm)
         y = self._mlp(norm(x) if self.pre else x)
@@ -177,15 +177,15 @@ class Encoder(nnx.Module):
         table = c.init * jax.random.normal(keys[0], (rows, c.width), out_sharding=spec("vocab", "embed"))
         self.embedding = nnx.Param(table)
         if c.positions == "learned":
-            self.position = nnx.Param(c.init * jax.random.normal(keys[1], (c.most_positions, c.width)))
+            self.position = nnx.Param(c.init * jax.random.normal(keys[1], (c.max_positions, c.width)))
         if c.token_types:
             type_key = jax.random.fold_in(keys[1], 1)
             self.token_type = nnx.Param(c.init * jax.random.normal(type_key, (c.token_types, c.width)))
         if c.embed_norm:
-            self.embed_norm = LayerNorm(c.width, c.epsilon, c.biases)
+            self.embed_norm = LayerNorm(c.width, c.norm_eps, c.biases)
         self.blocks = jax.vmap(lambda k: Block(c, k))(jax.random.split(keys[2], c.layers))
         if c.norm == "pre":
-            self.final_norm = LayerNorm(c.width, c.epsilon, c.biases)
+            self.final_norm = LayerNorm(c.width, c.norm_eps, c.biases)
 
     def __call__(
         self,
@@ -223,7 +223,7 @@ class Encoder(nnx.Module):
 
         With few positions that saves five sixths of that block.
         """
-        apart = self if isinstance(self.blocks, nnx.List) else self.apart()
+        apart = self if isinstance(self.blocks, nnx.List) else self.unstacked()
         return apart._run(ids, segments, None, types, at=positions)[-1]
 
     def _run(
@@ -239,27 +239,29 @@ class Encoder(nnx.Module):
         c = self.config
         embed_key, block_key = (None, None) if key is None else jax.random.split(key)
         x = dropout(embed_key, c.dropout, self._embed(ids, segments, types)).astype(c.dtype)
-        scenes = [
-            Scene(visibility(segments, window), self._turns(ids.shape[1], base), segments)
+        inputs = [
+            AttentionInputs(visibility(segments, window), self._rope(ids.shape[1], base), segments)
             for window, base in self._kinds
         ]
         layers = jnp.arange(c.layers)
         # Per layer: does it see the whole document, has it a layer norm first? None where all layers are alike.
-        whole = layers % c.global_every == 0 if len(scenes) > 1 else None
+        whole = layers % c.global_every == 0 if len(inputs) > 1 else None
         normed = None if c.first_norm else layers > 0
 
         def block(
             x: Array, layer: tuple[Block, Array | None, Array | None, Array | None], at: Array | None = None
         ) -> tuple[Array, Array | None]:
             part, key, is_whole, is_normed = layer
-            scene = scenes[0]
+            attention_inputs = inputs[0]
             if is_whole is not None:
-                scene = jax.tree.map(lambda a, b: jnp.where(is_whole, a, b), *scenes)._replace(whole=is_whole)
-            x = part(x, scene, key, is_normed, at)
+                attention_inputs = jax.tree.map(lambda a, b: jnp.where(is_whole, a, b), *inputs)._replace(
+                    whole=is_whole
+                )
+            x = part(x, attention_inputs, key, is_normed, at)
             return x, x if every else None
 
         if c.remat != "none":
-            block = jax.checkpoint(block, policy=KEPT[c.remat])
+            block = jax.checkpoint(block, policy=REMAT_POLICIES[c.remat])
         keys = None if block_key is None else jax.random.split(block_key, c.layers)
         before = [x] if every else []
         if isinstance(self.blocks, nnx.List):
@@ -279,7 +281,7 @@ class Encoder(nnx.Module):
             before += [x] if xs is None else list(xs)
         return [*before[:-1], self.final_norm(x) if c.norm == "pre" else x]
 
-    def apart(self) -> "Encoder":
+    def unstacked(self) -> "Encoder":
         """This encoder with blocks that are not stacked, for the CPU: a stack costs a copy of itself in every call."""
         copy = jax.tree.map(lambda x: x, self)
         copy.blocks = nnx.List([jax.tree.map(lambda x, i=i: x[i], self.blocks) for i in range(self.config.layers)])
@@ -292,9 +294,9 @@ class Encoder(nnx.Module):
         kinds: list[tuple[int | None, float]] = [(None, c.rope_base)]
         return kinds if c.window is None else [*kinds, (c.window, c.local_rope_base or c.rope_base)]
 
-    def _turns(self, length: int, base: float) -> Float[Array, "L 2 half"] | None:
+    def _rope(self, length: int, base: float) -> Float[Array, "L 2 half"] | None:
         c = self.config
-        return rotary_turns(length, c.width // c.heads, base) if c.positions == "rope" else None
+        return rope_table(length, c.width // c.heads, base) if c.positions == "rope" else None
 
     def _embed(
         self, ids: Int[Array, "B L"], segments: Int[Array, "B L"], types: Int[Array, "B L"] | None
@@ -307,10 +309,10 @@ class Encoder(nnx.Module):
             kinds = gathered(self.token_type[...], None, None)
             x = x + kinds.at[jnp.zeros_like(ids) if types is None else types].get(out_sharding=rows)
         if c.positions == "learned":
-            if ids.shape[1] > c.most_positions:
+            if ids.shape[1] > c.max_positions:
                 raise InputError(
-                    f"an input of {ids.shape[1]} tokens is longer than model.most_positions {c.most_positions}: "
+                    f"an input of {ids.shape[1]} tokens is longer than model.max_positions {c.max_positions}: "
                     "raise that, shorten the input, or take rotary positions"
                 )
-            x = x + gathered(self.position[...], None, None).at[places(segments)].get(out_sharding=rows)
+            x = x + gathered(self.position[...], None, None).at[segment_positions(segments)].get(out_sharding=rows)
         return self.embed_norm(x) if c.embed_norm else x

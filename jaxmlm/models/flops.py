@@ -59,7 +59,7 @@ def parameters(config: EncoderConfig, vocab: int) -> int:
     block = 4 * c.width * c.width + (gate + 1) * c.width * mlp + 2 * c.width
     block += 4 * vector + vector + (gate * mlp if c.biases else 0) + 2 * vector
     norms = (c.width + vector) * (1 + c.embed_norm + (c.norm == "pre"))
-    tables = vocab + c.token_types + (c.most_positions if c.positions == "learned" else 0)
+    tables = vocab + c.token_types + (c.max_positions if c.positions == "learned" else 0)
     head = c.width * c.width + vector + vocab + (0 if c.tied else vocab * c.width)
     return c.layers * block + norms + tables * c.width + head
 

@@ -127,8 +127,8 @@ def config_of(form: Format, plain: dict[str, Any], folder: Path) -> tuple[Encode
         norm="pre" if form.pre else "post",
         activation=gelu,  # type: ignore[arg-type]
         token_types=0 if form is ESM else plain.get("type_vocab_size", 2),
-        most_positions=plain.get("max_position_embeddings", 512) - offset,
-        epsilon=float(plain.get("layer_norm_eps", 1e-12)),
+        max_positions=plain.get("max_position_embeddings", 512) - offset,
+        norm_eps=float(plain.get("layer_norm_eps", 1e-12)),
         dropout=float(plain.get("hidden_dropout_prob", 0.1)),
         attention_dropout=float(plain.get("attention_probs_dropout_prob", 0.1)),
         **positions,
@@ -167,7 +167,7 @@ def _modern(plain: dict[str, Any], sizes: dict[str, Any], gelu: str, refuse: Any
         **sizes, positions="rope", activation="geglu_tanh" if gelu == "gelu_tanh" else "geglu", biases=biases[0],
         first_norm=False, **windows,
         rope_base=base, local_rope_base=(base if local_base is None else float(local_base)) if windowed else None,
-        most_positions=plain.get("max_position_embeddings", 8192), epsilon=float(plain.get("norm_eps", 1e-5)),
+        max_positions=plain.get("max_position_embeddings", 8192), norm_eps=float(plain.get("norm_eps", 1e-5)),
         dropout=float(plain.get("mlp_dropout", 0.0)), attention_dropout=float(plain.get("attention_dropout", 0.0)),
     )  # fmt: skip
 
@@ -224,8 +224,8 @@ def plain_of(form: Format, config: EncoderConfig, kind: str, vocab: int, ids: di
     if form is MODERN:
         local, every = c.local_rope_base or c.rope_base, 1 if c.window is None else c.global_every
         return shared | {
-            "cls_token_id": ids["cls"], "sep_token_id": ids["sep"], "max_position_embeddings": c.most_positions,
-            "hidden_activation": gelu, "classifier_activation": gelu, "norm_eps": c.epsilon,
+            "cls_token_id": ids["cls"], "sep_token_id": ids["sep"], "max_position_embeddings": c.max_positions,
+            "hidden_activation": gelu, "classifier_activation": gelu, "norm_eps": c.norm_eps,
             "local_attention": c.window or 128, "layer_types": _kinds(c.layers, every),
             # As transformers 4 reads them: it passes over layer_types and rope_parameters without a word.
             "global_attn_every_n_layers": every, "global_rope_theta": c.rope_base, "local_rope_theta": local,
@@ -237,8 +237,8 @@ def plain_of(form: Format, config: EncoderConfig, kind: str, vocab: int, ids: di
         "hidden_act": gelu,
         "hidden_dropout_prob": c.dropout,
         "attention_probs_dropout_prob": c.attention_dropout,
-        "layer_norm_eps": c.epsilon,
-        "max_position_embeddings": c.most_positions + (ids["pad"] + 1 if form.offset else 0),
+        "layer_norm_eps": c.norm_eps,
+        "max_position_embeddings": c.max_positions + (ids["pad"] + 1 if form.offset else 0),
     }
     if form is ESM:
         rotary = {"position_embedding_type": "rotary", "rope_theta": c.rope_base, "token_dropout": False}

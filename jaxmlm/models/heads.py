@@ -17,7 +17,7 @@ class MaskedLM(nnx.Module):
         c = encoder.config
         self.encoder = encoder
         self.dense = Dense(key, (c.width, c.width), ("embed", None), c.init, c.biases)
-        self.norm = LayerNorm(c.width, c.epsilon, c.biases)
+        self.norm = LayerNorm(c.width, c.norm_eps, c.biases)
         if not c.tied:
             shape, sharding = encoder.embedding[...].shape, spec("vocab", "embed")
             own = c.init * jax.random.normal(jax.random.fold_in(key, 1), shape, out_sharding=sharding)

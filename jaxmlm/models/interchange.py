@@ -62,7 +62,7 @@ def read(folder: str | Path, like: EncoderConfig | None = None) -> Imported:
             if types is not None and not tensors.read(types).any():  # how a format without the option says it
                 config = EncoderConfig(**{**vars(config), "token_types": 0})
                 tensors.drop(types)
-        config = config.trained_like(like) if like else config
+        config = config.with_runtime_fields_of(like) if like else config
         labels = _labels(plain, folder) if kind in ("classify", "tokens") else ()
         table = weights(form, config, kind, vocab, offset)
         like = _abstract(config, kind, vocab, len(labels))

@@ -43,17 +43,17 @@ class Dense(nnx.Module):
 class LayerNorm(nnx.Module):
     """Layer norm over the last axis, in float32 whatever the dtype of x."""
 
-    def __init__(self, width: int, epsilon: float, bias: bool = True):
+    def __init__(self, width: int, norm_eps: float, bias: bool = True):
         self.scale = nnx.Param(jnp.ones(width))
         self.bias = nnx.Param(jnp.zeros(width)) if bias else None
-        self.epsilon = epsilon
+        self.norm_eps = norm_eps
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """Normalise the last axis of x."""
         y = x.astype(jnp.float32)
         mean = y.mean(-1, keepdims=True)
         variance = jnp.square(y - mean).mean(-1, keepdims=True)
-        y = (y - mean) * jax.lax.rsqrt(variance + self.epsilon)
+        y = (y - mean) * jax.lax.rsqrt(variance + self.norm_eps)
         y = y * lift(self.scale[...], y)
         return (y if self.bias is None else y + lift(self.bias[...], y)).astype(x.dtype)
 

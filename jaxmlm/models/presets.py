@@ -36,7 +36,7 @@ def preset(name: str, **options: Any) -> EncoderConfig:
         layers, width, mlp = MODERN[name]
         modern = EncoderConfig(
             layers=layers, width=width, heads=width // 64, mlp=mlp, first_norm=False, activation="geglu", biases=False,
-            positions="rope", most_positions=8192, rope_base=160_000.0, window=128, local_rope_base=10_000.0,
+            positions="rope", max_positions=8192, rope_base=160_000.0, window=128, local_rope_base=10_000.0,
             dropout=0.0, attention_dropout=0.0,
         )  # fmt: skip
         return replace(modern, **options)

@@ -7,28 +7,28 @@ from jaxmlm.parallel.mesh import (
     check_sizes,
     check_slices,
     fetch,
+    host_shard,
+    local_rows,
     make_mesh,
-    mine,
     place,
     platform,
-    rows_here,
 )
-from jaxmlm.parallel.rules import apart, gathered, joined, spec
+from jaxmlm.parallel.rules import all_reduce, gathered, keep_unreduced, spec
 
 __all__ = [
     "Mesh",
     "abstract",
-    "apart",
+    "keep_unreduced",
     "check_sizes",
     "check_slices",
     "fetch",
     "gathered",
     "hosts",
-    "joined",
+    "all_reduce",
     "make_mesh",
-    "mine",
+    "local_rows",
     "place",
     "platform",
-    "rows_here",
+    "host_shard",
     "spec",
 ]

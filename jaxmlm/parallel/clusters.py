@@ -13,7 +13,7 @@ PORT = 8482
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 
 
-class Fleet(NamedTuple):
+class ClusterSpec(NamedTuple):
     """The processes of one run, and which of them this is."""
 
     coordinator: str
@@ -39,16 +39,16 @@ class Fleet(NamedTuple):
 
 def find(
     environment: Mapping[str, str] = os.environ, metadata: Callable[[str], str | None] | None = None
-) -> Fleet | None:
-    """The fleet that this process belongs to, or None when it is alone.
+) -> ClusterSpec | None:
+    """The cluster that this process belongs to, or None when it is alone.
 
     >>> find({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_STEP_NODELIST": "node[3-4]"})
-    Fleet(coordinator='node3:61447', processes=2, process=1, names=())
+    ClusterSpec(coordinator='node3:61447', processes=2, process=1, names=())
     """
     return _slurm(environment) or _gke(environment) or _cloud_tpu(environment, metadata or _metadata)
 
 
-def _slurm(env: Mapping[str, str]) -> Fleet | None:
+def _slurm(env: Mapping[str, str]) -> ClusterSpec | None:
     if not all(name in env for name in ("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_STEP_NODELIST")):
         return None
     # "node1", "node1,other", "node[001-015],other", "node[3,7-9]": the first one
@@ -56,17 +56,17 @@ def _slurm(env: Mapping[str, str]) -> Fleet | None:
     assert first is not None
     port = 61440 + int(env["SLURM_JOB_ID"]) % 4096  # its own for each job, above what systems hand out
     processes, process = int(env["SLURM_NTASKS"]), int(env["SLURM_PROCID"])
-    return _many(Fleet(f"{first[1]}{first[2] or ''}:{port}", processes, process))
+    return _many(ClusterSpec(f"{first[1]}{first[2] or ''}:{port}", processes, process))
 
 
-def _gke(env: Mapping[str, str]) -> Fleet | None:
+def _gke(env: Mapping[str, str]) -> ClusterSpec | None:
     hosts = env.get("TPU_PROCESS_ADDRESSES") or env.get("TPU_WORKER_HOSTNAMES")
     if not hosts or "TPU_WORKER_ID" not in env:
         return None
     return _slices(hosts.split(","), int(env["TPU_WORKER_ID"]), env)
 
 
-def _cloud_tpu(env: Mapping[str, str], metadata: Callable[[str], str | None]) -> Fleet | None:
+def _cloud_tpu(env: Mapping[str, str], metadata: Callable[[str], str | None]) -> ClusterSpec | None:
     if "TPU_SKIP_MDS_QUERY" in env or env.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu":
         return None
     worker, endpoints = metadata("agent-worker-number"), metadata("worker-network-endpoints")
@@ -77,17 +77,17 @@ def _cloud_tpu(env: Mapping[str, str], metadata: Callable[[str], str | None]) ->
     return _slices(hosts, int(worker), {**dict(told), **env})
 
 
-def _slices(hosts: list[str], worker: int, env: Mapping[str, str]) -> Fleet | None:
+def _slices(hosts: list[str], worker: int, env: Mapping[str, str]) -> ClusterSpec | None:
     """One slice of a TPU, or one of several (Megascale)."""
     slices, this = int(env.get("MEGASCALE_NUM_SLICES") or 1), int(env.get("MEGASCALE_SLICE_ID") or 0)
     meeting = env.get("MEGASCALE_COORDINATOR_ADDRESS") if slices > 1 else None
     address = (meeting or hosts[0]).split(":")[0]
     names = tuple(hosts) if slices == 1 else ()
-    return _many(Fleet(f"{address}:{PORT}", len(hosts) * slices, worker + this * len(hosts), names))
+    return _many(ClusterSpec(f"{address}:{PORT}", len(hosts) * slices, worker + this * len(hosts), names))
 
 
-def _many(fleet: Fleet) -> Fleet | None:
-    return fleet if fleet.processes > 1 else None
+def _many(cluster: ClusterSpec) -> ClusterSpec | None:
+    return cluster if cluster.processes > 1 else None
 
 
 def _metadata(name: str) -> str | None:

@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 
 from jaxmlm import preemption
 from jaxmlm.errors import InputError
-from jaxmlm.parallel.fleets import Fleet, find
+from jaxmlm.parallel.clusters import ClusterSpec, find
 
 PACKAGES = ("jaxmlm", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint")
 HEARTBEAT = 100  # seconds without a sign of life, after which JAX ends the other processes
@@ -79,16 +79,16 @@ def start(hosts: Hosts = Hosts()) -> None:  # noqa: B008
     InputError on every host, with names: the coordinator does not answer, a host is missing or is there twice,
     versions differ, or JAX does not see the accelerator that `require` names.
     """
-    fleet = find()
+    cluster = find()
     if hosts.coordinator is not None and hosts.processes is not None and hosts.process is not None:
-        fleet = Fleet(hosts.coordinator, hosts.processes, hosts.process)
-    if fleet is not None and fleet.processes > 1 and not jax.distributed.is_initialized():
-        members = meet(fleet, Member(fleet.process, socket.gethostname(), versions()), hosts.wait)
+        cluster = ClusterSpec(hosts.coordinator, hosts.processes, hosts.process)
+    if cluster is not None and cluster.processes > 1 and not jax.distributed.is_initialized():
+        members = meet(cluster, Member(cluster.process, socket.gethostname(), versions()), hosts.wait)
         compare([(member.name, member.versions) for member in members], "versions", "install the same on every host")
         jax.distributed.initialize(
-            fleet.coordinator,
-            fleet.processes,
-            fleet.process,
+            cluster.coordinator,
+            cluster.processes,
+            cluster.process,
             initialization_timeout=int(hosts.wait),
             heartbeat_timeout_seconds=HEARTBEAT,
         )
@@ -119,27 +119,27 @@ def versions() -> dict[str, str]:
     return found
 
 
-def meet(fleet: Fleet, me: Member, wait: float) -> list[Member]:
-    """All members of the fleet by process, told to each other on the coordinator's port."""
+def meet(cluster: ClusterSpec, me: Member, wait: float) -> list[Member]:
+    """All members of the cluster by process, told to each other on the coordinator's port."""
     deadline = time.monotonic() + wait
-    answer = _gather(fleet, me, deadline, wait) if fleet.process == 0 else _tell(fleet, me, deadline, wait)
+    answer = _gather(cluster, me, deadline, wait) if cluster.process == 0 else _tell(cluster, me, deadline, wait)
     if "error" in answer:
         raise InputError(answer["error"])
     return [Member(*member) for member in answer["members"]]
 
 
-def _gather(fleet: Fleet, me: Member, deadline: float, wait: float) -> dict[str, Any]:
+def _gather(cluster: ClusterSpec, me: Member, deadline: float, wait: float) -> dict[str, Any]:
     """Process 0: hear everybody, then tell everybody what was heard."""
     try:
-        server = socket.create_server(("", fleet.port), backlog=fleet.processes)
+        server = socket.create_server(("", cluster.port), backlog=cluster.processes)
     except OSError as error:
         raise InputError(
-            f"port {fleet.port} of this host cannot be opened ({error.strerror}): name another in --coordinator"
+            f"port {cluster.port} of this host cannot be opened ({error.strerror}): name another in --coordinator"
         ) from error
     members, lines = {0: me}, []
     answer: dict[str, Any] = {}
     with server, contextlib.ExitStack() as opened:
-        while len(members) < fleet.processes and not answer:
+        while len(members) < cluster.processes and not answer:
             server.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
                 connection, _ = server.accept()
@@ -149,35 +149,35 @@ def _gather(fleet: Fleet, me: Member, deadline: float, wait: float) -> dict[str,
             except TimeoutError:
                 if time.monotonic() < deadline:
                     continue  # somebody who connected and said nothing
-                missing = ", ".join(fleet.name(i) for i in range(fleet.processes) if i not in members)
+                missing = ", ".join(cluster.name(i) for i in range(cluster.processes) if i not in members)
                 answer = {
-                    "error": f"{fleet.processes - len(members)} of {fleet.processes} hosts did not come within "
+                    "error": f"{cluster.processes - len(members)} of {cluster.processes} hosts did not come within "
                     f"{wait:.0f} s: {missing}: start the same command on every host"
                 }
             except (OSError, ValueError, TypeError):
                 continue  # not one of us
             else:
                 lines.append(line)
-                if member.process in members or not 0 <= member.process < fleet.processes:
+                if member.process in members or not 0 <= member.process < cluster.processes:
                     answer = {
                         "error": f"{member.name} gave a --process that is taken or not below --processes "
-                        f"{fleet.processes}: number the hosts from 0, each once"
+                        f"{cluster.processes}: number the hosts from 0, each once"
                     }
                 members[member.process] = member
-        answer = answer or {"members": [members[i] for i in range(fleet.processes)]}
+        answer = answer or {"members": [members[i] for i in range(cluster.processes)]}
         for line in lines:
             with contextlib.suppress(OSError):  # it has gone meanwhile: JAX will miss it
                 print(json.dumps(answer), file=line, flush=True)
     return answer
 
 
-def _tell(fleet: Fleet, me: Member, deadline: float, wait: float) -> dict[str, Any]:
+def _tell(cluster: ClusterSpec, me: Member, deadline: float, wait: float) -> dict[str, Any]:
     """Every other process: tell process 0, hear about everybody."""
     why: object = "no answer"
     while (left := deadline - time.monotonic()) > 0:
         try:
             # Process 0 answers when all have come, or when its own wait is over: a little after ours may be.
-            with socket.create_connection((fleet.address, fleet.port), timeout=left) as connection:
+            with socket.create_connection((cluster.address, cluster.port), timeout=left) as connection:
                 connection.settimeout(left + 10)
                 with connection.makefile("rw") as line:
                     print(json.dumps(me), file=line, flush=True)
@@ -186,7 +186,7 @@ def _tell(fleet: Fleet, me: Member, deadline: float, wait: float) -> dict[str, A
             why = getattr(error, "strerror", None) or error
         time.sleep(min(0.5, max(deadline - time.monotonic(), 0)))
     raise InputError(
-        f"the coordinator {fleet.coordinator} does not answer after {wait:.0f} s ({why}): start the same command on "
+        f"the coordinator {cluster.coordinator} does not answer after {wait:.0f} s ({why}): start the same command on "
         "every host, process 0 on that one, and let the port through"
     )
 
@@ -217,14 +217,14 @@ def _plain(value: str) -> str:
     return "missing" if value == "null" else value.strip('"')
 
 
-def agree(what: str, values: Mapping[str, Any]) -> None:
+def assert_same(what: str, values: Mapping[str, Any]) -> None:
     """Refuse to go on when hosts were given different configurations: one program cannot run on two of them."""
-    told = told_by_all({"host": socket.gethostname(), "values": dict(_flat(values))})
+    told = all_gather_json({"host": socket.gethostname(), "values": dict(_flat(values))})
     named = [(f"host {i} ({one['host']})", one["values"]) for i, one in enumerate(told)]
     compare(named, what, "start the same command on every host")
 
 
-def told_by_all(value: Any) -> list[Any]:
+def all_gather_json(value: Any) -> list[Any]:
     """What each process gives, by process; a plain JSON value."""
     if jax.process_count() == 1:
         return [value]
@@ -235,23 +235,23 @@ def told_by_all(value: Any) -> list[Any]:
     return [json.loads(row.tobytes()) for row in np.asarray(multihost_utils.process_allgather(padded))]
 
 
-def told_by_first(value: Any) -> Any:
+def broadcast_from_primary(value: Any) -> Any:
     """What process 0 gives: one answer where several could differ, as about files that only it has just written."""
-    return told_by_all(value)[0]
+    return all_gather_json(value)[0]
 
 
-def share(folder: Path) -> None:
+def check_shared_directory(folder: Path) -> None:
     """Refuse a folder that not every host sees: a run's checkpoints are written by all of them into one."""
     if jax.process_count() == 1:
         return
-    probe = folder / f".seen-by-all-{told_by_all(time.time_ns())[0]}"
+    probe = folder / f".seen-by-all-{all_gather_json(time.time_ns())[0]}"
     first = jax.process_index() == 0
     fresh = [parent for parent in (folder, *folder.parents) if not parent.exists()] if first else []
     if first:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
-    told_by_all(None)
-    told = told_by_all({"host": socket.gethostname(), "seen": _appears(probe)})
+    all_gather_json(None)
+    told = all_gather_json({"host": socket.gethostname(), "seen": _appears(probe)})
     if first:
         probe.unlink()
     if blind := [f"host {i} ({one['host']})" for i, one in enumerate(told) if not one["seen"]]:
@@ -273,24 +273,24 @@ def _appears(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def first_alone() -> Iterator[None]:
+def primary_first() -> Iterator[None]:
     """Process 0 runs the body, then all others do: they find what it has written, or write their own elsewhere."""
     many, first = jax.process_count() > 1, jax.process_index() == 0
     if many and not first:
-        told_by_all(None)
+        all_gather_json(None)
     try:
         yield
     finally:  # after an error too: the others meet the same one
         if many and first:
-            told_by_all(None)
+            all_gather_json(None)
 
 
-def speaks() -> bool:
+def is_primary() -> bool:
     """Whether this process is the one that logs and prints: process 0."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
-def leave(code: int) -> None:
+def exit_process(code: int) -> None:
     """End this process at once if it is one of many: JAX's own exit would wait for the others, and abort.
 
     Process 0 goes a little later: the others would abort when they miss it, and mostly they have failed alike.

@@ -95,7 +95,7 @@ def check_sizes(mesh: jax.sharding.Mesh, sizes: Sequence[tuple[str, int, str]]) 
     )
 
 
-def rows_here(mesh: jax.sharding.Mesh) -> tuple[int, int]:
+def host_shard(mesh: jax.sharding.Mesh) -> tuple[int, int]:
     """(i, n): this host places the i-th of n equal shares of a batch's rows; hosts that tensor joins have the same."""
     if jax.process_count() == 1:
         return 0, 1
@@ -143,9 +143,9 @@ def abstract(make: Callable, *arguments: Any) -> Any:
     return jax.tree.map(placed, jax.eval_shape(make, *arguments))
 
 
-def mine(batch: Any, mesh: jax.sharding.Mesh) -> Any:
+def local_rows(batch: Any, mesh: jax.sharding.Mesh) -> Any:
     """Of a batch that every host has whole, the rows that are this host's to place."""
-    host, hosts = rows_here(mesh)
+    host, hosts = host_shard(mesh)
     if hosts == 1:
         return batch
 

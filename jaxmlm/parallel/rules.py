@@ -37,7 +37,7 @@ def gathered(parameter: jax.Array, *logical: str | None) -> jax.Array:
     return jax.sharding.reshard(parameter, used)
 
 
-def apart(x: jax.Array) -> jax.Array:
+def keep_unreduced(x: jax.Array) -> jax.Array:
     """An array with a gradient of which every device keeps what its own rows add, until it is `joined`.
 
     Where gradients are summed in a loop, they so go from device to device once, as the sum.
@@ -47,6 +47,6 @@ def apart(x: jax.Array) -> jax.Array:
     return jax.sharding.reshard(x, PartitionSpec(*partitions, reduced=frozenset(RULES["batch"]) - cut))
 
 
-def joined(gradient: jax.Array) -> jax.Array:
-    """A gradient that is apart, added up over all devices."""
+def all_reduce(gradient: jax.Array) -> jax.Array:
+    """A gradient that is keep_unreduced, added up over all devices."""
     return jax.sharding.reshard(gradient, PartitionSpec(*jax.typeof(gradient).sharding.spec.partitions))

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmlm.errors import InputError
+from jaxmlm.json_files import read_jsonl
 from jaxmlm.runs.statistics import compare_seeds
-from jaxmlm.runs.workdir import read_rows
 from jaxmlm.tasks import glue, squad
 from jaxmlm.tasks.downstream import GENERATED, called
 from jaxmlm.tasks.files import read_table
@@ -189,7 +189,7 @@ def say_comparison(result: dict[str, Any]) -> Iterator[str]:
 
 def _best(folder: Path) -> tuple[str, str, list[dict[str, Any]]]:
     """Task, main score and the finished lines of the best setting."""
-    rows = [row for row in read_rows(folder / "results.jsonl") if row["scores"] and "predictions" in row]
+    rows = [row for row in read_jsonl(folder / "results.jsonl") if row["scores"] and "predictions" in row]
     if not rows:
         raise InputError(f"{folder} holds no predictions of a fine-tuning: give the --workdir of `jaxmlm finetune`")
     key = summarise(rows)["summary"][0]["settings"]

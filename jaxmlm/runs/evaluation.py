@@ -21,7 +21,7 @@ from jaxmlm.paths import describe
 from jaxmlm.preemption import stop_before
 from jaxmlm.rng import make_key
 from jaxmlm.runs import layer_probes as layers
-from jaxmlm.runs.loading import Loaded, load
+from jaxmlm.runs.loading import LoadedModel, load
 from jaxmlm.tasks import blimp, likelihood, probing
 from jaxmlm.tasks.downstream import SAMPLE, folder_of
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, at_rates, named
@@ -102,7 +102,7 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
     """Score a checkpoint. Returns {"rows": a line of results for each judgement}."""
     if config.treebank and (many := jax.process_count()) > 1:
         raise InputError(f"the probes of a treebank run on one host, and this is one of {many}: start it on one alone")
-    hosts.agree("configurations", {"checkpoint": checkpoint, **describe(config)})
+    hosts.assert_same("configurations", {"checkpoint": checkpoint, **describe(config)})
     stop_before("anything was begun")
     asked_nothing = not (config.blimp or config.text or config.treebank)
     pairs = SAMPLE if asked_nothing else config.blimp
@@ -135,7 +135,7 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
     return {"rows": rows} | ({"sets": True} if config.sets else {})
 
 
-def minimal_pairs(loaded: Loaded, config: Evaluate, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+def minimal_pairs(loaded: LoadedModel, config: Evaluate, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """BLiMP accuracy: a line of results."""
     _needs_head(loaded)
     started = time.perf_counter()
@@ -145,7 +145,7 @@ def minimal_pairs(loaded: Loaded, config: Evaluate, mesh: jax.sharding.Mesh) -> 
     return row | ({"generated": True} if config.blimp == SAMPLE else {})
 
 
-def held_out(loaded: Loaded, data: Data, rate: float, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+def held_out(loaded: LoadedModel, data: Data, rate: float, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """Loss and accuracy on the held-out text of a run, at the fixed masks of one more rate: a line of results."""
     started = time.perf_counter()
     valid = Batches.of(Store(str(data.store)), "valid", data.length, 1, format=data.format)
@@ -156,7 +156,7 @@ def held_out(loaded: Loaded, data: Data, rate: float, mesh: jax.sharding.Mesh) -
 
 
 def _of_text(
-    loaded: Loaded, text: str, length: int, config: Evaluation, mesh: jax.sharding.Mesh
+    loaded: LoadedModel, text: str, length: int, config: Evaluation, mesh: jax.sharding.Mesh
 ) -> list[dict[str, Any]]:
     """Loss and accuracy at fixed masks, and pseudo-perplexity: of the run's held-out split, or of text files."""
     model, tokenizer = fast(loaded), loaded.tokenizer
@@ -190,7 +190,7 @@ def _few(batch: int, devices: int) -> int:
 
 
 def _of_layers(
-    loaded: Loaded, data: probing.Treebank, length: int, config: Evaluation, mesh: jax.sharding.Mesh
+    loaded: LoadedModel, data: probing.Treebank, length: int, config: Evaluation, mesh: jax.sharding.Mesh
 ) -> list[dict[str, Any]]:
     """The probes of every layer, beside those of an untrained encoder: a table, and a figure if one was asked for."""
     sizes = probing.Sizes(config.sentences or None, config.words, config.pool, length)
@@ -199,9 +199,9 @@ def _of_layers(
     encoders = {"layer": encoder, "untrained": untrained}
     started = time.perf_counter()
     found = probing.probes(encoders, data, loaded.tokenizer, sizes, mesh)
-    if hosts.speaks():
+    if hosts.is_primary():
         Console(stderr=True).print(layers.table(found))
-    if config.figure and hosts.speaks():
+    if config.figure and hosts.is_primary():
         layers.draw(found, Path(config.figure))
     each = (time.perf_counter() - started) / max(len(found), 1)
     return [_row("probe", name, "majority", scores, time.perf_counter() - each) for name, scores in found.items()]
@@ -224,7 +224,7 @@ def _row(stage: str, task: str, main: str, scores: dict[str, float], started: fl
             "seconds": round(time.perf_counter() - started, 2), "tokens": None, "tokens_per_second": None}  # fmt: skip
 
 
-def _needs_head(loaded: Loaded) -> None:
+def _needs_head(loaded: LoadedModel) -> None:
     if loaded.kind != "mlm":
         raise InputError(
             f"the model in {loaded.folder} has no masked-LM head ({loaded.kind}): minimal pairs and texts need one; "
@@ -232,32 +232,32 @@ def _needs_head(loaded: Loaded) -> None:
         )
 
 
-def fast(loaded: Loaded) -> Any:
+def fast(loaded: LoadedModel) -> Any:
     """The model, on the CPU with its blocks apart: a stack of them is copied in every call."""
     if jax.default_backend() != "cpu":
         return loaded.model
     model = jax.tree.map(lambda x: x, loaded.model)
-    model.encoder = loaded.encoder.apart()
+    model.encoder = loaded.encoder.unstacked()
     return model
 
 
-def _length(loaded: Loaded, asked: int) -> int:
+def _length(loaded: LoadedModel, asked: int) -> int:
     """The tokens in a row: what was asked, or what the model reads at most."""
     c = loaded.config
-    return min(asked, c.most_positions) if c.positions == "learned" else asked
+    return min(asked, c.max_positions) if c.positions == "learned" else asked
 
 
-def _store_of(loaded: Loaded) -> str:
+def _store_of(loaded: LoadedModel) -> str:
     """Folder of the run's token store, which may be in a bucket: no Path."""
     return loaded.about.get("config", {}).get("data", {}).get("store") or str(loaded.folder / "store")
 
 
-def _has_store(loaded: Loaded) -> bool:
+def _has_store(loaded: LoadedModel) -> bool:
     store = _store_of(loaded)
     return cloud.holds(store, MANIFEST) if cloud.remote(store) else Path(store).is_dir()
 
 
-def _held_out(loaded: Loaded) -> Batches:
+def _held_out(loaded: LoadedModel) -> Batches:
     if "config" not in loaded.about:
         raise InputError(f"{loaded.folder} is no run of jaxmlm, so it has no held-out split: give --text FILE")
     data = loaded.about["config"]["data"]

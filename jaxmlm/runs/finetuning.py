@@ -19,13 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlm.errors import InputError
+from jaxmlm.json_files import read_jsonl
 from jaxmlm.models import Classifier, EncoderConfig, Model, SpanPredictor
-from jaxmlm.parallel import Mesh, hosts, make_mesh, mine
+from jaxmlm.parallel import Mesh, hosts, local_rows, make_mesh
 from jaxmlm.paths import describe, hint
 from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.runs.comparison import summarise, value_of
-from jaxmlm.runs.loading import Loaded, load, save
-from jaxmlm.runs.workdir import append_rows, claim, read_rows, unclaimed
+from jaxmlm.runs.loading import LoadedModel, load, save
+from jaxmlm.runs.workdir import append_results, check_workdir, write_metadata
 from jaxmlm.tasks import downstream, glue, sentences, squad, table
 from jaxmlm.training import Loop, Optim, Task, Trained, evaluate, train
 from jaxmlm.training.checkpoint import fingerprint
@@ -61,7 +62,7 @@ class Finetune:
     """Another file of the task's folder than the official one, as a part of it: results are labelled so."""
     dev: str | None = None
     """The same for dev; of a file of one's own, the file to judge on (else a tenth of the rows)."""
-    numbers: bool = False
+    regression: bool = False
     """The labels of a file of one's own are numbers to predict, though they are whole."""
     recipe: str = ""
     """Start from the grid of paper, roberta, 24hbert or mosaicbert, for SQuAD from that of paper, bert, run_qa or
@@ -123,9 +124,9 @@ class Finetune:
         return table.is_table(self.task)
 
     @property
-    def source(self) -> downstream.Source:
+    def source(self) -> downstream.TaskData:
         """The task and where its rows are."""
-        return downstream.Source(self.task, self.data, self.train, self.dev, self.numbers)
+        return downstream.TaskData(self.task, self.data, self.train, self.dev, self.regression)
 
     @property
     def grid(self) -> list["Finetune"]:
@@ -189,14 +190,14 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
     number of degenerate ones, best mean first, "select", "notes", "model": the folder of the best one's model}.
     """
     downstream.forget()
-    hosts.agree("configurations", {"checkpoint": checkpoint, **describe(config)})
+    hosts.assert_same("configurations", {"checkpoint": checkpoint, **describe(config)})
     stop_before("anything was begun")
     check(config)
     folder = Path(config.workdir).expanduser() if config.workdir else None
     identity = _identity(checkpoint, config)
     if folder is not None:
-        unclaimed(folder, "finetune.json", identity)
-        hosts.share(folder)
+        check_workdir(folder, "finetune.json", identity)
+        hosts.check_shared_directory(folder)
         if config.start:
             first = _first(config)
             before = finetune(checkpoint, replace(first, workdir=str(folder / first.task)))
@@ -208,10 +209,10 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
         loaded = load(checkpoint)
         fits(config, loaded.config, mesh)
         if folder is not None:
-            claim(folder, "finetune.json", identity, {"config": describe(config)})
+            write_metadata(folder, "finetune.json", identity, {"config": describe(config)})
         rows = list(_rows(loaded, config, mesh, folder))
         result = {"rows": rows, **summarise(rows)}
-        if folder is not None and hosts.told_by_first((folder / "model").exists()):
+        if folder is not None and hosts.broadcast_from_primary((folder / "model").exists()):
             result |= {"workdir": str(folder), "model": str(folder / "model")}
             if config.test:
                 rows_of = downstream.tests_of(config.source)
@@ -224,7 +225,7 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
 
 def fits(config: Finetune, model: EncoderConfig, mesh: jax.sharding.Mesh) -> None:
     """Refuse a batch that the devices do not divide, and texts longer than the encoder reads."""
-    devices, most = mesh.shape["data"] * mesh.shape["fsdp"], model.most_positions
+    devices, most = mesh.shape["data"] * mesh.shape["fsdp"], model.max_positions
     if uneven := [batch for batch in _each(config.batch) if batch % devices]:
         raise InputError(
             f"{config.task}: a batch of {uneven[0]} rows is not to be divided among {devices} devices: give another"
@@ -239,7 +240,7 @@ def _identity(checkpoint: str, config: Finetune) -> dict[str, Any]:
     """What all results of a folder have in common, so that the best of them is the best."""
     start = None if config.start is None else [config.start, settings(_first(config))]
     return {"checkpoint": str(Path(checkpoint).resolve()), "weights": fingerprint(Path(checkpoint)),
-            "task": config.task, "data": config.data, "dev": config.dev, "numbers": config.numbers,
+            "task": config.task, "data": config.data, "dev": config.dev, "numbers": config.regression,
             "start": start}  # fmt: skip
 
 
@@ -260,10 +261,12 @@ def _first(config: Finetune) -> Finetune:
                    seeds=config.seeds[:1])  # fmt: skip
 
 
-def _rows(loaded: Loaded, config: Finetune, mesh: jax.sharding.Mesh, folder: Path | None) -> Iterator[dict[str, Any]]:
+def _rows(
+    loaded: LoadedModel, config: Finetune, mesh: jax.sharding.Mesh, folder: Path | None
+) -> Iterator[dict[str, Any]]:
     """A line of results for each fine-tuning, run or found; the best model so far stands in the folder."""
     path = None if folder is None else folder / "results.jsonl"
-    done = hosts.told_by_first(read_rows(path) if path else [])
+    done = hosts.broadcast_from_primary(read_jsonl(path) if path else [])
     found = {(row["settings"], row["tuning_seed"]): row for row in done}
     best = max((value_of(row) for row in found.values()), default=-np.inf)
     jobs = [(point, seed) for point in config.grid for seed in config.seeds]
@@ -276,15 +279,17 @@ def _rows(loaded: Loaded, config: Finetune, mesh: jax.sharding.Mesh, folder: Pat
             row, tuned = _tune(loaded, point, seed, mesh, f"[{number}/{len(jobs)}] ", predictions)
             row |= {"settings": key, **({"predictions": f"predictions/{name}"} if folder else {})}
             if folder is not None and path is not None:
-                if tuned is not None and (value_of(row) > best or not hosts.told_by_first((folder / "model").exists())):
+                if tuned is not None and (
+                    value_of(row) > best or not hosts.broadcast_from_primary((folder / "model").exists())
+                ):
                     best = value_of(row)
                     save(_whole(loaded, point, tuned, row, folder / "model"))
-                append_rows(path, [row])
+                append_results(path, [row])
             found[key, seed] = row
         yield found[key, seed]
 
 
-def _whole(loaded: Loaded, config: Finetune, tuned: Trained, row: dict[str, Any], folder: Path) -> Loaded:
+def _whole(loaded: LoadedModel, config: Finetune, tuned: Trained, row: dict[str, Any], folder: Path) -> LoadedModel:
     """The fine-tuned model as a checkpoint; a predicted number in its own range, as others expect it of a model."""
     model, base = tuned.state.model, str(loaded.folder.absolute())
     about = {"task": config.task, "scores": row["scores"], "settings": row["settings"], "base": base}
@@ -305,7 +310,7 @@ def _table(config: Finetune) -> table.Table:
 
 
 def _answer(
-    folder: Path, config: Finetune, mesh: jax.sharding.Mesh, asked: Mapping[str, table.Rows], to: Path
+    folder: Path, config: Finetune, mesh: jax.sharding.Mesh, asked: Mapping[str, table.Examples], to: Path
 ) -> list[str]:
     """Write what the best model says of rows without labels: files as GLUE's test server takes them."""
     best, task = load(folder / "model"), _table(config)
@@ -322,16 +327,21 @@ def _answer(
     return written
 
 
-def tune(loaded: Loaded, config: Finetune, seed: int, mesh: jax.sharding.Mesh, stage: str = "") -> dict[str, Any]:
+def tune(loaded: LoadedModel, config: Finetune, seed: int, mesh: jax.sharding.Mesh, stage: str = "") -> dict[str, Any]:
     """One fine-tuning, of one point of a grid: a line of results."""
     return _tune(loaded, config, seed, mesh, stage)[0]
 
 
 def _tune(
-    loaded: Loaded, config: Finetune, seed: int, mesh: jax.sharding.Mesh, stage: str, predictions: Path | None = None
+    loaded: LoadedModel,
+    config: Finetune,
+    seed: int,
+    mesh: jax.sharding.Mesh,
+    stage: str,
+    predictions: Path | None = None,
 ) -> tuple[dict[str, Any], Trained | None]:
     whole, main, notes = make_task(loaded, config, seed)
-    task = whole._replace(batch_at=lambda step: mine(whole.batch_at(step), mesh))
+    task = whole._replace(batch_at=lambda step: local_rows(whole.batch_at(step), mesh))
     rate, batch, epochs = config.point
     steps = max(1, round(epochs * task.epoch))
     optim = Optim(rate, config.warmup, config.weight_decay, clip=config.clip, layer_decay=config.layer_decay)
@@ -362,7 +372,7 @@ def _tune(
     return row, done
 
 
-def make_task(loaded: Loaded, config: Finetune, seed: int) -> tuple[Task, str, list[str]]:
+def make_task(loaded: LoadedModel, config: Finetune, seed: int) -> tuple[Task, str, list[str]]:
     """The task of fine-tuning this encoder, a copy of it under a new head; its main score; what is not whole.
 
     Every host makes whole batches.

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxmlm.data import Tokenizer
 from jaxmlm.data.hf_tokenizer import HfTokenizer, open_tokenizer
 from jaxmlm.errors import InputError
+from jaxmlm.json_files import write_json
 from jaxmlm.models import Encoder, EncoderConfig, interchange, with_head
 from jaxmlm.parallel import abstract, hosts
-from jaxmlm.json_files import to_json
 from jaxmlm.paths import describe
 from jaxmlm.rng import make_key
 from jaxmlm.runs.folders import not_a_checkpoint
@@ -23,7 +23,7 @@ from jaxmlm.runs.workdir import provenance, step_of
 from jaxmlm.training import Checkpoints, TrainState
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """A model read back: itself (`kind` is what its head is for), its tokenizer, its configuration, its folder.
 
     `kind` is "mlm", or for a folder of the transformers format that of `interchange.read`, as are `labels`. `about`
@@ -44,7 +44,7 @@ class Loaded(NamedTuple):
         return self.model if self.kind == "encoder" else self.model.encoder
 
 
-def load(path: str | Path, like: EncoderConfig | None = None) -> Loaded:
+def load(path: str | Path, like: EncoderConfig | None = None) -> LoadedModel:
     """The model of a run's folder (its newest whole checkpoint), of a step's or of a transformers one, on the mesh.
 
     It will be trained with the dropout, type and rematerialisation that it had, or those of `like`.
@@ -56,7 +56,7 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> Loaded:
         raise not_a_checkpoint(folder)
     about = json.loads((folder / "run.json").read_text())
     config = EncoderConfig.read(about["config"]["model"])
-    config = config.trained_like(like) if like else config
+    config = config.with_runtime_fields_of(like) if like else config
     tokenizer = _tokenizer(folder, about)
     kind, labels = about.get("kind", "mlm"), tuple(about.get("labels", ()))
 
@@ -68,7 +68,7 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> Loaded:
     checkpoints = Checkpoints(folder / "checkpoints", read=True)
     model = checkpoints.model(abstract(init, make_key(0)), step)
     checkpoints.close()
-    return Loaded(model, tokenizer, config, folder, kind, labels, about)
+    return LoadedModel(model, tokenizer, config, folder, kind, labels, about)
 
 
 def _tokenizer(folder: Path, about: dict[str, Any]) -> Tokenizer:
@@ -88,14 +88,14 @@ def sha256_of(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(tokenizer.model).hexdigest()
 
 
-def save(found: Loaded) -> None:
+def save(found: LoadedModel) -> None:
     """Write a model as a folder that `load` reads, in the place of what was there; all hosts write its arrays.
 
     `about` must be plain JSON values. A kill leaves the old folder or the new one.
     """
     folder, new = found.folder, found.folder.with_name(found.folder.name + ".new")
-    first = jax.process_index() == 0
-    with hosts.first_alone():
+    first = hosts.is_primary()
+    with hosts.primary_first():
         if first:
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(parents=True)
@@ -110,15 +110,15 @@ def save(found: Loaded) -> None:
     }
     with closing(Checkpoints(new / "checkpoints")) as checkpoints:
         checkpoints.save(TrainState(jnp.zeros((), jnp.int32), found.model, ()))
-    with hosts.first_alone():
+    with hosts.primary_first():
         if first:
             found.tokenizer.save(new)
-            (new / "run.json").write_text(to_json({**plain, **provenance()}, indent=1) + "\n")
+            write_json(new / "run.json", {**plain, **provenance()})
             shutil.rmtree(folder, ignore_errors=True)
             new.rename(folder)
 
 
-def from_transformers(folder: str | Path, like: EncoderConfig | None = None) -> Loaded:
+def from_transformers(folder: str | Path, like: EncoderConfig | None = None) -> LoadedModel:
     """The model and the tokenizer in a folder of the transformers format, on the current mesh."""
     folder = Path(folder)
     if not (folder / "config.json").is_file():
@@ -133,4 +133,4 @@ def from_transformers(folder: str | Path, like: EncoderConfig | None = None) -> 
             "model.resize_token_embeddings and save_pretrained), or take them out of the added_tokens of tokenizer.json"
         )
     about = {"architecture": found.architecture, "unused": list(found.unused), "notes": tokenizer.notes}
-    return Loaded(found.model, tokenizer, found.config, folder, found.kind, found.labels, about)
+    return LoadedModel(found.model, tokenizer, found.config, folder, found.kind, found.labels, about)

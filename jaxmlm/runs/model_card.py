@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jaxmlm.json_files import read_jsonl
 from jaxmlm.tasks.downstream import called
 from jaxmlm.tasks.squad_files import TASKS
 
@@ -32,7 +33,7 @@ def card(about: dict[str, Any], checkpoint: Path, architecture: str) -> str:
         f"- masking: {_said(config['masking'])}",
     ]
     results = checkpoint / "results.jsonl"
-    for row in map(json.loads, results.read_text().splitlines()) if results.is_file() else ():
+    for row in read_jsonl(results):
         lines.append(f"- {row['stage']} {_called(row)}: {_scores(row['scores'])}")
     lines.append("- versions: " + ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items()))
     return f"{head}{first}\n\n" + "\n".join(lines) + "\n"

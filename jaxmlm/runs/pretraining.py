@@ -13,8 +13,9 @@ import jax
 
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
+from jaxmlm.json_files import read_jsonl
 from jaxmlm.models import EncoderConfig, MaskedLM
-from jaxmlm.models.encoder import HOW_TRAINED
+from jaxmlm.models.encoder import RUNTIME_FIELDS
 from jaxmlm.models.formats import format_for
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
 from jaxmlm.paths import describe
@@ -23,7 +24,7 @@ from jaxmlm.rng import make_key
 from jaxmlm.runs import epochs
 from jaxmlm.runs.loading import load, sha256_of
 from jaxmlm.runs.run import Run, check_length, identity
-from jaxmlm.runs.workdir import append_rows, claim, read_rows, unclaimed
+from jaxmlm.runs.workdir import append_results, check_workdir, write_metadata
 from jaxmlm.tasks.mlm import diverged, mlm_task
 from jaxmlm.training import Task, steps_within, train
 
@@ -35,20 +36,20 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     Returns {"workdir", "rows": the lines of results.jsonl: what pre-training cost, and the held-out scores}.
     """
     folder = Path(run.workdir)
-    hosts.agree("configurations", describe(replace(run, data=replace(run.data, store=None))))
+    hosts.assert_same("configurations", describe(replace(run, data=replace(run.data, store=None))))
     stop_before("anything was begun")
-    unclaimed(folder, "run.json", identity(run))
-    if hosts.told_by_first((folder / "DONE").exists()):
+    check_workdir(folder, "run.json", identity(run))
+    if hosts.broadcast_from_primary((folder / "DONE").exists()):
         return _result(folder, stage)
     if not run.loop.budget:  # of which the steps are not known yet
         epochs.check(run, run.loop.steps * run.loop.batch * run.data.length, epochs.size(run))
-    hosts.share(folder)
+    hosts.check_shared_directory(folder)
     mesh = make_mesh(run.mesh)
     check_sizes(mesh, [run.loop.rows, *([] if run.init else run.model.sizes)])
     with jax.set_mesh(mesh):
         start, whole = _start(run, make_key(run.loop.seed)) if run.init else (None, run)
     check_sizes(mesh, whole.model.sizes)
-    if (why := _why_not_exported(whole)) and hosts.speaks():
+    if (why := _why_not_exported(whole)) and hosts.is_primary():
         print(f"note: this model cannot be exported: {why}", file=sys.stderr, flush=True)
     store = open_store(run.text, folder, f"{stage}: prepare", run.needs_phrases)
     with jax.set_mesh(mesh):
@@ -58,10 +59,10 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     if run.loop.budget:
         steps = _steps(run, task, mesh, folder)
         run, whole = (replace(r, loop=replace(r.loop, steps=steps)) for r in (run, whole))
-    claim(
+    write_metadata(
         folder, "run.json", same, {"config": describe(whole), "vocab": vocab, "tokenizer": sha256_of(store.tokenizer)}
     )
-    if jax.process_index() == 0:
+    if hosts.is_primary():
         store.tokenizer.save(folder)
     done = train(task, run.optim, run.loop, mesh, folder, stage)
     rows = [
@@ -74,16 +75,16 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     ]  # fmt: skip
     if run.loop.steps and (why := diverged(done.evals["heldout"], vocab)):
         rows[0]["diverged"] = why
-    append_rows(folder / "results.jsonl", rows)
-    if jax.process_index() == 0:
+    append_results(folder / "results.jsonl", rows)
+    if hosts.is_primary():
         (folder / "DONE").touch()
     return _result(folder, stage, rows)
 
 
 def _result(folder: Path, stage: str, rows: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """What `pretrain` returns; says so where the run diverged."""
-    rows = read_rows(folder / "results.jsonl") if rows is None else rows
-    for why in (row["diverged"] for row in rows if row.get("diverged") and hosts.speaks()):
+    rows = read_jsonl(folder / "results.jsonl") if rows is None else rows
+    for why in (row["diverged"] for row in rows if row.get("diverged") and hosts.is_primary()):
         print(f"{stage}: the run diverged ({why}): try a lower optim.learning_rate", file=sys.stderr)
     return {"workdir": str(folder), "rows": rows}
 
@@ -116,7 +117,7 @@ def _start(run: Run, key: jax.Array) -> tuple[MaskedLM, Run]:
     for field_ in fields(EncoderConfig):
         name = field_.name
         asked, have = getattr(run.model, name), getattr(found.config, name)
-        if name not in HOW_TRAINED and asked not in (have, getattr(usual, name)):
+        if name not in RUNTIME_FIELDS and asked not in (have, getattr(usual, name)):
             raise InputError(f"model.{name} is {asked!r} and the encoder in {run.init} has {have!r}: leave it out")
     check_length(found.config, run.data.length)
     model = found.model if found.kind == "mlm" else jax.jit(MaskedLM)(found.encoder, key)

@@ -8,9 +8,9 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking, SpanUnits, needs_phrases
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh
-from jaxmlm.paths import refuse_bucket, describe
+from jaxmlm.paths import describe, refuse_bucket, without
 from jaxmlm.runs import epochs
-from jaxmlm.runs.workdir import step_of, without
+from jaxmlm.runs.workdir import step_of
 from jaxmlm.training import Loop, Optim
 
 
@@ -80,8 +80,8 @@ def identity(run: Run) -> dict[str, Any]:
 
 
 def check_length(model: EncoderConfig, length: int) -> None:
-    if model.positions == "learned" and length > model.most_positions:
+    if model.positions == "learned" and length > model.max_positions:
         raise InputError(
-            f"data.length {length} is above model.most_positions {model.most_positions}: raise that, shorten the "
+            f"data.length {length} is above model.max_positions {model.max_positions}: raise that, shorten the "
             "rows, or take --model.positions rope"
         )

@@ -20,7 +20,7 @@ class Spread(NamedTuple):
     n: int
 
 
-class Pair(NamedTuple):
+class Comparison(NamedTuple):
     """`a` minus `b`: the mean difference, its t interval, p, and p adjusted for its family (nan: no error bar).
 
     The pairs that are looked at together are a family of m: intervals are of 1 - 5 % / m and p is multiplied by m
@@ -55,7 +55,7 @@ def spread(values: Iterable[float]) -> Spread | None:
     return Spread(float(found.mean()), float(found.std(ddof=1)) if found.size > 1 else None, int(found.size))
 
 
-def compare_seeds(a: str, b: str, series: Series, family: int = 1) -> Pair:
+def compare_seeds(a: str, b: str, series: Series, family: int = 1) -> Comparison:
     """`a` minus `b` by paired differences over the seeds both have; Welch's t where they share under two.
 
     Args:
@@ -76,7 +76,7 @@ def compare_seeds(a: str, b: str, series: Series, family: int = 1) -> Pair:
         left, right = np.array(list(x.values())), np.array(list(y.values()))
         n, mean = min(left.size, right.size), float(left.mean() - right.mean())
         if n < 2:
-            return Pair(a, b, mean, math.nan, math.nan, math.nan, math.nan, n, False)
+            return Comparison(a, b, mean, math.nan, math.nan, math.nan, math.nan, n, False)
         u, v = left.var(ddof=1) / left.size, right.var(ddof=1) / right.size
         error = math.sqrt(u + v)
         freedom = (u + v) ** 2 / (u**2 / (left.size - 1) + v**2 / (right.size - 1)) if error else 1.0
@@ -84,7 +84,7 @@ def compare_seeds(a: str, b: str, series: Series, family: int = 1) -> Pair:
     if error <= 1e-9 * max(1.0, abs(mean)):
         p = 1.0 if abs(mean) <= 1e-9 else math.nan
         edge = 0.0 if p == 1.0 else math.nan
-        return Pair(a, b, mean, edge, edge, p, p, n, paired)
+        return Comparison(a, b, mean, edge, edge, p, p, n, paired)
     half = float(stats.t.ppf(1 - LEVEL / family / 2, freedom)) * error
     p = float(2 * stats.t.sf(abs(mean) / error, freedom))
-    return Pair(a, b, mean, mean - half, mean + half, p, min(1.0, family * p), n, paired)
+    return Comparison(a, b, mean, mean - half, mean + half, p, min(1.0, family * p), n, paired)

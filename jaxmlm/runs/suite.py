@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxmlm.errors import InputError
 from jaxmlm.runs.finetuning import Finetune, check, finetune
-from jaxmlm.runs.workdir import unclaimed
+from jaxmlm.runs.workdir import check_workdir
 from jaxmlm.tasks import glue
 
 
@@ -29,7 +29,7 @@ def finetune_all(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]
         raise InputError(f"a task is named twice: {', '.join(names)}")
     for config in configs:
         if config.workdir:
-            unclaimed(Path(config.workdir).parent, "glue.json", {})
+            check_workdir(Path(config.workdir).parent, "glue.json", {})
         check(config)
     rows, tasks, notes, models = [], {}, [], {}
     for config in sorted(configs, key=lambda config: config.start not in (None, config.task)):

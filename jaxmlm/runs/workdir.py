@@ -4,19 +4,18 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from jaxmlm.errors import InputError
-from jaxmlm.json_files import to_json
-from jaxmlm.paths import describe, differences
-from jaxmlm.runs.run import SAME_RUN, Run
+from jaxmlm.json_files import append_jsonl, to_json, write_json
+from jaxmlm.parallel import hosts
+from jaxmlm.paths import differences
 
 
-def unclaimed(folder: Path, name: str, identity: dict[str, Any]) -> None:
+def check_workdir(folder: Path, name: str, identity: dict[str, Any]) -> None:
     """Refuse a folder that holds another configuration's run or study; change nothing."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: name a folder as --workdir")
@@ -32,11 +31,11 @@ def unclaimed(folder: Path, name: str, identity: dict[str, Any]) -> None:
             )
 
 
-def claim(folder: Path, name: str, identity: dict[str, Any], record: dict[str, Any]) -> None:
-    """Write the configuration, the versions and the commit into a folder that `unclaimed` let pass, once."""
-    if not (folder / name).is_file() and jax.process_index() == 0:
+def write_metadata(folder: Path, name: str, identity: dict[str, Any], record: dict[str, Any]) -> None:
+    """Write the configuration, the versions and the commit into a folder that `check_workdir` let pass, once."""
+    if not (folder / name).is_file() and hosts.is_primary():
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(to_json({"identity": identity, **record, **provenance()}, indent=1) + "\n")
+        write_json(folder / name, {"identity": identity, **record, **provenance()})
 
 
 def provenance() -> dict[str, Any]:
@@ -58,25 +57,10 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a results.jsonl; a last line that a kill cut short is left out."""
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text().split("\n")[:-1]:
-        rows.append(json.loads(line))
-    return rows
-
-
-def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Append lines to a results.jsonl, on the first host; a last line that a kill cut short gives way."""
-    if jax.process_index() != 0:
-        return
-    with open(path, "ab+") as f:
-        f.seek(0)
-        f.truncate(f.read().rfind(b"\n") + 1)
-    with open(path, "a") as f:
-        f.writelines(to_json(row) + "\n" for row in rows)
+def append_results(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Append lines to a results.jsonl, on the primary host alone."""
+    if hosts.is_primary():
+        append_jsonl(path, rows)
 
 
 def step_of(path: str | Path) -> tuple[Path, int | None]:
@@ -85,14 +69,3 @@ def step_of(path: str | Path) -> tuple[Path, int | None]:
     if folder.parent.name == "checkpoints" and folder.name.isdigit() and (folder.parents[1] / "run.json").is_file():
         return folder.parents[1], int(folder.name)
     return folder, None
-
-
-def without(plain: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
-    """A dictionary of dictionaries without the entries at these dotted paths, where it has them."""
-    here = {path for path in paths if "." not in path}
-    deeper = {name: [path.partition(".")[2] for path in paths if path.startswith(name + ".")] for name in plain}
-    return {
-        name: without(value, deeper[name]) if deeper[name] and isinstance(value, dict) else value
-        for name, value in plain.items()
-        if name not in here
-    }

@@ -52,7 +52,7 @@ def flops_per_token(run: Run, length: int | None = None, head: float | None = No
     return 3 * (masking.views * m.layers * block + (masking.predict or masking.rate) * output)
 
 
-def tokens_of(run: Run, assume: Assumed | None = None) -> int:
+def training_tokens(run: Run, assume: Assumed | None = None) -> int:
     """Tokens of a pre-training; with a budget those of the steps that it has time for, at the estimated speed."""
     step = run.loop.batch * run.data.length
     if not run.loop.budget:
@@ -65,7 +65,7 @@ def seconds_of(
 ) -> float:
     """Seconds for a cell: pre-training, minimal pairs, fine-tuning."""
     speed = _speed(assume)
-    seconds = 2 * _COMPILE + tokens_of(run, assume) * flops_per_token(run) / speed
+    seconds = 2 * _COMPILE + training_tokens(run, assume) * flops_per_token(run) / speed
     if evaluate is not None:
         copies = _SETS[evaluate.blimp == SAMPLE] * (evaluate.pairs or 1000) * _PAIR_TOKENS
         seconds += _COMPILE + copies * flops_per_token(run, 16, 1 / 16) / 3 / speed

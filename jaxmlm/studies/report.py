@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from rich.text import Text
 
+from jaxmlm.json_files import write_text
 from jaxmlm.runs import tables
 from jaxmlm.studies import verdict as words
 from jaxmlm.studies.results import (
+    Comparison,
     Measure,
-    Pair,
     Results,
     Row,
     Spread,
@@ -56,7 +57,7 @@ def write(folder: Path, report: Report) -> dict[str, Any]:
     from jaxmlm.studies import page
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.html").write_text(page.html(report), encoding="utf-8")
+    write_text(folder / "report.html", page.html(report))
     return summary(report.rows)
 
 
@@ -116,7 +117,7 @@ def _one(results: Results, name: str) -> dict[str, Any]:
     }
 
 
-def _pair(name: str, pair: Pair) -> dict[str, Any]:
+def _pair(name: str, pair: Comparison) -> dict[str, Any]:
     cleaned = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in pair._asdict().items()}
     return {"measure": name} | cleaned | {"beyond_noise": pair.sure}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmlm.runs.statistics import Pair, Series, Spread, compare_seeds, spread
+from jaxmlm.runs.statistics import Comparison, Series, Spread, compare_seeds, spread
 from jaxmlm.tasks.downstream import GENERATED
 
 CONTROL, GIVEN = "not pre-trained", "as it was given"
@@ -249,7 +249,7 @@ def _tuning(row: Row) -> str:
     return row["task"] + (f", tuning seed {row['tuning_seed']}" if row["stage"] == "finetune" else "")
 
 
-def _family(names: Sequence[tuple[str, str]], series: Series) -> list[Pair]:
+def _family(names: Sequence[tuple[str, str]], series: Series) -> list[Comparison]:
     """The comparisons of a family; with fewer than `SEEDS` seeds a pair has no error bar, and does not count in it."""
     alone = [compare_seeds(a, b, series) for a, b in names]
     able = [pair.seeds >= SEEDS and not math.isnan(pair.p) for pair in alone]
@@ -260,7 +260,7 @@ def _family(names: Sequence[tuple[str, str]], series: Series) -> list[Pair]:
     ]
 
 
-def pairs(results: Results, measure: Measure) -> list[Pair]:
+def pairs(results: Results, measure: Measure) -> list[Comparison]:
     """Every pair within a group, the better first; all of them are one family."""
     names = []
     for labels in results.groups.values():
@@ -270,7 +270,7 @@ def pairs(results: Results, measure: Measure) -> list[Pair]:
     return _family(names, measure.series)
 
 
-def against_control(results: Results, measure: Measure) -> list[Pair]:
+def against_control(results: Results, measure: Measure) -> list[Comparison]:
     """Every value minus its encoder that was not pre-trained; all of them are one family."""
     both = [(x, results.control_of(x)) for x in results.labels if x in measure.series]
     return _family([(x, c) for x, c in both if c is not None and c in measure.series], measure.series)

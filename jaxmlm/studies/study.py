@@ -20,9 +20,9 @@ from rich.console import Console
 from jaxmlm.data import Store
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
+from jaxmlm.json_files import read_jsonl, write_json
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
-from jaxmlm.json_files import to_json
 from jaxmlm.paths import counted, describe, replace_path
 from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.runs import epochs
@@ -33,9 +33,9 @@ from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.preview import shown
 from jaxmlm.runs.run import Run, identity
 from jaxmlm.runs.tables import Column, Tables
-from jaxmlm.runs.workdir import append_rows, claim, read_rows, unclaimed
+from jaxmlm.runs.workdir import append_results, check_workdir, write_metadata
 from jaxmlm.studies import report as reports
-from jaxmlm.studies.estimate import seconds_of, tokens_of
+from jaxmlm.studies.estimate import seconds_of, training_tokens
 from jaxmlm.studies.grid import Cell, Study, cells_of, original
 from jaxmlm.studies.results import label
 from jaxmlm.tasks import blimp
@@ -52,12 +52,12 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
     folder, cells = Path(study.workdir), cells_of(study)
     if dry_run:
         return _plan(study, cells if study.cells is None else _share(study, cells))
-    hosts.agree("configurations", describe(replace_path(study, "run.data.store", None)))
+    hosts.assert_same("configurations", describe(replace_path(study, "run.data.store", None)))
     stop_before("anything was begun")
     _check(study, cells)
-    hosts.share(folder)
+    hosts.check_shared_directory(folder)
     store = open_store(cells[0].run.text, folder, phrases=_needs_phrases(cells))
-    claim(folder, "study.json", _identity(study), {"config": describe(study)})
+    write_metadata(folder, "study.json", _identity(study), {"config": describe(study)})
     if study.cells is not None:
         mine = _share(study, cells)
         for number, cell in enumerate(mine, 1):
@@ -66,7 +66,7 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
     for number, cell in enumerate(cells, 1):
         _run_cell(study, cell, original(cell, cells), f"[{number}/{len(cells)}] {cell.name.replace(',', ' ')}: ")
         _collect(study, cells)
-    if not hosts.speaks():
+    if not hosts.is_primary():
         return {"workdir": str(folder)}
     _describe(study, cells, store)
     return _draw(folder)
@@ -89,9 +89,9 @@ def report(workdir: str) -> dict[str, Any]:
 
 def _check(study: Study, cells: list[Cell]) -> None:
     """Everything that can be wrong, before anything that takes long; nothing on disk is changed."""
-    unclaimed(Path(study.workdir), "study.json", _identity(study))
+    check_workdir(Path(study.workdir), "study.json", _identity(study))
     for cell in cells:
-        unclaimed(Path(cell.run.workdir), "run.json", identity(cell.run))
+        check_workdir(Path(cell.run.workdir), "run.json", identity(cell.run))
     _needs_phrases(cells)
     _check_stores(cells)
     _epochs(study, [cell for cell in cells if not cell.run.loop.budget])
@@ -167,7 +167,7 @@ def _run_cell(study: Study, cell: Cell, first: Cell, stage: str) -> None:
         return
     pretrain(cell.run, f"{stage}pretrain")
     path = Path(cell.run.workdir) / "results.jsonl"
-    done = hosts.told_by_first([list(_key(row)) for row in read_rows(path)])
+    done = hosts.broadcast_from_primary([list(_key(row)) for row in read_jsonl(path)])
     wanted = [job for job in _jobs(study) if list(job[0]) not in done]
     if not wanted:
         return
@@ -182,7 +182,7 @@ def _run_cell(study: Study, cell: Cell, first: Cell, stage: str) -> None:
                 row = minimal_pairs(loaded, config, mesh)
             else:
                 row = tune(loaded, config, seed, mesh, stage)
-            append_rows(path, [{**row, "settings": key[-1]}])
+            append_results(path, [{**row, "settings": key[-1]}])
 
 
 def _own_rates(study: Study) -> list[float]:
@@ -226,14 +226,14 @@ def _keys(study: Study) -> list[tuple]:
 def _collect(study: Study, cells: list[Cell]) -> None:
     """Append to the study's results what its cells have and it has not."""
     path, keys = Path(study.workdir) / "results.jsonl", _keys(study)
-    have = {(row["cell"], *_key(row)) for row in read_rows(path)}
+    have = {(row["cell"], *_key(row)) for row in read_jsonl(path)}
     for cell in cells:
         where = {"cell": cell.name, "values": cell.values, "control": cell.control, "seed": cell.seed}
         if cell.control and cell.run.init:
             where["given"] = True  # it is no encoder of random weights
-        found = read_rows(Path(original(cell, cells).run.workdir) / "results.jsonl")
+        found = read_jsonl(Path(original(cell, cells).run.workdir) / "results.jsonl")
         new = [row for row in found if _key(row) in keys and (cell.name, *_key(row)) not in have]
-        append_rows(path, [{**where, **row} for row in new])
+        append_results(path, [{**where, **row} for row in new])
 
 
 def _describe(study: Study, cells: list[Cell], store: Store) -> None:
@@ -253,12 +253,12 @@ def _describe(study: Study, cells: list[Cell], store: Store) -> None:
         "keys": [[c.name, *key] for c in cells for key in _keys(study)],
         "logs": {c.name: str(Path("cells") / original(c, cells).name / "log.jsonl") for c in cells},
     }
-    (Path(study.workdir) / "report.json").write_text(to_json(page, indent=1) + "\n")
+    write_json(Path(study.workdir) / "report.json", page)
 
 
 def titled(study: Study) -> str:
     """The title of a report, made from the text, the tokens and the encoder that are used."""
-    run, tokens = study.run, tokens_of(study.run, study.assume) if not study.run.loop.budget else 0
+    run, tokens = study.run, training_tokens(study.run, study.assume) if not study.run.loop.budget else 0
     texts = ["the generated sample" if _is_generated(part) else part.rsplit("/", 1)[-1] for part in run.data.texts]
     size = f"{tokens / 1e6:.3g} M" if tokens >= 1e6 else f"{tokens / 1e3:.3g} k"
     made = {
@@ -294,7 +294,7 @@ def _distinct(found: Iterable[str]) -> str:
 
 def _draw(folder: Path) -> dict[str, Any]:
     page = json.loads((folder / "report.json").read_text())
-    rows = [row for row in read_rows(folder / "results.jsonl") if [row["cell"], *_key(row)] in page["keys"]]
+    rows = [row for row in read_jsonl(folder / "results.jsonl") if [row["cell"], *_key(row)] in page["keys"]]
     origin = page["origin"] | {"work": _hours(sum(row["seconds"] or 0 for row in rows))}
     curves = {cell: _curve(folder / log) for cell, log in page["logs"].items()}
     sentences = {name: [(piece, state) for piece, state in pieces] for name, pieces in page["sentences"].items()}
@@ -309,7 +309,7 @@ def _draw(folder: Path) -> dict[str, Any]:
 
 def _curve(path: Path) -> list[dict[str, Any]]:
     """The training losses of a log; a step that was done again after a kill counts once, the last time."""
-    lines = {row["step"]: row for row in read_rows(path) if "eval" not in row}
+    lines = {row["step"]: row for row in read_jsonl(path) if "eval" not in row}
     return [lines[step] for step in sorted(lines)]
 
 
@@ -320,7 +320,7 @@ def _plan(study: Study, cells: list[Cell]) -> dict[str, Any]:
         again = original(cell, cells) is not cell
         seconds = 0.0 if again else seconds_of(run, study.evaluate, study.finetune, study.assume)
         done = (Path(run.workdir) / "DONE").exists()
-        found = {"tokens": tokens_of(run, study.assume), "epochs": often[cell.name]}
+        found = {"tokens": training_tokens(run, study.assume), "epochs": often[cell.name]}
         listed.append({"cell": cell.name, **found, "estimated_seconds": round(seconds), "pretrained": done})
     total = sum(one["estimated_seconds"] for one in listed)
     columns = [
@@ -350,7 +350,7 @@ def _epochs(study: Study, cells: list[Cell]) -> dict[str, float | None]:
     found = {}
     for cell in cells:
         run = replace_path(cell.run, "most_epochs", None) if cell.run.loop.budget else cell.run
-        tokens = tokens_of(run, study.assume)
+        tokens = training_tokens(run, study.assume)
         found[cell.name] = epochs.check(run, tokens, have[cell.run.data], "--run.most-epochs")
     return found
 

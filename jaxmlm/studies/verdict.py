@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jaxmlm.paths import counted
-from jaxmlm.studies.results import GIVEN, SEEDS, Measure, Pair, Results, against_control, numeric, pairs, text
+from jaxmlm.studies.results import GIVEN, SEEDS, Comparison, Measure, Results, against_control, numeric, pairs, text
 
 MOST_PAIRS = 4
 """Comparisons that are told one by one; all are in the summary."""
@@ -103,7 +103,7 @@ def standing(results: Results, measure: Measure, labels: Sequence[str]) -> Stand
     return Standing(said, "no difference beyond noise")
 
 
-def _worse(results: Results, sure: Sequence[Pair]) -> str:
+def _worse(results: Results, sure: Sequence[Comparison]) -> str:
     """Who is worse than whom, each loser once."""
     losers: dict[str, list[str]] = {}
     for pair in sure:
@@ -111,7 +111,7 @@ def _worse(results: Results, sure: Sequence[Pair]) -> str:
     return _and([f"{loser} is worse than {_and(winners)}" for loser, winners in losers.items()])
 
 
-def _told(results: Results, found: Sequence[Pair]) -> list[str]:
+def _told(results: Results, found: Sequence[Comparison]) -> list[str]:
     """Comparisons one by one; of many the surest."""
     told = sorted(found, key=lambda pair: pair.adjusted)[:MOST_PAIRS]
     more = [f"so are {len(found) - len(told)} more comparisons beyond noise"] if len(found) > len(told) else []
@@ -196,11 +196,11 @@ def _own(results: Results, labels: Sequence[str], best: Mapping[float, str]) -> 
     )
 
 
-def _pair(results: Results, pair: Pair) -> str:
+def _pair(results: Results, pair: Comparison) -> str:
     return f"{results.short(pair.a)} over {results.short(pair.b)}: {_numbers(pair)}"
 
 
-def _gains(found: Sequence[Pair]) -> list[str]:
+def _gains(found: Sequence[Comparison]) -> list[str]:
     """What pre-training adds; of many values the least and the most."""
     if len(found) <= MOST_PAIRS:
         return [f"{_upper(pair.a)}: {_numbers(pair)}." for pair in found]
@@ -208,14 +208,14 @@ def _gains(found: Sequence[Pair]) -> list[str]:
     return [f"The least, {order[0].a}: {_numbers(order[0])}.", f"The most, {order[-1].a}: {_numbers(order[-1])}."]
 
 
-def _numbers(pair: Pair) -> str:
+def _numbers(pair: Comparison) -> str:
     points = f"{_signed(pair.difference)} points"
     if math.isnan(pair.adjusted):
         return f"{points}, no error bar"
     return f"{points}, interval {_signed(pair.low)} to {_signed(pair.high)}, {_p(pair.adjusted)}"
 
 
-def _footing(found: Sequence[Pair]) -> str:
+def _footing(found: Sequence[Comparison]) -> str:
     able = [pair for pair in found if not math.isnan(pair.adjusted)]
     least, most = min(pair.seeds for pair in able), max(pair.seeds for pair in able)
     seeds = counted(least, "seed") if least == most else f"{least} to {most} seeds"

@@ -16,7 +16,7 @@ from jaxmlm.synthetic.world import NOUNS, REALMS, Noun, Person, Place, a, listed
 
 TRAIN, DEV, PAIRS_PER_SET = 1200, 400, 150
 T = TypeVar("T")
-Pair = tuple[str, str]
+TextPair = tuple[str, str]
 
 
 class Pool(NamedTuple):
@@ -61,13 +61,13 @@ def pool(split: str) -> Pool:
     )
 
 
-def _gender(rng: random.Random, words: Pool) -> Pair:
+def _gender(rng: random.Random, words: Pool) -> TextPair:
     person, done, when = rng.choice(words.people), rng.choice(world.REFLEXIVE), rng.choice(world.WHEN)
     other = "himself" if person.woman else "herself"
     return f"{person.first} {done} {person.himself} {when}", f"{person.first} {done} {other} {when}"
 
 
-def _anaphor_number(rng: random.Random, words: Pool) -> Pair:
+def _anaphor_number(rng: random.Random, words: Pool) -> TextPair:
     (one, two), done = rng.sample(words.people, 2), rng.choice(world.REFLEXIVE)
     if rng.random() < 0.5:
         return f"{one.first} {done} {one.himself}", f"{one.first} {done} themselves"
@@ -75,8 +75,8 @@ def _anaphor_number(rng: random.Random, words: Pool) -> Pair:
     return f"{both} themselves", f"{both} {one.himself}"
 
 
-def _agreement(irregular: bool) -> Callable[[random.Random, Pool], Pair]:
-    def pair(rng: random.Random, words: Pool) -> Pair:
+def _agreement(irregular: bool) -> Callable[[random.Random, Pool], TextPair]:
+    def pair(rng: random.Random, words: Pool) -> TextPair:
         noun = rng.choice([n for n in words.nouns if (n.word in world.IRREGULAR) == irregular])
         deed, where = rng.choice(REALMS[noun.kind.realm].deeds), rng.choice(world.WHERE)
         one, many = f"{world.plural(deed)} {where}", f"{deed} {where}"
@@ -87,7 +87,7 @@ def _agreement(irregular: bool) -> Callable[[random.Random, Pool], Pair]:
     return pair
 
 
-def _determiner(rng: random.Random, words: Pool) -> Pair:
+def _determiner(rng: random.Random, words: Pool) -> TextPair:
     noun, (one, many) = rng.choice(words.nouns), rng.choice([("this", "these"), ("that", "those")])
     look = rng.choice(noun.kind.looks)
     if rng.random() < 0.5:
@@ -95,7 +95,7 @@ def _determiner(rng: random.Random, words: Pool) -> Pair:
     return f"{many} {noun.plural} are {look}", f"{one} {noun.plural} are {look}"
 
 
-def _participle(rng: random.Random, words: Pool) -> Pair:
+def _participle(rng: random.Random, words: Pool) -> TextPair:
     past, done = rng.choice(words.participles)
     who, thing = rng.choice(words.people).first, rng.choice(words.of("object")).word
     if rng.random() < 0.5:
@@ -103,7 +103,7 @@ def _participle(rng: random.Random, words: Pool) -> Pair:
     return f"{who} {past} the {thing}", f"{who} {done} the {thing}"
 
 
-def _transitive(rng: random.Random, words: Pool) -> Pair:
+def _transitive(rng: random.Random, words: Pool) -> TextPair:
     needs, lone = rng.choice(words.transitive), rng.choice(words.living)
     who, when = rng.choice(words.people).first, rng.choice(world.WHEN)
     if rng.random() < 0.5:
@@ -112,13 +112,13 @@ def _transitive(rng: random.Random, words: Pool) -> Pair:
     return f"{who} {lone} {when}", f"{who} {needs} {when}"
 
 
-def _animate(rng: random.Random, words: Pool) -> Pair:
+def _animate(rng: random.Random, words: Pool) -> TextPair:
     being, thing = rng.choice(words.of("animal")), rng.choice(words.of(rng.choice(["plant", "object"])))
     done, where = rng.choice(words.living), rng.choice(world.WHERE)
     return f"the {being.word} {done} {where}", f"the {thing.word} {done} {where}"
 
 
-def _preposition(rng: random.Random, words: Pool) -> Pair:
+def _preposition(rng: random.Random, words: Pool) -> TextPair:
     verb, good = rng.choice(words.prepositional)
     who, thing, when = rng.choice(words.people).first, rng.choice(words.nouns).word, rng.choice(world.WHEN)
     bad = "at" if good == "for" else "for"
@@ -126,7 +126,7 @@ def _preposition(rng: random.Random, words: Pool) -> Pair:
 
 
 # UID: field, term, maker of (good, bad), whether the acceptability task has it too
-SETS: dict[str, tuple[str, str, Callable[[random.Random, Pool], Pair], bool]] = {
+SETS: dict[str, tuple[str, str, Callable[[random.Random, Pool], TextPair], bool]] = {
     "anaphor_gender_agreement": ("morphology", "anaphor_agreement", _gender, True),
     "anaphor_number_agreement": ("morphology", "anaphor_agreement", _anaphor_number, False),
     "determiner_noun_agreement": ("morphology", "determiner_noun_agreement", _determiner, False),

@@ -20,7 +20,7 @@ FIELDS = {"s-selection": "argument_structure"}
 """Names of linguistics_term that the BLiMP paper's twelve fields put under another."""
 
 
-class Pair(NamedTuple):
+class MinimalPair(NamedTuple):
     """A minimal pair, the set (UID) it is of, and that set's field (linguistics_term)."""
 
     set: str
@@ -29,7 +29,7 @@ class Pair(NamedTuple):
     bad: str
 
 
-def read(folder: str | Path, pairs_per_set: int | None = None) -> list[Pair]:
+def read(folder: str | Path, pairs_per_set: int | None = None) -> list[MinimalPair]:
     """The first pairs of every `*.jsonl` in the folder (or its `data` or `blimp`), in order of file name."""
     folder = Path(folder)
     sets = next((found for sub in ("", "data", "blimp") if (found := files.named(folder / sub, ".jsonl"))), None)
@@ -47,7 +47,7 @@ def read(folder: str | Path, pairs_per_set: int | None = None) -> list[Pair]:
     return pairs
 
 
-def _pair(line: bytes, where: str) -> Pair:
+def _pair(line: bytes, where: str) -> MinimalPair:
     try:
         item, _ = files.json_of(line)
     except ValueError as e:  # not JSON, or not UTF-8
@@ -57,10 +57,10 @@ def _pair(line: bytes, where: str) -> Pair:
         if not isinstance(item, dict) or not isinstance(item.get(name), str):
             raise InputError(f"{where}: no text {name!r}: BLiMP lines have {', '.join(names)}")
     uid, term, good, bad = (str(item[name]) for name in names)
-    return Pair(uid, FIELDS.get(term, term), good, bad)
+    return MinimalPair(uid, FIELDS.get(term, term), good, bad)
 
 
-def rows(pairs: list[Pair], tokenizer: Tokenizer) -> list[list[int]]:
+def rows(pairs: list[MinimalPair], tokenizer: Tokenizer) -> list[list[int]]:
     """The token ids of all sentences, special tokens included: the good one of a pair, then the bad one."""
     texts = [text for pair in pairs for text in (pair.good, pair.bad)]
     return [[tokenizer.cls_id, *ids, tokenizer.sep_id] for ids in tokenizer.encode_batch(texts)]
@@ -85,10 +85,10 @@ def evaluation(folder: str | Path, tokenizer: Tokenizer, *, pairs_per_set: int |
     return Eval(copies.batches, predict, score, size=len(copies))
 
 
-def scores(pairs: list[Pair], right: np.ndarray) -> dict[str, float]:
+def scores(pairs: list[MinimalPair], right: np.ndarray) -> dict[str, float]:
     """Means of `right` [pairs] over each set; over a field's sets; over all sets.
 
-    >>> pairs = [Pair("a", "f", "", ""), Pair("b", "f", "", ""), Pair("b", "f", "", "")]
+    >>> pairs = [MinimalPair("a", "f", "", ""), MinimalPair("b", "f", "", ""), MinimalPair("b", "f", "", "")]
     >>> scores(pairs, np.array([1.0, 0.0, 0.5]))
     {'accuracy': 0.625, 'field/f': 0.625, 'set/a': 1.0, 'set/b': 0.25}
     """

@@ -25,8 +25,8 @@ GENERATED = " (generated)"
 """Stands behind the name of what is scored on generated data."""
 
 
-class Source(NamedTuple):
-    """A task and where its rows are: `train` and `dev` are other files than the official ones, `numbers` for one's own.
+class TaskData(NamedTuple):
+    """A task and where its rows are: `train` and `dev` are other files than the official ones, `regression` for one's own.
 
     `data` is a folder, sample: or tfds:; a table of one's own has none.
     """
@@ -35,7 +35,7 @@ class Source(NamedTuple):
     data: str | None = None
     train: str | None = None
     dev: str | None = None
-    numbers: bool = False
+    regression: bool = False
 
     @property
     def is_squad(self) -> bool:
@@ -92,7 +92,7 @@ def _sample() -> tempfile.TemporaryDirectory:
     return folder
 
 
-def check(source: Source) -> None:
+def check(source: TaskData) -> None:
     """Read the task's rows, so that what is wrong with them shows before any training."""
     official = source.task in (*glue.TASKS, *squad.TASKS)
     if source.data and source.data.startswith(TFDS) and source.data != TFDS:
@@ -103,10 +103,10 @@ def check(source: Source) -> None:
 
 
 @lru_cache(maxsize=1)
-def sets_of(source: Source) -> table.Sets:
+def sets_of(source: TaskData) -> table.Sets:
     """The rows of a task of sentences."""
     if source.task not in glue.TASKS:
-        return table.own(Path(source.task).expanduser(), source.dev, source.numbers)
+        return table.own(Path(source.task).expanduser(), source.dev, source.regression)
     if source.data == TFDS:
         return from_tfds.sets(source.task)
     found = glue.sets(glue.TASKS[source.task], source.folder, source.train, source.dev)
@@ -114,7 +114,7 @@ def sets_of(source: Source) -> table.Sets:
 
 
 @lru_cache(maxsize=1)
-def squads_of(source: Source) -> tuple[tuple[squad.Squad, squad.Squad], tuple[str, ...]]:
+def squads_of(source: TaskData) -> tuple[tuple[squad.Squad, squad.Squad], tuple[str, ...]]:
     """The train and the dev questions of a SQuAD, and in notes what of them is not official."""
     if source.data == TFDS:
         return from_tfds.squads(source.task), ()
@@ -134,7 +134,7 @@ def _generated(name: str) -> tuple[str, ...]:
     return (f"generated data in the format of {name}: their scores are not scores of {name}",)
 
 
-def tests_of(source: Source) -> dict[str, table.Rows]:
+def tests_of(source: TaskData) -> dict[str, table.Examples]:
     """The rows that GLUE's test server asks of a task, by the name of the prediction file."""
     if source.data == TFDS:
         return from_tfds.tests(source.task)
@@ -143,8 +143,8 @@ def tests_of(source: Source) -> dict[str, table.Rows]:
 
 @lru_cache(maxsize=1)
 def encoded(
-    source: Source, tokenizer: Tokenizer, length: int, limit: int | None, types: bool
-) -> tuple[sentences.Prepared, tuple[str, ...]]:
+    source: TaskData, tokenizer: Tokenizer, length: int, limit: int | None, types: bool
+) -> tuple[sentences.EncodedSentences, tuple[str, ...]]:
     """The encoded rows of a task of sentences, and notes on what is not whole."""
     sets = sets_of(source)
     data = sentences.prepare(sets, tokenizer, length, limit, types)
@@ -155,15 +155,15 @@ def encoded(
 
 @lru_cache(maxsize=1)
 def windowed(
-    source: Source, tokenizer: Tokenizer, length: int, stride: int, limit: int | None, types: bool
-) -> tuple[squad.Prepared, tuple[str, ...]]:
+    source: TaskData, tokenizer: Tokenizer, length: int, stride: int, limit: int | None, types: bool
+) -> tuple[squad.EncodedSquad, tuple[str, ...]]:
     """The windows of a SQuAD, and notes on what is not whole."""
     squads, notes = squads_of(source)
     limited = (f"train: {limit:,} questions (limit)",) if limit else ()
     return squad.prepare(squads, tokenizer, length, stride, limit, source.task, types), (*notes, *limited)
 
 
-def unlabelled(path: str | Path, of: table.Table) -> table.Rows:
+def unlabelled(path: str | Path, of: table.Table) -> table.Examples:
     """The rows of a file to predict: the columns of the task's texts, a label or none."""
     path = Path(path).expanduser()
     return table.read(replace(of, header=()), table.fields_of(path), path, labelled=False)

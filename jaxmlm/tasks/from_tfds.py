@@ -6,7 +6,7 @@ from jaxmlm.data import from_tfds
 from jaxmlm.errors import InputError
 from jaxmlm.tasks import glue, squad_files
 from jaxmlm.tasks.squad_files import Squad
-from jaxmlm.tasks.table import Rows, Sets, Table
+from jaxmlm.tasks.table import Examples, Sets, Table
 
 CLASSES = {
     "cola": ("unacceptable", "acceptable"),
@@ -39,7 +39,7 @@ def sets(name: str) -> Sets:
     return Sets(train, judged, notes)
 
 
-def tests(name: str) -> dict[str, Rows]:
+def tests(name: str) -> dict[str, Examples]:
     """The rows that GLUE's test server asks of a task, by the name of the prediction file."""
     task, splits = glue.TASKS[name], SPLITS.get(name, {})
     return {
@@ -48,7 +48,7 @@ def tests(name: str) -> dict[str, Rows]:
     }
 
 
-def rows(name: str, split: str, table: Table, labelled: bool = True) -> Rows:
+def rows(name: str, split: str, table: Table, labelled: bool = True) -> Examples:
     """One split of a GLUE task; InputError if its classes are not those of the table, in the same order."""
     found = from_tfds.examples(f"glue/{name}", split)
     if labelled and table.labels:
@@ -62,7 +62,7 @@ def rows(name: str, split: str, table: Table, labelled: bool = True) -> Rows:
     low, high = (0, len(table.labels) - 1) if table.labels else (table.low, table.high)
     if labels is not None and not ((labels >= low) & (labels <= high)).all():
         raise InputError(f"{found.name}: rows without labels cannot be scored")
-    return Rows(table, texts, labels, [str(row["idx"]) for row in every])
+    return Examples(table, texts, labels, [str(row["idx"]) for row in every])
 
 
 def squads(name: str) -> tuple[Squad, Squad]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jaxmlm.errors import InputError
 from jaxmlm.tasks.files import read_tabs
-from jaxmlm.tasks.table import Rows, Sets, Table, read
+from jaxmlm.tasks.table import Examples, Sets, Table, read
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def sets(task: Glue, folder: str | Path, train: str | None = None, dev: str | No
     return Sets(found["train"], judged, tuple(notes))
 
 
-def tests(task: Glue, folder: str | Path) -> dict[str, Rows]:
+def tests(task: Glue, folder: str | Path) -> dict[str, Examples]:
     """The rows of the test files that are there, by the name of the prediction file."""
     plain = replace(task.table, header=())  # the test files have a header all
     there = {name: file for name, file in task.tests if _there(task, folder, file)}
@@ -110,7 +110,7 @@ def tests(task: Glue, folder: str | Path) -> dict[str, Rows]:
     return {name: rows(task, folder, file, plain, labelled=False) for name, file in there.items()}
 
 
-def rows(task: Glue, folder: str | Path, file: str, table: Table | None = None, labelled: bool = True) -> Rows:
+def rows(task: Glue, folder: str | Path, file: str, table: Table | None = None, labelled: bool = True) -> Examples:
     """The rows of one file of a task, from the folder or from the zip."""
     table, inside = table or task.table, _inside(task, folder)
     broken = task.broken and labelled  # a test file is answered whole
@@ -181,7 +181,7 @@ def _checked(path: Path, sha256: str, _: int) -> None:
         raise InputError(f"{path} is not the official file: its SHA-256 is {found}, expected {sha256}: get it again")
 
 
-def _msr(table: Table, inside: Path, dev: bool) -> Rows:
+def _msr(table: Table, inside: Path, dev: bool) -> Examples:
     """MRPC's train or dev rows as the official script cuts them: the pairs of dev_ids.tsv are dev."""
     for name in ("msr_paraphrase_train.txt", "dev_ids.tsv"):
         path = inside / name

@@ -26,7 +26,7 @@ BATCH = 256
 """Masked copies in a model pass."""
 
 
-class Rows(NamedTuple):
+class ScoredRows(NamedTuple):
     """Rows of token ids with their special tokens, and how many words each has of the text."""
 
     ids: list[np.ndarray]
@@ -86,7 +86,7 @@ def predict(model: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
     return {"row": batch["row"], "log_probability": log_probability(logits[:, 0], batch["target"])}
 
 
-def perplexity(rows: Rows, tokenizer: Tokenizer, batch: int) -> Eval:
+def perplexity(rows: ScoredRows, tokenizer: Tokenizer, batch: int) -> Eval:
     """Pseudo-perplexity: exp(- the rows' pseudo-log-likelihoods / their tokens), and the same by their words.
 
     That by words compares models of different vocabularies. `loss` is in nats for each token.
@@ -102,7 +102,7 @@ def perplexity(rows: Rows, tokenizer: Tokenizer, batch: int) -> Eval:
     return Eval(copies.batches, predict, score, size=len(copies))
 
 
-def rows_of_text(text: str, tokenizer: Tokenizer, length: int, limit: int | None) -> Rows:
+def rows_of_text(text: str, tokenizer: Tokenizer, length: int, limit: int | None) -> ScoredRows:
     """The documents of text files, cut into rows of at most `length` tokens; `limit` rows, always the same ones.
 
     A document's rows have its tokens in order, each row between <cls> and <sep>. A word is what spaces separate; it is
@@ -119,10 +119,10 @@ def rows_of_text(text: str, tokenizer: Tokenizer, length: int, limit: int | None
     if not ids:
         raise InputError(f"no tokens in {text!r}: give a file with text in it")
     keep = np.sort(chosen(len(ids), limit))
-    return Rows([ids[i] for i in keep], np.array(words)[keep])
+    return ScoredRows([ids[i] for i in keep], np.array(words)[keep])
 
 
-def rows_of_split(split: Batches, tokenizer: Tokenizer, limit: int | None) -> Rows:
+def rows_of_split(split: Batches, tokenizer: Tokenizer, limit: int | None) -> ScoredRows:
     """Rows of a store's split, as pre-training cuts them; a packed row is read as one text.
 
     The documents of a row that do not see each other are rows of their own.
@@ -130,7 +130,7 @@ def rows_of_split(split: Batches, tokenizer: Tokenizer, limit: int | None) -> Ro
     rows = split.take(np.sort(chosen(split.rows, limit)))
     segments = rows.get("segments", np.ones_like(rows["ids"]))
     ids = [row[own == n] for row, own in zip(rows["ids"], segments, strict=True) for n in range(1, own.max() + 1)]
-    return Rows(ids, np.array([len(tokenizer.decode(row.tolist()).split()) for row in ids]))
+    return ScoredRows(ids, np.array([len(tokenizer.decode(row.tolist()).split()) for row in ids]))
 
 
 def packed(text: str, tokenizer: Tokenizer, length: int) -> Batches:

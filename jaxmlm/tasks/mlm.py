@@ -13,7 +13,7 @@ from jaxtyping import Array, Int, Integer, Key
 from jaxmlm.data import Batches, Data, Store, Tokenizer
 from jaxmlm.masking import Masked, Masking, Tokens, Vocab, mask_batch, needs_phrases
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
-from jaxmlm.parallel import apart, rows_here, spec
+from jaxmlm.parallel import host_shard, keep_unreduced, spec
 from jaxmlm.rng import make_key
 from jaxmlm.tasks.metrics import log_probability, perplexity_of
 from jaxmlm.training import Batch, Eval, Mean, Task
@@ -75,8 +75,8 @@ def mask(
 
     # Masking knows no mesh. Its look-ups and sorts are all within a row, so the compiler needs no collective.
     rows: Any = spec("batch", None)
-    apart: Any = jax.sharding.auto_axes(local, out_sharding=Masked(rows, rows, rows, rows))
-    return apart(key, {name: batch[name] for name in ("ids", "example", "unit") if name in batch}, step)
+    mask_sharded: Any = jax.sharding.auto_axes(local, out_sharding=Masked(rows, rows, rows, rows))
+    return mask_sharded(key, {name: batch[name] for name in ("ids", "example", "unit") if name in batch}, step)
 
 
 def mlm_task(
@@ -94,7 +94,7 @@ def mlm_task(
     perplexity at the first of them.
     """
     tokenizer = store.tokenizer
-    host, of = rows_here(jax.sharding.get_mesh())
+    host, of = host_shard(jax.sharding.get_mesh())
     units = needs_phrases(masking.units)
     train = Batches.of(store, "train", data.length, batch, seed, host, of, units=units, format=data.format)
     vocab = vocab_of(store, masking)
@@ -205,7 +205,7 @@ def predictions(
         found, right = judge(x, masked.targets)
     else:
         short = -most % chunks
-        table = apart(table)  # its gradient is added up over the devices once, not for each chunk
+        table = keep_unreduced(table)  # its gradient is added up over the devices once, not for each chunk
 
         def cut(x: jax.Array) -> jax.Array:
             x = jnp.pad(x, ((0, 0), (0, short), *((0, 0),) * (x.ndim - 2)))

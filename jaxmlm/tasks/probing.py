@@ -74,7 +74,7 @@ def _files(folder: Path, part: str) -> list[Path]:
     return found
 
 
-class Examples(NamedTuple):
+class WordExamples(NamedTuple):
     """Rows of token ids, the vectors wanted of them, and the examples of each probe.
 
     A vector is (row, first token, one past the last). Per probe: the numbers of the vectors, and their labels.
@@ -131,7 +131,7 @@ def length_edges(sentences: Sequence[Sentence]) -> np.ndarray:
 
 def examples(
     sentences: Sequence[Sentence], tokenizer: Tokenizer, sizes: Sizes, words: int, edges: np.ndarray, seed: int = 0
-) -> Examples:
+) -> WordExamples:
     """The examples of every probe; at most `words` for those of words. Sentences that are too long are left out.
 
     Words get the tokens that share a character with them. In half of the sentences of "bigram shift" two neighbouring
@@ -167,7 +167,7 @@ def examples(
         elif shifts:
             of["bigram shift"].append((whole, "as written"))
         for i, word in enumerate(sentence.words):
-            if (at := tokens_of(offsets, word.begin, word.end)) is not None:
+            if (at := token_span(offsets, word.begin, word.end)) is not None:
                 first, last = at[0] + 1, (at[0] + 2 if sizes.pool == "first" else at[1] + 1)
                 vector = vectors.setdefault((number, first, last), len(vectors))
                 of_words.append((vector, tuple(ask(sentence, i) for ask in WORD.values())))
@@ -181,10 +181,10 @@ def examples(
         name: (np.array([new[v] for v, _ in of[name]], int), np.array([label for _, label in of[name]], str))
         for name in (*WORD, *SENTENCE, "sentence length", "bigram shift")
     }
-    return Examples(rows, [places[i] for i in asked], probes)
+    return WordExamples(rows, [places[i] for i in asked], probes)
 
 
-def tokens_of(offsets: Sequence[tuple[int, int]], begin: int, end: int) -> tuple[int, int] | None:
+def token_span(offsets: Sequence[tuple[int, int]], begin: int, end: int) -> tuple[int, int] | None:
     """The tokens (first, one past the last) that share a character with [begin, end); None if none does.
 
     >>> tokens_of([(0, 3), (3, 5), (6, 9)], 4, 9)
@@ -209,7 +209,7 @@ def shifted(sentence: Sentence, i: int) -> str:
     return text[:a] + text[c:d] + text[b:c] + text[a:b] + text[d:]
 
 
-def states(encoder: Encoder, found: Examples, pad_id: int, mesh: jax.sharding.Mesh) -> np.ndarray:
+def states(encoder: Encoder, found: WordExamples, pad_id: int, mesh: jax.sharding.Mesh) -> np.ndarray:
     """The vectors [N + 1, M, D] of the examples at every layer: means over their tokens."""
     c = encoder.config
     wanted: list[list[tuple[int, int, int]]] = [[] for _ in found.rows]

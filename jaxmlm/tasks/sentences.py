@@ -13,20 +13,20 @@ from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.tasks import table as tables
 from jaxmlm.tasks.metrics import METRICS, log_probability
-from jaxmlm.tasks.table import Rows, Sets, Table
+from jaxmlm.tasks.table import Examples, Sets, Table
 from jaxmlm.training.task import Batch, Eval, Mean, Task
 
 
 class Encoded(NamedTuple):
     """Rows with their token ids, special tokens included, and where the second text begins; how many were cut."""
 
-    rows: Rows
+    rows: Examples
     sequences: list[np.ndarray]
     second: np.ndarray
     truncated: int
 
 
-class Prepared(NamedTuple):
+class EncodedSentences(NamedTuple):
     """What a task needs of its data, encoded once for all its fine-tunings. `types`: the encoder has token types."""
 
     table: Table
@@ -37,14 +37,16 @@ class Prepared(NamedTuple):
     types: bool
 
 
-def prepare(sets: Sets, tokenizer: Tokenizer, length: int, limit: int | None = None, types: bool = False) -> Prepared:
+def prepare(
+    sets: Sets, tokenizer: Tokenizer, length: int, limit: int | None = None, types: bool = False
+) -> EncodedSentences:
     """Encode a task's rows; `limit` keeps so many training rows, the same ones for every seed and every model."""
     train = sets.train.some(chosen(len(sets.train), limit)) if limit is not None else sets.train
     judged = {name: encode(rows, tokenizer, length) for name, rows in sets.judged.items()}
-    return Prepared(sets.table, encode(train, tokenizer, length), judged, tokenizer, length, types)
+    return EncodedSentences(sets.table, encode(train, tokenizer, length), judged, tokenizer, length, types)
 
 
-def encode(rows: Rows, tokenizer: Tokenizer, length: int) -> Encoded:
+def encode(rows: Examples, tokenizer: Tokenizer, length: int) -> Encoded:
     """`[cls] a [sep]`, or `[cls] a GAP b [sep]` with the model's own separators, in at most `length` tokens.
 
     The longer sentence is cut first, as by `transformers`' longest_first.
@@ -79,7 +81,7 @@ def _shares(lengths: list[int], room: int) -> list[int]:
     return [min(a, max(room - b, half)), min(b, max(room - a, room - half))]
 
 
-def task(data: Prepared, init: Callable[[Any], Any], *, batch: int, seed: int) -> Task:
+def task(data: EncodedSentences, init: Callable[[Any], Any], *, batch: int, seed: int) -> Task:
     """Fine-tune the classifier that `init` makes; the judgements give the official scores.
 
     Batches hold ids and segments [B, L], types [B, L] for an encoder that has them, labels, weight and row [B].
@@ -95,7 +97,7 @@ def task(data: Prepared, init: Callable[[Any], Any], *, batch: int, seed: int) -
     return Task(init=init, loss=_loss_of(data.table), batch_at=batch_at, evals=evals, epoch=buckets.steps_per_epoch)
 
 
-def evaluation(data: Prepared, part: Encoded, batch: int, name: str) -> Eval:
+def evaluation(data: EncodedSentences, part: Encoded, batch: int, name: str) -> Eval:
     """Judge rows with labels, and write `NAME.tsv` with predictions and labels; without labels, predictions alone."""
     table, edges = part.rows.table, edges_to(data.length)
     buckets = Buckets([len(ids) for ids in part.sequences], batch, edges)
@@ -124,7 +126,7 @@ def score(table: Table, labels: np.ndarray, predictions: np.ndarray) -> dict[str
     return {**found, "degenerate": float(len(np.unique(predictions)) == 1 or not np.isfinite(predictions).all())}
 
 
-def _batch(data: Prepared, part: Encoded, rows: np.ndarray, length: int) -> Batch:
+def _batch(data: EncodedSentences, part: Encoded, rows: np.ndarray, length: int) -> Batch:
     some = filled(rows)
     ids = pad([part.sequences[row] for row in some], length, data.tokenizer.pad_id)
     sizes = np.array([len(part.sequences[row]) for row in some])[:, None]

@@ -21,7 +21,7 @@ from jaxmlm.tasks.squad_windows import Windows, windows
 from jaxmlm.training.task import Batch, Eval, Mean, Task
 
 __all__ = [
-    "TASKS", "Answer", "Question", "Squad", "Version", "Windows",
+    "TASKS", "GoldAnswer", "Question", "Squad", "Version", "Windows",
     "best", "evaluate", "files_in", "notes", "nulls", "prepare", "read", "read_answers", "task", "windows",
 ]  # fmt: skip
 
@@ -33,7 +33,7 @@ NOWHERE = -1e6
 """The score of a span that there is not: far below every logit, and finite, so that all that is written is JSON."""
 
 
-class Answer(NamedTuple):
+class GoldAnswer(NamedTuple):
     """A span of a paragraph as an answer; its score is the sum of both logits."""
 
     text: str
@@ -46,7 +46,7 @@ class Answer(NamedTuple):
         return self.start_logit + self.end_logit
 
 
-class Prepared(NamedTuple):
+class EncodedSquad(NamedTuple):
     """What a task needs of its data, encoded once for all its fine-tunings. `types`: the encoder has token types."""
 
     name: str
@@ -66,17 +66,17 @@ def prepare(
     limit: int | None = None,
     name: str = "squad",
     types: bool = False,
-) -> Prepared:
+) -> EncodedSquad:
     """Cut the training and the development questions of SQuAD v1.1 ("squad") or v2.0 ("squad2") into windows.
 
     `limit` keeps so many training questions, the same for every seed. `types`: the encoder has token types, of which
     the paragraph gets the second.
     """
     train = windows(_first(squads[0], limit), tokenizer, length, stride)
-    return Prepared(name, squads[1], train, windows(squads[1], tokenizer, length, stride), tokenizer, length, types)
+    return EncodedSquad(name, squads[1], train, windows(squads[1], tokenizer, length, stride), tokenizer, length, types)
 
 
-def task(data: Prepared, init: Callable[[Any], Any], *, batch: int, seed: int) -> Task:
+def task(data: EncodedSquad, init: Callable[[Any], Any], *, batch: int, seed: int) -> Task:
     """Fine-tune the span predictor that `init` makes.
 
     A training window without the whole answer points at its [cls], as in BERT's run_squad.py; the spans that are
@@ -112,7 +112,7 @@ def _first(squad: Squad, limit: int | None) -> Squad:
     return squad._replace(questions=[squad.questions[i] for i in chosen(len(squad.questions), limit)])
 
 
-def _batch(data: Prepared, w: Windows, rows: np.ndarray, length: int) -> Batch:
+def _batch(data: EncodedSquad, w: Windows, rows: np.ndarray, length: int) -> Batch:
     real, tokenizer = filled(rows), data.tokenizer
     ids = pad([w.row(row, tokenizer.cls_id, tokenizer.sep_id) for row in real.tolist()], length, tokenizer.pad_id)
     segments = (ids != tokenizer.pad_id).astype(np.int32)
@@ -163,7 +163,7 @@ def _predict(model: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
     }  # fmt: skip
 
 
-def best(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray]) -> dict[str, list[Answer]]:
+def best(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray]) -> dict[str, list[GoldAnswer]]:
     """For each question id the best answers over all its windows, best first; each text once.
 
     A question whose windows hold no span at all, as when its paragraph has no tokens, has no answers here.
@@ -174,23 +174,23 @@ def best(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray]) -> dict[st
     logits = np.stack([outputs[name][row, column] for name in ("start_logit", "end_logit")]).astype(np.float64)
     start, end = ((outputs[name] + w.begin[window][:, None])[row, column] for name in ("start", "end"))
     question = w.question[window][row]
-    found: list[dict[str, Answer]] = [{} for _ in squad.questions]
+    found: list[dict[str, GoldAnswer]] = [{} for _ in squad.questions]
     for i in np.lexsort((end, start, -logits.sum(axis=0), question)):
         answers = found[question[i]]
         if len(answers) < BEST:
             paragraph = squad.questions[question[i]].paragraph
             offsets = w.offsets[paragraph]
             text = squad.paragraphs[paragraph][offsets[start[i], 0] : offsets[end[i], 1]]
-            answers.setdefault(text, Answer(text, float(logits[0, i]), float(logits[1, i])))
+            answers.setdefault(text, GoldAnswer(text, float(logits[0, i]), float(logits[1, i])))
     return {q.id: list(answers.values()) for q, answers in zip(squad.questions, found, strict=True)}
 
 
-def nulls(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray]) -> dict[str, Answer]:
+def nulls(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray]) -> dict[str, GoldAnswer]:
     """For each question id the answer "": the logits of the [cls] of the window that is least sure of it."""
     scores = outputs["null"].astype(np.float64)
     question = w.question[outputs["window"]]
     order = np.lexsort((-scores.sum(axis=1), question))  # the lowest of each question comes last, and stays
-    return {squad.questions[question[i]].id: Answer("", float(scores[i, 0]), float(scores[i, 1])) for i in order}
+    return {squad.questions[question[i]].id: GoldAnswer("", float(scores[i, 0]), float(scores[i, 1])) for i in order}
 
 
 class _Predictions(NamedTuple):
@@ -199,7 +199,7 @@ class _Predictions(NamedTuple):
     spans: dict[str, str]
     odds: dict[str, float]
     texts: dict[str, str]
-    answers: dict[str, list[Answer]]
+    answers: dict[str, list[GoldAnswer]]
 
 
 def _predictions(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray]) -> _Predictions:
@@ -244,7 +244,7 @@ def _save(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray], folder: P
     write_table(folder / "scores.tsv", [("id", *scores), *((q.id, *map(repr, row)) for q, *row in columns)])
 
 
-def _nbest(answers: Mapping[str, list[Answer]]) -> dict[str, list[dict[str, Any]]]:
+def _nbest(answers: Mapping[str, list[GoldAnswer]]) -> dict[str, list[dict[str, Any]]]:
     """As BERT's nbest_predictions.json: the probability is that among the answers listed."""
     out = {}
     for key, found in answers.items():

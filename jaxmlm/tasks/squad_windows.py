@@ -106,7 +106,7 @@ def _answers(
     spans = np.full((2, len(squad.questions), most), -1)
     for i, q in enumerate(squad.questions):
         for j, (text, at) in enumerate(q.answers):
-            spans[:, i, j] = tokens_of(offsets[q.paragraph], at, at + len(text))
+            spans[:, i, j] = token_span(offsets[q.paragraph], at, at + len(text))
     first, last = spans[:, question]
     inside = (first >= begin[:, None]) & (last < (begin + count)[:, None])
     held = np.zeros(len(squad.questions), bool)
@@ -117,7 +117,7 @@ def _answers(
     return np.where(inside[:, 0], first[:, 0], -1), np.where(inside[:, 0], last[:, 0], -1), lost
 
 
-def tokens_of(offsets: np.ndarray, begin: int, end: int) -> tuple[int, int]:
+def token_span(offsets: np.ndarray, begin: int, end: int) -> tuple[int, int]:
     """The first and the last token that hold a character of [begin, end); a place where none does is past the end.
 
     >>> tokens_of(np.array([[0, 3], [4, 7], [7, 8]]), 4, 8)

@@ -52,7 +52,7 @@ class Table:
         return len(self.labels) or 1
 
 
-class Rows(NamedTuple):
+class Examples(NamedTuple):
     """Sentences, one list for each text column; labels: class numbers, or scores (None: not given); ids as written."""
 
     table: Table
@@ -65,9 +65,9 @@ class Rows(NamedTuple):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def some(self, kept: np.ndarray) -> "Rows":
+    def some(self, kept: np.ndarray) -> "Examples":
         """The rows with these numbers, in this order."""
-        return Rows(
+        return Examples(
             self.table,
             tuple([column[i] for i in kept] for column in self.texts),
             None if self.labels is None else self.labels[kept],
@@ -81,8 +81,8 @@ class Sets(NamedTuple):
     `judged` by the name of the judgement, the main one ("dev") first.
     """
 
-    train: Rows
-    judged: dict[str, Rows]
+    train: Examples
+    judged: dict[str, Examples]
     notes: tuple[str, ...] = ()
 
     @property
@@ -97,7 +97,7 @@ def read(
     path: str | Path,
     labelled: bool = True,
     broken: bool = False,
-) -> Rows:
+) -> Examples:
     """The rows in numbered lines of fields; InputError names `path` and the line of what is wrong.
 
     `broken`: the file is known for rows that are broken over lines; those with too few fields are left out and counted.
@@ -131,13 +131,13 @@ def read(
     if not ids:
         raise InputError(f"{path}: no rows: expected at least one below the header")
     kind = np.int32 if table.labels else np.float32
-    return Rows(table, texts, np.array(labels, kind) if labelled else None, ids, left_out)
+    return Examples(table, texts, np.array(labels, kind) if labelled else None, ids, left_out)
 
 
-def own(path: str | Path, dev: str | Path | None = None, numbers: bool = False) -> Sets:
+def own(path: str | Path, dev: str | Path | None = None, regression: bool = False) -> Sets:
     """A CSV or TSV file of one's own: columns text, label, perhaps text_b and id; its labels are classes or numbers.
 
-    Labels that are all numbers, not all of them whole, are predicted as numbers; so are whole ones where `numbers`
+    Labels that are all numbers, not all of them whole, are predicted as numbers; so are whole ones where `regression`
     says so. Without a `dev` file a tenth of the rows, chosen by a hash of the texts, so that equal texts stay together.
     """
     path, parts = Path(path), [Path(path), *([Path(dev)] if dev else [])]
@@ -149,12 +149,12 @@ def own(path: str | Path, dev: str | Path | None = None, numbers: bool = False) 
         values = [float(text) for text in written]
     except ValueError:
         values = []
-    if numbers and not values:
+    if regression and not values:
         bad = next(text for text in written if not _is_number(text))
         raise InputError(
-            f"{path}: numbers are asked for and a label is {brief(bad)!r}: leave out --numbers for classes"
+            f"{path}: numbers are asked for and a label is {brief(bad)!r}: leave out --regression for classes"
         )
-    if values and (numbers or not all(value.is_integer() for value in values)):
+    if values and (regression or not all(value.is_integer() for value in values)):
         low, high = min(values), max(values)
         if not low < high or not math.isfinite(low) or not math.isfinite(high):
             raise InputError(f"{path}: the labels go from {low:g} to {high:g}: expected numbers that differ")
@@ -162,7 +162,7 @@ def own(path: str | Path, dev: str | Path | None = None, numbers: bool = False) 
     else:
         seen = set(_column(plain, path))
         if len(seen) < 2 or len(seen) > _MOST_CLASSES:
-            hint = "numbers to predict? give --numbers" if values else "expected a class name in each row"
+            hint = "numbers to predict? give --regression" if values else "expected a class name in each row"
             raise InputError(f"{path}: {len(seen)} different labels in the column 'label': {hint}")
         names = sorted(seen, key=float) if values else sorted(seen)
         table = replace(plain, labels=tuple(names), metrics=("accuracy", "matthews"))
@@ -247,7 +247,7 @@ def _hash(texts: Iterable[str]) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
-def write(rows: Rows, predictions: np.ndarray, path: Path, truth: bool = False) -> None:
+def write(rows: Examples, predictions: np.ndarray, path: Path, truth: bool = False) -> None:
     """A prediction file as GLUE's test server takes it: index and label name, or number.
 
     `truth` is for rows with labels: a third column has them, and numbers are written in full.

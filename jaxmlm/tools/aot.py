@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from jaxmlm.errors import InputError
-from jaxmlm.parallel import abstract, make_mesh, spec
 from jaxmlm.json_files import to_json
+from jaxmlm.parallel import abstract, make_mesh, spec
 from jaxmlm.paths import CONFIG_MODULE
 from jaxmlm.rng import make_key
 from jaxmlm.runs.run import Run

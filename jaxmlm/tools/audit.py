@@ -12,9 +12,9 @@ from rich.text import Text
 
 from jaxmlm.data import Batches, Data, Store
 from jaxmlm.data.opening import open_store
+from jaxmlm.json_files import write_json
 from jaxmlm.masking import PRESETS, Tokens, needs_phrases, preset
 from jaxmlm.masking.audit import audit as measure
-from jaxmlm.json_files import to_json
 from jaxmlm.plotting import audit_figures
 from jaxmlm.runs.run import Run
 from jaxmlm.runs.tables import Column, Tables
@@ -49,7 +49,7 @@ def audit(run: Run, options: Audit) -> dict[str, Any]:
     }
     folder = Path(run.workdir)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "audit.json").write_text(to_json(found, indent=1) + "\n")
+    write_json(folder / "audit.json", found)
     paths = audit_figures(found, folder)
     console = Console(stderr=True)
     for drawn in tables(found):

@@ -56,7 +56,7 @@ class Finding:
 def doctor(options: Doctor = Doctor()) -> dict[str, Any]:  # noqa: B008
     """Look at everything and print it; {"ok", "findings"}, of which `ok` is false if something would stop a run."""
     findings = list(look(options))
-    if hosts.speaks():
+    if hosts.is_primary():
         for finding in findings:
             print(finding)
     return {"ok": all(one.level != "stop" for one in findings), "findings": [asdict(one) for one in findings]}

@@ -33,7 +33,7 @@ class Peer:
             intermediate_size=c.mlp or 4 * c.width,
             hidden_dropout_prob=c.dropout,
             attention_probs_dropout_prob=c.attention_dropout,
-            max_position_embeddings=max(c.most_positions, run.data.length) + 2,
+            max_position_embeddings=max(c.max_positions, run.data.length) + 2,
         )
         torch.manual_seed(run.loop.seed)
         try:

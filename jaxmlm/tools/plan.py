@@ -17,8 +17,8 @@ from rich.text import Text
 
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.errors import InputError
+from jaxmlm.json_files import write_json
 from jaxmlm.models.flops import Flops, flops
-from jaxmlm.json_files import to_json
 from jaxmlm.paths import describe
 from jaxmlm.runs import epochs
 from jaxmlm.runs.run import Run, identity
@@ -260,9 +260,7 @@ def _cached(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
     Console(stderr=True).print(f"compiling for {options.slices} x {where.name} ...", highlight=False)
     made = compiled_for(run, where, options.slices)
     folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}")
-    part.write_text(to_json(made) + "\n")
-    os.replace(part, path)
+    write_json(path, made)
     return made
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from jaxmlm.data import Batches, Store
 from jaxmlm.data.opening import open_store
+from jaxmlm.json_files import write_text
 from jaxmlm.masking import PhraseUnits, SpanUnits, TokenUnits, Units, WordUnits
 from jaxmlm.runs.preview import Piece, shown
 from jaxmlm.runs.run import Run
@@ -62,7 +63,7 @@ def show(run: Run, options: Show) -> dict[str, Any]:
     title = "What the model sees"
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
     page += '<meta name=viewport content="width=device-width"><h1>' + title + "</h1>" + "".join(parts) + "</html>\n"
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return {"page": str(path), "strategies": list(units), "rates": list(options.rates)}
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmlm.models import Model
-from jaxmlm.parallel import apart, joined, platform, spec
+from jaxmlm.parallel import all_reduce, keep_unreduced, platform, spec
 from jaxmlm.training.optimizers import decayed
 from jaxmlm.training.task import Batch, Mean, Task
 
@@ -65,7 +65,9 @@ def _step_of(loss_of: Callable, prepare: Callable, update: Callable, accumulate:
             # What a part adds to the gradients of matrices stays where it is: they go from chip to chip once, at the
             # end. Those of biases and layer norms are small, and JAX keeps no sums of elementwise products apart.
             matrices = decayed(state.model)
-            model = jax.tree.map(lambda x, named: apart(x) if named and x.ndim > 1 else x, state.model, matrices)
+            model = jax.tree.map(
+                lambda x, named: keep_unreduced(x) if named and x.ndim > 1 else x, state.model, matrices
+            )
             like = jax.eval_shape(gradients, model, *jax.tree.map(lambda x: x[0], parts))
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, out_sharding=x.sharding), like)
 
@@ -73,7 +75,7 @@ def _step_of(loss_of: Callable, prepare: Callable, update: Callable, accumulate:
                 return jax.tree.map(jnp.add, sums, gradients(model, *part)), None
 
             (grads, metrics), _ = jax.lax.scan(add, zeros, parts)
-            grads = jax.tree.map(joined, grads)
+            grads = jax.tree.map(all_reduce, grads)
         grads = jax.tree.map(lambda g: g / jnp.maximum(metrics["loss"].count, 1.0), grads)
         updates, opt_state = update(grads, state.opt_state, state.model)
         model = optax.apply_updates(state.model, updates)

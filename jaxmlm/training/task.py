@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxmlm.errors import Preempted
 from jaxmlm.models import Model
-from jaxmlm.parallel import fetch, mine, place
+from jaxmlm.parallel import fetch, local_rows, place
 from jaxmlm.preemption import stop_agreed
 
 Batch = dict[str, Any]
@@ -72,7 +72,7 @@ def evaluate(
         if stop_agreed():
             raise Preempted("stopped by a signal within an evaluation: run the same command again")
         weights.append(batch["weight"])
-        placed, row = place(mine((batch, np.arange(len(batch["weight"]))), mesh), mesh)
+        placed, row = place(local_rows((batch, np.arange(len(batch["weight"]))), mesh), mesh)
         outputs.append((predict(model, placed), row))
         if len(outputs) > 2:  # keep the device busy, and only small results on it
             outputs[-3] = _fetched(*outputs[-3])

@@ -20,7 +20,7 @@ from jaxmlm.data import building as parts
 from jaxmlm.data import merging as finish
 from jaxmlm.data.building import Progress
 from jaxmlm.data.merging import part_name
-from jaxmlm.data.sources import Document, Group, Source
+from jaxmlm.data.sources import Document, Group, TextSource
 from jaxmlm.data.store import DOCUMENT
 from jaxmlm.errors import InputError, Preempted
 from jaxmlm.preemption import stop_here, stoppable
@@ -38,10 +38,10 @@ def texts(name: str, count: int) -> list[str]:
 TEXTS = {"red": texts("red", 60), "big": texts("big", 90) + texts("red", 20) + texts("big", 30)}
 
 
-def sources(groups: int = 2) -> list[Source]:
+def sources(groups: int = 2) -> list[TextSource]:
     """Two texts, each of some groups."""
     return [
-        Source([group(lines, at) for at in np.array_split(np.arange(len(lines)), groups)], [{"file": name}])
+        TextSource([group(lines, at) for at in np.array_split(np.arange(len(lines)), groups)], [{"file": name}])
         for name, lines in TEXTS.items()
     ]
 
@@ -103,7 +103,7 @@ def interrupt():
     raise KeyboardInterrupt
 
 
-def dying(at: int, act: Callable[[], None] = interrupt) -> list[Source]:
+def dying(at: int, act: Callable[[], None] = interrupt) -> list[TextSource]:
     """The sources; when they are read for the second time, the encoding, something happens after `at` documents."""
     count = [0, 0]
 
@@ -291,7 +291,7 @@ def test_the_ids_of_a_long_document_are_never_all_in_a_list(made, tmp_path, monk
 
 def test_progress_counts_what_is_read(tmp_path):
     said: list[Progress] = []
-    build(tmp_path / "store", DATA, [Source.of(lambda: TEXTS["big"] * 5, {"file": "big"}, 700)] * 2, said.append)
+    build(tmp_path / "store", DATA, [TextSource.of(lambda: TEXTS["big"] * 5, {"file": "big"}, 700)] * 2, said.append)
     assert said[0].stage == "tokenizer" and len(said) > 3
     counted = [(at.read, at.documents, at.tokens) for at in said[1:]]
     assert counted == sorted(counted) and all(at.size == 1400 and at.documents == at.read for at in said[1:])

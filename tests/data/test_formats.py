@@ -157,7 +157,7 @@ def test_training_masks_no_padding_and_segments_do_not_see_each_other(tmp_path, 
     data = Data(text="sample:300", vocab=300, length=48, valid=0.1, format=format)
     store = open_store(replace(data, format="packed"), tmp_path)
     masking = Masking(0.25, predict=predict)
-    encoder = EncoderConfig(layers=1, width=16, heads=2, most_positions=48, dropout=0.0, init=0.5)
+    encoder = EncoderConfig(layers=1, width=16, heads=2, max_positions=48, dropout=0.0, init=0.5)
     task = mlm_task(store, data, masking, encoder, 4, 0)
     model = task.init(jax.random.key(0))
     batch = task.batch_at(0)

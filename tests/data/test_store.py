@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 
 from jaxmlm.data import Data, Store, Tokenizer, build
-from jaxmlm.data.sources import Source
+from jaxmlm.data.sources import TextSource
 from jaxmlm.errors import InputError
 
 DATA = Data(text="mine", vocab=50, valid=0.2, length=16)
@@ -26,7 +26,7 @@ TEXTS = texts(120)
 
 
 def built(folder, texts=TEXTS, data=DATA) -> Store:
-    return build(folder, data, [Source.of(lambda: texts, {"file": "mine"})])
+    return build(folder, data, [TextSource.of(lambda: texts, {"file": "mine"})])
 
 
 def contents(folder):
@@ -116,7 +116,7 @@ def test_a_build_that_dies_leaves_nothing(tmp_path):
             yield text
 
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path / "new" / "store", DATA, [Source.of(documents, {"file": "mine"})])
+        build(tmp_path / "new" / "store", DATA, [TextSource.of(documents, {"file": "mine"})])
     assert len(calls) == 2 and list(tmp_path.iterdir()) == []
     (tmp_path / "store.part").mkdir()  # what a kill -9 leaves
     (tmp_path / "store.part" / "train-00007.bin").write_bytes(b"left over")
@@ -155,7 +155,7 @@ def test_a_folder_whose_place_no_store_can_take_is_refused_before_the_work(tmp_p
     else:
         (tmp_path / "store").symlink_to(tmp_path if kind == "link" else tmp_path / "none")
     with pytest.raises(InputError, match=r"name a folder in it, as --data.store .*/store/store"):
-        build(tmp_path / "store", DATA, [Source.of(lambda: pytest.fail("read"), {"file": "mine"})])
+        build(tmp_path / "store", DATA, [TextSource.of(lambda: pytest.fail("read"), {"file": "mine"})])
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
@@ -211,9 +211,9 @@ def test_settings_out_of_range(field, value):
 
 
 def test_a_ready_tokenizer_is_taken_as_it_is(tmp_path):
-    build(tmp_path / "first", DATA, [Source.of(lambda: TEXTS, {"file": "mine"})])
+    build(tmp_path / "first", DATA, [TextSource.of(lambda: TEXTS, {"file": "mine"})])
     ready = replace(DATA, tokenizer=str(tmp_path / "first"), vocab=9_999, lowercase=False)  # neither counts any more
-    store = build(tmp_path / "second", ready, [Source.of(lambda: TEXTS, {"file": "mine"})])
+    store = build(tmp_path / "second", ready, [TextSource.of(lambda: TEXTS, {"file": "mine"})])
     assert np.array_equal(store.tokens("train"), Store(tmp_path / "first").tokens("train"))
     store.check(replace(ready, tokenizer=str(tmp_path / "second" / "tokenizer.model")))  # the same model elsewhere
     with pytest.raises(InputError, match="data.vocab"):
@@ -232,7 +232,7 @@ def test_a_ready_tokenizer_and_no_text(tmp_path):
 def test_texts_are_mixed_by_their_share_of_the_tokens(tmp_path):
     marked = {name: [f"{name} {text}" for text in texts(count, seed=1)] for name, count in (("red", 90), ("big", 400))}
     data = replace(DATA, text="red, big", weights=(0.25, 0.75), valid=0.01)
-    sources = [Source.of(lambda name=name: marked[name], {"file": name}) for name in ("red", "big")]
+    sources = [TextSource.of(lambda name=name: marked[name], {"file": name}) for name in ("red", "big")]
     store = build(tmp_path / "store", data, sources)
     taken, total = store.manifest["mix"], store.manifest["train"]["tokens"] + store.manifest["valid"]["tokens"]
     assert sum(taken.values()) == total and abs(taken["red"] / total - 0.25) < 0.01

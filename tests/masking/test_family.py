@@ -32,7 +32,8 @@ from jaxmlm.masking import (
     preset,
 )
 from jaxmlm.masking.audit import audit
-from jaxmlm.masking.units import LONGEST, places
+from jaxmlm.masking.units import MAX_UNIT_LENGTH, indices_in_units
+from jaxmlm.rng import step_key
 
 B, L = 32, 40
 VOCAB = Vocab(500, 4, 0, np.arange(300, 400, dtype=np.int32), np.arange(1, 101))
@@ -70,11 +71,11 @@ def run(masking, tokens, step):
 
     def drawn(example, row):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), step), example)
-        starts = masking.units.starts(masking.keys(key).unit, row.unit, row.maskable)
+        starts = masking.units.starts(masking.keys(key).units, row)
         views = jax.vmap(lambda view: masking.select(key, row, step, view))(jnp.arange(masking.views))
-        return views, places(starts, row.maskable)
+        return views, indices_in_units(starts, row.maskable)
 
-    return mask_batch(masking, 0, ids, tokens, VOCAB, step), *jax.vmap(drawn)(ids, tokens)
+    return mask_batch(masking, step_key(0, step), ids, tokens, VOCAB, step), *jax.vmap(drawn)(ids, tokens)
 
 
 def of(arc, row, view) -> list[int]:
@@ -135,7 +136,7 @@ def test_whole_words_match_a_slow_reference():
         keys = masking.keys(key)
         words, n = [], int(tokens.maskable[row].sum())
         for i in np.flatnonzero(tokens.maskable[row]):
-            new = tokens.unit[row, i] & 1 or not tokens.maskable[row, i - 1] or len(words[-1]) == LONGEST
+            new = tokens.unit[row, i] & 1 or not tokens.maskable[row, i - 1] or len(words[-1]) == MAX_UNIT_LENGTH
             words.append([i]) if new else words[-1].append(i)
         bits = np.asarray(jax.random.bits(keys.order, (L,)) >> 1)
         wanted = math.floor(0.3 * n + float(jax.random.uniform(keys.count)))
@@ -193,7 +194,7 @@ def test_spans_of_words_start_at_words():
     _, _, place = jax.tree.map(np.asarray, run(Masking(0.5, units=SpanUnits()), tokens, jnp.int32(0)))
     fresh = (place == 0) & tokens.maskable
     after_gap = np.concatenate([np.ones((B, 1), bool), ~tokens.maskable[:, :-1]], 1)
-    closed = np.concatenate([np.zeros((B, 1), bool), place[:, :-1] == LONGEST - 1], 1)
+    closed = np.concatenate([np.zeros((B, 1), bool), place[:, :-1] == MAX_UNIT_LENGTH - 1], 1)
     assert (tokens.unit[fresh & ~after_gap & ~closed] & 1).all() and (fresh & ~after_gap).any()
 
 
@@ -329,15 +330,17 @@ def test_the_share_of_words_and_phrases_hidden_whole():
 class Skipping(Masking):
     """BERT's whole-word masking: a word that does not fit is skipped. Here: only words of at most three tokens."""
 
-    def draw(self, key, tokens, step=0, view=0):
-        few = Tokens(tokens.ids, tokens.maskable & (places(tokens.unit & 1 > 0, tokens.maskable) < 3), tokens.unit)
+    def select(self, key, tokens, step=0, view=0):
+        few = Tokens(
+            tokens.ids, tokens.maskable & (indices_in_units(tokens.unit & 1 > 0, tokens.maskable) < 3), tokens.unit
+        )
         return super().select(key, few, step, view)
 
 
 class Replacing(Masking):
     """ELECTRA's positions: drawn with replacement, so fewer than asked are hidden."""
 
-    def draw(self, key, tokens, step=0, view=0):
+    def select(self, key, tokens, step=0, view=0):
         predicted, selected = super().select(key, tokens, step, view)
         short = predicted._replace(count=predicted.count * 9 // 10)
         return short, short
@@ -346,7 +349,7 @@ class Replacing(Masking):
 class Capped(Masking):
     """A cap of ten predictions."""
 
-    def draw(self, key, tokens, step=0, view=0):
+    def select(self, key, tokens, step=0, view=0):
         predicted, selected = super().select(key, tokens, step, view)
         return predicted._replace(count=jnp.minimum(predicted.count, 10)), selected
 
@@ -354,7 +357,7 @@ class Capped(Masking):
 class Leaking(Masking):
     """Special tokens are maskable."""
 
-    def draw(self, key, tokens, step=0, view=0):
+    def select(self, key, tokens, step=0, view=0):
         return super().select(key, tokens._replace(maskable=jnp.ones_like(tokens.maskable)), step, view)
 
 

@@ -13,6 +13,7 @@ from jaxmlm.data import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Linear, Masking, Replace, SpanUnits, Tokens, Vocab, mask_batch
 from jaxmlm.parallel import Mesh, make_mesh, place
+from jaxmlm.rng import step_key
 from jaxmlm.tasks import mlm
 
 B, L, V = 64, 20, 500
@@ -21,7 +22,7 @@ BERT = Replace(mask=0.8, random=0.1, keep=0.1)
 
 
 def tokens_of(counts) -> Tokens:
-    """Rows [cls] n words [sep] [pad]...: the ids differ from place to place, and no word is drawable."""
+    """Rows [cls] n words [sep] [pad]...: the ids differ from place to place, and no word is a replacement."""
     n = np.asarray(counts)[:, None]
     at = np.arange(L)[None, :]
     maskable = (at > 0) & (at <= n)
@@ -31,7 +32,7 @@ def tokens_of(counts) -> Tokens:
 
 @partial(jax.jit, static_argnums=(0, 1, 4))
 def run(masking, seed, ids, tokens, vocab, step):
-    return mask_batch(masking, seed, ids, tokens, vocab, step)
+    return mask_batch(masking, step_key(seed, step), ids, tokens, vocab, step)
 
 
 def masked(masking, ids, tokens, seed=0, step=0):

@@ -1,11 +1,10 @@
-"""Units of the user's own: honoured to their `longest`, or refused; no warning on the way."""
+"""Units of the user's own: honoured to their `max_length`, or refused; no warning on the way."""
 
 import dataclasses
 import pickle
 import sys
 import warnings
 from pathlib import Path
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +14,10 @@ import pytest
 from jaxmlm.config import load
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking, Tokens, TokenUnits, Vocab, mask_batch
-from jaxmlm.masking import units as of_units
 from jaxmlm.masking.audit import audit
+from jaxmlm.masking.units import check_units
 from jaxmlm.paths import replace_path
+from jaxmlm.rng import step_key
 from jaxmlm.runs.run import Run
 
 LENGTH = 130
@@ -29,20 +29,20 @@ class Blocks:
     """Blocks of so many tokens; nothing of the project is derived from."""
 
     tokens: int = 40
-    longest = 64
+    max_length = 64
 
-    def starts(self, key, unit, maskable):
-        return (jnp.arange(len(unit)) - 1) % self.tokens == 0
+    def starts(self, key, tokens):
+        return (jnp.arange(len(tokens.ids)) - 1) % self.tokens == 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """Its longest unit is a value of the configuration."""
+    """Its max_length unit is a value of the configuration."""
 
-    longest: int = 20
+    max_length: int = 20
 
-    def starts(self, key, unit, maskable):
-        return jnp.zeros(unit.shape, bool)
+    def starts(self, key, tokens):
+        return jnp.zeros(tokens.ids.shape, bool)
 
 
 def rows(many: int) -> Tokens:
@@ -57,8 +57,8 @@ def rows(many: int) -> Tokens:
 )
 def test_units_are_hidden_whole_up_to_their_longest(units, sizes):
     masking, tokens = Masking(0.4, units=units), rows(40)
-    out = mask_batch(masking, 0, jnp.arange(40), jax.tree.map(jnp.asarray, tokens), VOCAB, 0)
-    assert out.positions.shape[1] == masking.predictions(LENGTH) == min(LENGTH, 52 + units.longest - 1)
+    out = mask_batch(masking, step_key(0, 0), jnp.arange(40), jax.tree.map(jnp.asarray, tokens), VOCAB, 0)
+    assert out.positions.shape[1] == masking.predictions(LENGTH) == min(LENGTH, 52 + units.max_length - 1)
     found = audit(masking, tokens, np.arange(40), VOCAB)
     assert {int(size) for size in found["lengths"]} == sizes
     assert not any(found["faults"].values())
@@ -69,22 +69,22 @@ def test_units_are_hidden_whole_up_to_their_longest(units, sizes):
 class Plain:
     """Not a dataclass."""
 
-    longest, starts = 4, Blocks.starts
+    max_length, starts = 4, Blocks.starts
 
 
 @dataclasses.dataclass
 class Changing:
     """Cannot be a constant of a compiled program."""
 
-    longest: ClassVar[int] = 4
+    max_length = 4
     starts = Blocks.starts
 
 
 @dataclasses.dataclass(frozen=True)
 class Endless:
-    """Has no longest unit."""
+    """Has no max_length unit."""
 
-    longest = None
+    max_length = None
     starts = Blocks.starts
 
 
@@ -92,22 +92,22 @@ class Endless:
 class Silent:
     """Does not say where units start."""
 
-    longest = 4
+    max_length = 4
 
 
 @pytest.mark.parametrize(
     ("units", "message"),
     [
-        (Plain(), "masking.units is a Plain: give a frozen dataclass with longest"),
+        (Plain(), "masking.units is a Plain: give a frozen dataclass with max_length"),
         (Changing(), "masking.units is a Changing: give a frozen dataclass"),
         (Silent(), "masking.units is a Silent: give a frozen dataclass"),
-        (Endless(), "Endless.longest is a number of tokens, at least 1; got None"),
-        (Chosen(0), "Chosen.longest is a number of tokens, at least 1; got 0"),
+        (Endless(), "Endless.max_length is a number of tokens, at least 1; got None"),
+        (Chosen(0), "Chosen.max_length is a number of tokens, at least 1; got 0"),
     ],
 )
 def test_units_that_cannot_be_are_refused(units, message):
     with pytest.raises(InputError, match=message):
-        of_units.check(units)
+        check_units(units)
 
 
 CONFIG = '''
@@ -115,16 +115,16 @@ CONFIG = '''
 from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxmlm.masking import Masking
-from jaxmlm.tasks.run import Run
+from jaxmlm.runs.run import Run
 
 @dataclass(frozen=True)
 class Mine:
     """Blocks."""
     tokens: int = 32
-    longest = 64
+    max_length = 64
 
-    def starts(self, key, unit, maskable):
-        return jnp.arange(len(unit)) % self.tokens == 0
+    def starts(self, key, tokens):
+        return jnp.arange(len(tokens.ids)) % self.tokens == 0
 
 def config() -> Run:
     """One run."""
@@ -153,7 +153,7 @@ def test_a_process_of_its_own_reads_the_units_of_a_config_file(tmp_path):
     said = packed(run)
     del sys.modules[type(run.masking.units).__module__]
     again = pickle.loads(said)
-    assert again.masking.units.longest == 64 and again.masking.rate == run.masking.rate
-    local = dataclasses.make_dataclass("Local", [], frozen=True, namespace={"longest": 3, "starts": Blocks.starts})
+    assert again.masking.units.max_length == 64 and again.masking.rate == run.masking.rate
+    local = dataclasses.make_dataclass("Local", [], frozen=True, namespace={"max_length": 3, "starts": Blocks.starts})
     with pytest.raises(InputError, match="define its class at the top of the config file"):
         packed(replace_path(run, "masking.units", local()))

@@ -28,7 +28,7 @@ BATCH: dict[str, Any] = {
 
 
 def small(**options: Any) -> EncoderConfig:
-    return EncoderConfig(**({"layers": 2, "width": 32, "heads": 8, "mlp": 64, "most_positions": 16} | options))
+    return EncoderConfig(**({"layers": 2, "width": 32, "heads": 8, "mlp": 64, "max_positions": 16} | options))
 
 
 # init 0.2 instead of 0.02: what a part of the model does must be seen in the result.
@@ -196,7 +196,7 @@ def test_blocks_apart_are_the_stacked_ones():
     config = small(layers=3, window=4, global_every=2, first_norm=False, positions="rope", init=0.2)
     encoder = made(config).encoder
     ids, segments = jnp.asarray(BATCH["ids"]), jnp.asarray(BATCH["segments"])
-    one, other = (jax.jit(lambda e: e(ids, segments))(e) for e in (encoder, encoder.apart()))
+    one, other = (jax.jit(lambda e: e(ids, segments))(e) for e in (encoder, encoder.unstacked()))
     assert jnp.allclose(one, other, atol=1e-6)
 
 
@@ -297,7 +297,7 @@ def test_a_classifier_reads_the_first_token():
 @pytest.mark.parametrize(
     "wrong",
     [{"width": 30}, {"heads": 32, "positions": "rope"}, {"heads": 0}, {"layers": 0}, {"width": 0}, {"dropout": 1.0}]
-    + [{"mlp": 0}, {"most_positions": 0}, {"attention_dropout": -0.1}],
+    + [{"mlp": 0}, {"max_positions": 0}, {"attention_dropout": -0.1}],
     ids=str,
 )
 def test_sizes_that_cannot_be_are_refused(wrong):
@@ -306,7 +306,7 @@ def test_sizes_that_cannot_be_are_refused(wrong):
 
 
 def test_too_long_an_input_is_refused_with_its_cure():
-    with pytest.raises(InputError, match="17 tokens.*most_positions.*16"):
+    with pytest.raises(InputError, match="17 tokens.*max_positions.*16"):
         ids = jnp.ones((1, 17), jnp.int32)
         jax.eval_shape(lambda: Encoder(small(), VOCAB, jax.random.key(0))(ids, ids))
 
@@ -326,7 +326,7 @@ def test_hidden_states_of_every_layer_and_at_some_positions_are_those_of_a_call(
     mesh = jax.sharding.get_mesh()
     batch = place(BATCH, mesh)
     ids, segments, positions = batch["ids"], batch["segments"], batch["positions"]
-    run = jax.jit(lambda e, *x: (e(*x), e.hiddens(*x), e.at(*x, positions), e.apart().hiddens(*x)))
+    run = jax.jit(lambda e, *x: (e(*x), e.hiddens(*x), e.at(*x, positions), e.unstacked().hiddens(*x)))
     whole, every, some, apart = jax.device_get(run(encoder, ids, segments))
     assert every.shape == (config.layers + 1, *whole.shape)
     assert_same(every, apart)

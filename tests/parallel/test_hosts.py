@@ -16,14 +16,14 @@ import pytest
 from jaxmlm import cli
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import hosts
-from jaxmlm.parallel.fleets import Fleet, find
+from jaxmlm.parallel.clusters import ClusterSpec, find
 from jaxmlm.parallel.hosts import Hosts, Member
 
 SLURM = {"SLURM_JOB_ID": "4097", "SLURM_NTASKS": "4", "SLURM_PROCID": "2"}
 TINY = """
 from jaxmlm.data import Data
 from jaxmlm.models import EncoderConfig
-from jaxmlm.tasks.run import Run
+from jaxmlm.runs.run import Run
 from jaxmlm.training import Loop
 def config():
     return Run(data=Data(text="sample:300", vocab=300, length=16, valid=0.05),
@@ -45,16 +45,16 @@ def nothing(name: str) -> None:
     ("environment", "expected"),
     [
         ({}, None),
-        ({**SLURM, "SLURM_STEP_NODELIST": "node7"}, Fleet("node7:61441", 4, 2)),
-        ({**SLURM, "SLURM_STEP_NODELIST": "gpu-a[003-006,9],gpu-b"}, Fleet("gpu-a003:61441", 4, 2)),
-        ({**SLURM, "SLURM_STEP_NODELIST": "gpu-b,gpu-a[3,4]"}, Fleet("gpu-b:61441", 4, 2)),
+        ({**SLURM, "SLURM_STEP_NODELIST": "node7"}, ClusterSpec("node7:61441", 4, 2)),
+        ({**SLURM, "SLURM_STEP_NODELIST": "gpu-a[003-006,9],gpu-b"}, ClusterSpec("gpu-a003:61441", 4, 2)),
+        ({**SLURM, "SLURM_STEP_NODELIST": "gpu-b,gpu-a[3,4]"}, ClusterSpec("gpu-b:61441", 4, 2)),
         ({**SLURM, "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "n"}, None),
-        ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}, Fleet("a:8482", 2, 1, ("a", "b"))),
+        ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}, ClusterSpec("a:8482", 2, 1, ("a", "b"))),
         ({"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, None),
         (
             {"TPU_WORKER_HOSTNAMES": "c,d", "TPU_WORKER_ID": "1", "MEGASCALE_NUM_SLICES": "3",
              "MEGASCALE_SLICE_ID": "2", "MEGASCALE_COORDINATOR_ADDRESS": "a:8080"},
-            Fleet("a:8482", 6, 5),
+            ClusterSpec("a:8482", 6, 5),
         ),
     ],
 )  # fmt: skip
@@ -64,11 +64,11 @@ def test_a_cluster_says_who_is_who(environment, expected):
 
 def test_a_cloud_tpu_says_it_in_its_metadata():
     said = {"agent-worker-number": "1", "worker-network-endpoints": "w:0:10.0.0.1,w:1:10.0.0.2"}
-    assert find({}, said.get) == Fleet("10.0.0.1:8482", 2, 1, ("10.0.0.1", "10.0.0.2"))
+    assert find({}, said.get) == ClusterSpec("10.0.0.1:8482", 2, 1, ("10.0.0.1", "10.0.0.2"))
     said["tpu-env"] = (
         "ZONE: 'z'\nMEGASCALE_NUM_SLICES: '2'\nMEGASCALE_SLICE_ID: '1'\nMEGASCALE_COORDINATOR_ADDRESS: '10.0.9.9'\n"
     )
-    assert find({}, said.get) == Fleet("10.0.9.9:8482", 4, 3)
+    assert find({}, said.get) == ClusterSpec("10.0.9.9:8482", 4, 3)
     assert find({"JAX_PLATFORMS": "cpu"}, said.get) is None
     assert find({"TPU_SKIP_MDS_QUERY": "1"}, said.get) is None
 
@@ -92,7 +92,9 @@ def met(members: list[Member], processes: int, wait: float = 10.0) -> list:
 
     def one(member: Member):
         try:
-            return hosts.meet(Fleet(f"localhost:{port}", processes, member.process, ("a", "b", "c")), member, wait)
+            return hosts.meet(
+                ClusterSpec(f"localhost:{port}", processes, member.process, ("a", "b", "c")), member, wait
+            )
         except InputError as error:
             return str(error)
 
@@ -121,7 +123,7 @@ def test_a_number_given_twice_is_refused_by_name():
 def test_a_stranger_on_the_port_is_ignored():
     port, me = free_port(), Member(0, "h0", {})
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(hosts.meet, Fleet(f"localhost:{port}", 2, 0), me, 10.0)
+        first = pool.submit(hosts.meet, ClusterSpec(f"localhost:{port}", 2, 0), me, 10.0)
         while True:
             try:
                 with socket.create_connection(("localhost", port)) as stranger:
@@ -130,7 +132,7 @@ def test_a_stranger_on_the_port_is_ignored():
             except ConnectionRefusedError:
                 time.sleep(0.05)
         other = Member(1, "h1", {"jax": "1"})
-        assert hosts.meet(Fleet(f"localhost:{port}", 2, 1), other, 10.0) == [me, other] == first.result()
+        assert hosts.meet(ClusterSpec(f"localhost:{port}", 2, 1), other, 10.0) == [me, other] == first.result()
 
 
 def test_a_coordinator_that_does_not_answer_is_one_line(capsys):
@@ -146,7 +148,7 @@ def test_a_port_that_is_taken_is_one_line():
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"port {port} of this host cannot be opened"):
-            hosts.meet(Fleet(f"localhost:{port}", 2, 0), Member(0, "h0", {}), 1.0)
+            hosts.meet(ClusterSpec(f"localhost:{port}", 2, 0), Member(0, "h0", {}), 1.0)
 
 
 def test_the_minority_is_what_differs():
@@ -246,15 +248,15 @@ with stoppable():
         os.kill(os.getpid(), signal.SIGTERM)
     hosts.start(options)
     try:
-        hosts.share(Path(f"disk{options.process}"))
+        hosts.check_shared_directory(Path(f"disk{options.process}"))
     except InputError as error:
         print(error)
-    print(hosts.told_by_first(f"said by {options.process}"))
+    print(hosts.broadcast_from_primary(f"said by {options.process}"))
     for step in range(1000):
         if stop_agreed():
             break
     print(step, stop_asked())
-hosts.leave(0)
+hosts.exit_process(0)
 """
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxmlm.errors import InputError
-from jaxmlm.parallel import Mesh, apart, check_sizes, gathered, joined, make_mesh, place, rows_here, spec
+from jaxmlm.parallel import Mesh, check_sizes, gathered, host_shard, keep_unreduced, make_mesh, place, spec
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_gradients_that_are_apart_are_joined_to_those_of_all_rows(mesh):
         used = gathered(parameter, "embed", "mlp")
         return jax.numpy.einsum("bf,fd->bd", rows, used, out_sharding=spec("batch", "mlp")).sum()
 
-    gradient = jax.jit(lambda p, rows: jax.grad(total)(apart(p), rows))(stored, rows)
+    gradient = jax.jit(lambda p, rows: jax.grad(total)(keep_unreduced(p), rows))(stored, rows)
     assert jax.typeof(gradient).sharding.spec == jax.P("fsdp", "tensor", unreduced={"data"})
     whole = jax.jit(joined)(gradient)
     assert whole.sharding == stored.sharding
@@ -134,7 +134,7 @@ def test_hosts_place_the_rows_of_their_devices(monkeypatch, shape, process, shar
     for i in range(8):
         layout[i] = Chip(i // 2)
     mesh = jax.sharding.Mesh(layout.reshape(shape), ("data", "fsdp", "tensor"))
-    assert rows_here(mesh) == share
+    assert host_shard(mesh) == share
 
 
 def test_rows_that_hosts_share_in_part_are_refused(monkeypatch):
@@ -144,4 +144,4 @@ def test_rows_that_hosts_share_in_part_are_refused(monkeypatch):
         layout[i] = Chip(i // 3)
     mesh = jax.sharding.Mesh(layout.reshape(3, 1, 2), ("data", "fsdp", "tensor"))
     with pytest.raises(InputError, match="cuts the rows of a batch across hosts"):
-        rows_here(mesh)
+        host_shard(mesh)

@@ -29,7 +29,7 @@ from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh, fetch, hosts, make_mesh, place
 from jaxmlm.studies import Evaluate, Finetune, Study, Vary, finetune, run_study
 from jaxmlm.tasks.mlm import mlm_task
-from jaxmlm.tasks.run import Run
+from jaxmlm.runs.run import Run
 from jaxmlm.data.opening import open_store
 from jaxmlm.training import Loop, Optim
 
@@ -57,7 +57,7 @@ with jax.set_mesh(mesh):
     found = fetch({"example": batch["example"], "inputs": masked["inputs"], "positions": masked["positions"]})
 if jax.process_index() == 0:
     np.savez(workdir + "/masks.npz", **found)
-hosts.leave(0)
+hosts.exit_process(0)
 """
 
 APART = """
@@ -89,7 +89,7 @@ def score(outputs):
 with jax.set_mesh(mesh):
     found = evaluate(Eval(batches, lambda model, batch: {"row": batch["row"] + model}, score), 0, mesh)
 print(json.dumps(found))
-hosts.leave(0)
+hosts.exit_process(0)
 """
 
 

@@ -19,7 +19,7 @@ from jaxmlm.masking import Masking
 from jaxmlm.models import Encoder, EncoderConfig, with_head
 from jaxmlm.runs.evaluation import Evaluation, evaluate
 from jaxmlm.runs.finetuning import Finetune, finetune
-from jaxmlm.runs.loading import Loaded, load, save
+from jaxmlm.runs.loading import LoadedModel, load, save
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.run import Run
 from jaxmlm.synthetic import world
@@ -207,7 +207,7 @@ def test_classes_of_texts_and_pairs(family, tmp_path):
 PAIRS = [(TEXTS[8][:50], TEXTS[9][:80]), ("", "a hen"), (TEXTS[10][:30], ".")]
 
 
-def pairs_agree(ours: api.Loaded, folder: Path) -> None:
+def pairs_agree(ours: api.LoadedModel, folder: Path) -> None:
     """Ids, types and probabilities of pairs by the files in a folder, read by AutoTokenizer, and by a model of ours."""
     t = transformers.AutoTokenizer.from_pretrained(folder)
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
@@ -232,11 +232,11 @@ def test_pairs_of_an_encoder_with_token_types_are_the_same_on_both_sides(family,
     words(family, tmp_path / "words")
     sentences = Tokenizer.train(TEXTS, 400)
     for name, tokenizer in {"words": HfTokenizer(tmp_path / "words"), "sentences": sentences}.items():
-        config = EncoderConfig(1, 32, 2, most_positions=64, norm="post", token_types=2, init=0.5)
+        config = EncoderConfig(1, 32, 2, max_positions=64, norm="post", token_types=2, init=0.5)
         key = jax.random.key(0)
         model = with_head("classify", Encoder(config, tokenizer.size, key), 2, key)
         about = {"task": "pairs", "scores": {}, "settings": ""}
-        save(Loaded(model, tokenizer, config, tmp_path / name / "model", "classify", ("no", "yes"), about))
+        save(LoadedModel(model, tokenizer, config, tmp_path / name / "model", "classify", ("no", "yes"), about))
         jaxmlm.export(tmp_path / name / "model", tmp_path / name / "out")
         for source in ("model", "out"):
             pairs_agree(jaxmlm.load(tmp_path / name / source), tmp_path / name / "out")
@@ -288,7 +288,7 @@ def run(tmp_path_factory) -> Path:
             workdir=str(folder),
             data=Data(text="sample:400", vocab=600, length=24, valid=0.05),
             masking=Masking(rate=0.4),
-            model=EncoderConfig(layers=2, width=48, heads=3, most_positions=64),
+            model=EncoderConfig(layers=2, width=48, heads=3, max_positions=64),
             loop=Loop(steps=6, batch=8, log_every=1),
         )
     )

@@ -10,7 +10,7 @@ import transformers
 
 from jaxmlm.data.hf_tokenizer import HfTokenizer
 from jaxmlm.tasks import metrics, sentences, squad
-from jaxmlm.tasks.table import Rows, Sets, Table
+from jaxmlm.tasks.table import Examples, Sets, Table
 
 pytestmark = pytest.mark.parity
 
@@ -94,7 +94,7 @@ def test_pairs_are_encoded_as_the_model_was_pre_trained(family, tmp_path):
     texts = [[" ".join(random.choice(WORDS, random.integers(0, 14))) for _ in range(40)] for _ in range(2)]
     for columns in (texts, texts[:1]):
         table = Table("x", ("a", "b")[: len(columns)], "label", ("0", "1"))
-        rows = Rows(table, tuple(columns), None, [str(i) for i in range(40)])
+        rows = Examples(table, tuple(columns), None, [str(i) for i in range(40)])
         tokenizer = HfTokenizer(tmp_path)
         data = sentences.prepare(Sets(rows, {"dev": rows}), tokenizer, 12, types=True)
         want = theirs(*columns, truncation="longest_first", max_length=12, return_token_type_ids=True)

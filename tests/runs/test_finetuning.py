@@ -17,13 +17,13 @@ from jaxmlm.cli import _say, main
 from jaxmlm.data import Data, Tokenizer
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
+from jaxmlm.json_files import read_jsonl
 from jaxmlm.models import EncoderConfig
 from jaxmlm.runs.comparison import compare, say, say_comparison
 from jaxmlm.runs.finetuning import make_task
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.run import Run
-from jaxmlm.runs.workdir import read_rows
 from jaxmlm.studies import Finetune, finetune
 from jaxmlm.synthetic import world
 from jaxmlm.tasks import squad
@@ -35,7 +35,7 @@ from jaxmlm.training import Loop
 def checkpoint(tmp_path_factory) -> str:
     """An encoder that has learned nothing."""
     folder = str(tmp_path_factory.mktemp("run") / "run")
-    model = EncoderConfig(layers=1, width=16, heads=2, most_positions=32, dropout=0.0, attention_dropout=0.0)
+    model = EncoderConfig(layers=1, width=16, heads=2, max_positions=32, dropout=0.0, attention_dropout=0.0)
     pretrain(Run(folder, data=Data("sample:200", vocab=400, length=24, valid=0.1), model=model, loop=Loop(0, 8)))
     return folder
 
@@ -92,13 +92,13 @@ def test_a_signal_keeps_what_is_done_and_the_grid_goes_on(grid, checkpoint, tmp_
     assert capsys.readouterr().err.splitlines()[-1] == (
         "jaxmlm: stopped by a signal before the first step: run the same command again"
     )
-    assert len(read_rows(tmp_path / "rte" / "results.jsonl")) == 2 and len(made) == 3
+    assert len(read_jsonl(tmp_path / "rte" / "results.jsonl")) == 2 and len(made) == 3
     assert main(command) == 0 and len(made) == 5
 
     def scores(rows):
         return [{**row["scores"], "by_step": row["by_step"]} for row in rows]
 
-    assert scores(read_rows(tmp_path / "rte" / "results.jsonl")) == scores(whole["rows"])
+    assert scores(read_jsonl(tmp_path / "rte" / "results.jsonl")) == scores(whole["rows"])
     best, same = (load(folder / "model").model for folder in (Path(config.workdir), tmp_path / "rte"))
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(best), jax.tree.leaves(same), strict=True))
 
@@ -164,7 +164,7 @@ def test_several_tasks_and_their_average(checkpoint, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     scores = {"rte": "accuracy", "cola": "matthews"}
     for task, name in scores.items():
-        rows = read_rows(tmp_path / task / "results.jsonl")
+        rows = read_jsonl(tmp_path / task / "results.jsonl")
         assert [row for row in found["rows"] if row["task"] == task] == rows and len(rows) == 2
         assert found["tasks"][task]["score"] == pytest.approx(np.mean([row["scores"][name] for row in rows]))
     assert found["average"] == pytest.approx(np.mean([one["score"] for one in found["tasks"].values()]))
@@ -194,7 +194,7 @@ def test_a_killed_grid_goes_on_and_a_finished_one_is_read(checkpoint, grid):
     path.write_text(whole[: whole.rindex("\n", 0, -1) + 40])  # a kill in the last line
     again = finetune(checkpoint, config)
     assert [row["scores"] for row in again["rows"]] == [row["scores"] for row in result["rows"]]
-    assert len(read_rows(path)) == 4
+    assert len(read_jsonl(path)) == 4
 
 
 def test_results_of_other_weights_or_data_are_not_taken_for_these(checkpoint, grid, tmp_path):
@@ -269,7 +269,7 @@ def test_numbers_of_ones_own_and_their_model(checkpoint, tmp_path):
     path.write_text("text,label\n" + "".join(f"word {'old ' * (i % 7)}{i},{100 + i % 7}.5\n" for i in range(120)))
     words = ["finetune", checkpoint, "--task", str(path), "--length", "24", "--epochs", "1", "--batch", "24"]
     assert main([*words, "--workdir", str(tmp_path / "out"), "--learning-rate", "1e-3"]) == 0
-    [row] = read_rows(tmp_path / "out" / "results.jsonl")
+    [row] = read_jsonl(tmp_path / "out" / "results.jsonl")
     assert row["main"] == "spearman" and "by a hash of their texts" in row["notes"][0]
     lines = (tmp_path / "out" / row["predictions"] / "dev.tsv").read_text().splitlines()[1:]
     texts = sets_of(Finetune(str(path)).source).judged["dev"].texts[0]

@@ -15,6 +15,7 @@ import pytest
 from jaxmlm.data import Data
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
+from jaxmlm.json_files import read_jsonl
 from jaxmlm.masking import Masking, SpanUnits
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh, make_mesh
@@ -22,7 +23,6 @@ from jaxmlm.paths import replace_path
 from jaxmlm.runs.loading import from_transformers, load
 from jaxmlm.runs.pretraining import _why_not_exported, pretrain
 from jaxmlm.runs.run import Run
-from jaxmlm.runs.workdir import read_rows
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, mlm_task
 from jaxmlm.training import Loop, Optim, evaluate
 
@@ -52,7 +52,7 @@ def one_device(base):
 
 
 def losses(workdir: str | Path) -> dict[int, float]:
-    return {row["step"]: row["loss"] for row in read_rows(Path(workdir) / "log.jsonl") if "eval" not in row}
+    return {row["step"]: row["loss"] for row in read_jsonl(Path(workdir) / "log.jsonl") if "eval" not in row}
 
 
 def test_golden_losses(base, one_device):
@@ -73,7 +73,7 @@ def test_held_out_scores_and_files(base, one_device):
     }  # fmt: skip
     assert heldout["scores"]["perplexity"] == pytest.approx(np.exp(heldout["scores"]["loss@0.15"]))
     folder = Path(base.workdir)
-    assert (folder / "DONE").exists() and read_rows(folder / "results.jsonl") == one_device["rows"]
+    assert (folder / "DONE").exists() and read_jsonl(folder / "results.jsonl") == one_device["rows"]
     record = json.loads((folder / "run.json").read_text())
     assert record["config"]["masking"]["rate"] == 0.4 and record["versions"]["jax"] == jax.__version__
 
@@ -87,7 +87,7 @@ def test_a_run_that_diverged_says_so_and_writes_json(base, one_device, tmp_path,
     for name in ("log.jsonl", "results.jsonl", "run.json"):
         text = (tmp_path / "run" / name).read_text()
         assert "Infinity" not in text and "NaN" not in text, name
-    found = read_rows(tmp_path / "run" / "results.jsonl")
+    found = read_jsonl(tmp_path / "run" / "results.jsonl")
     assert found[1]["scores"]["perplexity"] is None and found[0]["diverged"] == rows[0]["diverged"]
     assert pretrain(run)["rows"] == found  # read again
     assert "the run diverged" in capsys.readouterr().err
@@ -140,16 +140,14 @@ def test_the_environment_changes_no_mask(tmp_path):
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxmlm.masking import Masking, Tokens, Vocab
-from jaxmlm.masking.masking import mask_rows
-from jaxmlm.rng import make_key
+from jaxmlm.masking import Masking, Tokens, Vocab, mask_batch
+from jaxmlm.rng import step_key
 vocab = Vocab(90, 4, 0, np.arange(10, 90))
 def masks(first):
     ids = jnp.arange(first, 8)
     row = jnp.broadcast_to(jnp.arange(10, 50), (8 - first, 40))
     tokens = Tokens(row, row > 12, jnp.ones_like(row, jnp.uint8))
-    key = jax.random.fold_in(make_key(3), 5)
-    return np.asarray(mask_rows(Masking(0.4), key, ids, tokens, vocab, 5).inputs)[-4:].tolist()
+    return np.asarray(mask_batch(Masking(0.4), step_key(3, 5), ids, tokens, vocab, 5).inputs)[-4:].tolist()
 assert masks(4) == masks(0)
 print(jax.config.jax_default_prng_impl, masks(0))
 """
@@ -235,8 +233,8 @@ def test_bad_input_is_refused_before_anything_is_written(base, tmp_path, changes
 
 
 def test_rows_longer_than_the_position_table_are_refused(base):
-    with pytest.raises(InputError, match="data.length 16 is above model.most_positions 8"):
-        replace(base, model=replace(base.model, positions="learned", most_positions=8))
+    with pytest.raises(InputError, match="data.length 16 is above model.max_positions 8"):
+        replace(base, model=replace(base.model, positions="learned", max_positions=8))
 
 
 def test_a_folder_without_a_run_is_no_checkpoint(tmp_path):

@@ -65,7 +65,7 @@ def test_recipes_for_squad():
 
 def test_what_is_learned_first_goes_by_what_was_given():
     plain = Finetune(
-        "mrpc", learning_rate=(1e-3, 3e-2), start="mnli", predict="p.csv", numbers=True, seeds=(0, 1), workdir="w"
+        "mrpc", learning_rate=(1e-3, 3e-2), start="mnli", predict="p.csv", regression=True, seeds=(0, 1), workdir="w"
     )
     first = _first(plain)
     assert (first.task, first.start, first.predict, first.numbers) == ("mnli", None, None, False)

@@ -10,12 +10,12 @@ import pytest
 from jaxmlm.cli import main
 from jaxmlm.config import load
 from jaxmlm.errors import InputError
+from jaxmlm.json_files import read_jsonl
 from jaxmlm.masking import Masking
 from jaxmlm.models import EncoderConfig
 from jaxmlm.paths import replace_path
 from jaxmlm.runs.finetuning import check
 from jaxmlm.runs.run import Run
-from jaxmlm.runs.workdir import read_rows
 from jaxmlm.studies import Assumed, Evaluate, Finetune, Study, Vary, recipe, run_study
 from jaxmlm.studies.grid import original
 from jaxmlm.studies.study import _check, _is_generated, cells_of, store_run, titled
@@ -69,7 +69,7 @@ def test_the_quickstart_gives_what_the_report_needs(tmp_path, capsys):
     again = command(capsys, "study", str(CONFIGS / "quickstart.py"), "--small", "--workdir", str(work))
     assert again == result
     assert command(capsys, "report", str(work)) == result
-    assert len(read_rows(work / "results.jsonl")) == 4 * 6  # appended once: 4 cells of 6 lines
+    assert len(read_jsonl(work / "results.jsonl")) == 4 * 6  # appended once: 4 cells of 6 lines
 
 
 def test_finetune_and_evaluate_from_the_command_line(study, done, capsys):
@@ -94,7 +94,7 @@ def test_a_killed_study_goes_on(study, done):
     ]
     assert again["rates"]["0.15"]["scores"] == done["rates"]["0.15"]["scores"]  # tuned again, to the same score
     assert (cell / "log.jsonl").read_bytes() == log
-    assert [row["stage"] for row in read_rows(cell / "results.jsonl")] == ["pretrain", "heldout", "blimp", "finetune"]
+    assert [row["stage"] for row in read_jsonl(cell / "results.jsonl")] == ["pretrain", "heldout", "blimp", "finetune"]
 
 
 def test_the_report_says_where_the_cells_were_trained(study, done):
@@ -203,7 +203,7 @@ def test_a_value_can_be_added_but_not_another_base(study, done):
     ],
 )
 def test_bad_studies_are_refused_before_anything_is_written(study, tmp_path, path, value, message):
-    study = replace_path(study, "run.model", EncoderConfig(layers=1, width=16, heads=2, most_positions=256))
+    study = replace_path(study, "run.model", EncoderConfig(layers=1, width=16, heads=2, max_positions=256))
     bad = replace_path(replace_path(study, "workdir", str(tmp_path / "bad")), path, value)
     with pytest.raises(InputError, match=message):
         run_study(bad)

@@ -82,7 +82,7 @@ def test_likelihoods_are_those_of_one_masked_copy_at_a_time(folder, tokenizer):
     from jaxmlm.parallel import place
 
     mesh = jax.sharding.get_mesh()
-    config = EncoderConfig(layers=1, width=16, heads=2, most_positions=64)
+    config = EncoderConfig(layers=1, width=16, heads=2, max_positions=64)
     model = MaskedLM(Encoder(config, tokenizer.size, jax.random.key(0)), jax.random.key(1))
     model = jax.tree.map(lambda x: x * 8, model)  # plain differences between tokens
     found = {}

@@ -28,7 +28,7 @@ BATCH = {
 def judged(sizes: tuple[int, int, int] = (1, 1, 1), drop: float = 0.1, **options: Any) -> tuple[Any, str]:
     """(sums, hits, gradient) of the loss of a small model on a mesh, on the host, and the program."""
     config = EncoderConfig(
-        layers=1, width=32, heads=4, init=0.2, dropout=drop, attention_dropout=drop, most_positions=16, **options
+        layers=1, width=32, heads=4, init=0.2, dropout=drop, attention_dropout=drop, max_positions=16, **options
     )
     mesh = make_mesh(Mesh(*sizes), jax.local_devices()[: int(np.prod(sizes))])
     with jax.set_mesh(mesh):
@@ -94,7 +94,7 @@ def test_bfloat16_is_for_the_products_alone(whole):
 def after_a_step(sizes: tuple[int, int, int], parts: int, **options: Any) -> tuple[list[Any], list[Any]]:
     """The parameters after a step of plain descent in so many parts, and the collectives of its program."""
     config = EncoderConfig(
-        layers=1, width=32, heads=4, init=0.2, dropout=0.0, attention_dropout=0.0, most_positions=16, **options
+        layers=1, width=32, heads=4, init=0.2, dropout=0.0, attention_dropout=0.0, max_positions=16, **options
     )
     mesh = make_mesh(Mesh(*sizes), jax.local_devices()[: int(np.prod(sizes))])
 

@@ -12,7 +12,6 @@ from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig, SpanPredictor
 from jaxmlm.tasks import downstream, squad
 from jaxmlm.tasks.files import read_table
-from jaxmlm.tasks.squad_windows import tokens_of
 from tests.tasks.test_squad_files import QUESTIONS, TEXTS, write
 
 
@@ -52,7 +51,7 @@ def test_tokens_of_an_answer_are_those_that_share_a_character_with_it():
     offsets = np.array([[0, 1], [1, 4], [4, 4], [5, 8], [8, 9]])
     spans = {(1, 3): (1, 1), (5, 3): (3, 3), (1, 7): (1, 3), (2, 1): (1, 1), (3, 3): (1, 3), (0, 9): (0, 4)}
     for (start, length), tokens in spans.items():
-        assert tokens_of(offsets, start, start + length) == tokens
+        assert token_span(offsets, start, start + length) == tokens
 
 
 def test_an_answer_longer_than_any_window_is_lost(tokenizer):

@@ -10,7 +10,7 @@ from jaxmlm.runs.comparison import compare
 from jaxmlm.runs.finetuning import Finetune
 from jaxmlm.tasks.downstream import unlabelled
 from jaxmlm.tasks.files import read_table
-from jaxmlm.tasks.table import Rows, Sets, Table, own, write
+from jaxmlm.tasks.table import Examples, Sets, Table, own, write
 
 
 def refused(call, *arguments, **more):
@@ -135,7 +135,7 @@ def test_predictions_are_read_back_whatever_their_names(tmp_path):
     """And compared: class names and ids with tabs, ends of lines and quotation marks."""
     table = Table("my.csv", ("text",), "label", tuple(AWKWARD))
     labels = np.arange(len(AWKWARD), dtype=np.int32)
-    rows = Rows(table, (AWKWARD,), labels, [f"{name} id" for name in AWKWARD])
+    rows = Examples(table, (AWKWARD,), labels, [f"{name} id" for name in AWKWARD])
     for seed in (0, 1):
         path = tmp_path / "predictions" / f"seed{seed}" / "dev.tsv"
         path.parent.mkdir(parents=True)
@@ -150,5 +150,5 @@ def test_predictions_are_read_back_whatever_their_names(tmp_path):
     ]  # fmt: skip
     found = compare(tmp_path, tmp_path, draws=10)
     assert found["dev_rows"] == len(AWKWARD) and found["a"] == pytest.approx((1 + 1 / 7) / 2)
-    write(Rows(table, (["x"],), None, ["7"]), np.array([6]), tmp_path / "plain.tsv")
+    write(Examples(table, (["x"],), None, ["7"]), np.array([6]), tmp_path / "plain.tsv")
     assert (tmp_path / "plain.tsv").read_text() == "index\tprediction\n7\tplain\n"

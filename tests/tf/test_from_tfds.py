@@ -11,7 +11,6 @@ from jaxmlm.data import from_tfds
 from jaxmlm.errors import InputError
 from jaxmlm.tasks import downstream, glue, squad
 from jaxmlm.tasks import from_tfds as from_tfds_tasks
-from jaxmlm.tasks.downstream import Source
 
 pytestmark = [pytest.mark.tf, pytest.mark.filterwarnings("ignore")]  # of TensorFlow's own modules
 

@@ -23,7 +23,7 @@ from typing import Any
 CONFIG = """
 from jaxmlm.data import Data
 from jaxmlm.models import EncoderConfig
-from jaxmlm.tasks.run import Run
+from jaxmlm.runs.run import Run
 from jaxmlm.training import Loop
 def config():
     return Run(data=Data(text="sample:600", vocab=300, length=32, valid=0.05, store="store"),

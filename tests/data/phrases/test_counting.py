@@ -60,7 +60,7 @@ def words_of(store: Store, split: str) -> tuple[list[int], list[str]]:
 
 
 def test_unit_bits_of_every_token(workdir):
-    store = open_store(DATA, workdir, phrases=PHRASES)
+    store = open_store(replace(DATA, phrases=PHRASES), workdir, phrases=True)
     listed = set(parquet.read_table(workdir / "store" / "phrases.parquet")["phrase"].to_pylist())
     assert len(store.shards("train")) > 3
     for split in ("train", "valid"):
@@ -84,7 +84,7 @@ def test_unit_bits_of_every_token(workdir):
 
 def test_chunks_are_whole_documents_and_decide_nothing(workdir, tmp_path_factory, monkeypatch):
     other = tmp_path_factory.mktemp("other")
-    store = open_store(DATA, workdir, phrases=PHRASES)
+    store = open_store(replace(DATA, phrases=PHRASES), workdir, phrases=True)
     chunks = list(store.chunks("train", 300))
     assert len(chunks) > 30 and all(tokens[-1] == store.tokenizer.sep_id for _, tokens in chunks)
     np.testing.assert_array_equal(
@@ -97,14 +97,16 @@ def test_chunks_are_whole_documents_and_decide_nothing(workdir, tmp_path_factory
     plain = {key: value for key, value in store.manifest.items() if key != "phrases"}
     (other / "store" / "manifest.json").write_text(json.dumps(plain))
     monkeypatch.setattr(Store, "chunks", lambda self, split, real=Store.chunks: real(self, split, 2000))
-    again = open_store(DATA, other, phrases=PHRASES)
+    again = open_store(replace(DATA, phrases=PHRASES), other, phrases=True)
     assert contents(other / "store") == contents(workdir / "store") and again.manifest == store.manifest
 
 
 def test_the_manifest_and_the_line_of_prepare(workdir, capsys):
     run = Run(workdir=str(workdir), data=DATA)
     assert "phrases" not in prepare(run)
-    run = replace(run, masking=Masking(units=PhraseUnits(replace(PHRASES, number=9999))))
+    run = replace(
+        run, masking=Masking(units=PhraseUnits()), data=replace(run.data, phrases=replace(PHRASES, number=9999))
+    )
     capsys.readouterr()
     shown = prepare(run)
     line = capsys.readouterr().err.splitlines()[-1]
@@ -122,7 +124,7 @@ def test_the_manifest_and_the_line_of_prepare(workdir, capsys):
 
 
 def test_a_coverage_out_of_reach_is_said(workdir):
-    store = open_store(DATA, workdir, phrases=replace(PHRASES, coverage=1.0))
+    store = open_store(replace(DATA, phrases=replace(PHRASES, coverage=1.0)), workdir, phrases=True)
     assert "(100.0% asked, the text gives no more); quotas" in describe_phrases(store.manifest["phrases"])
 
 
@@ -140,36 +142,36 @@ def test_a_pass_that_dies_leaves_the_store_as_it_was(workdir, bare, monkeypatch,
         else:
             patch.setattr(module, at, die)
         with pytest.raises(KeyboardInterrupt):
-            open_store(DATA, workdir, phrases=PHRASES)
+            open_store(replace(DATA, phrases=PHRASES), workdir, phrases=True)
     after = contents(workdir / "store")
     assert {name: after[name] for name in bare} == bare and Store(workdir / "store").units("train") is None
     if at != "manifest":
         assert after == bare
     (workdir / "store" / "units.part").mkdir()  # what a kill -9 leaves
     (workdir / "store" / "units.part" / "left.units").touch()
-    assert len(open_store(DATA, workdir, phrases=PHRASES).units("train")) > 0
+    assert len(open_store(replace(DATA, phrases=PHRASES), workdir, phrases=True).units("train")) > 0
     assert not list((workdir / "store").glob("*.part")) and not list((workdir / "store").glob("left*"))
 
 
 def test_the_same_settings_are_not_done_again_and_others_refused(workdir, monkeypatch):
-    open_store(DATA, workdir, phrases=PHRASES)
+    open_store(replace(DATA, phrases=PHRASES), workdir, phrases=True)
     before = contents(workdir / "store")
     monkeypatch.setattr(module, "count", None)
-    open_store(DATA, workdir, phrases=PHRASES)
+    open_store(replace(DATA, phrases=PHRASES), workdir, phrases=True)
     open_store(DATA, workdir)
     for field, value in (("overlap", "longest"), ("number", 10), ("power", 1), ("shares", (0.4, 0.35, 0.125, 0.125))):
         with pytest.raises(InputError, match=rf"with phrases\.{field} .* this run wants .*another --data\.store"):
-            open_store(DATA, workdir, phrases=replace(PHRASES, **{field: value}))
+            open_store(replace(DATA, phrases=replace(PHRASES, **{field: value})), workdir, phrases=True)
     (workdir / "list.txt").write_text("the cat\n")
     with pytest.raises(InputError, match=r"with phrases\.file None, this run wants"):
-        open_store(DATA, workdir, phrases=replace(PHRASES, file=str(workdir / "list.txt")))
+        open_store(replace(DATA, phrases=replace(PHRASES, file=str(workdir / "list.txt"))), workdir, phrases=True)
     assert contents(workdir / "store") == before
 
 
 def test_batches_with_units(workdir):
     with pytest.raises(InputError, match="was prepared without phrases: run jaxmlm prepare"):
         Batches.of(open_store(DATA, workdir), "train", 16, 4, units=True)
-    store = open_store(DATA, workdir, phrases=PHRASES)
+    store = open_store(replace(DATA, phrases=PHRASES), workdir, phrases=True)
     b = Batches.of(store, "train", 16, 4, units=True)
     got, places = b.at(3), b.at(3)["example"][:, None] * 15 + np.arange(1, 15)
     np.testing.assert_array_equal(got["unit"][:, 2:], store.units("train")[places])
@@ -183,14 +185,16 @@ def some_list(workdir: Path) -> list[str]:
 
 def test_a_ready_list(workdir):
     (workdir / "list.txt").write_text("\n".join([*some_list(workdir), "not in this text", "co-op shop"]))
-    store = open_store(DATA, workdir, phrases=Phrases(file=str(workdir / "list.txt")))
+    store = open_store(replace(DATA, phrases=Phrases(file=str(workdir / "list.txt"))), workdir, phrases=True)
     entry = store.manifest["phrases"]
     assert 0 < entry["coverage"]["train"] < 1 and entry["short"] == {} and sum(entry["number"].values()) == 61
     (workdir / "copy.txt").write_bytes((workdir / "list.txt").read_bytes())
-    open_store(DATA, workdir, phrases=Phrases(file=str(workdir / "copy.txt")))  # the same list, elsewhere
+    open_store(
+        replace(DATA, phrases=Phrases(file=str(workdir / "copy.txt"))), workdir, phrases=True
+    )  # the same list, elsewhere
     (workdir / "copy.txt").write_text("\n".join(some_list(workdir)[:20]))
     with pytest.raises(InputError, match=r"with phrases\.file "):
-        open_store(DATA, workdir, phrases=Phrases(file=str(workdir / "copy.txt")))
+        open_store(replace(DATA, phrases=Phrases(file=str(workdir / "copy.txt"))), workdir, phrases=True)
 
 
 def test_a_list_of_ours_and_merged_counts_give_the_units_that_made_them(workdir, tmp_path_factory):
@@ -204,7 +208,7 @@ def test_a_list_of_ours_and_merged_counts_give_the_units_that_made_them(workdir,
         for path in (workdir / "store").iterdir():  # shards and all
             (folder / "store" / path.name).write_bytes(path.read_bytes())
         file = {"own": None, "list": str(workdir / "list.parquet"), "merged": str(workdir / "merged.parquet")}[name]
-        made = open_store(DATA, folder, phrases=replace(PHRASES, file=file))
+        made = open_store(replace(DATA, phrases=replace(PHRASES, file=file)), folder, phrases=True)
         if name == "own":
             (workdir / "list.parquet").write_bytes((folder / "store" / "phrases.parquet").read_bytes())
         units[name] = contents(made.folder)["train-00000.units"]
@@ -217,7 +221,7 @@ def test_casing(workdir, tmp_path_factory):
     with pytest.raises(
         InputError, match=r"cased\.txt is cased \(1 of 59 phrases, as '.*'\) and the .* lower-cased: give"
     ):
-        open_store(DATA, workdir, phrases=Phrases(file=str(workdir / "cased.txt")))
+        open_store(replace(DATA, phrases=Phrases(file=str(workdir / "cased.txt"))), workdir, phrases=True)
     with pytest.raises(InputError, match="is cased"):  # before a store is made
         open_store(replace(DATA, store=str(workdir / "new")), workdir, phrases=Phrases(file=str(workdir / "cased.txt")))
     assert not (workdir / "new").exists()
@@ -241,7 +245,7 @@ def test_casing(workdir, tmp_path_factory):
 def test_lists_that_give_nothing(workdir, bare):
     (workdir / "list.txt").write_text("quuxly frobnication\n")
     with pytest.raises(InputError, match=r"no phrase of .*list\.txt stands in the text"):
-        open_store(DATA, workdir, phrases=Phrases(file=str(workdir / "list.txt")))
+        open_store(replace(DATA, phrases=Phrases(file=str(workdir / "list.txt"))), workdir, phrases=True)
     with pytest.raises(InputError, match="no two words stand together 100000 times"):
-        open_store(DATA, workdir, phrases=Phrases(least=100000))
+        open_store(replace(DATA, phrases=Phrases(least=100000)), workdir, phrases=True)
     assert contents(workdir / "store") == bare
