@@ -282,11 +282,11 @@ def test_a_card_is_for_readers():
         "data": {"text": "my/own/books/*.txt, sample:20,my/own/wiki.txt.xz", "length": 64},
         "loop": {"steps": 10, "batch": 8, "seed": 0},
         "masking": {"class": "Masking", "rate": 0.4, "views": 1, "schedule": {"class": "Constant"}, "order": None,
-                    "units": {"class": "PhraseUnits", "phrases": {"class": "Phrases", "file": "my/own/list.txt"}},
+                    "units": {"class": "SpanUnits", "law": {"class": "Law", "file": "my/own/list.txt"}},
                     "replace": {"class": "Replace", "mask": 0.8, "random": 0.1}},
     }  # fmt: skip
     text = card({"config": config, "versions": {"jax": "1"}}, Path("none"), "BertForMaskedLM")
     assert "A masked language model: bert-base, step 80, pre-trained further with jaxmlm." in text
     assert "- text: *.txt, sample:20, wiki.txt.xz, rows of 64 tokens" in text
-    assert "units PhraseUnits (phrases Phrases (file list.txt)), replace Replace (mask 0.8, random 0.1)" in text
+    assert "units SpanUnits (law Law (file list.txt)), replace Replace (mask 0.8, random 0.1)" in text
     assert "own" not in text and "{" not in text and "class" not in text and "None" not in text

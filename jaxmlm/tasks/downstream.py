@@ -26,7 +26,9 @@ GENERATED = " (generated)"
 
 
 class TaskData(NamedTuple):
-    """A task and where its rows are: `train` and `dev` are other files than the official ones, `regression` for one's own.
+    """A task and where its rows are.
+
+    `train` and `dev` are other files than the official ones; `regression` is for a table of one's own.
 
     `data` is a folder, sample: or tfds:; a table of one's own has none.
     """

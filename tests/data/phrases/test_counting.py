@@ -223,7 +223,11 @@ def test_casing(workdir, tmp_path_factory):
     ):
         open_store(replace(DATA, phrases=Phrases(file=str(workdir / "cased.txt"))), workdir, phrases=True)
     with pytest.raises(InputError, match="is cased"):  # before a store is made
-        open_store(replace(DATA, store=str(workdir / "new")), workdir, phrases=Phrases(file=str(workdir / "cased.txt")))
+        open_store(
+            replace(DATA, store=str(workdir / "new"), phrases=Phrases(file=str(workdir / "cased.txt"))),
+            workdir,
+            phrases=True,
+        )
     assert not (workdir / "new").exists()
     cased = tmp_path_factory.mktemp("cased")
     (cased / "text.txt").write_text("\n\n".join(["The Red House is here. the Red house is Not. I see it"] * 60))
@@ -233,7 +237,7 @@ def test_casing(workdir, tmp_path_factory):
     ):  # fmt: skip
         (cased / f"{name}.txt").write_text(phrases)
         store = open_store(
-            replace(data, store=str(cased / name)), cased, phrases=Phrases(file=str(cased / f"{name}.txt"))
+            replace(data, store=str(cased / name), phrases=Phrases(file=str(cased / f"{name}.txt"))), cased, phrases=True
         )  # fmt: skip
         starts, words = words_of(store, "train")
         bits = store.units("train")[np.array(starts)]
