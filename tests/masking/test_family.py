@@ -140,7 +140,7 @@ def test_whole_words_match_a_slow_reference():
             words.append([i]) if new else words[-1].append(i)
         bits = np.asarray(jax.random.bits(keys.order, (L,)) >> 1)
         wanted = math.floor(0.3 * n + float(jax.random.uniform(keys.count)))
-        zero = int(jax.random.randint(keys.zero, (), 0, n))
+        zero = int(jax.random.randint(keys.offset, (), 0, n))
         circle, found = 0, {}
         for word in sorted(words, key=lambda word: bits[word[0]]):
             found[(circle - zero) % n] = word
@@ -185,7 +185,7 @@ def test_span_lengths_follow_the_truncated_geometric_law(of_what):
         at = np.flatnonzero(row)
         counts += np.bincount([b - a for a, b in pairwise(at) if a < length - 10], minlength=11)  # uncut by the end
     assert counts[0] == 0
-    assert stats.chisquare(counts[1:], units.law() * counts.sum()).pvalue > 1e-4
+    assert stats.chisquare(counts[1:], units.distribution() * counts.sum()).pvalue > 1e-4
     assert (found[:, 1]).all() and not found[:, 0].any()
 
 

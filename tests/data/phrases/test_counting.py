@@ -236,9 +236,8 @@ def test_casing(workdir, tmp_path_factory):
         ("lower", "red house", ["Red House", "Red house"]), ("cased", "Red House", ["Red House"])
     ):  # fmt: skip
         (cased / f"{name}.txt").write_text(phrases)
-        store = open_store(
-            replace(data, store=str(cased / name), phrases=Phrases(file=str(cased / f"{name}.txt"))), cased, phrases=True
-        )  # fmt: skip
+        listed = Phrases(file=str(cased / f"{name}.txt"))
+        store = open_store(replace(data, store=str(cased / name), phrases=listed), cased, phrases=True)
         starts, words = words_of(store, "train")
         bits = store.units("train")[np.array(starts)]
         ends = np.append(np.flatnonzero(bits & 2), len(starts))
