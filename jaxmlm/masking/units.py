@@ -1,6 +1,6 @@
 """What is masked together: tokens, words, spans, phrases, or units of your own. A unit is never cut."""
 
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -51,6 +51,17 @@ class Units(Protocol):
     def starts(self, key: Key[Array, ""], tokens: Tokens) -> Bool[Array, " L"]:
         """Where units start in one example [L]; also called under `jax.jit` and `jax.vmap`."""
         ...
+
+
+def _has_members_of_units(cls: type, kind: type) -> Any:
+    if cls is not Units or not is_dataclass(kind) or not hasattr(kind, "starts"):
+        return NotImplemented
+    has_length = hasattr(kind, "max_length") or any(field.name == "max_length" for field in fields(kind))
+    return has_length or NotImplemented
+
+
+# By `issubclass` tyro finds the flags of a user's units, and Python refuses it for protocols with attributes.
+Units.__subclasshook__ = classmethod(_has_members_of_units)
 
 
 @dataclass(frozen=True)

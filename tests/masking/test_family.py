@@ -177,8 +177,9 @@ def test_every_word_is_equally_likely_whatever_its_length(rate, predict):
 @pytest.mark.parametrize("of_what", ["words", "tokens"])
 def test_span_lengths_follow_the_truncated_geometric_law(of_what):
     units, many, length = SpanUnits(0.2, 10, of_what), 2_000, 128
-    maskable = jnp.arange(length) > 0
-    starts = jax.vmap(lambda key: units.starts(key, jnp.ones(length, jnp.uint8), maskable))
+    at = jnp.arange(length)
+    tokens = Tokens(at, at > 0, jnp.ones(length, jnp.uint8))
+    starts = jax.vmap(lambda key: units.starts(key, tokens))
     found = np.asarray(starts(jax.random.split(jax.random.key(0), many)))
     counts = np.zeros(11)
     for row in found:

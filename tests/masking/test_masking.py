@@ -159,5 +159,5 @@ def test_a_rate_outside_0_and_1_is_refused(rate):
 
 @pytest.mark.parametrize("shares", [(0.8, 0.1, 0.2), (1.2, -0.2, 0.0), (0.5, 0.0, 0.0), (math.nan, 0.5, 0.5)])
 def test_shares_that_do_not_sum_to_1_are_refused(shares):
-    with pytest.raises(InputError, match="masking.replace: shares"):
+    with pytest.raises(InputError, match="masking.replace: mask, random and keep must"):
         Replace(*shares)
