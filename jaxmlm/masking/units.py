@@ -61,7 +61,7 @@ def _has_members_of_units(cls: type, kind: type) -> Any:
 
 
 # By `issubclass` tyro finds the flags of a user's units, and Python refuses it for protocols with attributes.
-Units.__subclasshook__ = classmethod(_has_members_of_units)
+Units.__subclasshook__ = classmethod(_has_members_of_units)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @dataclass(frozen=True)
