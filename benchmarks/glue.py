@@ -78,9 +78,9 @@ def speed(task: str, data: str, folder: str, rounds: int, steps: int) -> dict[st
 def jaxmlm_steps(task: str, data: str, folder: str) -> Any:
     """Our step function over our batches, batching and placing included; each call goes on where the last stopped."""
     from jaxmlm.parallel import Mesh, make_mesh, place
+    from jaxmlm.runs import Finetune
     from jaxmlm.runs.finetuning import make_task
     from jaxmlm.runs.loading import load
-    from jaxmlm.studies import Finetune
     from jaxmlm.training import Optim
     from jaxmlm.training.step import init_state, make_step
 
@@ -145,7 +145,7 @@ def transformers_steps(task: str, data: str, folder: str) -> Any:
 
 def memory(task: str, data: str, folder: str, runs: int) -> dict[str, Any]:
     """MiB of this process after each of many fine-tunings of few steps: 5 learning rates, seeds after seeds."""
-    from jaxmlm.studies import Finetune, finetune
+    from jaxmlm.runs import Finetune, finetune
 
     resident = []
     for run in range(runs):

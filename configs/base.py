@@ -8,7 +8,7 @@ from pathlib import Path
 from runpy import run_path
 
 from jaxmlm.models import preset
-from jaxmlm.runs.run import Run
+from jaxmlm.runs import Run
 
 large = run_path(str(Path(__file__).with_name("large.py")))["config"]
 

@@ -9,7 +9,7 @@ INIT is the folder of a run, or one of the transformers format: weights, config.
 from jaxmlm.data import Data
 from jaxmlm.masking import Masking
 from jaxmlm.models import EncoderConfig
-from jaxmlm.runs.run import Run
+from jaxmlm.runs import Run
 from jaxmlm.training import Loop, Optim
 
 

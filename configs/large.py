@@ -7,7 +7,7 @@ slice; `--loop.steps` and `--loop.batch` scale it down.
 from jaxmlm.data import Data
 from jaxmlm.masking import Masking
 from jaxmlm.models import preset
-from jaxmlm.runs.run import Run
+from jaxmlm.runs import Run
 from jaxmlm.training import Loop, Optim
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from runpy import run_path
 
 from jaxmlm.paths import replace_path
-from jaxmlm.studies import Evaluate, Finetune, Study, Vary
+from jaxmlm.runs import Evaluate, Finetune
+from jaxmlm.studies import Study, Vary
 
 RUN = run_path(str(Path(__file__).with_name("quickstart_run.py")))["config"]()
 

@@ -6,7 +6,7 @@ A small encoder on the generated sample: no download, about a minute on two CPU 
 from jaxmlm.data import Data
 from jaxmlm.masking import Masking
 from jaxmlm.models import EncoderConfig
-from jaxmlm.runs.run import Run
+from jaxmlm.runs import Run
 from jaxmlm.training import Loop, Optim
 
 

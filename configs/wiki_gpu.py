@@ -9,8 +9,8 @@ A store that is there is read without its text: store and GLUE folder alone can 
 
 from jaxmlm.data import Data
 from jaxmlm.models import preset
-from jaxmlm.runs.run import Run
-from jaxmlm.studies import Finetune, Study, Vary
+from jaxmlm.runs import Finetune, Run
+from jaxmlm.studies import Study, Vary
 from jaxmlm.training import Loop, Optim
 
 

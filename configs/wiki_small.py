@@ -9,8 +9,8 @@ which are reported beside them all the same. Measured: docs/results/wiki_small.m
 
 from jaxmlm.data import Data
 from jaxmlm.models import EncoderConfig
-from jaxmlm.runs.run import Run
-from jaxmlm.studies import Evaluate, Finetune, Study, Vary
+from jaxmlm.runs import Evaluate, Finetune, Run
+from jaxmlm.studies import Study, Vary
 from jaxmlm.training import Loop, Optim
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from jaxmlm.data import Data
 from jaxmlm.errors import InputError
 from jaxmlm.models import preset
-from jaxmlm.runs.run import Run
-from jaxmlm.studies import Assumed, Evaluate, Finetune, Study, Vary
+from jaxmlm.runs import Evaluate, Finetune, Run
+from jaxmlm.studies import Assumed, Study, Vary
 from jaxmlm.training import Loop, Optim
 
 CPU = Run(

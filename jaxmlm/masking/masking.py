@@ -5,8 +5,8 @@ on any mesh, after any resume. A masking works on ONE example; `mask_batch` maps
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -139,6 +139,11 @@ class Masking:
         """P, the most predictions that a row of `length` tokens can need."""
         all_views = _largest_budget(self.predict or self.rate, length)
         return min(length, _ceil_div(all_views, self.views) + self.units.max_length - 1)
+
+    def for_tokenizer(self, tokenizer: Any) -> "Masking":
+        """This masking with units that know the token ids they need, where the units have a `for_tokenizer` too."""
+        bind = getattr(self.units, "for_tokenizer", None)
+        return self if bind is None else replace(self, units=bind(tokenizer))
 
     def keys(self, key: Key[Array, ""]) -> Keys:
         """The key of each draw, from the key of an example."""

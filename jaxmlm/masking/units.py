@@ -40,7 +40,8 @@ class Units(Protocol):
     """How tokens are grouped before they are selected: any frozen dataclass with these two members.
 
     A third, `needs`, names what the token store must hold beside the tokens: frozenset({"phrase"}) for the phrase bits
-    of `Tokens.unit`, which `jaxmlm prepare` makes. Without it nothing is needed.
+    of `Tokens.unit`, which `jaxmlm prepare` makes. Without it nothing is needed. A fourth, `for_tokenizer(tokenizer)`,
+    is called once before training and returns units that know the token ids they need.
     """
 
     @property

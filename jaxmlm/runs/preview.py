@@ -22,6 +22,7 @@ class Piece(NamedTuple):
 def shown(masking: Masking, store: Store, text: str, seed: int = 0, view: int = 0) -> list[Piece]:
     """The pieces of a text as one draw of this masking leaves them."""
     tokenizer = store.tokenizer
+    masking = masking.for_tokenizer(tokenizer)
     ids = np.array([tokenizer.cls_id, *tokenizer.encode(text), tokenizer.sep_id], np.int32)
     unit = jnp.asarray(matcher(store)(ids)) if needs_phrases(masking.units) else None
     tokens = make_tokens(tokenizer, jnp.asarray(ids), unit)

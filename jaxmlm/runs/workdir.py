@@ -25,6 +25,11 @@ def check_workdir(folder: Path, name: str, identity: dict[str, Any]) -> None:
     if (folder / name).is_file():
         have = json.loads((folder / name).read_text())["identity"]
         for where, old, new in differences(have, json.loads(to_json(identity))):
+            if where.endswith(".source") and old and new:
+                raise InputError(
+                    f"{folder} holds a {name.removesuffix('.json')} with another {where.removesuffix('.source')}: the "
+                    "file that defines its class has changed since: name another --workdir, or undo the change"
+                )
             raise InputError(
                 f"{folder} holds another {name.removesuffix('.json')}: {where} is {old!r} there and {new!r} here: "
                 "name another --workdir"

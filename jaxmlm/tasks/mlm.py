@@ -94,6 +94,7 @@ def mlm_task(
     perplexity at the first of them.
     """
     tokenizer = store.tokenizer
+    masking = masking.for_tokenizer(tokenizer)
     host, of = host_shard(jax.sharding.get_mesh())
     units = needs_phrases(masking.units)
     train = Batches.of(store, "train", data.length, batch, seed, host, of, units=units, format=data.format)

@@ -43,6 +43,7 @@ def audit(run: Run, options: Audit) -> dict[str, Any]:
     phrases = any(needs_phrases(masking.units) for masking in maskings.values())
     store = open_store(run.text, Path(run.workdir), phrases=phrases)
     tokens, examples = rows_of(store, run.data, options.rows)
+    maskings = {name: masking.for_tokenizer(store.tokenizer) for name, masking in maskings.items()}
     found = {
         name: measure(masking, tokens, examples, vocab_of(store, masking), run.loop.seed, options.step)
         for name, masking in maskings.items()

@@ -27,7 +27,8 @@ import numpy as np
 from jaxmlm.data import Data
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh, fetch, hosts, make_mesh, place
-from jaxmlm.studies import Evaluate, Finetune, Study, Vary, finetune, run_study
+from jaxmlm.runs import Evaluate, Finetune, finetune
+from jaxmlm.studies import Study, Vary, run_study
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.runs.run import Run
 from jaxmlm.data.opening import open_store

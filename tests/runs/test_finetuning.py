@@ -19,12 +19,12 @@ from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import read_jsonl
 from jaxmlm.models import EncoderConfig
+from jaxmlm.runs import Finetune, finetune
 from jaxmlm.runs.comparison import compare, say, say_comparison
 from jaxmlm.runs.finetuning import make_task
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.run import Run
-from jaxmlm.studies import Finetune, finetune
 from jaxmlm.synthetic import world
 from jaxmlm.tasks import squad
 from jaxmlm.tasks.downstream import folder_of, sets_of

@@ -14,9 +14,10 @@ from jaxmlm.json_files import read_jsonl
 from jaxmlm.masking import Masking
 from jaxmlm.models import EncoderConfig
 from jaxmlm.paths import replace_path
+from jaxmlm.runs import Evaluate, Finetune, recipe
 from jaxmlm.runs.finetuning import check
 from jaxmlm.runs.run import Run
-from jaxmlm.studies import Assumed, Evaluate, Finetune, Study, Vary, recipe, run_study
+from jaxmlm.studies import Assumed, Study, Vary, run_study
 from jaxmlm.studies.grid import original
 from jaxmlm.studies.study import _check, _is_generated, cells_of, store_run, titled
 from jaxmlm.tools.prepare import prepare
