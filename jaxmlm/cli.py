@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     code = _main(list(sys.argv[1:] if argv is None else argv), alone=argv is None)
     if code and "jaxmlm.parallel.hosts" in sys.modules:
-        _function("jaxmlm.parallel.hosts:leave")(code)
+        _function("jaxmlm.parallel.hosts:exit_process")(code)
     return code
 
 
@@ -65,9 +65,9 @@ def _main(words: list[str], alone: bool) -> int:
         result = _dispatch([word for word in words if word != "--json"], plain, alone)
         if result is None:
             return DONE
-        speaks = "jaxmlm.parallel.hosts" not in sys.modules or _function("jaxmlm.parallel.hosts:speaks")()
+        speaks = "jaxmlm.parallel.hosts" not in sys.modules or _function("jaxmlm.parallel.hosts:is_primary")()
         if as_json and speaks:
-            print(_function("jaxmlm.paths:to_json")(result), flush=True)
+            print(_function("jaxmlm.json_files:to_json")(result), flush=True)
         elif speaks:
             _say(result)
         return FAILED if result.get("ok") is False else DONE

@@ -95,7 +95,7 @@ def describe(value: Any) -> Any:
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"class": type(value).__name__, **_source_of(type(value)), **fields}
+        return {"class": type(value).__name__, **source_hash(type(value)), **fields}
     if isinstance(value, Enum):
         return value.name
     if value is None or isinstance(value, str | bool | int | float):
@@ -112,12 +112,17 @@ def describe(value: Any) -> Any:
     raise TypeError(f"a config holds plain values and dataclasses, not {value!r} ({type(value).__name__})")
 
 
-def _source_of(kind: type) -> dict[str, str]:
-    """A hash of the file that a class of the user's own is defined in, without its comments and its `config()`."""
-    if kind.__module__.split(".")[0] == "jaxmlm":
+def source_hash(own: Any) -> dict[str, str]:
+    """Hash the file that a class or function of the user's own is defined in, without comments and `config()`.
+
+    Returns:
+        {"source": hash}; nothing for what is of jaxmlm, or has no file, as in a notebook.
+
+    """
+    if own.__module__.split(".")[0] == "jaxmlm":
         return {}
     try:
-        module = ast.parse(inspect.getsource(sys.modules[kind.__module__]))
+        module = ast.parse(inspect.getsource(sys.modules[own.__module__]))
     except (OSError, TypeError, KeyError):  # typed into a notebook or an interpreter: there is no file
         return {}
     module.body = [node for node in module.body if getattr(node, "name", "") != "config"]

@@ -18,7 +18,7 @@ def blocks(section: str, language: str) -> list[str]:
 
 
 def test_every_door_has_an_example():
-    assert list(EXAMPLES) == ["A masking"]
+    assert list(EXAMPLES) == ["A masking", "A text source"]
 
 
 @pytest.mark.parametrize("title", EXAMPLES)
@@ -33,3 +33,35 @@ def test_an_example_runs_as_it_stands_there(title, tmp_path, monkeypatch, capfd)
     for line in lines:
         program, *words = shlex.split(line)
         assert program == "jaxmlm" and cli.main(words) == 0, capfd.readouterr().err
+
+
+def test_an_edited_class_is_another_run(tmp_path, monkeypatch, capfd):
+    """A comment and config() may change; the class, or a function that it calls, may not."""
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(EXAMPLES["A masking"], "python")
+
+    def start(code: str) -> int:
+        (tmp_path / "sentences.py").write_text(code)
+        return cli.main(["pretrain", "sentences.py"])
+
+    assert start(code) == 0
+    assert start(code.replace("max_length = 32", "max_length = 32  # tokens")) == 0, capfd.readouterr().err
+    assert start(code.replace('workdir="runs/sentences"', 'workdir="runs/../runs/sentences"')) == 0
+    assert start(code.replace("ends[:-1]", "~ends[:-1]")) == 2
+    assert (
+        "holds a run with another masking.units: the file that defines its class has changed" in capfd.readouterr().err
+    )
+
+
+def test_a_store_of_an_edited_source_is_refused(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(EXAMPLES["A text source"], "python")
+
+    def prepare(code: str) -> int:
+        (tmp_path / "letters.py").write_text(code)
+        return cli.main(["prepare", "letters.py"])
+
+    assert prepare(code) == 0
+    assert prepare(code + "# a comment\n") == 0
+    assert prepare(code.replace("came late", "came early")) == 2
+    assert "was made of letters:post.db by another function" in capfd.readouterr().err

@@ -5,19 +5,19 @@ import sys
 import time
 from pathlib import Path
 
-from jaxmlm.data import Data, Store, build, from_tfds, merge
+from jaxmlm.data import Data, Store, build, merge
 from jaxmlm.data import remote as cloud
 from jaxmlm.data.building import Progress
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.merging import PLAN, shard_name, unfinished
 from jaxmlm.data.phrases.counting import add_phrases, check_units, list_of
-from jaxmlm.data.sources import TextSource, files, text_source
+from jaxmlm.data.registry import is_files, open_source
+from jaxmlm.data.sources import files
 from jaxmlm.data.store import MANIFEST
 from jaxmlm.errors import InputError
 from jaxmlm.logs import Log
 from jaxmlm.parallel import hosts
 from jaxmlm.preemption import stop_here
-from jaxmlm.synthetic import world
 
 LEAST_DOCUMENTS, LEAST_TOKENS = 20, 5_000
 """With fewer of either, the loss on what is held out says little about other texts."""
@@ -67,7 +67,7 @@ def _open_store(data: Data, folder: Path, stage: str, phrases: bool, workers: in
     if (folder / MANIFEST).is_file():  # also a copy that a kill kept from the bucket
         store = Store(folder)
         store.check(data)
-        _check_files(store, data)
+        _check_source(store, data)
     else:
         store = _build_store(data, folder, stage, workers) or Store(folder)
         for note in notes_of(store) if notes else ():
@@ -157,7 +157,7 @@ def _send(folder: Path, bucket: str) -> None:
 def _build_store(
     data: Data, folder: Path, stage: str, workers: int | None = None, shard: tuple[int, int] | None = None
 ) -> Store | None:
-    sources = [_source(data, part) for part in data.texts]
+    sources = [open_source(text, data) for text in data.texts]
     size = sum(group.size for source in sources for group in source.groups)
     with Log(None, stage, size) as log:
         started = time.monotonic()
@@ -173,23 +173,19 @@ def _build_store(
         return build(folder, data, sources, show, workers, shard)
 
 
-def _source(data: Data, text: str) -> TextSource:
-    if text.startswith("sample:"):
-        count = text.removeprefix("sample:")
-        if not count.isdecimal() or int(count) < 1:
-            raise InputError(f"data.text {text!r}: write sample:N with N generated documents, as sample:20000")
-        return TextSource.of(lambda: world.documents(0, int(count)), {"file": text}, int(count))
-    if text.startswith(from_tfds.PREFIX):
-        return from_tfds.opened(text, data.field)
-    return text_source(files(text), data.layout, data.field)
-
-
-def _check_files(store: Store, data: Data) -> None:
-    """Refuse a store whose text files have changed since; files that are gone have not (a store travels alone)."""
-    if any(cloud.remote(part) for part in data.texts):  # which would have to be copied for it
+def _check_source(store: Store, data: Data) -> None:
+    """Refuse a store whose texts have changed since; files that are gone have not (a store travels alone)."""
+    written = {about["file"]: about["source"] for about in store.manifest["source"] if "source" in about}
+    for text in data.texts:
+        if text in written and open_source(text, data).about[0].get("source") != written[text]:
+            raise InputError(
+                f"the token store {store.folder} was made of {text} by another function (its file has changed since): "
+                "delete the store to make it again, or name another --data.store"
+            )
+    if any(cloud.remote(text) for text in data.texts):  # which would have to be copied for it
         return
     try:
-        paths = [path for part in data.texts if ":" not in part for path in files(part)]
+        paths = [path for text in data.texts if is_files(text) for path in files(text)]
     except InputError:
         return
     now = [(path.name, path.stat().st_size) for path in paths]

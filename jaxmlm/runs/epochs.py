@@ -8,10 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jaxmlm.data import Data, from_tfds
+from jaxmlm.data import Data
 from jaxmlm.data import remote as cloud
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.opening import folder_of
+from jaxmlm.data.registry import is_files
 from jaxmlm.data.sources import documents, files
 from jaxmlm.data.store import MANIFEST
 from jaxmlm.errors import InputError
@@ -80,7 +81,7 @@ def _estimate(text: str, data: Data) -> float | None:
             return None  # which is refused where it is opened
         some = [len(document.split()) for document in islice(world.documents(0, int(count)), _DOCUMENTS)]
         return _GENERATED * sum(some) * int(count) / len(some)
-    if cloud.remote(text) or text.startswith(from_tfds.PREFIX):  # which would be fetched for it
+    if cloud.remote(text) or not is_files(text):  # which would be fetched for it
         return None
     try:
         paths = files(text)
