@@ -15,44 +15,43 @@ Format = Literal["packed", "documents", "sentences"]
 
 @dataclass(frozen=True)
 class Data:
-    """The text to learn from, and how it is cut into tokens and rows."""
+    """The text to train on, its tokenizer, and how it becomes rows."""
 
     text: str = "sample:20000"
-    """Text file or glob (plain, .gz, .bz2, .xz, .zst or .zip; also gs://...); tfds:NAME a data set of TensorFlow
-    Datasets; sample:N is N generated documents. Several are separated by commas."""
+    """Text file or glob (plain, .gz, .bz2, .xz, .zst or .zip; also gs://...), tfds:NAME for a data set of TensorFlow
+    Datasets, sample:N for N generated documents, or a source of your own. Several are separated by commas."""
     weights: tuple[float, ...] = ()
-    """Mix the several texts: the share of each in tokens. The mix ends when one of them does."""
+    """Weights by which several texts are mixed, in tokens; the mix ends when one of the texts does."""
     layout: Layout = "blank-line"
-    """What ends a document: a blank line, each line, the end of the file; jsonl: each line is a JSON object."""
+    """What ends a document: a blank line, a line, the file; jsonl: each line is a JSON object."""
     field: str = "text"
-    """Where the text stands in the objects of JSON lines (meta.text: in an object within), or in the examples of a
-    TensorFlow dataset."""
+    """Field with the text, in JSON lines (meta.text: in a nested object) or the examples of a TensorFlow dataset."""
     store: str | None = None
-    """Folder of the token store, also in a bucket (gs://...); by default WORKDIR/store. Made when it is not there."""
+    """Directory of the token store, also in a bucket (gs://...); default WORKDIR/store. Made where there is none."""
     tokenizer: str | None = None
-    """A ready tokenizer: a folder or file of tokenizer.model or tokenizer.json. Without it one is trained."""
+    """Trained tokenizer: a directory or file of tokenizer.model or tokenizer.json; default: one is trained."""
     vocab: int = 4096
-    """Pieces of the SentencePiece vocabulary."""
+    """Vocabulary size of the tokenizer that is trained."""
     model_type: Literal["unigram", "bpe"] = "unigram"
-    """SentencePiece algorithm."""
+    """SentencePiece algorithm of the tokenizer that is trained."""
     lowercase: bool = True
-    """Lower-case the text."""
+    """Whether the text is lower-cased."""
     byte_fallback: bool = False
-    """Spell characters that the vocabulary lacks in UTF-8 bytes (256 of the pieces), so that nothing is unknown."""
+    """Whether characters outside the vocabulary are spelled in UTF-8 bytes (256 of its tokens) instead of <unk>."""
     tokenizer_words: int = 2_000_000
-    """The tokenizer is trained on the first this many words."""
+    """Number of words, from the beginning of the text, that the tokenizer is trained on."""
     valid: float = 0.01
-    """Share of the documents held out, chosen by a hash of their text."""
+    """Share of the documents that is held out; a hash of its text decides for each."""
     drop_duplicates: bool = False
-    """Keep the first only of documents that are the same to the letter."""
+    """Whether exact duplicates of a document are dropped."""
     phrases: Phrases = field_of(default_factory=Phrases)
-    """The phrases that PMI masking masks as one unit; without such a masking they are not looked for."""
+    """Phrases that PMI masking masks as one unit; only looked for when the masking needs them."""
     length: int = 128
-    """Tokens in a row, the first of which is <cls>."""
+    """Row length in tokens, <cls> included."""
     format: Format = "packed"
-    """How rows are cut. packed: <cls>, then the stream as it comes, over the borders of documents; documents: no block
-    crosses a border, short ones share a row and do not see each other; sentences: each document has a row, or several
-    if it is long, and rows of like length make a batch."""
+    """How documents become rows. packed: <cls> and then the stream of documents, cut anywhere; documents: a block has
+    one document, short ones share a row and do not attend to each other; sentences: a row for each document (several
+    for a long one), batched with rows of similar length."""
 
     def __post_init__(self) -> None:
         if not 0 < self.valid < 1:
@@ -60,9 +59,9 @@ class Data:
         if self.length < 8:
             raise InputError(f"data.length must be at least 8 tokens; got {self.length}: try 128")
         if not 16 <= self.vocab < 1 << 31:  # SentencePiece counts in 32 bits
-            raise InputError(f"data.vocab must be from 16 to 2,147,483,647 pieces; got {self.vocab}: try 4096")
+            raise InputError(f"data.vocab must be from 16 to 2,147,483,647 tokens; got {self.vocab}: try 4096")
         if self.byte_fallback and self.vocab < 300:
-            raise InputError(f"data.byte_fallback takes 256 pieces of data.vocab {self.vocab}: set that to 300 or more")
+            raise InputError(f"data.byte_fallback takes 256 tokens of data.vocab {self.vocab}: set that to 300 or more")
         if self.weights and len(self.weights) != len(self.texts):
             raise InputError(
                 f"data.weights are {len(self.weights)} and data.text names {len(self.texts)} texts "

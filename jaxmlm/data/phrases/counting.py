@@ -49,7 +49,7 @@ def check_units(store: Store, phrases: Phrases) -> bool:
     if differing := [key for key in want if have.get(key) != want[key]]:
         key = differing[0]
         raise InputError(
-            f"the token store {store.folder} was prepared with phrases.{key} {have.get(key)!r}, this run wants "
+            f"the token store {store.folder} was prepared with data.phrases.{key} {have.get(key)!r}, this run wants "
             f"{want[key]!r}: name another --data.store"
         )
     return True
@@ -86,7 +86,7 @@ def add_phrases(store: Store, phrases: Phrases, ready: pa.Table | None, stage: s
                     f"no phrase of {phrases.file or 'the list'} stands in the text of {store.folder}: "
                     "is it in the same language?"
                 )
-            parquet.write_table(table, folder / "phrases.parquet")
+            parquet.write_table(table, folder / "data.phrases.parquet")
             log.show(phrases.longest + 2, {})
             return {
                 "settings": settings(phrases),
@@ -116,7 +116,7 @@ def count_store(
     for i, mine in enumerate(of_chunk):
         numbers[i] = np.append(mine, np.int32(-1))[numbers[i]]
     progress(1)
-    ngrams = count(numbers, phrases.longest, phrases.least, lambda n: progress(n + 1))
+    ngrams = count(numbers, phrases.longest, phrases.min_count, lambda n: progress(n + 1))
     return tabulate(ngrams, coded.dictionary)
 
 
@@ -125,7 +125,7 @@ def describe_phrases(entry: dict[str, Any]) -> str:
     lengths = ", ".join(f"{many:,} of {n} words" for n, many in entry["number"].items())
     line = f"phrases: {lengths}; they cover {entry['coverage']['train']:.1%} of the tokens"
     wanted = entry["settings"]["coverage"]
-    sized = entry["settings"]["number"] is None and entry["scored"]
+    sized = entry["settings"]["size"] is None and entry["scored"]
     if sized and entry["coverage"]["train"] < wanted - 0.01:  # the size is decided on a sample
         line += f" ({wanted:.1%} asked, the text gives no more)"
     if entry["short"]:
@@ -135,7 +135,7 @@ def describe_phrases(entry: dict[str, Any]) -> str:
 
 def matcher(store: Store) -> Callable[[np.ndarray], np.ndarray]:
     """A function that gives the unit bits [T] uint8 of any tokens [T] by the store's phrase list."""
-    table = parquet.read_table(store.folder / "phrases.parquet")
+    table = parquet.read_table(store.folder / "data.phrases.parquet")
     lists, fold = trie(table["phrase"]), not _cased(table)
     overlap = store.manifest["phrases"]["settings"]["overlap"]
 

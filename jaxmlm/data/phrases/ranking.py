@@ -88,11 +88,11 @@ def rank(counts: pa.Table, config: Phrases) -> pa.Table:
         >>> from jaxmlm.data.phrases.config import Phrases
     from jaxmlm.data.phrases.ngrams import count
         >>> counts = tabulate(count([np.array([0, 1, 2, 0, 1], np.int32)], 2, 1), pa.array(["new", "york", "in"]))
-        >>> rank(counts, Phrases(longest=2, least=1, shares=(1.0,)))["phrase"].to_pylist()
+        >>> rank(counts, Phrases(longest=2, min_count=1, shares=(1.0,)))["phrase"].to_pylist()
         ['new york', 'in new', 'york in']
     """
     ngrams, text = _parse(counts, config)
-    columns = {"n": [], "phrase": text[1:], "count": ngrams.counts[1:], "score": score(ngrams, config.power)[1:]}
+    columns = {"n": [], "phrase": text[1:], "count": ngrams.counts[1:], "score": score(ngrams, config.pmi_power)[1:]}
     columns["n"] = [np.full(len(times), n, np.int8) for n, times in enumerate(columns["count"], start=2)]
     table = pa.table({name: pa.chunked_array([pa.array(part) for part in parts]) for name, parts in columns.items()})
     return table.sort_by([("n", "ascending"), ("score", "descending"), ("phrase", "ascending")]).combine_chunks()
@@ -109,12 +109,13 @@ def choose(
     n = ranked["n"].to_numpy()
     if not len(n):
         raise InputError(
-            f"no two words stand together {config.least} times in this text: set phrases.least lower, or give more text"
+            f"no two words stand together {config.min_count} times in this text: set data.phrases.min_count lower, or "
+            "give more text"
         )
     shares = np.asarray(config.shares)
     place = np.arange(len(n)) - np.searchsorted(n, n) + 1  # 1 is the best of its length
     enters = np.ceil(place / shares[n - 2] - 1e-9)  # the smallest list that has room for it
-    number = config.number
+    number = config.size
     if number is None:
         low, number = 0, int(enters.max())
         while number - low > max(1, number // 1000):  # a thousandth of the list decides nothing
@@ -154,7 +155,7 @@ def _parse(counts: pa.Table, config: Phrases) -> tuple[Ngrams, list[pa.Array]]:
     for n in range(1, config.longest + 1):
         rows = counts.filter(pc.equal(counts["n"], n))
         total = rows.filter(pc.equal(rows["phrase"], ""))["count"]
-        rows = rows.filter(pc.and_(pc.not_equal(rows["phrase"], ""), pc.greater_equal(rows["count"], config.least)))
+        rows = rows.filter(pc.and_(pc.not_equal(rows["phrase"], ""), pc.greater_equal(rows["count"], config.min_count)))
         phrase = rows["phrase"].combine_chunks()
         ends = [np.arange(len(phrase), dtype=np.int32)] * 2
         if n > 1:

@@ -21,7 +21,7 @@ from jaxmlm.runs.run import Run
 from jaxmlm.tools.prepare import prepare
 
 DATA = Data(text="sample:300", vocab=600, length=16, valid=0.05)
-PHRASES = Phrases(least=5, coverage=0.3)
+PHRASES = Phrases(min_count=5, coverage=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_the_manifest_and_the_line_of_prepare(workdir, capsys):
     run = Run(workdir=str(workdir), data=DATA)
     assert "phrases" not in prepare(run)
     run = replace(
-        run, masking=Masking(units=PhraseUnits()), data=replace(run.data, phrases=replace(PHRASES, number=9999))
+        run, masking=Masking(units=PhraseUnits()), data=replace(run.data, phrases=replace(PHRASES, size=9999))
     )
     capsys.readouterr()
     shown = prepare(run)
@@ -159,7 +159,7 @@ def test_the_same_settings_are_not_done_again_and_others_refused(workdir, monkey
     monkeypatch.setattr(module, "count", None)
     open_store(replace(DATA, phrases=PHRASES), workdir, phrases=True)
     open_store(DATA, workdir)
-    for field, value in (("overlap", "longest"), ("number", 10), ("power", 1), ("shares", (0.4, 0.35, 0.125, 0.125))):
+    for field, value in (("overlap", "longest"), ("size", 10), ("pmi_power", 1), ("shares", (0.4, 0.35, 0.125, 0.125))):
         with pytest.raises(InputError, match=rf"with phrases\.{field} .* this run wants .*another --data\.store"):
             open_store(replace(DATA, phrases=replace(PHRASES, **{field: value})), workdir, phrases=True)
     (workdir / "list.txt").write_text("the cat\n")
@@ -200,7 +200,7 @@ def test_a_ready_list(workdir):
 def test_a_list_of_ours_and_merged_counts_give_the_units_that_made_them(workdir, tmp_path_factory):
     store = Store(workdir / "store")
     parquet.write_table(count_store(store, PHRASES), workdir / "counts.parquet")
-    merge([workdir / "counts.parquet"], workdir / "merged.parquet", PHRASES.least)
+    merge([workdir / "counts.parquet"], workdir / "merged.parquet", PHRASES.min_count)
     units = {}
     for name in ("own", "list", "merged"):
         folder = tmp_path_factory.mktemp(name)
@@ -250,5 +250,5 @@ def test_lists_that_give_nothing(workdir, bare):
     with pytest.raises(InputError, match=r"no phrase of .*list\.txt stands in the text"):
         open_store(replace(DATA, phrases=Phrases(file=str(workdir / "list.txt"))), workdir, phrases=True)
     with pytest.raises(InputError, match="no two words stand together 100000 times"):
-        open_store(replace(DATA, phrases=Phrases(least=100000)), workdir, phrases=True)
+        open_store(replace(DATA, phrases=Phrases(min_count=100000)), workdir, phrases=True)
     assert contents(workdir / "store") == bare

@@ -81,7 +81,7 @@ def config(longest: int = 5, **options) -> Phrases:
 @given(STREAMS, st.integers(2, 5), st.integers(1, 3), st.sampled_from([1, 2]))
 def test_scores_are_the_minimum_over_all_segmentations(streams, longest, least, power):
     table = tabulate(count(arrays(streams), longest, least), LETTERS)
-    rows = rank(table, config(longest, least=least, power=power)).to_pylist()
+    rows = rank(table, config(longest, min_count=least, pmi_power=power)).to_pylist()
     times = counted(streams, longest, least)
     assert {(row["n"], row["phrase"]) for row in rows} == {key for key in times if key[0] > 1 and key[1]}
     for row in rows:
@@ -97,10 +97,10 @@ def test_a_score_by_hand():
     times = {"new": 4, "york": 4, "city": 4, "new york": 4, "york city": 3, "new york city": 3}
     rows = [(1, "", 20), (2, "", 16), (3, "", 12), *((name.count(" ") + 1, name, k) for name, k in times.items())]
     table = pa.table(dict(zip(("n", "phrase", "count"), map(list, zip(*rows, strict=True)), strict=True)))
-    scores = {row["phrase"]: row["score"] for row in rank(table, config(3, least=1, power=1)).to_pylist()}
+    scores = {row["phrase"]: row["score"] for row in rank(table, config(3, min_count=1, pmi_power=1)).to_pylist()}
     assert scores["new york"] == pytest.approx(math.log((4 / 16) / (4 / 20) ** 2))
     assert scores["new york city"] == pytest.approx(math.log((3 / 12) / ((4 / 16) * (4 / 20))))
-    twice = {row["phrase"]: row["score"] for row in rank(table, config(3, least=1, power=2)).to_pylist()}
+    twice = {row["phrase"]: row["score"] for row in rank(table, config(3, min_count=1, pmi_power=2)).to_pylist()}
     assert twice["new york city"] == pytest.approx(scores["new york city"] + math.log(3 / 12))
 
 
@@ -213,10 +213,10 @@ def ranked(**of_length: int) -> pa.Table:
 
 def test_quotas_by_number_and_those_that_run_short():
     table = ranked(n2=100, n3=100, n4=4, n5=100)
-    chosen, short = choose(table, Phrases(number=80), lambda taken: 0.0)
+    chosen, short = choose(table, Phrases(size=80), lambda taken: 0.0)
     assert Counter(chosen["n"].to_pylist()) == {2: 40, 3: 20, 4: 4, 5: 10} and short == {"4": 6}
     assert chosen["phrase"].to_pylist()[40:60] == [f"n3-{i}" for i in range(20)]  # the best, in order
-    chosen, short = choose(table, Phrases(number=80, shares=(0.7, 0.1, 0.1, 0.1)), lambda taken: 0.0)
+    chosen, short = choose(table, Phrases(size=80, shares=(0.7, 0.1, 0.1, 0.1)), lambda taken: 0.0)
     assert Counter(chosen["n"].to_pylist()) == {2: 56, 3: 8, 4: 4, 5: 8} and short == {"4": 4}
 
 
@@ -243,8 +243,8 @@ def test_a_coverage_that_is_out_of_reach_takes_all():
         ("shares", {"longest": 4}),
         ("shares", {"shares": (0.5, 0.25, 0.125, 0.1)}),
         ("shares", {"shares": (0.5, 0.5, 0.25, -0.25)}),
-        ("least", {"least": 0}),
-        ("number", {"number": 0}),
+        ("min_count", {"min_count": 0}),
+        ("size", {"size": 0}),
         ("coverage", {"coverage": 0.0}),
         ("coverage", {"coverage": math.nan}),
         ("coverage", {"coverage": None}),
@@ -307,4 +307,4 @@ def test_files_that_are_no_list(tmp_path):
     table = tabulate(count(arrays([[0, 1, 2, 0, 1, 2]]), 3, 1), LETTERS)
     lacking = table.filter(pa.array([row["phrase"] != "a b" for row in table.to_pylist()]))
     with pytest.raises(InputError, match="the table of counts is not whole: phrases of 3 words"):
-        rank(lacking, config(3, least=1))
+        rank(lacking, config(3, min_count=1))
