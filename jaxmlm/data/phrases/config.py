@@ -45,7 +45,8 @@ class Phrases:
             raise InputError(f"data.phrases.size must be at least 1; got {self.size}: try 800000")
         if self.size is None and (self.coverage is None or not 0 < self.coverage <= 1):
             raise InputError(
-                f"data.phrases.coverage must lie between 0 and 1; got {self.coverage}: try 0.5, or set data.phrases.size"
+                f"data.phrases.coverage must lie between 0 and 1; got {self.coverage}: try 0.5, or set "
+                "data.phrases.size"
             )
         if self.overlap not in ("random", "longest"):
             raise InputError(f"data.phrases.overlap must be random or longest; got {self.overlap!r}")
