@@ -23,6 +23,7 @@ from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.rng import make_key
 from jaxmlm.runs import epochs
 from jaxmlm.runs.loading import load, sha256_of
+from jaxmlm.runs.results import Result
 from jaxmlm.runs.run import Run, check_length, identity
 from jaxmlm.runs.workdir import append_results, check_workdir, write_metadata
 from jaxmlm.tasks.mlm import diverged, mlm_task
@@ -65,16 +66,20 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     if hosts.is_primary():
         store.tokenizer.save(folder)
     done = train(task, run.optim, run.loop, mesh, folder, stage)
-    rows = [
-        {"stage": "pretrain", "task": "mlm", "tuning_seed": None, "main": None,
-         "scores": {"loss": done.loss} if run.loop.steps else {},
-         "seconds": round(done.seconds, 2), "tokens": done.tokens, "views": run.masking.views,
-         "tokens_per_second": round(done.tokens_per_second, 1) or None},
-        {"stage": "heldout", "task": "mlm", "tuning_seed": None, "main": None, "scores": done.evals["heldout"],
-         "seconds": None, "tokens": None, "tokens_per_second": None},
-    ]  # fmt: skip
-    if run.loop.steps and (why := diverged(done.evals["heldout"], vocab)):
-        rows[0]["diverged"] = why
+    results = [
+        Result(
+            "pretrain",
+            "mlm",
+            scores={"loss": done.loss} if run.loop.steps else {},
+            seconds=round(done.seconds, 2),
+            tokens=done.tokens,
+            tokens_per_second=round(done.tokens_per_second, 1) or None,
+            views=run.masking.views,
+            diverged=(diverged(done.evals["heldout"], vocab) or None) if run.loop.steps else None,
+        ),
+        Result("heldout", "mlm", scores=done.evals["heldout"]),
+    ]
+    rows = [result.to_json() for result in results]
     append_results(folder / "results.jsonl", rows)
     if hosts.is_primary():
         (folder / "DONE").touch()

@@ -4,11 +4,12 @@ A file is tab-separated without quoting, as GLUE's are, or a CSV file with quoti
 """
 
 import hashlib
+import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -76,13 +77,13 @@ class Examples(NamedTuple):
 
 
 class Sets(NamedTuple):
-    """What a task trains and is judged on, and in `notes` what is not as its makers had it.
+    """What a task is trained and evaluated on, and in `notes` what is not as its makers had it.
 
-    `judged` by the name of the judgement, the main one ("dev") first.
+    `evaluated` by the name of the evaluation, the main one ("dev") first.
     """
 
     train: Examples
-    judged: dict[str, Examples]
+    evaluated: dict[str, Examples]
     notes: tuple[str, ...] = ()
 
     @property
@@ -132,6 +133,29 @@ def read(
         raise InputError(f"{path}: no rows: expected at least one below the header")
     kind = np.int32 if table.labels else np.float32
     return Examples(table, texts, np.array(labels, kind) if labelled else None, ids, left_out)
+
+
+def from_mappings(table: Table, rows: Iterable[Mapping[str, Any]], where: str, labelled: bool = True) -> Examples:
+    """The examples in rows that map column names to values, as lines of JSON do.
+
+    Args:
+        table: which columns hold what; a value that is not a text is read as JSON writes it (true, 3).
+        rows: the rows; a column "id" names them, else they are counted.
+        where: what an error message calls them.
+        labelled: whether they have labels.
+
+    """
+    kept = (*table.texts, *([table.label] if labelled else []))
+
+    def lines() -> Iterator[tuple[int, list[str]]]:
+        for number, row in enumerate(rows, 1):
+            if missing := [name for name in kept if name not in row]:
+                raise InputError(f"{where}:{number}: no column {missing[0]!r}; there are: {_named(list(row))}")
+            values = [row[name] for name in kept] + [row.get("id", number - 1)]
+            yield number, [value if isinstance(value, str) else json.dumps(value) for value in values]
+
+    found = read(replace(table, header=(*kept, "id")), lines(), where, labelled)
+    return Examples(table, found.texts, found.labels, found.ids)
 
 
 def own(path: str | Path, dev: str | Path | None = None, regression: bool = False) -> Sets:
