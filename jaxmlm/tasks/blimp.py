@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmlm.data.inputs import with_special_tokens
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.tasks import files
@@ -63,7 +64,7 @@ def _pair(line: bytes, where: str) -> MinimalPair:
 def rows(pairs: list[MinimalPair], tokenizer: Tokenizer) -> list[list[int]]:
     """The token ids of all sentences, special tokens included: the good one of a pair, then the bad one."""
     texts = [text for pair in pairs for text in (pair.good, pair.bad)]
-    return [[tokenizer.cls_id, *ids, tokenizer.sep_id] for ids in tokenizer.encode_batch(texts)]
+    return [with_special_tokens(tokenizer, ids).ids for ids in tokenizer.encode_batch(texts)]
 
 
 def evaluation(folder: str | Path, tokenizer: Tokenizer, *, pairs_per_set: int | None, batch: int) -> Eval:

@@ -17,6 +17,7 @@ import scipy.optimize
 
 from jaxmlm.data import Tokenizer
 from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
+from jaxmlm.data.inputs import token_span, with_special_tokens
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder
 from jaxmlm.parallel import place
@@ -148,7 +149,7 @@ def examples(
         ids, offsets = tokenizer.encode_offsets(text)
         if not ids or len(ids) > sizes.length - 2:
             return None
-        rows.append([tokenizer.cls_id, *ids, tokenizer.sep_id])
+        rows.append(with_special_tokens(tokenizer, ids).ids)
         at = (len(rows) - 1, 0, 1) if sizes.pool == "first" else (len(rows) - 1, 1, len(ids) + 1)
         return len(rows) - 1, vectors.setdefault(at, len(vectors)), offsets
 
@@ -167,9 +168,10 @@ def examples(
         elif shifts:
             of["bigram shift"].append((whole, "as written"))
         for i, word in enumerate(sentence.words):
-            if (at := token_span(offsets, word.begin, word.end)) is not None:
-                first, last = at[0] + 1, (at[0] + 2 if sizes.pool == "first" else at[1] + 1)
-                vector = vectors.setdefault((number, first, last), len(vectors))
+            first, stop = token_span(offsets, word.begin, word.end)
+            if first < stop:
+                stop = first + 1 if sizes.pool == "first" else stop
+                vector = vectors.setdefault((number, first + 1, stop + 1), len(vectors))  # [CLS] stands before them
                 of_words.append((vector, tuple(ask(sentence, i) for ask in WORD.values())))
     keep = [of_words[i] for i in np.sort(chosen(len(of_words), words))]
     for k, name in enumerate(WORD):
@@ -182,16 +184,6 @@ def examples(
         for name in (*WORD, *SENTENCE, "sentence length", "bigram shift")
     }
     return WordExamples(rows, [places[i] for i in asked], probes)
-
-
-def token_span(offsets: Sequence[tuple[int, int]], begin: int, end: int) -> tuple[int, int] | None:
-    """The tokens (first, one past the last) that share a character with [begin, end); None if none does.
-
-    >>> tokens_of([(0, 3), (3, 5), (6, 9)], 4, 9)
-    (1, 3)
-    """
-    found = [i for i, (b, e) in enumerate(offsets) if b < end and e > begin]
-    return (found[0], found[-1] + 1) if found else None
 
 
 def _differ(sentence: Sentence, i: int) -> bool:

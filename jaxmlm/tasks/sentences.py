@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
+from jaxmlm.data.inputs import with_special_tokens
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.tasks import table as tables
@@ -143,19 +144,17 @@ def encode(rows: Examples, tokenizer: Tokenizer, length: int) -> Encoded:
     The longer sentence is cut first, as by `transformers`' longest_first.
     """
     columns = [tokenizer.encode_batch(column) for column in rows.texts]
-    cls, sep, gap = [tokenizer.cls_id], [tokenizer.sep_id], tokenizer.gap
-    room = length - 2 - (len(columns) - 1) * len(gap)
-    sequences, second, truncated = [], [], 0
+    special = len(with_special_tokens(tokenizer, [], None if len(columns) == 1 else []).ids)
+    room = length - special
+    sequences = []
+    second = []
+    truncated = 0
     for parts in zip(*columns, strict=True):
         kept = _shares([len(part) for part in parts], room)
         truncated += sum(kept) < sum(map(len, parts))
-        ids, begin = cls + list(parts[0][: kept[0]]), length
-        if len(parts) > 1:
-            # Type 1 begins after the first separator, as in BERT; a second separator is the second text's.
-            begin = len(ids) + 1
-            ids = ids + gap + list(parts[1][: kept[1]])
-        sequences.append(np.array(ids + sep, np.int32))
-        second.append(begin)
+        row = with_special_tokens(tokenizer, *(part[:size] for part, size in zip(parts, kept, strict=True)))
+        sequences.append(np.array(row.ids, np.int32))
+        second.append(row.second)
     return Encoded(rows, sequences, np.array(second), truncated)
 
 

@@ -115,7 +115,7 @@ def _first(squad: Squad, limit: int | None) -> Squad:
 
 def _batch(data: EncodedSquad, w: Windows, rows: np.ndarray, length: int) -> Batch:
     real, tokenizer = filled(rows), data.tokenizer
-    ids = pad([w.row(row, tokenizer.cls_id, tokenizer.sep_id) for row in real.tolist()], length, tokenizer.pad_id)
+    ids = pad([w.row(row, tokenizer) for row in real.tolist()], length, tokenizer.pad_id)
     segments = (ids != tokenizer.pad_id).astype(np.int32)
     first = np.array([1 + len(w.questions[q]) + len(w.gap) for q in w.question[real]])
     second = np.arange(length) > first[:, None] - len(w.gap)  # after the first separator, as of any pair

@@ -51,7 +51,7 @@ def test_windows_cover_each_paragraph_and_characters_lead_back_to_the_answer(fol
 
 def test_tokens_of_an_answer_are_those_that_share_a_character_with_it():
     offsets = np.array([[0, 1], [1, 4], [4, 4], [5, 8], [8, 9]])
-    spans = {(1, 3): (1, 1), (5, 3): (3, 3), (1, 7): (1, 3), (2, 1): (1, 1), (3, 3): (1, 3), (0, 9): (0, 4)}
+    spans = {(1, 3): (1, 2), (5, 3): (3, 4), (1, 7): (1, 4), (2, 1): (1, 2), (3, 3): (1, 4), (0, 9): (0, 5)}
     for (start, length), tokens in spans.items():
         assert token_span(offsets, start, start + length) == tokens
 
