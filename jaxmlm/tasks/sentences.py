@@ -55,7 +55,7 @@ class SentenceTask(DownstreamTask):
     ...     def read(self, data):
     ...         rows = [{"text": "good", "label": "pos"}, {"text": "bad", "label": "neg"}]
     ...         return Sets(self.examples(rows), {"dev": self.examples(rows)})
-    >>> Polarity("polarity", Table("polarity", ("text",), "label", ("neg", "pos"))).read(TaskData()).train.labels
+    >>> Polarity("polarity", Table("polarity", ("text",), "label", ("neg", "pos"))).read(None).train.labels
     array([1, 0], dtype=int32)
     """
 
