@@ -13,7 +13,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.json_files import read_jsonl
 from jaxmlm.runs.statistics import compare_seeds
 from jaxmlm.tasks.downstream import GENERATED, display_name
-from jaxmlm.tasks.files import read_table
+from jaxmlm.tasks.file_formats import read_table
 from jaxmlm.tasks.metrics import METRICS
 from jaxmlm.tasks.registry import benchmark_tasks
 

@@ -34,7 +34,16 @@ from jaxmlm.training import Task, steps_within, train
 def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     """Pre-train, or resume, or read what a finished run gave.
 
-    Returns {"workdir", "rows": the lines of results.jsonl: what pre-training cost, and the held-out scores}.
+    Args:
+        run: the configuration.
+        stage: what the progress lines call it.
+
+    Returns:
+        {"workdir", "rows": the results (`Result`): what pre-training cost, and the held-out scores}.
+
+    Raises:
+        InputError: the configuration, the text or the directory are not as they must be.
+
     """
     folder = Path(run.workdir)
     hosts.assert_same("configurations", describe(replace(run, data=replace(run.data, store=None))))
@@ -116,7 +125,7 @@ def _steps(run: Run, task: Task, mesh: Any, folder: Path) -> int:
 
 
 def _start(run: Run, key: jax.Array) -> tuple[MaskedLM, Run]:
-    """The model to go on from, and the run with that model's sizes; a bare encoder gets a new head."""
+    """The model to continue from, and the run with that model's sizes; a bare encoder gets a new head."""
     found = load(str(run.init), run.model)
     usual = EncoderConfig()
     for field_ in fields(EncoderConfig):

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from jaxmlm.errors import InputError
-from jaxmlm.tasks.files import read_tabs
+from jaxmlm.tasks.file_formats import read_tabs
 from jaxmlm.tasks.table import Examples, Sets, Table, read
 
 

@@ -4,6 +4,9 @@ Each probe is a multinomial logistic regression on the hidden states of one laye
 treebank's train part and scored on its dev part. Beside it stand the accuracy of always saying train's most frequent
 class, and the same probes on an untrained encoder of the same sizes: what the words and their places alone give away.
 The sentence probes are after Conneau et al. 2018 (arXiv 1805.01070).
+
+The regression is scipy's L-BFGS on a gradient of our own: the core depends on scipy and not on scikit-learn, whose
+solver is the same one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +24,7 @@ from jaxmlm.data.inputs import token_span, with_special_tokens
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder
 from jaxmlm.parallel import place
-from jaxmlm.tasks import files
+from jaxmlm.tasks import file_formats
 from jaxmlm.tasks.conllu import Sentence, depth, read
 
 L2 = (1.0, 0.1, 0.01, 0.001)
@@ -63,11 +66,11 @@ def treebank(folder: str | Path) -> Treebank:
 
 def _files(folder: Path, part: str) -> list[Path]:
     """The one file of a part, or those that it is cut into: xx-ud-train-a.conllu, xx-ud-train-b.conllu."""
-    found = [path for path in files.named(folder, ".conllu") if part in path.stem.lower()]
+    found = [path for path in file_formats.named(folder, ".conllu") if part in path.stem.lower()]
     names = [path.stem.lower().rpartition(part) for path in found]
     one = len(found) == 1 or (len({before for before, *_ in names}) == 1 and all(after for *_, after in names))
     if not one:
-        there = f" ({files.brief(', '.join(path.name for path in found))})" if found else ""
+        there = f" ({file_formats.brief(', '.join(path.name for path in found))})" if found else ""
         raise InputError(
             f"{folder}: {len(found)} files *{part}*.conllu{there}: "
             "give the folder of one Universal Dependencies treebank"

@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from jaxmlm.data.buckets import Buckets, chosen, filled, pad
 from jaxmlm.data.tokenizer import Tokenizer
-from jaxmlm.tasks.files import write_table
+from jaxmlm.tasks.file_formats import write_table
 from jaxmlm.tasks.metrics import log_probability
 from jaxmlm.tasks.squad_files import TASKS, Question, Squad, Version, files_in, notes, read, read_answers
 from jaxmlm.tasks.squad_scores import evaluate, of_questions

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmlm.errors import InputError
-from jaxmlm.tasks.files import brief, json_of
+from jaxmlm.tasks.file_formats import brief, json_of
 
 OFFICIAL = {
     "3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955": "train-v1.1.json",

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmlm.errors import InputError
-from jaxmlm.tasks import files
-from jaxmlm.tasks.files import brief
+from jaxmlm.tasks import file_formats
+from jaxmlm.tasks.file_formats import brief
 
 DEV_SHARE = 0.1
 """Share of the rows that a table without a dev file gives up for it."""
@@ -217,7 +217,7 @@ def fields_of(path: Path) -> Iterator[tuple[int, list[str]]]:
     if not path.is_file():
         raise InputError(f"{path} is missing")
     with path.open("rb") as file:
-        yield from (files.read_csv if path.suffix.lower() == ".csv" else files.read_tabs)(file, path)
+        yield from (file_formats.read_csv if path.suffix.lower() == ".csv" else file_formats.read_tabs)(file, path)
 
 
 def _column(table: Table, path: Path) -> list[str]:
@@ -289,4 +289,4 @@ def write(rows: Examples, predictions: np.ndarray, path: Path, truth: bool = Fal
     if truth and rows.labels is not None:
         columns.append([said(value) for value in rows.labels.tolist()])
     lines = [("index", "prediction", "label")[: len(columns)], *zip(*columns, strict=True)]
-    files.write_table(path, lines)
+    file_formats.write_table(path, lines)

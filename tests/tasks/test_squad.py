@@ -13,7 +13,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig, SpanPredictor
 from jaxmlm.tasks import squad
 from jaxmlm.tasks.downstream import TaskData
-from jaxmlm.tasks.files import read_table
+from jaxmlm.tasks.file_formats import read_table
 from jaxmlm.tasks.registry import find_task
 from tests.tasks.test_squad_files import QUESTIONS, TEXTS, write
 

@@ -8,7 +8,7 @@ import pytest
 from jaxmlm.errors import InputError
 from jaxmlm.runs.comparison import compare
 from jaxmlm.runs.finetune_config import Finetune
-from jaxmlm.tasks.files import read_table
+from jaxmlm.tasks.file_formats import read_table
 from jaxmlm.tasks.registry import find_task
 from jaxmlm.tasks.table import Examples, Sets, Table, own, write
 
