@@ -116,7 +116,7 @@ def test_an_average_of_generated_tasks_is_called_so():
         "tasks": {"rte": {"score": 0.5, "sd": None, "n": 1, "degenerate": 0, "accuracy": 0.5, "generated": True}}
     }
     lines = list(say_average({**average, "average": 0.5, "notes": []}))
-    assert lines[1].intermediate_taskswith("rte (generated)   50.0") and "tasks of GLUE (generated): 50.0" in lines[2]
+    assert lines[1].startswith("rte (generated)   50.0") and "tasks of GLUE (generated): 50.0" in lines[2]
 
 
 def test_flags_win_over_a_recipe(capsys):

@@ -37,7 +37,7 @@ def test_a_table_of_ones_own(tmp_path):
     assert found.notes[0].startswith("dev: ") and own(tsv).train.texts == found.train.texts
     tsv.write_text("text\tlabel\n" + "".join(f"w{i}\t{i % 12}\n" for i in range(99)))
     assert own(tsv).table.labels == tuple(map(str, range(12)))  # classes in the order of numbers
-    assert own(tsv, numbers=True).table.labels == ()
+    assert own(tsv, regression=True).table.labels == ()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_what_a_dev_file_of_ones_own_may_not_be(tmp_path):
     assert "no.csv is missing" in refused(own, path, tmp_path / "no.csv")
     dev.write_text("text,label\na,z\n")
     assert refused(own, path, dev) == f"{dev}:2: unknown label 'z' in label, expected one of: x, y"
-    assert "a label is 'x': leave out --numbers" in refused(own, path, dev, numbers=True)
+    assert "a label is 'x': leave out --numbers" in refused(own, path, dev, regression=True)
     assert isinstance(own(path, path), Sets) and isinstance(own(path, path).table, Table)
 
 
