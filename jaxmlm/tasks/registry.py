@@ -121,7 +121,7 @@ TASKS: dict[str, DownstreamTask] = {
 _BUILT_IN = frozenset(TASKS)
 
 
-def register_task(task: DownstreamTask) -> DownstreamTask:
+def register_task(task: Any) -> DownstreamTask:
     """Make a task known by its name, as in `Finetune("boolq")`; of two of one name the later one counts.
 
     Raises:

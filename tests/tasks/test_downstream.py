@@ -140,7 +140,7 @@ def test_what_is_not_a_task_is_refused(files):
     with pytest.raises(InputError, match="task 'rte' is one of jaxmlm's own: give yours another name"):
         register_task(replace(POLARITY, name="rte"))
     with pytest.raises(InputError, match="task is a int: give the name of a task, or an instance"):
-        register_task(7)  # pyright: ignore
+        register_task(7)
     with pytest.raises(InputError, match=r"defines no 'BOOL'; did you mean BOOLQ\?; its tasks: BOOLQ"):
         Finetune(f"{file}:BOOL")
     with pytest.raises(InputError, match=r"nothing.py is missing: --task FILE.py:NAME takes"):
