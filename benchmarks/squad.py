@@ -134,8 +134,8 @@ def prediction(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> di
     with tempfile.TemporaryDirectory() as folder:
         few = _every(dev, asked.questions, Path(folder))
         questions = squad.read(few)
-        data = squad.prepare((questions, questions), tokenizer, asked.length, asked.stride)
-        task, w = squad.task(data, lambda key: None, batch=asked.batch, seed=0), data.dev
+        data = squad.encode((questions, questions), tokenizer, asked.length, asked.stride)
+        task, w = squad.objective(data, lambda key: None, batch=asked.batch, seed=0), data.dev
     rows = [w.row(i, tokenizer.cls_id, tokenizer.sep_id) for i in range(len(w.begin))]
 
     def torch_all(to_longest: bool) -> None:

@@ -1,7 +1,8 @@
 """What is on disk and done with it: run directories, pre-training, fine-tuning, evaluation, loading and saving."""
 
 from jaxmlm.runs.evaluation import Evaluate, Evaluation, evaluate
-from jaxmlm.runs.finetuning import Finetune, finetune
+from jaxmlm.runs.finetune_config import Finetune
+from jaxmlm.runs.finetuning import finetune
 from jaxmlm.runs.loading import LoadedModel, from_transformers, load, save
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.recipes import recipe

@@ -12,10 +12,10 @@ import numpy as np
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import read_jsonl
 from jaxmlm.runs.statistics import compare_seeds
-from jaxmlm.tasks import glue, squad
-from jaxmlm.tasks.downstream import GENERATED, called
-from jaxmlm.tasks.files import read_table
+from jaxmlm.tasks.downstream import GENERATED, display_name
+from jaxmlm.tasks.file_formats import read_table
 from jaxmlm.tasks.metrics import METRICS
+from jaxmlm.tasks.registry import benchmark_tasks
 
 Score = Callable[[np.ndarray, np.ndarray], float]
 DRAWS = 2000
@@ -45,7 +45,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def say(result: dict[str, Any]) -> Iterator[str]:
-    """The lines under a result's rows: what the seeds came to, what was chosen how, what was not whole."""
+    """The lines under a result's rows: what the seeds came to, what was chosen how, what was not complete."""
     which = {"last": "the last state of each run", "best": "the best of each run's epochs on dev"}[result["select"]]
     for one in result["summary"]:
         head = f"learning rate {one['learning_rate']:g}, batch {one['batch']}, epochs {one['epochs']:g}"
@@ -64,21 +64,30 @@ def say(result: dict[str, Any]) -> Iterator[str]:
 
 def say_average(result: dict[str, Any]) -> Iterator[str]:
     """The table of several tasks of GLUE, in points, and their average."""
-    shown = {name: called({"task": name, **found}) for name, found in result["tasks"].items()}
+    shown = {name: display_name({"task": name, **found}) for name, found in result["tasks"].items()}
     wide = max(6, *map(len, shown.values()))
     yield f"{'task':{wide}} {'score':>6} {'sd':>5}  runs  of"
     for name, found in result["tasks"].items():
         sd = "" if found["sd"] is None else f"{100 * found['sd']:.1f}"
-        parts = glue.TASKS[name].table.metrics
-        of = ", ".join(f"{part} {100 * found[part]:.1f}" for part in (*parts, "mm/accuracy") if part in found)
+        metrics = [part for part in found if part in METRICS or part == "mm/accuracy"]
+        of = ", ".join(f"{part} {100 * found[part]:.1f}" for part in metrics)
         worse = f", {found['degenerate']} degenerate" if found["degenerate"] else ""
         yield f"{shown[name]:{wide}} {100 * found['score']:6.1f} {sd:>5}  {found['n']:4}  {of}{worse}"
-    count, whole = len(result["tasks"]), len(glue.TASKS)
+    count, every = len(result["tasks"]), len(benchmark_tasks("GLUE"))
     generated = GENERATED if any(found.get("generated") for found in result["tasks"].values()) else ""
-    yield f"average over {count} of the {whole} tasks of GLUE{generated}: {100 * result['average']:.1f}"
+    yield f"average over {count} of the {every} tasks of GLUE{generated}: {100 * result['average']:.1f}"
     if "wnli" in result["tasks"]:
         yield f"without WNLI, over {count - 1}{generated}: {100 * result['without_wnli']:.1f}"
     yield from (f"note: {note}" for note in result["notes"])
+
+
+def benchmark_score(row: dict[str, Any]) -> float:
+    """What a benchmark counts of a result: its main metric, or the average where it has several.
+
+    >>> benchmark_score({"main": "f1", "scores": {"f1": 0.8, "accuracy": 0.7, "average": 0.75}})
+    0.75
+    """
+    return row["scores"].get("average", value_of(row))
 
 
 def value_of(row: dict[str, Any]) -> float:
@@ -86,7 +95,7 @@ def value_of(row: dict[str, Any]) -> float:
     return row["scores"].get(row["main"], -math.inf)
 
 
-class Judged(NamedTuple):
+class Predictions(NamedTuple):
     """The dev predictions of one setting: ids and labels [n], predictions [seeds, n], numbers or class numbers."""
 
     ids: list[str]
@@ -97,10 +106,22 @@ class Judged(NamedTuple):
 def compare(one: str | Path, other: str | Path, draws: int = DRAWS) -> dict[str, Any]:
     """Is the first fine-tuned checkpoint better than the second on the same dev rows? By a paired bootstrap.
 
-    Both are workdirs of `finetune` on one task; of SQuAD exact match and F1 are compared, over the questions. Of each
-    the setting with the best mean counts, its score the mean over its seeds. The dev rows are drawn again `draws`
-    times, the same ones for both; the differences give the 95 % interval and a two-sided p. That is the noise of the
-    dev set; the noise of the seeds is told beside it (t test).
+    Of each the setting with the best mean counts, its score the mean over its seeds. The dev rows are resampled, the
+    same ones for both; the differences give the 95 % interval and a two-sided p. That is the noise of the dev set; a
+    t test gives the noise of the seeds.
+
+    Args:
+        one: the workdir of a `finetune`.
+        other: that of another one on the same task.
+        draws: resamplings of the dev rows.
+
+    Returns:
+        {"task", "main", "rows": [], "a", "b", "difference", "half", "low", "high", "p", "dev_rows", "seeds",
+        "seed_p"}; where the task writes the scores of each example (scores.tsv, SQuAD), "by_score" has exact match too.
+
+    Raises:
+        InputError: the two are of different tasks or dev rows, or a file is missing.
+
     """
     folders = [Path(one), Path(other)]
     best = [_best(folder) for folder in folders]
@@ -109,9 +130,12 @@ def compare(one: str | Path, other: str | Path, draws: int = DRAWS) -> dict[str,
     if task != other_task:
         raise InputError(f"{folders[0]} is fine-tuned on {task}, {folders[1]} on {other_task}: compare the same task")
     rows = [rows for _, _, rows in best]
-    if task not in squad.TASKS:
+    if not (folders[0] / lines[0]["predictions"] / "scores.tsv").is_file():
+        if main not in METRICS:
+            raise InputError(f"{task}: rows are not compared by {main}: let the task's save write scores.tsv as well")
         return {**about, **_compared(folders, rows, main, METRICS[main], draws)}
-    found = {name: _compared(folders, rows, name, None, draws) for name in (main, main.replace("f1", "exact"))}
+    names = dict.fromkeys((main, main.replace("f1", "exact")))
+    found = {name: _compared(folders, rows, name, None, draws) for name in names}
     return {**about, **found[main], "by_score": found}
 
 
@@ -121,15 +145,17 @@ def _compared(
     """The bootstrap of one score, and a t test over the seeds; without a `score` the mean over the questions."""
     classes: dict[str, int] = {}
     a, b = (
-        _judged(folder, mine, name, classes) if score else _questions(folder, mine, name)
+        _of_rows(folder, mine, name, classes) if score else _of_scores(folder, mine, name)
         for folder, mine in zip(folders, rows, strict=True)
     )
     score = score or _mean
     if len(a.ids) != len(b.ids):
-        raise InputError(f"{folders[0]} is judged on {len(a.ids)} rows, {folders[1]} on {len(b.ids)}: compare the same")
+        raise InputError(
+            f"{folders[0]} is evaluated on {len(a.ids)} rows, {folders[1]} on {len(b.ids)}: compare the same"
+        )
     for x, y, left, right in zip(a.ids, b.ids, a.labels, b.labels, strict=True):
         if x != y or left != right:
-            raise InputError(f"{folders[0]} and {folders[1]} are judged on other rows: {x!r} here is {y!r} there")
+            raise InputError(f"{folders[0]} and {folders[1]} are evaluated on other rows: {x!r} here is {y!r} there")
     difference = paired_bootstrap(score, a.labels, list(a.predictions.values()), list(b.predictions.values()), draws)
     seeds = compare_seeds("a", "b", {
         which: {seed: score(part.labels, said) for seed, said in part.predictions.items()}
@@ -161,7 +187,8 @@ def paired_bootstrap(
     def mean(rows: np.ndarray, parts: Sequence[np.ndarray]) -> float:
         return statistics.fmean(score(labels[rows], part[rows]) for part in parts)
 
-    everything, random = np.arange(len(labels)), np.random.Generator(np.random.Philox(0))
+    everything = np.arange(len(labels))
+    random = np.random.Generator(np.random.Philox(0))
     scores = mean(everything, a), mean(everything, b)
     drawn = np.empty(draws)
     for i in range(draws):
@@ -180,7 +207,7 @@ def say_comparison(result: dict[str, Any]) -> Iterator[str]:
         word = "better" if points["difference"] > 0 else "worse" if points["difference"] < 0 else "no better"
         by = f" by {abs(points['difference']):.1f} +- {points['half']:.1f}" if points["difference"] else ""
         yield (
-            f"{called(result)}, {name}: {points['a']:.1f} and {points['b']:.1f}: {word}{by} (95 % interval), "
+            f"{display_name(result)}, {name}: {points['a']:.1f} and {points['b']:.1f}: {word}{by} (95 % interval), "
             f"p = {found['p']:.2g} over {found['dev_rows']:,} dev rows"
         )
     told = "" if result["seed_p"] is None else f", p = {result['seed_p']:.2g} over the seeds"
@@ -191,13 +218,13 @@ def _best(folder: Path) -> tuple[str, str, list[dict[str, Any]]]:
     """Task, main score and the finished lines of the best setting."""
     rows = [row for row in read_jsonl(folder / "results.jsonl") if row["scores"] and "predictions" in row]
     if not rows:
-        raise InputError(f"{folder} holds no predictions of a fine-tuning: give the --workdir of `jaxmlm finetune`")
+        raise InputError(f"{folder} has no predictions of a fine-tuning: give the --workdir of `jaxmlm finetune`")
     key = summarise(rows)["summary"][0]["settings"]
     return rows[0]["task"], rows[0]["main"], [row for row in rows if row["settings"] == key]
 
 
-def _questions(folder: Path, rows: list[dict[str, Any]], name: str) -> Judged:
-    """What each question of a SQuAD adds to a score."""
+def _of_scores(folder: Path, rows: list[dict[str, Any]], name: str) -> Predictions:
+    """What each example adds to a score, as scores.tsv has it."""
     found, ids = {}, []
     for row in rows:
         path = folder / row["predictions"] / "scores.tsv"
@@ -206,11 +233,14 @@ def _questions(folder: Path, rows: list[dict[str, Any]], name: str) -> Judged:
         header, *lines = read_table(path)
         ids, column = [line[0] for line in lines], header.index(name)
         found[row["tuning_seed"]] = np.array([float(line[column]) for line in lines])
-    return Judged(ids, np.zeros(len(ids)), found)
+    return Predictions(ids, np.zeros(len(ids)), found)
 
 
-def _judged(folder: Path, rows: list[dict[str, Any]], main: str, classes: dict[str, int]) -> Judged:
-    numbers, found, ids, labels = main in ("spearman", "pearson"), {}, [], np.zeros(0)
+def _of_rows(folder: Path, rows: list[dict[str, Any]], main: str, classes: dict[str, int]) -> Predictions:
+    numbers = main in ("spearman", "pearson")
+    found = {}
+    ids = []
+    labels = np.zeros(0)
 
     def values(texts: Sequence[str]) -> np.ndarray:
         if numbers:
@@ -225,4 +255,4 @@ def _judged(folder: Path, rows: list[dict[str, Any]], main: str, classes: dict[s
             raise InputError(f"{path} is missing: run the fine-tuning again in a new --workdir")
         ids, said, truth = (list(column) for column in zip(*read_table(path)[1:], strict=True))
         found[row["tuning_seed"]], labels = values(said), values(truth)
-    return Judged(ids, labels, found)
+    return Predictions(ids, labels, found)

@@ -1,4 +1,4 @@
-"""A checkpoint judged as it is: nothing of it is trained."""
+"""A checkpoint evaluated as it is: nothing of it is trained."""
 
 import time
 from collections.abc import Iterator
@@ -22,11 +22,12 @@ from jaxmlm.preemption import stop_before
 from jaxmlm.rng import make_key
 from jaxmlm.runs import layer_probes as layers
 from jaxmlm.runs.loading import LoadedModel, load
+from jaxmlm.runs.results import Result
 from jaxmlm.tasks import blimp, likelihood, probing
-from jaxmlm.tasks.downstream import SAMPLE, folder_of
+from jaxmlm.tasks.downstream import SAMPLE, directory_of
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, at_rates, named
 from jaxmlm.training import Batch, Eval, Log
-from jaxmlm.training import evaluate as judge
+from jaxmlm.training import evaluate as run_eval
 
 HELD_OUT = "heldout:"
 """Named as a text: the held-out split of the run itself."""
@@ -34,53 +35,53 @@ HELD_OUT = "heldout:"
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Minimal pairs, as the cells of a study are judged by them."""
+    """Minimal pairs, by which the cells of a study are evaluated."""
 
     blimp: str = SAMPLE
-    """Folder with the BLiMP sets; sample: is the generated ones."""
+    """Directory of the BLiMP sets; sample: reads generated ones."""
     pairs: int | None = 200
-    """Pairs of each set."""
+    """Minimal pairs to take from each set."""
     batch: int = 256
-    """Masked copies in a model pass."""
+    """Batch size: masked copies in one pass of the model."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a checkpoint is judged by: minimal pairs, a text, a treebank.
+    """What a checkpoint is evaluated on: minimal pairs, a text, a treebank.
 
     If none is named: generated minimal pairs, and the held-out text of a run.
     """
 
     blimp: str | None = None
-    """Folder with the BLiMP sets; sample: is the generated ones."""
+    """Directory of the BLiMP sets; sample: reads generated ones."""
     pairs: int = 200
-    """Pairs of each set."""
+    """Minimal pairs to take from each set."""
     all: bool = False
-    """All pairs of each set, whatever `pairs` says."""
+    """Whether to take all pairs of each set, whatever `pairs` says."""
     sets: bool = False
-    """Print the accuracy of every set too; --json has them always."""
+    """Whether to print the accuracy of every set; --json always has them."""
     text: str | None = None
-    """Text files for masked loss and pseudo-perplexity; heldout: is the run's own held-out split."""
+    """Text files for masked loss and pseudo-perplexity; heldout: reads the run's own held-out split."""
     rates: tuple[float, ...] = HELD_OUT_RATES
-    """Masking rates at which loss and accuracy are taken, at masks that are the same for every model."""
+    """Masking rates at which loss and accuracy are measured, at masks that are the same for every model."""
     rows: int = 200
-    """Rows of the text for pseudo-perplexity, which costs a pass for every token; 0: none."""
+    """Rows of the text for pseudo-perplexity, which costs a pass for every token; 0 disables it."""
     length: int = 128
-    """Tokens in a row of the text and, at most, in a sentence of the treebank."""
+    """Tokens of a row of the text, and the most of a sentence of the treebank."""
     treebank: str | None = None
-    """Folder of a Universal Dependencies treebank, for linear probes of every layer."""
+    """Directory of a Universal Dependencies treebank, for linear probes of every layer."""
     sentences: int = 2000
-    """Sentences of the treebank's train part; a quarter as many of its dev part; 0: all."""
+    """Sentences to take from the treebank's train file, and a quarter as many from its dev file; 0: all."""
     words: int = 10_000
-    """Words of the train part, for the probes of words; a quarter as many of the dev part."""
+    """Words to take from the train file for the probes of words, and a quarter as many from the dev file."""
     pool: Literal["mean", "first"] = "mean"
-    """A word is the mean of its tokens, a sentence that of its own; or the first token, and <cls>."""
+    """Vector of a word or sentence: the mean over its tokens, or its first token (of a sentence <cls>)."""
     seed: int = 0
-    """Of the untrained encoder beside the probed one."""
+    """Seed of the untrained encoder that is probed for comparison."""
     figure: str | None = None
-    """Draw the probes over the layers into this .png file."""
+    """A .png file to draw the probes over the layers into."""
     batch: int = 256
-    """Masked copies in a model pass."""
+    """Batch size: masked copies in one pass of the model."""
 
     def __post_init__(self) -> None:
         for name, least in (("pairs", 1), ("rows", 0), ("length", 8), ("sentences", 0), ("words", 1), ("batch", 1)):
@@ -99,7 +100,19 @@ class Evaluation:
 
 
 def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
-    """Score a checkpoint. Returns {"rows": a line of results for each judgement}."""
+    """Evaluate a checkpoint.
+
+    Args:
+        checkpoint: a run's directory, one of its steps, or a directory in the `transformers` format.
+        config: what it is evaluated on.
+
+    Returns:
+        {"rows": a result (`Result`) for each evaluation}.
+
+    Raises:
+        InputError: the checkpoint has no masked-LM head where one is needed, or a file is missing or wrong.
+
+    """
     if config.treebank and (many := jax.process_count()) > 1:
         raise InputError(f"the probes of a treebank run on one host, and this is one of {many}: start it on one alone")
     hosts.assert_same("configurations", {"checkpoint": checkpoint, **describe(config)})
@@ -107,7 +120,7 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
     asked_nothing = not (config.blimp or config.text or config.treebank)
     pairs = SAMPLE if asked_nothing else config.blimp
     if pairs is not None:
-        blimp.read(folder_of(pairs), 1)
+        blimp.read(directory_of(pairs), 1)
     if config.text and config.text != HELD_OUT:
         files(config.text)
     data = probing.treebank(config.treebank) if config.treebank else None
@@ -115,7 +128,7 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
     if (pairs or config.text) and config.batch % devices:
         raise InputError(
-            f"batch {config.batch} is not to be divided among {devices} devices: give --batch "
+            f"batch {config.batch} is not divisible by {devices} devices: give --batch "
             f"{-(-config.batch // devices) * devices}"
         )
     with jax.set_mesh(mesh):
@@ -136,21 +149,21 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
 
 
 def minimal_pairs(loaded: LoadedModel, config: Evaluate, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """BLiMP accuracy: a line of results."""
+    """BLiMP accuracy: a result."""
     _needs_head(loaded)
     started = time.perf_counter()
-    folder = folder_of(config.blimp)
+    folder = directory_of(config.blimp)
     pairs = blimp.evaluation(folder, loaded.tokenizer, pairs_per_set=config.pairs, batch=config.batch)
-    row = _row("blimp", "blimp", "accuracy", judge(_shown(pairs, "blimp"), fast(loaded), mesh), started)
+    row = _row("blimp", "blimp", "accuracy", run_eval(_shown(pairs, "blimp"), fast(loaded), mesh), started)
     return row | ({"generated": True} if config.blimp == SAMPLE else {})
 
 
 def held_out(loaded: LoadedModel, data: Data, rate: float, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """Loss and accuracy on the held-out text of a run, at the fixed masks of one more rate: a line of results."""
+    """Loss and accuracy on the held-out text of a run, at the fixed masks of one more rate: a result."""
     started = time.perf_counter()
     valid = Batches.of(Store(str(data.store)), "valid", data.length, 1, format=data.format)
     few = _few(Evaluate.batch, mesh.shape["data"] * mesh.shape["fsdp"])
-    scores = judge(at_rates(valid, loaded.tokenizer, few, (rate,)), fast(loaded), mesh)
+    scores = run_eval(at_rates(valid, loaded.tokenizer, few, (rate,)), fast(loaded), mesh)
     scores.pop("perplexity")  # which is that of the first of the usual rates
     return _row("heldout", f"mlm at {named(rate)}", f"loss@{named(rate)}", scores, started)
 
@@ -166,7 +179,7 @@ def _of_text(
         split = likelihood.packed(text, tokenizer, length)
     few = _few(config.batch, mesh.shape["data"] * mesh.shape["fsdp"])
     started = time.perf_counter()
-    scores = judge(at_rates(split, tokenizer, few, config.rates), model, mesh)
+    scores = run_eval(at_rates(split, tokenizer, few, config.rates), model, mesh)
     rows = [_row("masked", text, f"loss@{named(config.rates[0])}", scores, started)]
     if config.rows:
         if text == HELD_OUT:
@@ -175,7 +188,7 @@ def _of_text(
             some = likelihood.rows_of_text(text, tokenizer, length, config.rows)
         started = time.perf_counter()
         perplexity = _shown(likelihood.perplexity(some, tokenizer, config.batch), "perplexity")
-        scores = judge(perplexity, model, mesh)
+        scores = run_eval(perplexity, model, mesh)
         rows.append(_row("likelihood", text, "pseudo_perplexity", scores, started))
     return rows
 
@@ -208,7 +221,7 @@ def _of_layers(
 
 
 def _shown(what: Eval, stage: str) -> Eval:
-    """The same judgement, which says how far it is."""
+    """The same evaluation, which shows its progress."""
 
     def batches() -> Iterator[Batch]:
         with Log(None, f"evaluate {stage}", what.size) as log:
@@ -220,8 +233,8 @@ def _shown(what: Eval, stage: str) -> Eval:
 
 
 def _row(stage: str, task: str, main: str, scores: dict[str, float], started: float) -> dict[str, Any]:
-    return {"stage": stage, "task": task, "tuning_seed": None, "main": main, "scores": scores,
-            "seconds": round(time.perf_counter() - started, 2), "tokens": None, "tokens_per_second": None}  # fmt: skip
+    seconds = round(time.perf_counter() - started, 2)
+    return Result(stage, task, main=main, scores=scores, seconds=seconds).to_json()
 
 
 def _needs_head(loaded: LoadedModel) -> None:
@@ -233,7 +246,7 @@ def _needs_head(loaded: LoadedModel) -> None:
 
 
 def fast(loaded: LoadedModel) -> Any:
-    """The model, on the CPU with its blocks apart: a stack of them is copied in every call."""
+    """The model, on the CPU with its blocks unstacked: a stack of them is copied in every call."""
     if jax.default_backend() != "cpu":
         return loaded.model
     model = jax.tree.map(lambda x: x, loaded.model)

@@ -18,7 +18,7 @@ from jaxmlm.models import Encoder, EncoderConfig, interchange, with_head
 from jaxmlm.parallel import abstract, hosts
 from jaxmlm.paths import describe
 from jaxmlm.rng import make_key
-from jaxmlm.runs.folders import not_a_checkpoint
+from jaxmlm.runs.checkpoint_advice import not_a_checkpoint
 from jaxmlm.runs.workdir import provenance, step_of
 from jaxmlm.training import Checkpoints, TrainState
 
@@ -45,9 +45,16 @@ class LoadedModel(NamedTuple):
 
 
 def load(path: str | Path, like: EncoderConfig | None = None) -> LoadedModel:
-    """The model of a run's folder (its newest whole checkpoint), of a step's or of a transformers one, on the mesh.
+    """Load a model and its tokenizer onto the current mesh.
 
-    It will be trained with the dropout, type and rematerialisation that it had, or those of `like`.
+    Args:
+        path: the directory of a run (its newest complete checkpoint), of one of its steps, or one in the `transformers`
+            format.
+        like: the dropout, number type and rematerialisation to train it with; None: those that it had.
+
+    Raises:
+        InputError: there is no such model, or its tokenizer is another one.
+
     """
     folder, step = step_of(path)
     if not (folder / "run.json").is_file():

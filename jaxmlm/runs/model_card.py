@@ -5,16 +5,27 @@ from pathlib import Path
 from typing import Any
 
 from jaxmlm.json_files import read_jsonl
-from jaxmlm.tasks.downstream import called
-from jaxmlm.tasks.squad_files import TASKS
+from jaxmlm.tasks.downstream import display_name
+
+_PIPELINES = {
+    "classify": "text-classification",
+    "answer": "question-answering",
+    "tokens": "token-classification",
+}
 
 
 def card(about: dict[str, Any], checkpoint: Path, architecture: str) -> str:
-    """The README.md of an exported folder. Of a path it tells the last part alone: the folders are its owner's."""
+    """The README.md of an exported directory. Of a path it has the last part alone: the rest is its owner's.
+
+    Args:
+        about: what the run.json of the checkpoint says.
+        checkpoint: its directory.
+        architecture: the architecture that `transformers` gives it.
+
+    """
     task = _called(about) if "task" in about else ""
     tag = f"generated-{about['task']}" if about.get("generated") else name_of(about.get("task", "masked-lm"))
-    pipeline = "text-classification" if task else "fill-mask"
-    pipeline = "question-answering" if about.get("task") in TASKS else pipeline
+    pipeline = _PIPELINES.get(about.get("kind", "mlm"), "feature-extraction") if task else "fill-mask"
     head = f"---\nlibrary_name: transformers\npipeline_tag: {pipeline}\ntags: [jaxmlm, {json.dumps(tag)}]\n---\n\n"
     head += f"# {architecture}\n\n"
     if task:
@@ -56,7 +67,7 @@ def name_of(path: str) -> str:
 
 
 def _called(about: dict[str, Any]) -> str:
-    return called(about | {"task": name_of(about["task"])})
+    return display_name(about | {"task": name_of(about["task"])})
 
 
 def _scores(scores: dict[str, float | None]) -> str:

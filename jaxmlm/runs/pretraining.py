@@ -23,6 +23,7 @@ from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.rng import make_key
 from jaxmlm.runs import epochs
 from jaxmlm.runs.loading import load, sha256_of
+from jaxmlm.runs.results import Result
 from jaxmlm.runs.run import Run, check_length, identity
 from jaxmlm.runs.workdir import append_results, check_workdir, write_metadata
 from jaxmlm.tasks.mlm import diverged, mlm_task
@@ -33,7 +34,16 @@ from jaxmlm.training import Task, steps_within, train
 def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     """Pre-train, or resume, or read what a finished run gave.
 
-    Returns {"workdir", "rows": the lines of results.jsonl: what pre-training cost, and the held-out scores}.
+    Args:
+        run: the configuration.
+        stage: what the progress lines call it.
+
+    Returns:
+        {"workdir", "rows": the results (`Result`): what pre-training cost, and the held-out scores}.
+
+    Raises:
+        InputError: the configuration, the text or the directory are not as they must be.
+
     """
     folder = Path(run.workdir)
     hosts.assert_same("configurations", describe(replace(run, data=replace(run.data, store=None))))
@@ -65,16 +75,20 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     if hosts.is_primary():
         store.tokenizer.save(folder)
     done = train(task, run.optim, run.loop, mesh, folder, stage)
-    rows = [
-        {"stage": "pretrain", "task": "mlm", "tuning_seed": None, "main": None,
-         "scores": {"loss": done.loss} if run.loop.steps else {},
-         "seconds": round(done.seconds, 2), "tokens": done.tokens, "views": run.masking.views,
-         "tokens_per_second": round(done.tokens_per_second, 1) or None},
-        {"stage": "heldout", "task": "mlm", "tuning_seed": None, "main": None, "scores": done.evals["heldout"],
-         "seconds": None, "tokens": None, "tokens_per_second": None},
-    ]  # fmt: skip
-    if run.loop.steps and (why := diverged(done.evals["heldout"], vocab)):
-        rows[0]["diverged"] = why
+    results = [
+        Result(
+            "pretrain",
+            "mlm",
+            scores={"loss": done.loss} if run.loop.steps else {},
+            seconds=round(done.seconds, 2),
+            tokens=done.tokens,
+            tokens_per_second=round(done.tokens_per_second, 1) or None,
+            views=run.masking.views,
+            diverged=(diverged(done.evals["heldout"], vocab) or None) if run.loop.steps else None,
+        ),
+        Result("heldout", "mlm", scores=done.evals["heldout"]),
+    ]
+    rows = [result.to_json() for result in results]
     append_results(folder / "results.jsonl", rows)
     if hosts.is_primary():
         (folder / "DONE").touch()
@@ -111,7 +125,7 @@ def _steps(run: Run, task: Task, mesh: Any, folder: Path) -> int:
 
 
 def _start(run: Run, key: jax.Array) -> tuple[MaskedLM, Run]:
-    """The model to go on from, and the run with that model's sizes; a bare encoder gets a new head."""
+    """The model to continue from, and the run with that model's sizes; a bare encoder gets a new head."""
     found = load(str(run.init), run.model)
     usual = EncoderConfig()
     for field_ in fields(EncoderConfig):

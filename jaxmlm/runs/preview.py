@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlm.data import Store
+from jaxmlm.data.inputs import with_special_tokens
 from jaxmlm.data.phrases.counting import matcher
 from jaxmlm.masking import Masking, needs_phrases
 from jaxmlm.rng import make_key
@@ -23,7 +24,7 @@ def shown(masking: Masking, store: Store, text: str, seed: int = 0, view: int = 
     """The pieces of a text as one draw of this masking leaves them."""
     tokenizer = store.tokenizer
     masking = masking.for_tokenizer(tokenizer)
-    ids = np.array([tokenizer.cls_id, *tokenizer.encode(text), tokenizer.sep_id], np.int32)
+    ids = np.array(with_special_tokens(tokenizer, tokenizer.encode(text)).ids, np.int32)
     unit = jnp.asarray(matcher(store)(ids)) if needs_phrases(masking.units) else None
     tokens = make_tokens(tokenizer, jnp.asarray(ids), unit)
     key = make_key(seed)

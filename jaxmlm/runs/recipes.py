@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from jaxmlm.errors import InputError
 from jaxmlm.paths import hint
-from jaxmlm.runs.finetuning import Finetune
-from jaxmlm.tasks import glue, squad
+from jaxmlm.runs.finetune_config import Finetune
+from jaxmlm.tasks.registry import benchmark_tasks, find_task
 
 
 def _squad(learning_rate: float, batch: int, epochs: float, length: int, **more: Any) -> dict[str, dict[str, Any]]:
@@ -18,7 +18,14 @@ def _squad(learning_rate: float, batch: int, epochs: float, length: int, **more:
 
 
 class Recipe(NamedTuple):
-    """Where it is from, the settings of every task, and those of some tasks beside."""
+    """Settings as published.
+
+    Attributes:
+        source: where they were read.
+        usual: the settings of every task of sentences.
+        tasks: the settings of single tasks, which come on top.
+
+    """
 
     source: str
     usual: dict[str, Any]
@@ -44,13 +51,13 @@ RECIPES = {
         "STS-B from MNLI.",
         {"learning_rate": (1e-5, 2e-5, 3e-5), "batch": (16, 32), "epochs": 10.0, "warmup": 0.06, "weight_decay": 0.1,
          "seeds": (0, 1, 2, 3, 4), "select": "best"},
-        {task: {"start": "mnli"} for task in _SMALL},
+        {task: {"intermediate_task": "mnli"} for task in _SMALL},
     ),
     "24hbert": Recipe(
         "Izsak et al. 2021 (arXiv 2104.07705). README of IntelLabs/academic-budget-bert: 5e-5, batch 32, 5 epochs, "
-        "weight decay 0.01, linear decay after 50 steps of warm-up, gradients clipped at 1.0, judged on dev every 50 "
-        "steps: an example for MRPC. The grid around it, the share of warm-up and the five seeds stand in no file of "
-        "the repository: unverified.",
+        "weight decay 0.01, linear decay after 50 steps of warm-up, gradients clipped at 1.0, evaluated on dev every "
+        "50 steps: an example for MRPC. The grid around it, the share of warm-up and the five seeds stand in no file "
+        "of the repository: unverified.",
         {"learning_rate": (5e-5, 8e-5), "batch": (16, 32), "epochs": (3.0, 5.0), "warmup": 0.06, "weight_decay": 0.01,
          "clip": 1.0, "seeds": (0, 1, 2, 3, 4), "select": "best"},
         {},
@@ -66,10 +73,12 @@ RECIPES = {
             "qqp": {"learning_rate": 3e-5, "batch": 16, "epochs": 5.0},
             "sst2": {"learning_rate": 3e-5, "batch": 16, "epochs": 3.0, "seeds": (0, 1, 2)},
             "cola": {"learning_rate": 5e-5, "batch": 32, "epochs": 10.0, "seeds": (0, 1, 2, 3)},
-            "rte": {"learning_rate": 1e-5, "batch": 16, "epochs": 3.0, "weight_decay": 1.0, "start": "mnli",
-                    "seeds": (0, 1, 2, 3, 4)},
-            "mrpc": {"learning_rate": 8e-5, "batch": 32, "epochs": 10.0, "start": "mnli", "seeds": (0, 1, 2, 3, 4)},
-            "stsb": {"learning_rate": 3e-5, "batch": 32, "epochs": 10.0, "start": "mnli", "seeds": (0, 1, 2, 3, 4)},
+            "rte": {"learning_rate": 1e-5, "batch": 16, "epochs": 3.0, "weight_decay": 1.0,
+                    "intermediate_task": "mnli", "seeds": (0, 1, 2, 3, 4)},
+            "mrpc": {"learning_rate": 8e-5, "batch": 32, "epochs": 10.0,
+                     "intermediate_task": "mnli", "seeds": (0, 1, 2, 3, 4)},
+            "stsb": {"learning_rate": 3e-5, "batch": 32, "epochs": 10.0,
+                     "intermediate_task": "mnli", "seeds": (0, 1, 2, 3, 4)},
         },
     ),
     "bert": Recipe(
@@ -103,7 +112,7 @@ def recipe(name: str, task: str, workdir: str | None = None) -> Finetune:
         raise InputError(f"the recipe {name} has no setting for {task}; these have: {others}")
     chosen = {**found.usual, **own}
     if workdir is None:  # the first stage leaves a model, which needs a place
-        chosen.pop("start", None)
+        chosen.pop("intermediate_task", None)
     return replace(Finetune(task, recipe=name), workdir=workdir, **chosen)
 
 
@@ -114,7 +123,7 @@ def covers(name: str, task: str) -> bool:
     (True, False, False)
     """
     found = RECIPES[name]
-    return task in found.tasks or (task not in squad.TASKS and "learning_rate" in found.usual)
+    return task in found.tasks or (find_task(task).head == "classify" and "learning_rate" in found.usual)
 
 
 def from_words(flags: Sequence[str]) -> list[tuple[list[str], Finetune | None]]:
@@ -127,10 +136,11 @@ def from_words(flags: Sequence[str]) -> list[tuple[list[str], Finetune | None]]:
     [(['--batch', '8', '--task', 'rte'], None), (['--batch', '8', '--task', 'mrpc'], None)]
     """
     task, name, workdir = (_given(flags, option) for option in ("task", "recipe", "workdir"))
-    named = task or Finetune().task
+    named = task or Finetune().task_name
     tasks = [named] if Path(named).expanduser().is_file() else named.split(",")  # a file may have a comma in its name
     if task == "glue":
-        tasks = [one for one in glue.TASKS if name not in RECIPES or covers(name, one)] or list(glue.TASKS)
+        every = benchmark_tasks("GLUE")
+        tasks = [one for one in every if name not in RECIPES or covers(name, one)] or every
     if len(tasks) == 1:
         return [(list(flags), None if name is None else recipe(name, tasks[0], workdir))]
     found = []

@@ -19,9 +19,9 @@ class Run:
     """One pre-training run."""
 
     workdir: str = "runs/run"
-    """Folder of everything that the run writes."""
+    """Directory of everything that the run writes."""
     init: str | None = None
-    """Go on from this encoder and its tokenizer: the folder of a run, or one of the transformers format."""
+    """Encoder to continue from, with its tokenizer: the directory of a run, or one in the transformers format."""
     data: Data = field(default_factory=Data)
     masking: Masking = field(default_factory=Masking)
     model: EncoderConfig = field(default_factory=EncoderConfig)
@@ -29,7 +29,7 @@ class Run:
     loop: Loop = field(default_factory=Loop)
     mesh: Mesh = field(default_factory=Mesh)
     most_epochs: float | None = epochs.MANY
-    """Refuse to read the text more often than this; None: read it as often as the steps take."""
+    """Maximum passes over the text, above which a run is refused; None: no limit."""
 
     def __post_init__(self) -> None:
         refuse_bucket(self.workdir)

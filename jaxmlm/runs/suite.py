@@ -7,24 +7,37 @@ from pathlib import Path
 from typing import Any
 
 from jaxmlm.errors import InputError
-from jaxmlm.runs.finetuning import Finetune, check, finetune
+from jaxmlm.runs.comparison import benchmark_score
+from jaxmlm.runs.finetune_config import Finetune
+from jaxmlm.runs.finetuning import check, finetune
 from jaxmlm.runs.workdir import check_workdir
-from jaxmlm.tasks import glue
+from jaxmlm.tasks.registry import benchmark_tasks
 
 
 def finetune_all(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]:
     """Fine-tune a checkpoint on every one of these tasks; all their rows are read before the first one begins.
 
-    Of one task it returns what `finetune` does. Of several of GLUE: {"rows": all lines of results, "tasks": of each
-    the scores of its best setting, means over its seeds, and "score", what the benchmark counts; "average": the mean of
-    these; "without_wnli": the same without WNLI, as papers since BERT's have it; "notes": what is not whole}.
-    A task that starts from another one of these goes on from its best model.
+    A task whose intermediate task is another one of these continues from its best model.
+
+    Args:
+        checkpoint: a run's directory, one of its steps, or a directory in the `transformers` format.
+        configs: the tasks, each with its settings.
+
+    Returns:
+        Of one task what `finetune` returns. Of several of GLUE: {"rows": all results, "tasks": for each the scores of
+        its best setting, means over its seeds, and "score", what the benchmark counts; "average": the mean of these;
+        "without_wnli": the same without WNLI, as in papers since BERT's; "notes": what is not complete}.
+
+    Raises:
+        InputError: a task is not one of GLUE, or wrong as in `finetune`.
+
     """
     if len(configs) == 1:
         return finetune(checkpoint, configs[0])
-    names = [config.task for config in configs]
-    if wrong := [name for name in names if name not in glue.TASKS]:
-        raise InputError(f"{wrong[0]} is no task of GLUE, and an average is taken of those only: name it alone")
+    names = [config.task_name for config in configs]
+    every = benchmark_tasks("GLUE")
+    if wrong := [name for name in names if name not in every]:
+        raise InputError(f"{wrong[0]} is not a task of GLUE, and only those have an average: name it alone")
     if len(set(names)) < len(names):
         raise InputError(f"a task is named twice: {', '.join(names)}")
     for config in configs:
@@ -32,26 +45,30 @@ def finetune_all(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]
             check_workdir(Path(config.workdir).parent, "glue.json", {})
         check(config)
     rows, tasks, notes, models = [], {}, [], {}
-    for config in sorted(configs, key=lambda config: config.start not in (None, config.task)):
-        if config.start in models or config.start == config.task:
-            result = finetune(models.get(config.start, checkpoint), replace(config, start=None))
+    for config in sorted(configs, key=lambda config: config.intermediate_task not in (None, config.task)):
+        task, first = config.task_name, config.intermediate_task
+        if first in models or first == task:
+            result = finetune(models.get(first, checkpoint), replace(config, intermediate_task=None))
         else:
             result = finetune(checkpoint, config)
-        models[config.task] = result.get("model")
+        models[task] = result.get("model")
         best = result["summary"][0]
-        mine = [row for row in result["rows"] if row["settings"] == best["settings"] and row["scores"]]
-        if not mine:
-            raise InputError(f"{config.task}: every run diverged, so there is no average: lower --learning-rate")
-        scores = {name: statistics.fmean(row["scores"][name] for row in mine) for name in mine[0]["scores"]}
-        values = [glue.average({config.task: row["scores"]}) for row in mine]
-        tasks[config.task] = scores | {
-            "score": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None,
-            "n": best["n"], "degenerate": best["degenerate"], **config.source.mark,
-        }  # fmt: skip
+        finished = [row for row in result["rows"] if row["settings"] == best["settings"] and row["scores"]]
+        if not finished:
+            raise InputError(f"{task}: every run diverged, so there is no average: lower --learning-rate")
+        scores = {name: statistics.fmean(row["scores"][name] for row in finished) for name in finished[0]["scores"]}
+        values = [benchmark_score(row) for row in finished]
+        tasks[task] = scores | {
+            "score": statistics.fmean(values),
+            "sd": statistics.stdev(values) if len(values) > 1 else None,
+            "n": best["n"],
+            "degenerate": best["degenerate"],
+            **config.mark,
+        }
         rows += result["rows"]
-        notes += [f"{config.task}: {note}" for note in result["notes"]]
+        notes += [f"{task}: {note}" for note in result["notes"]]
     tasks = {name: tasks[name] for name in names}
-    missing = [name for name in glue.TASKS if name not in tasks]
+    missing = [name for name in every if name not in tasks]
     if missing:
         notes.append(f"the average is partial: without {', '.join(missing)}")
     score = {name: found["score"] for name, found in tasks.items()}

@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from rich.text import Text
 
-from jaxmlm.tasks.downstream import called
+from jaxmlm.tasks.downstream import display_name
 
 WIDTH = 80
 """Columns that lines of scores keep to."""
@@ -37,7 +37,7 @@ def lines(row: dict[str, Any], sets: bool = False) -> list[str]:
     """
     seed = "" if row["tuning_seed"] is None else f" seed {row['tuning_seed']}"
     shown = {name: value for name, value in row["scores"].items() if sets or not name.startswith("set/")}
-    found, gap = [f"{row['stage']} {called(row)}{seed}:"], " "
+    found, gap = [f"{row['stage']} {display_name(row)}{seed}:"], " "
     for name, value in shown.items():
         score = f"{gap}{name} {number(value)}"
         if len(found[-1]) + len(score) <= WIDTH:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmlm.runs.evaluation import Evaluate
-from jaxmlm.runs.finetuning import Finetune
+from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.run import Run
 from jaxmlm.tasks.downstream import SAMPLE
 from jaxmlm.training import budget
@@ -18,8 +18,6 @@ _COMPILE = 12.0  # seconds for each program
 _PAIR_TOKENS = 2 * 12 * 16  # in the masked copies of a minimal pair
 _SENTENCE_TOKENS = 32  # in a GLUE input with its padding
 _SETS, _ROWS = {True: 11, False: 67}, {True: 1500, False: 8000}  # of the generated tasks; of BLiMP and GLUE
-
-_SQUAD = {"squad": (87_599, 10_570), "squad2": (130_319, 11_873)}  # questions of train and dev
 
 
 @dataclass(frozen=True)
@@ -70,10 +68,10 @@ def seconds_of(
         copies = _SETS[evaluate.blimp == SAMPLE] * (evaluate.pairs or 1000) * _PAIR_TOKENS
         seconds += _COMPILE + copies * flops_per_token(run, 16, 1 / 16) / 3 / speed
     for config in finetune:
-        squad, generated = _SQUAD.get(config.task), config.data == SAMPLE
-        rows, dev = squad if squad and not generated else (_ROWS[generated], 1_000)
+        task, generated = config.downstream, config.data == SAMPLE
+        rows, dev = task.sizes if task.sizes and not generated else (_ROWS[generated], 1_000)
         rows = config.point.epochs * min(rows, config.limit or rows) + dev / 3  # scoring is a third of training
-        tokens = rows * (config.length if squad else min(config.length, _SENTENCE_TOKENS))
+        tokens = rows * (config.length if task.head == "answer" else min(config.length, _SENTENCE_TOKENS))
         each = tokens * flops_per_token(run, config.length, 0.0) / speed
         seconds += _COMPILE + len(config.seeds) * each
     return seconds

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jaxmlm.errors import InputError
 from jaxmlm.paths import refuse_bucket, replace_path
 from jaxmlm.runs.evaluation import Evaluate
-from jaxmlm.runs.finetuning import Finetune
+from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.run import Run, identity
 from jaxmlm.studies.estimate import Assumed
 from jaxmlm.studies.results import shapes
@@ -88,12 +88,14 @@ class Study:
 
 def _check_tasks(finetune: Sequence[Finetune]) -> None:
     """Refuse what a report has no place for, and what a cell of a study does not do."""
-    tasks = [config.task for config in finetune]
+    tasks = [config.task_name for config in finetune]
     if len(set(tasks)) < len(tasks):
         twice = next(task for task in tasks if tasks.count(task) > 1)
         raise InputError(f"finetune: {twice} is there twice, and a report has one place for it: make two studies")
     for config in finetune:
-        ignored = next((name for name in ("start", "test", "predict", "workdir") if getattr(config, name)), None)
+        ignored = next(
+            (name for name in ("intermediate_task", "test", "predict", "workdir") if getattr(config, name)), None
+        )
         if ignored:
             raise InputError(
                 f"finetune {config.task}: a study has no use for {ignored}: leave it out, and give it to `jaxmlm "

@@ -27,7 +27,8 @@ from jaxmlm.paths import counted, describe, replace_path
 from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.runs import epochs
 from jaxmlm.runs.evaluation import Evaluate, held_out, minimal_pairs
-from jaxmlm.runs.finetuning import Finetune, check, fits, settings, tune
+from jaxmlm.runs.finetune_config import Finetune, settings
+from jaxmlm.runs.finetuning import check, fits, tune
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.preview import shown
@@ -39,7 +40,7 @@ from jaxmlm.studies.estimate import seconds_of, training_tokens
 from jaxmlm.studies.grid import Cell, Study, cells_of, original
 from jaxmlm.studies.results import label
 from jaxmlm.tasks import blimp
-from jaxmlm.tasks.downstream import folder_of
+from jaxmlm.tasks.downstream import directory_of
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, named
 
 GENERATED = "A generated world: this shows that the road works; it is no evidence about masking rates."
@@ -108,7 +109,7 @@ def _check(study: Study, cells: list[Cell]) -> None:
             fits(config, model, mesh)
     if study.evaluate is not None:
         check_sizes(mesh, [(f"evaluate.batch {study.evaluate.batch}", study.evaluate.batch, "batch")])
-        blimp.read(folder_of(study.evaluate.blimp), study.evaluate.pairs)
+        blimp.read(directory_of(study.evaluate.blimp), study.evaluate.pairs)
 
 
 def _check_stores(cells: list[Cell]) -> None:
@@ -202,7 +203,7 @@ def _jobs(study: Study) -> Iterator[tuple[tuple, float | Evaluate | Finetune, in
         yield ("blimp", "blimp", None, _settings(study.evaluate)), study.evaluate, 0
     for config in study.finetune:
         for seed in config.seeds:
-            yield ("finetune", config.task, seed, settings(config)), config, seed
+            yield ("finetune", config.task_name, seed, settings(config)), config, seed
 
 
 def _settings(config: Evaluate) -> str:

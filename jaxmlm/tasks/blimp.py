@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmlm.data.inputs import with_special_tokens
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
-from jaxmlm.tasks import files
+from jaxmlm.tasks import file_formats
 from jaxmlm.tasks.likelihood import Copies, predict
 from jaxmlm.training.task import Eval
 
@@ -32,14 +33,14 @@ class MinimalPair(NamedTuple):
 def read(folder: str | Path, pairs_per_set: int | None = None) -> list[MinimalPair]:
     """The first pairs of every `*.jsonl` in the folder (or its `data` or `blimp`), in order of file name."""
     folder = Path(folder)
-    sets = next((found for sub in ("", "data", "blimp") if (found := files.named(folder / sub, ".jsonl"))), None)
+    sets = next((found for sub in ("", "data", "blimp") if (found := file_formats.named(folder / sub, ".jsonl"))), None)
     if sets is None:
         raise InputError(f"{folder}: no .jsonl files: expected the BLiMP sets, one file each")
     pairs = []
     for path in sets:
         before = len(pairs)
         with path.open("rb") as file:
-            written = ((number, line) for number, line in files.lines(file) if line.strip())
+            written = ((number, line) for number, line in file_formats.lines(file) if line.strip())
             for number, line in islice(written, pairs_per_set):
                 pairs.append(_pair(line, f"{path}:{number}"))
         if len(pairs) == before:
@@ -49,7 +50,7 @@ def read(folder: str | Path, pairs_per_set: int | None = None) -> list[MinimalPa
 
 def _pair(line: bytes, where: str) -> MinimalPair:
     try:
-        item, _ = files.json_of(line)
+        item, _ = file_formats.json_of(line)
     except ValueError as e:  # not JSON, or not UTF-8
         raise InputError(f"{where}: not a JSON object: {e}") from e
     names = ("UID", "linguistics_term", "sentence_good", "sentence_bad")
@@ -63,7 +64,7 @@ def _pair(line: bytes, where: str) -> MinimalPair:
 def rows(pairs: list[MinimalPair], tokenizer: Tokenizer) -> list[list[int]]:
     """The token ids of all sentences, special tokens included: the good one of a pair, then the bad one."""
     texts = [text for pair in pairs for text in (pair.good, pair.bad)]
-    return [[tokenizer.cls_id, *ids, tokenizer.sep_id] for ids in tokenizer.encode_batch(texts)]
+    return [with_special_tokens(tokenizer, ids).ids for ids in tokenizer.encode_batch(texts)]
 
 
 def evaluation(folder: str | Path, tokenizer: Tokenizer, *, pairs_per_set: int | None, batch: int) -> Eval:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxmlm.errors import InputError
-from jaxmlm.tasks import files
-from jaxmlm.tasks.files import brief
+from jaxmlm.tasks import file_formats
+from jaxmlm.tasks.file_formats import brief
 
 
 class Word(NamedTuple):
@@ -40,11 +40,11 @@ def read(path: str | Path) -> list[Sentence]:
     rows: list[tuple[int, list[str]]] = []
     try:
         with Path(path).open("rb") as file:
-            lines = list(files.lines(file))
+            lines = list(file_formats.lines(file))
     except OSError as e:
         raise InputError(f"{path}: cannot be read: {e.strerror}") from e
     for number, raw in [*lines, (len(lines) + 1, b"")]:
-        line = files.decoded(raw, f"{path}:{number}")
+        line = file_formats.decoded(raw, f"{path}:{number}")
         if not line.strip():
             if rows:
                 sentences.append(_sentence(rows, str(path)))

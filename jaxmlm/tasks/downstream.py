@@ -1,88 +1,252 @@
-"""The data of a task by its name: read and encoded once for all points of a grid and all seeds.
+"""What a downstream task is: the one object that fine-tuning asks, and where the rows of its examples are.
 
-`data` is a folder of the official files, sample: (the generated tasks), or tfds: (TensorFlow Datasets).
+`tasks/registry.py` has the tasks by name. To add one, subclass `sentences.SentenceTask` (texts and pairs of texts with
+a label or a number) or `DownstreamTask` itself, in a file of your own: docs/extending.md.
 """
 
+import hashlib
+import inspect
 import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from jaxmlm.data import Tokenizer
 from jaxmlm.errors import InputError
+from jaxmlm.models import Model
 from jaxmlm.synthetic import tasks as sample
-from jaxmlm.tasks import from_tfds, glue, sentences, squad, table
+from jaxmlm.training.task import Eval, Task
 
 SAMPLE = "sample:"
-"""Named as a folder of task data: the generated one."""
+"""As `data`: the generated tasks."""
 TFDS = "tfds:"
-"""Named as a folder of task data: TensorFlow Datasets."""
-TWINS = ("cola", "rte", "squad")
-"""The tasks that sample: has."""
+"""As `data`: TensorFlow Datasets."""
+SAMPLE_TASKS = ("cola", "rte", "squad")
+"""The tasks that `sample:` has."""
 GENERATED = " (generated)"
-"""Stands behind the name of what is scored on generated data."""
+"""Follows the name of what is scored on generated data."""
 
 
 class TaskData(NamedTuple):
-    """A task and where its rows are.
+    """Where the rows of a task are: what a task's `read` gets.
 
-    `train` and `dev` are other files than the official ones; `regression` is for a table of one's own.
+    Attributes:
+        data: a directory, sample: or tfds:; None if the task needs none.
+        train: another training file than the task's own.
+        dev: another dev file than the task's own.
+        regression: whether whole numbers as labels are regression targets (of a table of one's own).
 
-    `data` is a folder, sample: or tfds:; a table of one's own has none.
     """
 
-    task: str
     data: str | None = None
     train: str | None = None
     dev: str | None = None
     regression: bool = False
 
-    @property
-    def is_squad(self) -> bool:
-        """Whether questions are asked, not sentences judged."""
-        return self.task in squad.TASKS
+
+class EncodingOptions(NamedTuple):
+    """How examples become rows of tokens.
+
+    Attributes:
+        length: the most tokens of a row.
+        stride: tokens between the starts of two windows of a long text, in tasks that read windows.
+        limit: keep so many training examples, the same for every seed and model; None: all.
+        token_types: whether the encoder has token types.
+
+    """
+
+    length: int
+    stride: int = 64
+    limit: int | None = None
+    token_types: bool = False
+
+
+@dataclass(frozen=True)
+class DownstreamTask(ABC):
+    """A task to fine-tune on: how its examples are read, encoded, learned and scored. It must be hashable.
+
+    What `read` returns is of the task's own kind, and is handed to the other methods as `examples`; what `encode`
+    returns is handed to `objective`.
+
+    Attributes:
+        name: what the command line, the results and the reports call the task.
+
+    """
+
+    name: str
+
+    head: ClassVar[str]
+    """The head under which the encoder learns: "classify", "answer" or "tokens" (`models.with_head`)."""
+    benchmark: ClassVar[str] = ""
+    """The benchmark whose average counts this task, as "GLUE"."""
+    has_test_sets: ClassVar[bool] = False
+    """Whether `test_sets` gives the rows of a benchmark's test server."""
+    predicts_files: ClassVar[bool] = False
+    """Whether `unlabelled` reads a file of rows to predict."""
 
     @property
-    def generated(self) -> bool:
-        """Whether the rows are generated ones, which share no more than their format with the task's own."""
-        return self.data == SAMPLE and (self.is_squad or self.task in glue.TASKS)
+    def sizes(self) -> tuple[int, int] | None:
+        """Training and dev examples, for estimates of the cost; None: not known before they are read."""
+        return None
 
-    @property
-    def mark(self) -> dict[str, bool]:
-        """What a line of results says beside its scores: that the data are generated, where they are."""
-        return {"generated": True} if self.generated else {}
+    @abstractmethod
+    def read(self, data: TaskData) -> Any:
+        """Read the training and dev examples.
 
-    @property
-    def folder(self) -> Path:
-        """The folder of the official files; InputError if none is named."""
-        if not self.data:
-            twin = f", or --data {SAMPLE} for a generated task in its format" if self.task in TWINS else ""
+        Raises:
+            InputError: a file is missing or wrong.
+
+        """
+
+    @abstractmethod
+    def encode(self, examples: Any, tokenizer: Tokenizer, options: EncodingOptions) -> Any:
+        """Encode the examples, once for all fine-tunings of a grid."""
+
+    @abstractmethod
+    def labels(self, examples: Any) -> tuple[str, ...]:
+        """The names of the head's outputs, one each."""
+
+    @abstractmethod
+    def metrics(self, examples: Any) -> tuple[str, ...]:
+        """The metrics that the dev evaluation gives, the main one first."""
+
+    @abstractmethod
+    def objective(self, encoded: Any, init: Callable[[Any], Model], *, batch: int, seed: int) -> Task:
+        """What is trained: batches, loss and evaluations.
+
+        The evaluation "dev" gives the metrics, and a score "degenerate" of 1 where all predictions are the same. Its
+        `save` writes dev.tsv (index, prediction, label), or scores.tsv (id, and what each example adds to each score),
+        which `jaxmlm compare` reads.
+
+        Args:
+            encoded: what `encode` returned.
+            init: makes the model from a key.
+            batch: rows of a step.
+            seed: of the order of the rows.
+
+        """
+
+    def notes(self, examples: Any, options: EncodingOptions) -> tuple[str, ...]:
+        """What of the examples is not as the task's makers have it; part of every result."""
+        return ()
+
+    def is_generated(self, data: TaskData) -> bool:
+        """Whether the examples are generated ones, which share no more than their format with the task's own."""
+        return False
+
+    def result_scores(self, scores: dict[str, float]) -> dict[str, float]:
+        """The scores of a result, given those of all evaluations: averages that the benchmark takes are added."""
+        return scores
+
+    def finished(self, model: Model, examples: Any) -> Model:
+        """The fine-tuned model as it is saved."""
+        return model
+
+    def test_sets(self, data: TaskData) -> Mapping[str, Any]:
+        """The rows that a benchmark's test server asks for, by the name of the prediction file."""
+        raise InputError(f"test: {self.name} has no test server: leave out --test")
+
+    def unlabelled(self, path: Path, examples: Any) -> Any:
+        """The rows of a file to predict."""
+        raise InputError(f"predict takes sentences, not {self.name}: load the model and call answer")
+
+    def prediction(self, name: str, rows: Any, tokenizer: Tokenizer, options: EncodingOptions, batch: int) -> Eval:
+        """An evaluation of a saved model whose `save` writes NAME.tsv: the predictions for rows without labels."""
+        raise InputError(f"predict takes sentences, not {self.name}: load the model and call answer")
+
+    def directory(self, data: TaskData) -> Path:
+        """The directory that `data` names.
+
+        Raises:
+            InputError: none is named, or it is not one that this task can be read from.
+
+        """
+        if not data.data or data.data.startswith((SAMPLE, TFDS)):
+            raise InputError(f"data is {data.data!r} and {self.name} is read from a directory: give --data DIRECTORY")
+        return Path(data.data).expanduser()
+
+
+class OfficialTask(DownstreamTask):
+    """A task with official files, which are read from a directory, TensorFlow Datasets, or for some are generated."""
+
+    def is_generated(self, data: TaskData) -> bool:
+        """Whether `data` is sample:."""
+        return data.data == SAMPLE
+
+    def directory(self, data: TaskData) -> Path:
+        """The directory of the official files."""
+        if not data.data:
+            twin = f", or --data {SAMPLE} for a generated task in its format" if self.name in SAMPLE_TASKS else ""
             raise InputError(
-                f"{self.task} needs its data: give --data FOLDER with the official files, or --data {TFDS}{twin}"
+                f"{self.name} needs its data: give --data DIRECTORY with the official files, or --data {TFDS}{twin}"
             )
-        if self.data.startswith(SAMPLE) and (self.data != SAMPLE or self.task not in TWINS):
+        if data.data.startswith(SAMPLE) and (data.data != SAMPLE or self.name not in SAMPLE_TASKS):
             raise InputError(
-                f"data is {self.data!r} for {self.task}: {SAMPLE} alone is generated data, of {', '.join(TWINS)}; "
-                f"give --data FOLDER with the official files, or --data {TFDS}"
+                f"data is {data.data!r} for {self.name}: {SAMPLE} alone is generated data, of "
+                f"{', '.join(SAMPLE_TASKS)}; give --data DIRECTORY with the official files, or --data {TFDS}"
             )
-        return folder_of(self.data)
+        return directory_of(data.data)
+
+    def from_tfds(self, data: TaskData) -> bool:
+        """Whether the rows are those of TensorFlow Datasets."""
+        if data.data and data.data.startswith(TFDS) and data.data != TFDS:
+            raise InputError(f"data is {data.data!r}: write {TFDS} alone, the task says which data set it is")
+        if data.data == TFDS and (data.train or data.dev):
+            raise InputError(
+                f"train and dev name files, and data is {TFDS}: leave them out, or give a directory as --data"
+            )
+        return data.data == TFDS
 
 
-def called(row: Mapping[str, Any]) -> str:
-    """The task of a line of results as it is shown.
+@lru_cache(maxsize=2)
+def examples_of(task: DownstreamTask, data: TaskData) -> Any:
+    """The examples of a task, read once."""
+    return task.read(data)
 
-    >>> called({"task": "rte", "generated": True}), called({"task": "rte"})
+
+@lru_cache(maxsize=1)
+def encoded(task: DownstreamTask, data: TaskData, tokenizer: Tokenizer, options: EncodingOptions) -> Any:
+    """The encoded examples of a task, encoded once for all points of a grid and all seeds."""
+    return task.encode(examples_of(task, data), tokenizer, options)
+
+
+def forget() -> None:
+    """Read everything again: files may have changed since."""
+    for remembered in (examples_of, encoded):
+        remembered.cache_clear()
+
+
+def generated_mark(task: DownstreamTask, data: TaskData) -> dict[str, bool]:
+    """What a result says beside its scores: that the data are generated, where they are."""
+    return {"generated": True} if task.is_generated(data) else {}
+
+
+def generated_note(name: str) -> tuple[str, ...]:
+    """The note of results on generated data in the format of a task."""
+    return (f"generated data in the format of {name}: their scores are not scores of {name}",)
+
+
+def display_name(row: Mapping[str, Any]) -> str:
+    """The task of a result as it is shown.
+
+    >>> display_name({"task": "rte", "generated": True}), display_name({"task": "rte"})
     ('rte (generated)', 'rte')
     """
     return row["task"] + (GENERATED if row.get("generated") else "")
 
 
-def folder_of(data: str) -> Path:
-    """The folder of task data."""
+def directory_of(data: str) -> Path:
+    """The directory that holds task data: the one named, or that of the generated tasks.
+
+    Raises:
+        InputError: TensorFlow Datasets are named, which have none.
+
+    """
     if data.startswith(TFDS):
-        raise InputError(f"{data!r} is no folder: give one, or {SAMPLE}")
+        raise InputError(f"{data!r} is not a directory: give one, or {SAMPLE}")
     return Path(_sample().name) if data == SAMPLE else Path(data).expanduser()
 
 
@@ -94,84 +258,23 @@ def _sample() -> tempfile.TemporaryDirectory:
     return folder
 
 
-def check(source: TaskData) -> None:
-    """Read the task's rows, so that what is wrong with them shows before any training."""
-    official = source.task in (*glue.TASKS, *squad.TASKS)
-    if source.data and source.data.startswith(TFDS) and source.data != TFDS:
-        raise InputError(f"data is {source.data!r}: write {TFDS} alone, the task says which data set it is")
-    if source.data == TFDS and (source.train or source.dev) and official:
-        raise InputError(f"train and dev name files, and data is {TFDS}: leave them out, or give a folder as --data")
-    (squads_of if source.is_squad else sets_of)(source)
+def source_hash(task: DownstreamTask) -> str | None:
+    """SHA-256 of the fields and the source of a user's task; None for one of the package.
+
+    It is part of what results are found again by, so that those of an edited task are not taken for its results.
+    """
+    own = [kind for kind in type(task).__mro__ if kind.__module__.split(".")[0] not in ("jaxmlm", "abc", "builtins")]
+    if not own:
+        return None
+    fields = [
+        f"{name}={_source(value) if inspect.isfunction(value) else value!r}" for name, value in vars(task).items()
+    ]
+    return hashlib.sha256("\n".join([*fields, *map(_source, own)]).encode()).hexdigest()
 
 
-@lru_cache(maxsize=1)
-def sets_of(source: TaskData) -> table.Sets:
-    """The rows of a task of sentences."""
-    if source.task not in glue.TASKS:
-        return table.own(Path(source.task).expanduser(), source.dev, source.regression)
-    if source.data == TFDS:
-        return from_tfds.sets(source.task)
-    found = glue.sets(glue.TASKS[source.task], source.folder, source.train, source.dev)
-    return found._replace(notes=_generated(found.table.name)) if source.generated else found
-
-
-@lru_cache(maxsize=1)
-def squads_of(source: TaskData) -> tuple[tuple[squad.Squad, squad.Squad], tuple[str, ...]]:
-    """The train and the dev questions of a SQuAD, and in notes what of them is not official."""
-    if source.data == TFDS:
-        return from_tfds.squads(source.task), ()
-    files = squad.files_in(source.folder, source.task, source.train, source.dev)
-    train, dev = (squad.read(file, squad.TASKS[source.task].unanswerable) for file in files)
-    if source.generated:
-        return (train, dev), _generated("SQuAD")
-    mended = (
-        f"{name}: texts of {file.name} with half of a surrogate pair, which is read as U+FFFD: {part.mended:,}"
-        for name, part, file in zip(("train", "dev"), (train, dev), files, strict=True)
-        if part.mended
-    )
-    return (train, dev), (*squad.notes(files, source.task), *mended)
-
-
-def _generated(name: str) -> tuple[str, ...]:
-    return (f"generated data in the format of {name}: their scores are not scores of {name}",)
-
-
-def tests_of(source: TaskData) -> dict[str, table.Examples]:
-    """The rows that GLUE's test server asks of a task, by the name of the prediction file."""
-    if source.data == TFDS:
-        return from_tfds.tests(source.task)
-    return glue.tests(glue.TASKS[source.task], source.folder)
-
-
-@lru_cache(maxsize=1)
-def encoded(
-    source: TaskData, tokenizer: Tokenizer, length: int, limit: int | None, types: bool
-) -> tuple[sentences.EncodedSentences, tuple[str, ...]]:
-    """The encoded rows of a task of sentences, and notes on what is not whole."""
-    sets = sets_of(source)
-    data = sentences.prepare(sets, tokenizer, length, limit, types)
-    few = len(data.train.rows) < len(sets.train)
-    limited = (f"train: {len(data.train.rows):,} of {len(sets.train):,} rows (limit)",) if few else ()
-    return data, (*sets.notes, *limited)
-
-
-@lru_cache(maxsize=1)
-def windowed(
-    source: TaskData, tokenizer: Tokenizer, length: int, stride: int, limit: int | None, types: bool
-) -> tuple[squad.EncodedSquad, tuple[str, ...]]:
-    """The windows of a SQuAD, and notes on what is not whole."""
-    squads, notes = squads_of(source)
-    limited = (f"train: {limit:,} questions (limit)",) if limit else ()
-    return squad.prepare(squads, tokenizer, length, stride, limit, source.task, types), (*notes, *limited)
-
-
-def unlabelled(path: str | Path, of: table.Table) -> table.Examples:
-    """The rows of a file to predict: the columns of the task's texts, a label or none."""
-    path = Path(path).expanduser()
-    return table.read(replace(of, header=()), table.fields_of(path), path, labelled=False)
-
-
-def forget() -> None:
-    """Read everything again: files may have changed since."""
-    for remembered in (sets_of, squads_of, encoded, windowed):
-        remembered.cache_clear()
+def _source(part: Any) -> str:
+    """The source of a class or function; of one typed in at a prompt, which has none, its name."""
+    try:
+        return inspect.getsource(part)
+    except (OSError, TypeError):
+        return part.__qualname__

@@ -22,26 +22,29 @@ SPLITS = {
     "mnli": {"dev": "validation_matched", "mm": "validation_mismatched", "MNLI-m": "test_matched",
              "MNLI-mm": "test_mismatched"},
 }  # fmt: skip
-"""The splits of a task by what they are judged as or predicted for; else validation and test."""
+"""The splits of a task by the evaluation or prediction file that they are for; else validation and test."""
 SQUAD = {"squad": "squad/v1.1", "squad2": "squad/v2.0"}
 
 
 def sets(name: str) -> Sets:
     """The train and dev rows of a GLUE task, in the order of the official files."""
-    task, splits = glue.TASKS[name], {"dev": "validation", **SPLITS.get(name, {})}
+    task = glue.TASKS[name]
+    splits = {"dev": "validation", **SPLITS.get(name, {})}
     train = rows(name, "train", task.table)
-    judged = {part: rows(name, splits[part], task.table) for part in ("dev", *dict(task.more)) if part in splits}
+    parts = [part for part in ("dev", *dict(task.more)) if part in splits]
+    evaluated = {part: rows(name, splits[part], task.table) for part in parts}
     notes = tuple(
         f"{part}: {len(found):,} rows of tfds:glue/{name}, officially {official:,}"
-        for part, found, official in zip(("train", "dev"), (train, judged["dev"]), task.rows, strict=True)
+        for part, found, official in zip(("train", "dev"), (train, evaluated["dev"]), task.rows, strict=True)
         if len(found) != official
     )
-    return Sets(train, judged, notes)
+    return Sets(train, evaluated, notes)
 
 
 def tests(name: str) -> dict[str, Examples]:
     """The rows that GLUE's test server asks of a task, by the name of the prediction file."""
-    task, splits = glue.TASKS[name], SPLITS.get(name, {})
+    task = glue.TASKS[name]
+    splits = SPLITS.get(name, {})
     return {
         file: rows("ax" if file == "AX" else name, splits.get(file, "test"), task.table, labelled=False)
         for file, _ in task.tests

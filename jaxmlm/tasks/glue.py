@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from jaxmlm.errors import InputError
-from jaxmlm.tasks.files import read_tabs
+from jaxmlm.tasks.file_formats import read_tabs
 from jaxmlm.tasks.table import Examples, Sets, Table, read
 
 
@@ -25,7 +25,7 @@ class Glue:
     train: str = "train.tsv"
     dev: str = "dev.tsv"
     more: tuple[tuple[str, str], ...] = ()
-    """Further sets with labels, judged where they are there: name and file."""
+    """Further sets with labels, evaluated where they exist: name and file."""
     tests: tuple[tuple[str, str], ...] = ()
     """What the test server takes: name of the prediction file and the file that it answers."""
     broken: bool = False
@@ -68,7 +68,7 @@ TASKS: Mapping[str, Glue] = {
 }  # fmt: skip
 
 DIAGNOSTIC = Table("AX", ("Premise", "Hypothesis"), "Label", tuple(_NLI.split()), metrics=("matthews",))
-"""The diagnostic set with its labels, which MNLI's model is judged on; without them it is a test file."""
+"""The diagnostic set with its labels, on which MNLI's model is evaluated; without them it is a test file."""
 
 MSR = {
     "msr_paraphrase_train.txt": "60a9b09084528f0673eedee2b69cb941920f0b8cd0eeccefc464a98768457f89",
@@ -92,13 +92,13 @@ def sets(task: Glue, folder: str | Path, train: str | None = None, dev: str | No
             notes.append(f"{name}: {len(part):,} rows of {given[name]}, officially {official:,}: {whole}")
         if part.left_out:
             notes.append(f"{name}: left out of {given[name]} for too few fields (broken over lines): {part.left_out:,}")
-    judged = {"dev": found["dev"]}
+    evaluated = {"dev": found["dev"]}
     for name, file in task.more:
         if _there(task, folder, file):
-            judged[name] = rows(task, folder, file, DIAGNOSTIC if name == "ax" else None)
+            evaluated[name] = rows(task, folder, file, DIAGNOSTIC if name == "ax" else None)
         elif name == "mm":
-            notes.append(f"no {file}: the mismatched dev set is not judged")
-    return Sets(found["train"], judged, tuple(notes))
+            notes.append(f"no {file}: the mismatched dev set is not evaluated")
+    return Sets(found["train"], evaluated, tuple(notes))
 
 
 def tests(task: Glue, folder: str | Path) -> dict[str, Examples]:
@@ -129,16 +129,6 @@ def rows(task: Glue, folder: str | Path, file: str, table: Table | None = None, 
         return _msr(table, inside, file == task.dev)
     there = ", ".join(sorted(p.name for p in inside.glob("*.tsv"))) or "none"
     raise InputError(f"{path} is missing: {task.folder} needs {task.train} and {task.dev}; .tsv files there: {there}")
-
-
-def average(scores: Mapping[str, Mapping[str, float]]) -> float:
-    """GLUE's score of tasks: the mean of each one's main score, or of its average where it has several.
-
-    >>> average({"rte": {"accuracy": 0.6}, "mrpc": {"f1": 0.8, "accuracy": 0.7, "average": 0.75}})
-    0.675
-    """
-    every = [one.get("average", one[TASKS[name].table.metrics[0]]) for name, one in scores.items()]
-    return sum(every) / len(every)
 
 
 def _inside(task: Glue, folder: str | Path) -> Path:

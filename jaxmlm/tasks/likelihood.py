@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from jaxmlm.data import Batches, Tokenizer
 from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
+from jaxmlm.data.inputs import with_special_tokens
 from jaxmlm.data.rows import Packed
 from jaxmlm.data.sources import documents, files
 from jaxmlm.errors import InputError
@@ -113,7 +114,7 @@ def rows_of_text(text: str, tokenizer: Tokenizer, length: int, limit: int | None
         found, offsets = tokenizer.encode_offsets(document)
         for start in range(0, len(found), length - 2):
             part = found[start : start + length - 2]
-            ids.append(np.array([tokenizer.cls_id, *part, tokenizer.sep_id], np.int32))
+            ids.append(np.array(with_special_tokens(tokenizer, part).ids, np.int32))
             begins = {b for b, e in offsets[start : start + length - 2] if b < e}
             words.append(sum(b == 0 or document[b - 1].isspace() for b in begins))
     if not ids:

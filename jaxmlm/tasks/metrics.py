@@ -1,4 +1,7 @@
-"""Scores on the host, in numpy; and the one log-probability that losses and probes on the device share.
+"""Metrics on the host, in numpy; and the one log-probability that losses and probes on the device share.
+
+They are written here and not taken from scikit-learn, which is a large dependency for six formulas, and which warns or
+gives nan where a degenerate run needs a number (tests/parity compares the two).
 
 Predictions that leave a score undefined (all one class, all one value, not finite) get 0.0 and no warning.
 """

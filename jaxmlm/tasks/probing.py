@@ -4,6 +4,9 @@ Each probe is a multinomial logistic regression on the hidden states of one laye
 treebank's train part and scored on its dev part. Beside it stand the accuracy of always saying train's most frequent
 class, and the same probes on an untrained encoder of the same sizes: what the words and their places alone give away.
 The sentence probes are after Conneau et al. 2018 (arXiv 1805.01070).
+
+The regression is scipy's L-BFGS on a gradient of our own: the core depends on scipy and not on scikit-learn, whose
+solver is the same one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,10 +20,11 @@ import scipy.optimize
 
 from jaxmlm.data import Tokenizer
 from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
+from jaxmlm.data.inputs import token_span, with_special_tokens
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder
 from jaxmlm.parallel import place
-from jaxmlm.tasks import files
+from jaxmlm.tasks import file_formats
 from jaxmlm.tasks.conllu import Sentence, depth, read
 
 L2 = (1.0, 0.1, 0.01, 0.001)
@@ -62,11 +66,11 @@ def treebank(folder: str | Path) -> Treebank:
 
 def _files(folder: Path, part: str) -> list[Path]:
     """The one file of a part, or those that it is cut into: xx-ud-train-a.conllu, xx-ud-train-b.conllu."""
-    found = [path for path in files.named(folder, ".conllu") if part in path.stem.lower()]
+    found = [path for path in file_formats.named(folder, ".conllu") if part in path.stem.lower()]
     names = [path.stem.lower().rpartition(part) for path in found]
     one = len(found) == 1 or (len({before for before, *_ in names}) == 1 and all(after for *_, after in names))
     if not one:
-        there = f" ({files.brief(', '.join(path.name for path in found))})" if found else ""
+        there = f" ({file_formats.brief(', '.join(path.name for path in found))})" if found else ""
         raise InputError(
             f"{folder}: {len(found)} files *{part}*.conllu{there}: "
             "give the folder of one Universal Dependencies treebank"
@@ -148,7 +152,7 @@ def examples(
         ids, offsets = tokenizer.encode_offsets(text)
         if not ids or len(ids) > sizes.length - 2:
             return None
-        rows.append([tokenizer.cls_id, *ids, tokenizer.sep_id])
+        rows.append(with_special_tokens(tokenizer, ids).ids)
         at = (len(rows) - 1, 0, 1) if sizes.pool == "first" else (len(rows) - 1, 1, len(ids) + 1)
         return len(rows) - 1, vectors.setdefault(at, len(vectors)), offsets
 
@@ -167,9 +171,10 @@ def examples(
         elif shifts:
             of["bigram shift"].append((whole, "as written"))
         for i, word in enumerate(sentence.words):
-            if (at := token_span(offsets, word.begin, word.end)) is not None:
-                first, last = at[0] + 1, (at[0] + 2 if sizes.pool == "first" else at[1] + 1)
-                vector = vectors.setdefault((number, first, last), len(vectors))
+            first, stop = token_span(offsets, word.begin, word.end)
+            if first < stop:
+                stop = first + 1 if sizes.pool == "first" else stop
+                vector = vectors.setdefault((number, first + 1, stop + 1), len(vectors))  # [CLS] stands before them
                 of_words.append((vector, tuple(ask(sentence, i) for ask in WORD.values())))
     keep = [of_words[i] for i in np.sort(chosen(len(of_words), words))]
     for k, name in enumerate(WORD):
@@ -182,16 +187,6 @@ def examples(
         for name in (*WORD, *SENTENCE, "sentence length", "bigram shift")
     }
     return WordExamples(rows, [places[i] for i in asked], probes)
-
-
-def token_span(offsets: Sequence[tuple[int, int]], begin: int, end: int) -> tuple[int, int] | None:
-    """The tokens (first, one past the last) that share a character with [begin, end); None if none does.
-
-    >>> tokens_of([(0, 3), (3, 5), (6, 9)], 4, 9)
-    (1, 3)
-    """
-    found = [i for i, (b, e) in enumerate(offsets) if b < end and e > begin]
-    return (found[0], found[-1] + 1) if found else None
 
 
 def _differ(sentence: Sentence, i: int) -> bool:

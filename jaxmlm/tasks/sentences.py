@@ -1,17 +1,22 @@
 """Sentences and pairs of sentences with labels, as a task: encoded, batched, learned, scored, written."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
+from jaxmlm.data.inputs import with_special_tokens
 from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.errors import InputError
 from jaxmlm.tasks import table as tables
+from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions
 from jaxmlm.tasks.metrics import METRICS, log_probability
 from jaxmlm.tasks.table import Examples, Sets, Table
 from jaxmlm.training.task import Batch, Eval, Mean, Task
@@ -27,23 +32,110 @@ class Encoded(NamedTuple):
 
 
 class EncodedSentences(NamedTuple):
-    """What a task needs of its data, encoded once for all its fine-tunings. `types`: the encoder has token types."""
+    """The examples of a task, encoded once for all its fine-tunings. `types`: the encoder has token types."""
 
     table: Table
     train: Encoded
-    judged: dict[str, Encoded]
+    evaluated: dict[str, Encoded]
     tokenizer: Tokenizer
     length: int
     types: bool
 
 
-def prepare(
-    sets: Sets, tokenizer: Tokenizer, length: int, limit: int | None = None, types: bool = False
-) -> EncodedSentences:
-    """Encode a task's rows; `limit` keeps so many training rows, the same ones for every seed and every model."""
-    train = sets.train.some(chosen(len(sets.train), limit)) if limit is not None else sets.train
-    judged = {name: encode(rows, tokenizer, length) for name, rows in sets.judged.items()}
-    return EncodedSentences(sets.table, encode(train, tokenizer, length), judged, tokenizer, length, types)
+@dataclass(frozen=True)
+class SentenceTask(DownstreamTask):
+    """Sentences, or pairs of them, with a class or a number. A task of yours says how its examples are read.
+
+    Attributes:
+        name: what the command line, the results and the reports call the task.
+        table: the columns of the texts and the label, the labels in the order of the class numbers, the metrics.
+
+    >>> @dataclass(frozen=True)
+    ... class Polarity(SentenceTask):
+    ...     def read(self, data):
+    ...         rows = [{"text": "good", "label": "pos"}, {"text": "bad", "label": "neg"}]
+    ...         return Sets(self.examples(rows), {"dev": self.examples(rows)})
+    >>> Polarity("polarity", Table("polarity", ("text",), "label", ("neg", "pos"))).read(None).train.labels
+    array([1, 0], dtype=int32)
+    """
+
+    table: Table | None = None
+
+    head = "classify"
+    predicts_files = True
+
+    def examples(self, rows: Iterable[Mapping[str, Any]], labelled: bool = True) -> Examples:
+        """Examples out of rows that map the table's columns to values; an "id" column is optional.
+
+        Raises:
+            InputError: a column is missing, or a label is not one of the table's.
+
+        """
+        if self.table is None:
+            raise InputError(f"{self.name}: the task has no table: give one, or make Examples in `read`")
+        return tables.from_mappings(self.table, rows, self.name, labelled)
+
+    def labels(self, examples: Sets) -> tuple[str, ...]:
+        """The class names, or the name of the number."""
+        return examples.table.labels or (examples.table.label,)
+
+    def metrics(self, examples: Sets) -> tuple[str, ...]:
+        """Those of the table."""
+        return examples.table.metrics
+
+    def notes(self, examples: Sets, options: EncodingOptions) -> tuple[str, ...]:
+        """What the reader noted, and the limit on training rows."""
+        rows = len(examples.train)
+        few = options.limit is not None and options.limit < rows
+        limited = (f"train: {options.limit:,} of {rows:,} rows (limit)",) if few else ()
+        return (*examples.notes, *limited)
+
+    def encode(self, examples: Sets, tokenizer: Tokenizer, options: EncodingOptions) -> EncodedSentences:
+        """Encode the rows of all sets."""
+        return encode_sets(examples, tokenizer, options)
+
+    def objective(self, encoded: EncodedSentences, init: Callable[[Any], Any], *, batch: int, seed: int) -> Task:
+        """Cross-entropy of the class, or squared error of the number."""
+        return objective(encoded, init, batch=batch, seed=seed)
+
+    def finished(self, model: Any, examples: Sets) -> Any:
+        """The model; one that predicts a number gives it in its own range, as others expect of a model."""
+        table = examples.table
+        if table.labels:
+            return model
+        half = (table.high - table.low) / 2
+        middle = (table.high + table.low) / 2
+        new = jax.tree.map(lambda x: x, model)  # new parameters: those of the trained model stay as they are
+        new.out.kernel[...] = model.out.kernel[...] * half
+        new.out.bias[...] = model.out.bias[...] * half + middle
+        return new
+
+    def unlabelled(self, path: Path, examples: Sets) -> Examples:
+        """The rows of a .csv or .tsv file with the columns of the texts, with or without labels."""
+        return tables.read(replace(examples.table, header=()), tables.fields_of(path), path, labelled=False)
+
+    def prediction(self, name: str, rows: Examples, tokenizer: Tokenizer, options: EncodingOptions, batch: int) -> Eval:
+        """An evaluation whose `save` writes the predictions, as GLUE's test server takes them."""
+        # A saved model gives numbers in their own range.
+        table = rows.table if rows.table.labels else replace(rows.table, low=-1.0, high=1.0)
+        encoded = encode_sets(Sets(rows, {name: rows}), tokenizer, options)._replace(table=table)
+        return evaluation(encoded, encoded.evaluated[name], batch, name)
+
+
+def encode_sets(sets: Sets, tokenizer: Tokenizer, options: EncodingOptions) -> EncodedSentences:
+    """Encode a task's rows."""
+    train = sets.train
+    if options.limit is not None:
+        train = train.some(chosen(len(train), options.limit))
+    evaluated = {name: encode(rows, tokenizer, options.length) for name, rows in sets.evaluated.items()}
+    return EncodedSentences(
+        sets.table,
+        encode(train, tokenizer, options.length),
+        evaluated,
+        tokenizer,
+        options.length,
+        options.token_types,
+    )
 
 
 def encode(rows: Examples, tokenizer: Tokenizer, length: int) -> Encoded:
@@ -52,19 +144,17 @@ def encode(rows: Examples, tokenizer: Tokenizer, length: int) -> Encoded:
     The longer sentence is cut first, as by `transformers`' longest_first.
     """
     columns = [tokenizer.encode_batch(column) for column in rows.texts]
-    cls, sep, gap = [tokenizer.cls_id], [tokenizer.sep_id], tokenizer.gap
-    room = length - 2 - (len(columns) - 1) * len(gap)
-    sequences, second, truncated = [], [], 0
+    special = len(with_special_tokens(tokenizer, [], None if len(columns) == 1 else []).ids)
+    room = length - special
+    sequences = []
+    second = []
+    truncated = 0
     for parts in zip(*columns, strict=True):
         kept = _shares([len(part) for part in parts], room)
         truncated += sum(kept) < sum(map(len, parts))
-        ids, begin = cls + list(parts[0][: kept[0]]), length
-        if len(parts) > 1:
-            # Type 1 begins after the first separator, as in BERT; a second separator is the second text's.
-            begin = len(ids) + 1
-            ids = ids + gap + list(parts[1][: kept[1]])
-        sequences.append(np.array(ids + sep, np.int32))
-        second.append(begin)
+        row = with_special_tokens(tokenizer, *(part[:size] for part, size in zip(parts, kept, strict=True)))
+        sequences.append(np.array(row.ids, np.int32))
+        second.append(row.second)
     return Encoded(rows, sequences, np.array(second), truncated)
 
 
@@ -81,8 +171,8 @@ def _shares(lengths: list[int], room: int) -> list[int]:
     return [min(a, max(room - b, half)), min(b, max(room - a, room - half))]
 
 
-def task(data: EncodedSentences, init: Callable[[Any], Any], *, batch: int, seed: int) -> Task:
-    """Fine-tune the classifier that `init` makes; the judgements give the official scores.
+def objective(data: EncodedSentences, init: Callable[[Any], Any], *, batch: int, seed: int) -> Task:
+    """Fine-tune the classifier that `init` makes; the evaluations give the official scores.
 
     Batches hold ids and segments [B, L], types [B, L] for an encoder that has them, labels, weight and row [B].
     A number is learned by squared error, its range scaled to [-1, 1], and predicted in its own range.
@@ -93,12 +183,12 @@ def task(data: EncodedSentences, init: Callable[[Any], Any], *, batch: int, seed
     def batch_at(step: int) -> Batch:
         return _batch(data, data.train, *buckets.at(step))
 
-    evals = {name: evaluation(data, part, batch, name) for name, part in data.judged.items()}
+    evals = {name: evaluation(data, part, batch, name) for name, part in data.evaluated.items()}
     return Task(init=init, loss=_loss_of(data.table), batch_at=batch_at, evals=evals, epoch=buckets.steps_per_epoch)
 
 
 def evaluation(data: EncodedSentences, part: Encoded, batch: int, name: str) -> Eval:
-    """Judge rows with labels, and write `NAME.tsv` with predictions and labels; without labels, predictions alone."""
+    """Evaluate rows with labels, and write `NAME.tsv` with predictions and labels; without labels only predictions."""
     table, edges = part.rows.table, edges_to(data.length)
     buckets = Buckets([len(ids) for ids in part.sequences], batch, edges)
 

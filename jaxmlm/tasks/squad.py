@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from jaxmlm.data.buckets import Buckets, chosen, filled, pad
 from jaxmlm.data.tokenizer import Tokenizer
-from jaxmlm.tasks.files import write_table
+from jaxmlm.tasks.file_formats import write_table
 from jaxmlm.tasks.metrics import log_probability
 from jaxmlm.tasks.squad_files import TASKS, Question, Squad, Version, files_in, notes, read, read_answers
 from jaxmlm.tasks.squad_scores import evaluate, of_questions
@@ -21,8 +21,8 @@ from jaxmlm.tasks.squad_windows import Windows, windows
 from jaxmlm.training.task import Batch, Eval, Mean, Task
 
 __all__ = [
-    "TASKS", "GoldAnswer", "Question", "Squad", "Version", "Windows",
-    "best", "evaluate", "files_in", "notes", "nulls", "prepare", "read", "read_answers", "task", "windows",
+    "TASKS", "CandidateAnswer", "Question", "Squad", "Version", "Windows",
+    "best", "encode", "evaluate", "files_in", "notes", "nulls", "objective", "read", "read_answers", "windows",
 ]  # fmt: skip
 
 LONGEST_ANSWER = 30
@@ -30,11 +30,11 @@ LONGEST_ANSWER = 30
 BEST = 20
 """Spans kept of each window, and answers of each question (as in BERT)."""
 NOWHERE = -1e6
-"""The score of a span that there is not: far below every logit, and finite, so that all that is written is JSON."""
+"""The score of an invalid span: far below every logit, and finite, so that all that is written is JSON."""
 
 
-class GoldAnswer(NamedTuple):
-    """A span of a paragraph as an answer; its score is the sum of both logits."""
+class CandidateAnswer(NamedTuple):
+    """A predicted span of a paragraph; its score is the sum of both logits."""
 
     text: str
     start_logit: float
@@ -58,7 +58,7 @@ class EncodedSquad(NamedTuple):
     types: bool
 
 
-def prepare(
+def encode(
     squads: tuple[Squad, Squad],
     tokenizer: Tokenizer,
     length: int,
@@ -73,10 +73,11 @@ def prepare(
     the paragraph gets the second.
     """
     train = windows(_first(squads[0], limit), tokenizer, length, stride)
-    return EncodedSquad(name, squads[1], train, windows(squads[1], tokenizer, length, stride), tokenizer, length, types)
+    dev = windows(squads[1], tokenizer, length, stride)
+    return EncodedSquad(name, squads[1], train, dev, tokenizer, length, types)
 
 
-def task(data: EncodedSquad, init: Callable[[Any], Any], *, batch: int, seed: int) -> Task:
+def objective(data: EncodedSquad, init: Callable[[Any], Any], *, batch: int, seed: int) -> Task:
     """Fine-tune the span predictor that `init` makes.
 
     A training window without the whole answer points at its [cls], as in BERT's run_squad.py; the spans that are
@@ -114,7 +115,7 @@ def _first(squad: Squad, limit: int | None) -> Squad:
 
 def _batch(data: EncodedSquad, w: Windows, rows: np.ndarray, length: int) -> Batch:
     real, tokenizer = filled(rows), data.tokenizer
-    ids = pad([w.row(row, tokenizer.cls_id, tokenizer.sep_id) for row in real.tolist()], length, tokenizer.pad_id)
+    ids = pad([w.row(row, tokenizer) for row in real.tolist()], length, tokenizer.pad_id)
     segments = (ids != tokenizer.pad_id).astype(np.int32)
     first = np.array([1 + len(w.questions[q]) + len(w.gap) for q in w.question[real]])
     second = np.arange(length) > first[:, None] - len(w.gap)  # after the first separator, as of any pair
@@ -163,7 +164,7 @@ def _predict(model: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
     }  # fmt: skip
 
 
-def best(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray]) -> dict[str, list[GoldAnswer]]:
+def best(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray]) -> dict[str, list[CandidateAnswer]]:
     """For each question id the best answers over all its windows, best first; each text once.
 
     A question whose windows hold no span at all, as when its paragraph has no tokens, has no answers here.
@@ -174,23 +175,25 @@ def best(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray]) -> dict[st
     logits = np.stack([outputs[name][row, column] for name in ("start_logit", "end_logit")]).astype(np.float64)
     start, end = ((outputs[name] + w.begin[window][:, None])[row, column] for name in ("start", "end"))
     question = w.question[window][row]
-    found: list[dict[str, GoldAnswer]] = [{} for _ in squad.questions]
+    found: list[dict[str, CandidateAnswer]] = [{} for _ in squad.questions]
     for i in np.lexsort((end, start, -logits.sum(axis=0), question)):
         answers = found[question[i]]
         if len(answers) < BEST:
             paragraph = squad.questions[question[i]].paragraph
             offsets = w.offsets[paragraph]
             text = squad.paragraphs[paragraph][offsets[start[i], 0] : offsets[end[i], 1]]
-            answers.setdefault(text, GoldAnswer(text, float(logits[0, i]), float(logits[1, i])))
+            answers.setdefault(text, CandidateAnswer(text, float(logits[0, i]), float(logits[1, i])))
     return {q.id: list(answers.values()) for q, answers in zip(squad.questions, found, strict=True)}
 
 
-def nulls(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray]) -> dict[str, GoldAnswer]:
+def nulls(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray]) -> dict[str, CandidateAnswer]:
     """For each question id the answer "": the logits of the [cls] of the window that is least sure of it."""
     scores = outputs["null"].astype(np.float64)
     question = w.question[outputs["window"]]
     order = np.lexsort((-scores.sum(axis=1), question))  # the lowest of each question comes last, and stays
-    return {squad.questions[question[i]].id: GoldAnswer("", float(scores[i, 0]), float(scores[i, 1])) for i in order}
+    return {
+        squad.questions[question[i]].id: CandidateAnswer("", float(scores[i, 0]), float(scores[i, 1])) for i in order
+    }
 
 
 class _Predictions(NamedTuple):
@@ -199,7 +202,7 @@ class _Predictions(NamedTuple):
     spans: dict[str, str]
     odds: dict[str, float]
     texts: dict[str, str]
-    answers: dict[str, list[GoldAnswer]]
+    answers: dict[str, list[CandidateAnswer]]
 
 
 def _predictions(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray]) -> _Predictions:
@@ -244,7 +247,7 @@ def _save(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray], folder: P
     write_table(folder / "scores.tsv", [("id", *scores), *((q.id, *map(repr, row)) for q, *row in columns)])
 
 
-def _nbest(answers: Mapping[str, list[GoldAnswer]]) -> dict[str, list[dict[str, Any]]]:
+def _nbest(answers: Mapping[str, list[CandidateAnswer]]) -> dict[str, list[dict[str, Any]]]:
     """As BERT's nbest_predictions.json: the probability is that among the answers listed."""
     out = {}
     for key, found in answers.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmlm.errors import InputError
-from jaxmlm.tasks.files import brief, json_of
+from jaxmlm.tasks.file_formats import brief, json_of
 
 OFFICIAL = {
     "3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955": "train-v1.1.json",
@@ -19,19 +19,29 @@ OFFICIAL = {
 
 
 class Version(NamedTuple):
-    """One of the two SQuADs: its files, whether questions may have no answer, its main score."""
+    """One of the two SQuADs.
+
+    Attributes:
+        train: the official training file.
+        dev: the official dev file.
+        unanswerable: whether questions may have no answer.
+        main: the main metric.
+        questions: how many there are, officially: train, dev.
+
+    """
 
     train: str
     dev: str
     unanswerable: bool
     main: str
+    questions: tuple[int, int]
 
 
 TASKS = {
-    "squad": Version("train-v1.1.json", "dev-v1.1.json", False, "f1"),
-    "squad2": Version("train-v2.0.json", "dev-v2.0.json", True, "best_f1"),
+    "squad": Version("train-v1.1.json", "dev-v1.1.json", False, "f1", (87_599, 10_570)),
+    "squad2": Version("train-v2.0.json", "dev-v2.0.json", True, "best_f1", (130_319, 11_873)),
 }
-"""The tasks by name. v2.0 is judged, as is usual, by the F1 at the threshold that suits the dev set best."""
+"""The tasks by name. The main metric of v2.0 is, as is usual, the F1 at the threshold that suits the dev set best."""
 
 
 class Question(NamedTuple):

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmlm.data.inputs import token_span, with_special_tokens
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.tasks.squad_files import Squad
@@ -38,12 +39,12 @@ class Windows(NamedTuple):
         """The position of each window's first paragraph token."""
         return np.array([len(q) for q in self.questions])[self.question] + 1 + len(self.gap)
 
-    def row(self, window: int, cls: int, sep: int) -> np.ndarray:
+    def row(self, window: int, tokenizer: Tokenizer) -> list[int]:
         """The ids of a window."""
         question = self.question[window]
         begin = self.begin[window]
         paragraph = self.paragraphs[self.paragraph_of[question]][begin : begin + self.count[window]]
-        return np.concatenate([[cls], self.questions[question], self.gap, paragraph, [sep]])
+        return with_special_tokens(tokenizer, self.questions[question], paragraph.tolist()).ids
 
 
 def spaced(question: str) -> str:
@@ -106,7 +107,8 @@ def _answers(
     spans = np.full((2, len(squad.questions), most), -1)
     for i, q in enumerate(squad.questions):
         for j, (text, at) in enumerate(q.answers):
-            spans[:, i, j] = token_span(offsets[q.paragraph], at, at + len(text))
+            begin_token, stop = token_span(offsets[q.paragraph], at, at + len(text))
+            spans[:, i, j] = begin_token, max(begin_token, stop - 1)
     first, last = spans[:, question]
     inside = (first >= begin[:, None]) & (last < (begin + count)[:, None])
     held = np.zeros(len(squad.questions), bool)
@@ -115,14 +117,3 @@ def _answers(
     if not most:
         return np.full(len(question), -1), np.full(len(question), -1), lost
     return np.where(inside[:, 0], first[:, 0], -1), np.where(inside[:, 0], last[:, 0], -1), lost
-
-
-def token_span(offsets: np.ndarray, begin: int, end: int) -> tuple[int, int]:
-    """The first and the last token that hold a character of [begin, end); a place where none does is past the end.
-
-    >>> tokens_of(np.array([[0, 3], [4, 7], [7, 8]]), 4, 8)
-    (1, 2)
-    """
-    first = int(np.searchsorted(offsets[:, 1], begin, side="right"))
-    last = int(np.searchsorted(offsets[:, 0], end, side="left")) - 1
-    return first, max(first, last)

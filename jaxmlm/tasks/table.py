@@ -4,17 +4,18 @@ A file is tab-separated without quoting, as GLUE's are, or a CSV file with quoti
 """
 
 import hashlib
+import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxmlm.errors import InputError
-from jaxmlm.tasks import files
-from jaxmlm.tasks.files import brief
+from jaxmlm.tasks import file_formats
+from jaxmlm.tasks.file_formats import brief
 
 DEV_SHARE = 0.1
 """Share of the rows that a table without a dev file gives up for it."""
@@ -76,13 +77,13 @@ class Examples(NamedTuple):
 
 
 class Sets(NamedTuple):
-    """What a task trains and is judged on, and in `notes` what is not as its makers had it.
+    """What a task is trained and evaluated on, and in `notes` what is not as its makers had it.
 
-    `judged` by the name of the judgement, the main one ("dev") first.
+    `evaluated` by the name of the evaluation, the main one ("dev") first.
     """
 
     train: Examples
-    judged: dict[str, Examples]
+    evaluated: dict[str, Examples]
     notes: tuple[str, ...] = ()
 
     @property
@@ -132,6 +133,29 @@ def read(
         raise InputError(f"{path}: no rows: expected at least one below the header")
     kind = np.int32 if table.labels else np.float32
     return Examples(table, texts, np.array(labels, kind) if labelled else None, ids, left_out)
+
+
+def from_mappings(table: Table, rows: Iterable[Mapping[str, Any]], where: str, labelled: bool = True) -> Examples:
+    """The examples in rows that map column names to values, as lines of JSON do.
+
+    Args:
+        table: which columns hold what; a value that is not a text is read as JSON writes it (true, 3).
+        rows: the rows; a column "id" names them, else they are counted.
+        where: what an error message calls them.
+        labelled: whether they have labels.
+
+    """
+    kept = (*table.texts, *([table.label] if labelled else []))
+
+    def lines() -> Iterator[tuple[int, list[str]]]:
+        for number, row in enumerate(rows, 1):
+            if missing := [name for name in kept if name not in row]:
+                raise InputError(f"{where}:{number}: no column {missing[0]!r}; there are: {_named(list(row))}")
+            values = [row[name] for name in kept] + [row.get("id", number - 1)]
+            yield number, [value if isinstance(value, str) else json.dumps(value) for value in values]
+
+    found = read(replace(table, header=(*kept, "id")), lines(), where, labelled)
+    return Examples(table, found.texts, found.labels, found.ids)
 
 
 def own(path: str | Path, dev: str | Path | None = None, regression: bool = False) -> Sets:
@@ -193,7 +217,7 @@ def fields_of(path: Path) -> Iterator[tuple[int, list[str]]]:
     if not path.is_file():
         raise InputError(f"{path} is missing")
     with path.open("rb") as file:
-        yield from (files.read_csv if path.suffix.lower() == ".csv" else files.read_tabs)(file, path)
+        yield from (file_formats.read_csv if path.suffix.lower() == ".csv" else file_formats.read_tabs)(file, path)
 
 
 def _column(table: Table, path: Path) -> list[str]:
@@ -265,4 +289,4 @@ def write(rows: Examples, predictions: np.ndarray, path: Path, truth: bool = Fal
     if truth and rows.labels is not None:
         columns.append([said(value) for value in rows.labels.tolist()])
     lines = [("index", "prediction", "label")[: len(columns)], *zip(*columns, strict=True)]
-    files.write_table(path, lines)
+    file_formats.write_table(path, lines)

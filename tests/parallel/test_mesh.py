@@ -78,7 +78,7 @@ def test_gradients_that_are_apart_are_joined_to_those_of_all_rows(mesh):
 
     gradient = jax.jit(lambda p, rows: jax.grad(total)(keep_unreduced(p), rows))(stored, rows)
     assert jax.typeof(gradient).sharding.spec == jax.P("fsdp", "tensor", unreduced={"data"})
-    whole = jax.jit(joined)(gradient)
+    whole = jax.jit(all_reduce)(gradient)
     assert whole.sharding == stored.sharding
     np.testing.assert_array_equal(whole, np.tile(np.arange(32).reshape(4, 8).sum(0)[:, None], (1, 4)))
 

@@ -10,6 +10,7 @@ import transformers
 
 from jaxmlm.data.hf_tokenizer import HfTokenizer
 from jaxmlm.tasks import metrics, sentences, squad
+from jaxmlm.tasks.downstream import EncodingOptions
 from jaxmlm.tasks.table import Examples, Sets, Table
 
 pytestmark = pytest.mark.parity
@@ -96,7 +97,7 @@ def test_pairs_are_encoded_as_the_model_was_pre_trained(family, tmp_path):
         table = Table("x", ("a", "b")[: len(columns)], "label", ("0", "1"))
         rows = Examples(table, tuple(columns), None, [str(i) for i in range(40)])
         tokenizer = HfTokenizer(tmp_path)
-        data = sentences.prepare(Sets(rows, {"dev": rows}), tokenizer, 12, types=True)
+        data = sentences.encode_sets(Sets(rows, {"dev": rows}), tokenizer, EncodingOptions(12, token_types=True))
         want = theirs(*columns, truncation="longest_first", max_length=12, return_token_type_ids=True)
         assert [ids.tolist() for ids in data.train.sequences] == want["input_ids"]
         assert 0 < data.train.truncated < 40
@@ -121,9 +122,9 @@ def test_windows_of_squad_are_those_of_transformers(family, tmp_path, stride):
     paragraphs = [say(5, 80) for _ in range(6)]
     questions = [squad.Question(str(i), say(2, 7), i // 2, (("x", 0),)) for i in range(12)]
     whole = squad.Squad(paragraphs, questions)
-    data = squad.prepare((whole, whole), ours, length, stride, types=True)
+    data = squad.encode((whole, whole), ours, length, stride, types=True)
     w, number = data.dev, 0
-    batches = list(squad.task(data, lambda key: None, batch=8, seed=0).evals["dev"].batches())
+    batches = list(squad.objective(data, lambda key: None, batch=8, seed=0).evals["dev"].batches())
     padded = {
         int(at): (ids, types)
         for batch in batches
@@ -139,7 +140,7 @@ def test_windows_of_squad_are_those_of_transformers(family, tmp_path, stride):
         )  # fmt: skip
         for ids, offsets, types in zip(want["input_ids"], want["offset_mapping"], want["token_type_ids"], strict=True):
             assert w.question[number] == int(q.id)
-            assert w.row(number, ours.cls_id, ours.sep_id).tolist() == ids
+            assert w.row(number, ours) == ids
             first, count, begin = w.first()[number], w.count[number], w.begin[number]
             got = w.offsets[q.paragraph][begin : begin + count]
             for (a, b), (c, d) in zip(got, offsets[first : first + count], strict=True):

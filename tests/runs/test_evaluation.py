@@ -128,7 +128,7 @@ def test_documents_that_share_a_row_are_judged_apart(folder):
 
 def test_a_batch_fits_the_devices_and_a_text_has_text(folder, capsys):
     code, error = said(capsys, folder / "run", "--text", folder / "text.txt", "--batch", "101")
-    assert code == 2 and "batch 101 is not to be divided among 2 devices: give --batch 102" in error
+    assert code == 2 and "batch 101 is not divisible by 2 devices: give --batch 102" in error
     (folder / "blank.txt").write_text("\n\n\n")
     code, error = said(capsys, folder / "run", "--text", folder / "blank.txt")
     assert code == 2 and "blank.txt: 0 tokens, fewer than one row of 128" in error and error.count("\n") == 1

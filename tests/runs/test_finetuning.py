@@ -27,7 +27,8 @@ from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.run import Run
 from jaxmlm.synthetic import world
 from jaxmlm.tasks import squad
-from jaxmlm.tasks.downstream import folder_of, sets_of
+from jaxmlm.tasks.downstream import TaskData, directory_of, examples_of
+from jaxmlm.tasks.registry import TableTask
 from jaxmlm.training import Loop
 
 
@@ -122,7 +123,7 @@ def test_the_best_model_is_a_checkpoint(grid):
     best = max(result["rows"], key=lambda row: row["scores"]["accuracy"])
     model = jaxmlm.load(result["model"])
     assert (model.kind, model.labels) == ("classify", ("entailment", "not_entailment"))
-    dev = sets_of(config.source).judged["dev"]
+    dev = examples_of(config.downstream, config.task_data).evaluated["dev"]
     lines = (Path(config.workdir) / best["predictions"] / "dev.tsv").read_text().splitlines()[1:]
     given = list(zip(*dev.texts, strict=True))[:8]
     if max(len(model._pair(pair)[0]) for pair in given) <= 24:  # else it was cut
@@ -173,13 +174,13 @@ def test_several_tasks_and_their_average(checkpoint, tmp_path, capsys):
     assert main(["finetune", checkpoint, "--task", "glue", *words]) == 2
     assert "data is 'sample:' for sst2: sample: alone is generated data, of cola, rte, squad" in capsys.readouterr().err
     assert main(["finetune", checkpoint, "--task", "rte,squad", *words]) == 2
-    assert "squad is no task of GLUE" in capsys.readouterr().err
+    assert "squad is not a task of GLUE" in capsys.readouterr().err
 
 
 def test_a_task_that_starts_from_another_of_the_call_goes_on_from_its_model(checkpoint, tmp_path, capsys):
     words = ["--length", "24", "--epochs", "1", "--batch", "24", "--limit", "24", "--learning-rate", "1e-3"]
     words += ["--data", "sample:", "--workdir", str(tmp_path), "--json"]
-    assert main(["finetune", checkpoint, "--task", "cola,rte", "--start", "rte", *words]) == 0
+    assert main(["finetune", checkpoint, "--task", "cola,rte", "--intermediate-task", "rte", *words]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(found["tasks"]) == ["cola", "rte"] and not (tmp_path / "cola" / "rte").exists()
     first = json.loads((tmp_path / "cola" / "finetune.json").read_text())["identity"]["checkpoint"]
@@ -204,7 +205,10 @@ def test_results_of_other_weights_or_data_are_not_taken_for_these(checkpoint, gr
     shutil.copytree(checkpoint, moved)
     own = replace(config, seeds=(0,), learning_rate=1e-3, select="last", epochs=0.5, workdir=str(tmp_path / "tuned"))
     finetune(str(moved), own)
-    for other, what in ((replace(own, data=str(folder_of("sample:"))), "data"), (replace(own, start="cola"), "start")):
+    for other, what in (
+        (replace(own, data=str(directory_of("sample:"))), "data"),
+        (replace(own, intermediate_task="cola"), "intermediate_task"),
+    ):
         with pytest.raises(InputError, match=f"holds another finetune: {what} is"):
             finetune(str(moved), replace(other, workdir=own.workdir))
     sums = next((moved / "checkpoints").glob("*/checksums/metadata"))
@@ -226,8 +230,8 @@ def test_a_diverged_run_is_a_line_that_is_found_again(checkpoint, tmp_path, monk
     assert finetune(checkpoint, config)["rows"] == first["rows"]
     with monkeypatch.context() as patch:
         patch.setattr(sys.modules["jaxmlm.runs.finetuning"], "train", diverges)
-        with pytest.raises(InputError, match="every run of the start on rte diverged"):
-            finetune(checkpoint, replace(config, task="cola", start="rte", workdir=str(tmp_path / "cola")))
+        with pytest.raises(InputError, match="every run of the intermediate task rte diverged"):
+            finetune(checkpoint, replace(config, task="cola", intermediate_task="rte", workdir=str(tmp_path / "cola")))
 
 
 def test_a_grid_shares_what_is_compiled(checkpoint):
@@ -255,11 +259,11 @@ def test_a_grid_shares_what_is_compiled(checkpoint):
 
 
 def test_two_stages_go_on_from_the_first_ones_model(checkpoint, tmp_path):
-    config = replace(GRID, task="cola", learning_rate=1e-3, seeds=(0,), select="last", start="rte",
+    config = replace(GRID, task="cola", learning_rate=1e-3, seeds=(0,), select="last", intermediate_task="rte",
                      workdir=str(tmp_path / "cola"))  # fmt: skip
     staged = finetune(checkpoint, config)
-    direct = finetune(str(tmp_path / "cola" / "rte" / "model"), replace(config, start=None, workdir=None))
-    alone = finetune(checkpoint, replace(config, start=None, workdir=None))
+    direct = finetune(str(tmp_path / "cola" / "rte" / "model"), replace(config, intermediate_task=None, workdir=None))
+    alone = finetune(checkpoint, replace(config, intermediate_task=None, workdir=None))
     assert staged["rows"][0]["scores"] == direct["rows"][0]["scores"] != alone["rows"][0]["scores"]
 
 
@@ -272,7 +276,7 @@ def test_numbers_of_ones_own_and_their_model(checkpoint, tmp_path):
     [row] = read_jsonl(tmp_path / "out" / "results.jsonl")
     assert row["main"] == "spearman" and "by a hash of their texts" in row["notes"][0]
     lines = (tmp_path / "out" / row["predictions"] / "dev.tsv").read_text().splitlines()[1:]
-    texts = sets_of(Finetune(str(path)).source).judged["dev"].texts[0]
+    texts = TableTask(str(path)).read(TaskData()).evaluated["dev"].texts[0]
     model = jaxmlm.load(tmp_path / "out" / "model")
     numbers = [one["label"] for one in model.classify(texts[:4])]
     np.testing.assert_allclose(numbers, [float(line.split("\t")[1]) for line in lines[:4]], rtol=1e-4)
@@ -291,7 +295,7 @@ def test_two_checkpoints_are_compared_on_the_same_rows(checkpoint, grid, tmp_pat
         text = (Path(config.workdir) / row["predictions"] / "dev.tsv").read_text()
         (other / row["predictions"] / "dev.tsv").write_text(text.replace("\n7\t", "\nseven\t"))
     (other / "results.jsonl").write_text((Path(config.workdir) / "results.jsonl").read_text())
-    with pytest.raises(InputError, match="are judged on other rows: '7' here is 'seven' there"):
+    with pytest.raises(InputError, match="are evaluated on other rows: '7' here is 'seven' there"):
         compare(config.workdir, other)
     with pytest.raises(InputError, match="holds no predictions of a fine-tuning"):
         compare(config.workdir, tmp_path)
@@ -300,16 +304,19 @@ def test_two_checkpoints_are_compared_on_the_same_rows(checkpoint, grid, tmp_pat
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--task", "rte", "--test"], "test needs a folder for models: give --workdir FOLDER"),
-        (["--task", "rte", "--predict", "x.csv"], "predict needs a folder for models: give --workdir FOLDER"),
+        (["--task", "rte", "--test"], "test needs a directory for models: give --workdir DIRECTORY"),
+        (["--task", "rte", "--predict", "x.csv"], "predict needs a directory for models: give --workdir DIRECTORY"),
         (["--task", "squad", "--predict", "x.csv", "--workdir", "w"], "predict takes sentences, not squad"),
         (["--task", "rte", "--predict", "x.csv", "--workdir", "w"], "x.csv is missing"),
         (["--task", "rte", "--data", "tfds:glue"], "data is 'tfds:glue': write tfds: alone"),
         (["--task", "squad", "--data", "tfds:", "--dev", "x.json"], "train and dev name files, and data is tfds:"),
-        (["--task", "rte", "--start", "mnlii", "--workdir", "w"], "start: no task 'mnlii'; did you mean mnli?"),
+        (
+            ["--task", "rte", "--intermediate-task", "mnlii", "--workdir", "w"],
+            "intermediate_task: no task 'mnlii'; did you mean mnli?",
+        ),
         (["--task", "no.csv"], "no.csv is missing"),
         (["--task", "rte", "--batch", "0"], "batch must be at least 1"),
-        (["--task", "rte", "--batch", "9"], "a batch of 9 rows is not to be divided among 2 devices"),
+        (["--task", "rte", "--batch", "9"], "batch size 9 is not divisible by 2 devices"),
         (["--task", "rte", "--learning-rate", "0"], "learning_rate must be above 0"),
         (["--task", "rte", "--length", "64"], "length 64 is above the 32 positions"),
         (["--task", "sst2"], "data is 'sample:' for sst2: sample: alone is generated data, of cola, rte, squad; give"),
@@ -340,7 +347,7 @@ def test_a_folder_of_another_checkpoint_is_refused(checkpoint, grid, tmp_path):
     config, _ = grid
     with pytest.raises(InputError, match="holds another finetune: task is 'rte' there and 'cola' here"):
         finetune(checkpoint, replace(config, task="cola"))
-    assert folder_of("sample:").is_dir() and not list(tmp_path.iterdir())
+    assert directory_of("sample:").is_dir() and not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_with_the_tokenizer_of_another_is_refused(checkpoint, tmp_path, capsys):
@@ -366,7 +373,7 @@ def test_squad2_through_the_command(checkpoint, tmp_path):
     """On another training file, said in the notes; what it wrote gives the official scores that it said."""
     files = {"train-v1.1.json": "train-v1.1.json", "dev-v1.1.json": "dev-v2.0.json"}
     for theirs, ours in files.items():
-        content = json.loads((folder_of("sample:") / "squad" / theirs).read_text())
+        content = json.loads((directory_of("sample:") / "squad" / theirs).read_text())
         del content["data"][0]["paragraphs"][12:], content["data"][1:]
         for paragraph in content["data"][0]["paragraphs"][::2] if ours == "dev-v2.0.json" else []:
             for qa in paragraph["qas"]:

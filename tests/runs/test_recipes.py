@@ -8,7 +8,8 @@ import pytest
 from jaxmlm.cli import main
 from jaxmlm.errors import InputError
 from jaxmlm.runs.comparison import paired_bootstrap, say_average, summarise
-from jaxmlm.runs.finetuning import Finetune, _first, settings
+from jaxmlm.runs.finetune_config import Finetune, settings
+from jaxmlm.runs.finetuning import _intermediate
 from jaxmlm.runs.recipes import RECIPES, from_words, recipe
 from jaxmlm.tasks import glue
 from jaxmlm.tasks.metrics import METRICS
@@ -37,7 +38,10 @@ def test_recipes_have_every_task_and_a_source(name, tmp_path):
     for task in ("squad", "squad2") if of_squad else set(glue.TASKS) - {"wnli"}:
         found = recipe(name, task, str(tmp_path))
         assert found.recipe == name and all(point.point.learning_rate <= 1e-4 for point in found.grid)
-    assert (recipe("roberta", "rte", "x").start, recipe("roberta", "rte").start) == ("mnli", None)
+    assert (recipe("roberta", "rte", "x").intermediate_task, recipe("roberta", "rte").intermediate_task) == (
+        "mnli",
+        None,
+    )
     assert "http" not in RECIPES[name].source and len(RECIPES[name].source) > 40
 
 
@@ -53,7 +57,10 @@ def test_all_of_glue_is_nine_tasks_each_with_its_own_recipe():
     with pytest.raises(InputError, match="the recipe bert has no setting for cola"):
         from_words(["--task", "glue", "--recipe", "bert"])
     both = from_words(["--recipe", "mosaicbert", "--task", "mnli,rte", "--workdir", "w"])
-    assert [(usual.task, usual.epochs, usual.start) for _, usual in both] == [("mnli", 3.0, None), ("rte", 3.0, "mnli")]
+    assert [(usual.task, usual.epochs, usual.intermediate_task) for _, usual in both] == [
+        ("mnli", 3.0, None),
+        ("rte", 3.0, "mnli"),
+    ]
 
 
 def test_recipes_for_squad():
@@ -65,13 +72,19 @@ def test_recipes_for_squad():
 
 def test_what_is_learned_first_goes_by_what_was_given():
     plain = Finetune(
-        "mrpc", learning_rate=(1e-3, 3e-2), start="mnli", predict="p.csv", regression=True, seeds=(0, 1), workdir="w"
+        "mrpc",
+        learning_rate=(1e-3, 3e-2),
+        intermediate_task="mnli",
+        predict="p.csv",
+        regression=True,
+        seeds=(0, 1),
+        workdir="w",
     )
-    first = _first(plain)
-    assert (first.task, first.start, first.predict, first.numbers) == ("mnli", None, None, False)
+    first = _intermediate(plain)
+    assert (first.task, first.intermediate_task, first.predict, first.regression) == ("mnli", None, None, False)
     assert (first.learning_rate, first.seeds) == (1e-3, (0,))  # one point: the first
     with_recipe = replace(recipe("mosaicbert", "rte", "w"), length=128)
-    first = _first(with_recipe)
+    first = _intermediate(with_recipe)
     assert (first.length, first.learning_rate, first.epochs, first.batch) == (128, 5e-5, 3.0, 48)
 
 
@@ -94,7 +107,7 @@ def test_a_task_of_others_needs_its_data(tmp_path, monkeypatch, capsys, task, tw
     monkeypatch.chdir(tmp_path)
     assert main(["finetune", "run", "--task", task]) == 2
     error = capsys.readouterr().err
-    assert "needs its data: give --data FOLDER with the official files" in error and error.count("\n") == 1
+    assert "needs its data: give --data DIRECTORY with the official files" in error and error.count("\n") == 1
     assert ("--data sample: for a generated task" in error) == twin and not list(tmp_path.iterdir())
 
 
@@ -109,6 +122,10 @@ def test_an_average_of_generated_tasks_is_called_so():
 def test_flags_win_over_a_recipe(capsys):
     assert from_words(["--task", "rte"]) == [(["--task", "rte"], None)]
     [(_, given)] = from_words(["--recipe=mosaicbert", "--task", "rte", "--workdir", "w"])
-    assert given is not None and (given.learning_rate, given.weight_decay, given.start) == (1e-5, 1.0, "mnli")
+    assert given is not None and (given.learning_rate, given.weight_decay, given.intermediate_task) == (
+        1e-5,
+        1.0,
+        "mnli",
+    )
     assert main(["finetune", "run", "--recipe", "robert", "--task", "rte"]) == 2
     assert "no recipe 'robert'; did you mean roberta?" in capsys.readouterr().err

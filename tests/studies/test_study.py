@@ -183,12 +183,12 @@ def test_a_value_can_be_added_but_not_another_base(study, done):
         ("vary", (Vary("masking.rat", (0.1,)),), "no field 'masking.rat'; did you mean masking.rate"),
         ("vary", (Vary("masking.rate", (0.1, 1.5)),), "masking.rate must be above 0 and at most 1"),
         ("finetune", (Finetune("cola", data="no/such/folder"),), "is missing"),
-        ("finetune", (Finetune("cola"),), "cola needs its data: give --data FOLDER"),
+        ("finetune", (Finetune("cola"),), "cola needs its data: give --data DIRECTORY"),
         ("run.data.text", "no/such/file", "no text file"),
         (
             "finetune",
             (Finetune("cola", "sample:", batch=15),),
-            "cola: a batch of 15 rows is not to be divided among 2 devices",
+            "cola: batch size 15 is not divisible by 2 devices",
         ),
         (
             "finetune",
@@ -216,7 +216,10 @@ def test_bad_studies_are_refused_before_anything_is_written(study, tmp_path, pat
     [
         ({"finetune": (Finetune("cola"), Finetune("cola", batch=32))}, "cola is there twice"),
         ({"finetune": (Finetune("cola", workdir="w"),)}, "finetune cola: a study has no use for workdir: leave it out"),
-        ({"finetune": (Finetune("rte", workdir="w", start="mnli"),)}, "a study has no use for start"),
+        (
+            {"finetune": (Finetune("rte", workdir="w", intermediate_task="mnli"),)},
+            "a study has no use for intermediate_task",
+        ),
         ({"vary": (Vary("masking", (Masking(),), ("a",)), Vary("masking.rate"))}, "vary masking and vary masking.rate"),
         ({"vary": (Vary("masking.rate"), Vary("masking.rate"))}, "set the same"),
         ({"vary": (Vary("loop.steps", (1, 2)),), "run": Run(loop=Loop(budget="1h"))}, "a budget decides the steps"),

@@ -37,7 +37,7 @@ def test_the_world_is_frozen(folder):
 def test_labels_are_balanced_and_words_give_nothing_away(folder, task):
     """The most telling word of the training set says nothing of the development set."""
     found = glue.sets(glue.TASKS[task], folder)
-    train, dev = found.train, found.judged["dev"]
+    train, dev = found.train, found.evaluated["dev"]
     assert len(train.labels) >= 1000 and len(dev.labels) >= 300
     assert abs(np.mean(dev.labels) - 0.5) < 0.03
     bags = [[set(" ".join(row).lower().split()) for row in zip(*part.texts, strict=True)] for part in (train, dev)]

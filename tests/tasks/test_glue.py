@@ -15,6 +15,7 @@ from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Classifier, Encoder, EncoderConfig
 from jaxmlm.tasks import glue, sentences
+from jaxmlm.tasks.downstream import EncodingOptions
 from jaxmlm.tasks.metrics import accuracy
 from jaxmlm.tasks.table import Rows
 
@@ -109,12 +110,12 @@ def test_parts_of_the_official_files_are_read_on_demand_and_called_so(tmp_path):
     assert found.notes == (
         "train: 3 rows of train_10k.tsv, officially 392,702: partial",
         "dev: 3 rows of dev_matched.tsv, officially 9,815: not the official file",
-        "no dev_mismatched.tsv: the mismatched dev set is not judged",
+        "no dev_mismatched.tsv: the mismatched dev set is not evaluated",
     )
     write(tmp_path, mnli, rows, "dev_mismatched.tsv")
     (tmp_path / "diagnostic").mkdir()
     (tmp_path / "diagnostic" / "diagnostic-full.tsv").write_text("Premise\tHypothesis\tLabel\na\tb\tcontradiction\n")
-    assert {name: len(part) for name, part in glue.sets(mnli, tmp_path, "train_10k.tsv").judged.items()} == {
+    assert {name: len(part) for name, part in glue.sets(mnli, tmp_path, "train_10k.tsv").evaluated.items()} == {
         "dev": 3, "mm": 3, "ax": 1,
     }  # fmt: skip
 
@@ -129,7 +130,7 @@ def test_rows_that_are_broken_over_lines_are_left_out_of_qqp_and_counted(tmp_pat
         path.write_text("\n".join([head, first, *broken, second, ""]))
     found = glue.sets(qqp, tmp_path)
     assert found.train.texts == (["is it a hen?", "who?"], ["is it an owl?", "why?"]) and found.train.left_out == 3
-    assert found.judged["dev"].labels.tolist() == [1, 0]
+    assert found.evaluated["dev"].labels.tolist() == [1, 0]
     assert "train: left out of train.tsv for too few fields (broken over lines): 3" in found.notes
     assert "dev: left out of dev.tsv for too few fields (broken over lines): 3" in found.notes
     path = write(tmp_path, qqp, [("1", "a", "b")], "test.tsv", labelled=False)
@@ -150,7 +151,7 @@ def test_official_zips_are_read_where_they_are_and_others_refused(tmp_path):
     assert found.train.texts == (["a"], ["b"]) and found.notes == ()
     (tmp_path / "diagnostic").mkdir()
     (tmp_path / "diagnostic" / "ax.tsv").write_text("Premise\tHypothesis\tLabel\na\tb\tcontradiction\n")
-    assert list(glue.sets(replace(ours, more=(("ax", "../diagnostic/ax.tsv"),)), tmp_path).judged) == ["dev", "ax"]
+    assert list(glue.sets(replace(ours, more=(("ax", "../diagnostic/ax.tsv"),)), tmp_path).evaluated) == ["dev", "ax"]
     assert f"{tmp_path}/RTE.zip/RTE/bad.tsv:3: unknown label" in refused(glue.rows, ours, tmp_path, "bad.tsv")
     assert "test.tsv" in refused(glue.tests, ours, tmp_path)
 
@@ -171,7 +172,7 @@ def test_mrpc_is_cut_from_its_makers_file(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
         monkeypatch.setitem(glue.MSR, name, hashlib.sha256(text.encode()).hexdigest())
     found = glue.sets(glue.TASKS["mrpc"], tmp_path)
-    assert found.train.texts[0] == ["a", "e"] and found.judged["dev"].texts == (["c"], ["d"])
+    assert found.train.texts[0] == ["a", "e"] and found.evaluated["dev"].texts == (["c"], ["d"])
     (tmp_path / "dev_ids.tsv").write_text("10\t11\n")
     assert "dev_ids.tsv is not the official file" in refused(glue.sets, glue.TASKS["mrpc"], tmp_path)
 
@@ -201,7 +202,7 @@ def folder(tmp_path_factory):
 
 
 def prepared(folder, tokenizer, task=RTE, length=24, **more):
-    return sentences.prepare(glue.sets(task, folder), tokenizer, length, **more)
+    return sentences.encode_sets(glue.sets(task, folder), tokenizer, EncodingOptions(length, **more))
 
 
 def outputs_of(ev, model):
@@ -225,10 +226,10 @@ def test_each_dev_row_is_scored_once_whatever_the_batch(folder, tokenizer, tmp_p
         return jnp.tile(jnp.array([[1.0, 0.0]]), (len(ids), 1))
 
     data = prepared(folder, tokenizer, length=99)
-    labels = data.judged["dev"].rows.labels
+    labels = data.evaluated["dev"].rows.labels
     assert labels is not None
     for batch in (4, 23, 50):
-        dev = sentences.task(data, lambda key: model, batch=batch, seed=0).evals["dev"]
+        dev = sentences.objective(data, lambda key: model, batch=batch, seed=0).evals["dev"]
         outputs = outputs_of(dev, model)
         assert dev.score(outputs) == {"accuracy": 1.0, "degenerate": 0.0}
         assert dev.score(outputs_of(dev, always)) == {"accuracy": accuracy(labels, np.zeros(23)), "degenerate": 1.0}
@@ -261,7 +262,7 @@ def test_files_for_the_test_server(folder, tokenizer, tmp_path):
 
 def test_batches_and_limit(folder, tokenizer):
     def task(limit, seed):
-        return sentences.task(prepared(folder, tokenizer, limit=limit), lambda key: None, batch=4, seed=seed)
+        return sentences.objective(prepared(folder, tokenizer, limit=limit), lambda key: None, batch=4, seed=seed)
 
     def epoch(limit, seed, number=0):
         one = task(limit, seed)
@@ -279,17 +280,21 @@ def test_batches_and_limit(folder, tokenizer):
 
 
 def test_token_types_are_given_to_encoders_that_have_them(folder, tokenizer):
-    batch = sentences.task(prepared(folder, tokenizer, types=True), lambda key: None, batch=4, seed=0).batch_at(0)
+    batch = sentences.objective(
+        prepared(folder, tokenizer, token_types=True), lambda key: None, batch=4, seed=0
+    ).batch_at(0)
     for ids, types in zip(batch["ids"], batch["types"], strict=True):
         begin, end = np.flatnonzero(ids == tokenizer.sep_id)[:2]
         assert types.tolist() == [int(begin < i <= end) for i in range(len(ids))]
-    assert "types" not in sentences.task(prepared(folder, tokenizer), lambda key: None, batch=4, seed=0).batch_at(0)
+    assert "types" not in sentences.objective(prepared(folder, tokenizer), lambda key: None, batch=4, seed=0).batch_at(
+        0
+    )
 
 
 @pytest.mark.parametrize("task", [RTE, STSB])
 def test_loss_ignores_padding_rows_and_has_the_right_value(folder, tokenizer, task):
     data = prepared(folder, tokenizer, task, limit=10)
-    made = sentences.task(data, lambda key: None, batch=7, seed=0)
+    made = sentences.objective(data, lambda key: None, batch=7, seed=0)
 
     def model(ids, segments, key):
         return jnp.tile(jnp.arange(float(task.table.classes))[None], (len(ids), 1))
@@ -325,7 +330,7 @@ def test_the_real_classifier_learns_in_few_steps(folder, tokenizer, task):
     def init(key):
         return Classifier(Encoder(config, tokenizer.size, key), task.table.classes, key)
 
-    made = sentences.task(prepared(folder, tokenizer, task, types=True), init, batch=8, seed=0)
+    made = sentences.objective(prepared(folder, tokenizer, task, token_types=True), init, batch=8, seed=0)
     model = made.init(jax.random.key(0))
 
     def mean_loss(model, batch):
@@ -378,5 +383,5 @@ def test_one_label_always_gets_its_known_score_on_the_official_dev_sets(real_dat
     for file in (cut.train, cut.dev):
         (folder / "MRPC" / file).unlink()
     again = glue.sets(cut, folder)
-    assert (again.train.texts, again.judged["dev"].texts) == (ready.train.texts, ready.judged["dev"].texts)
+    assert (again.train.texts, again.evaluated["dev"].texts) == (ready.train.texts, ready.evaluated["dev"].texts)
     assert again.notes == ready.notes == ()

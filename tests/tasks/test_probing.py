@@ -8,6 +8,7 @@ import pytest
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig
+from jaxmlm.plotting import over_layers
 from jaxmlm.runs import layer_probes as layers
 from jaxmlm.tasks import probing
 from jaxmlm.tasks.conllu import depth, read
@@ -176,7 +177,7 @@ def test_the_table_and_the_figure_show_every_layer(tmp_path):
     ]
     layers.draw(scores, tmp_path / "new" / "layers.png")
     assert (tmp_path / "new" / "layers.png").read_bytes().startswith(b"\x89PNG")
-    assert len(plotting.over_layers({name: ({"layer": [0.5]}, 0.5) for name in "abcde"}).axes) == 8
+    assert len(over_layers({name: ({"layer": [0.5]}, 0.5) for name in "abcde"}).axes) == 8
 
 
 @pytest.mark.parametrize("change", [("", "\ufeff"), ("\n", "\r"), ("\n\n", "\n\n\ufeff# joined\n"), ("\n", "\r\r\n")])

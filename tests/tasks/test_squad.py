@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmlm.data.inputs import token_span
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig, SpanPredictor
-from jaxmlm.tasks import downstream, squad
-from jaxmlm.tasks.files import read_table
+from jaxmlm.tasks import squad
+from jaxmlm.tasks.downstream import TaskData
+from jaxmlm.tasks.file_formats import read_table
+from jaxmlm.tasks.registry import find_task
 from tests.tasks.test_squad_files import QUESTIONS, TEXTS, write
 
 
@@ -49,7 +52,7 @@ def test_windows_cover_each_paragraph_and_characters_lead_back_to_the_answer(fol
 
 def test_tokens_of_an_answer_are_those_that_share_a_character_with_it():
     offsets = np.array([[0, 1], [1, 4], [4, 4], [5, 8], [8, 9]])
-    spans = {(1, 3): (1, 1), (5, 3): (3, 3), (1, 7): (1, 3), (2, 1): (1, 1), (3, 3): (1, 3), (0, 9): (0, 4)}
+    spans = {(1, 3): (1, 2), (5, 3): (3, 4), (1, 7): (1, 4), (2, 1): (1, 2), (3, 3): (1, 4), (0, 9): (0, 5)}
     for (start, length), tokens in spans.items():
         assert token_span(offsets, start, start + length) == tokens
 
@@ -92,8 +95,8 @@ def all_null(windows):
 def make(folder, tokenizer, batch, length=32, stride=8, **options):
     name = options.get("name", "squad")
     train, dev = (squad.read(file, squad.TASKS[name].unanswerable) for file in squad.files_in(folder, name))
-    data = squad.prepare((train, dev), tokenizer, length, stride, **options)
-    return squad.task(data, lambda key: None, batch=batch, seed=0)
+    data = squad.encode((train, dev), tokenizer, length, stride, **options)
+    return squad.objective(data, lambda key: None, batch=batch, seed=0)
 
 
 def test_an_epoch_shows_every_window_once(folder, tokenizer):
@@ -345,7 +348,7 @@ def test_half_of_a_surrogate_pair_is_read_as_what_can_be_written(folder, tokeniz
         (tmp_path / name).write_text(json.dumps(content))
     data = squad.read(tmp_path / "dev-v1.1.json")
     assert data.questions[0].answers == (("red fo\ufffd", 4),) and data.mended == 4
-    notes = downstream.squads_of(downstream.Source("squad", str(tmp_path)))[1]
+    notes = find_task("squad").read(TaskData(str(tmp_path)))[1]
     assert notes[2] == "train: texts of train-v1.1.json with half of a surrogate pair, which is read as U+FFFD: 4"
     ev, w = make(tmp_path, tokenizer, 4).evals["dev"], squad.windows(data, tokenizer, 32, 8)
     saved = {}

@@ -7,9 +7,9 @@ import pytest
 
 from jaxmlm.errors import InputError
 from jaxmlm.runs.comparison import compare
-from jaxmlm.runs.finetuning import Finetune
-from jaxmlm.tasks.downstream import unlabelled
-from jaxmlm.tasks.files import read_table
+from jaxmlm.runs.finetune_config import Finetune
+from jaxmlm.tasks.file_formats import read_table
+from jaxmlm.tasks.registry import find_task
 from jaxmlm.tasks.table import Examples, Sets, Table, own, write
 
 
@@ -27,17 +27,17 @@ def test_a_table_of_ones_own(tmp_path):
     dev.write_text("label,text,text_b\nno,g,h\n")
     found = own(path, dev)
     assert found.train.texts == (['a, "b"\nc', "e"], ["d", "f"]) and found.table.labels == ("no", "yes")
-    assert found.judged["dev"].labels.tolist() == [0] and found.table.metrics[0] == "accuracy"
+    assert found.evaluated["dev"].labels.tolist() == [0] and found.table.metrics[0] == "accuracy"
     tsv = tmp_path / "my.tsv"
     tsv.write_text("text\tlabel\n" + "".join(f'"{i % 50}\t{i % 50 / 4}\n' for i in range(200)))
     found = own(tsv)
     assert (found.table.low, found.table.high, found.table.labels) == (0.0, 12.25, ())
-    assert len(found.train) + len(found.judged["dev"]) == 200 and 0 < len(found.judged["dev"]) < 60
-    assert not set(found.train.texts[0]) & set(found.judged["dev"].texts[0])
+    assert len(found.train) + len(found.evaluated["dev"]) == 200 and 0 < len(found.evaluated["dev"]) < 60
+    assert not set(found.train.texts[0]) & set(found.evaluated["dev"].texts[0])
     assert found.notes[0].startswith("dev: ") and own(tsv).train.texts == found.train.texts
     tsv.write_text("text\tlabel\n" + "".join(f"w{i}\t{i % 12}\n" for i in range(99)))
     assert own(tsv).table.labels == tuple(map(str, range(12)))  # classes in the order of numbers
-    assert own(tsv, numbers=True).table.labels == ()
+    assert own(tsv, regression=True).table.labels == ()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_what_a_dev_file_of_ones_own_may_not_be(tmp_path):
     assert "no.csv is missing" in refused(own, path, tmp_path / "no.csv")
     dev.write_text("text,label\na,z\n")
     assert refused(own, path, dev) == f"{dev}:2: unknown label 'z' in label, expected one of: x, y"
-    assert "a label is 'x': leave out --numbers" in refused(own, path, dev, numbers=True)
+    assert "a label is 'x': leave out --numbers" in refused(own, path, dev, regression=True)
     assert isinstance(own(path, path), Sets) and isinstance(own(path, path).table, Table)
 
 
@@ -125,7 +125,7 @@ def test_a_file_of_another_format_is_not_taken_for_a_table(tmp_path, name):
     good = tmp_path / "good.tsv"
     good.write_text(path.read_text())
     assert refused(own, good, path).startswith(message)
-    assert refused(unlabelled, path, own(good, good).table).startswith(message)
+    assert refused(find_task(str(good)).unlabelled, path, own(good, good)).startswith(message)
 
 
 AWKWARD = ["b\tc", "b\nc", "b\rc", 'b"c', '"', "b\r\nc", "plain"]

@@ -9,8 +9,10 @@ import pytest
 
 from jaxmlm.data import from_tfds
 from jaxmlm.errors import InputError
-from jaxmlm.tasks import downstream, glue, squad
 from jaxmlm.tasks import from_tfds as from_tfds_tasks
+from jaxmlm.tasks import glue, squad
+from jaxmlm.tasks.downstream import TaskData
+from jaxmlm.tasks.registry import find_task
 
 pytestmark = [pytest.mark.tf, pytest.mark.filterwarnings("ignore")]  # of TensorFlow's own modules
 
@@ -96,18 +98,18 @@ def test_rows_of_glue_are_those_of_the_official_files(home, monkeypatch, task):
         assert [round(float(row["label"]), 4) for row in found] == [round(float(y), 4) for y in official.labels]
     same_rows(task, home / "files")
     if task == "rte":
-        [rows] = downstream.tests_of(Source(task, "tfds:")).values()
+        [rows] = find_task(task).test_sets(TaskData("tfds:")).values()
         assert rows.labels is None and rows.texts == glue.tests(glue.TASKS[task], home / "files")["RTE"].texts
         monkeypatch.setitem(from_tfds_tasks.CLASSES, task, ("not_entailment", "entailment"))
         with pytest.raises(InputError, match="the classes are entailment, not_entailment, expected not_entailment, "):
-            downstream.sets_of.__wrapped__(Source(task, "tfds:"))
+            find_task(task).read(TaskData("tfds:"))
 
 
 def same_rows(task, folder):
-    """What `finetune --data tfds:` learns and is judged on is what the official files give, row by row."""
-    ours, files = (downstream.sets_of.__wrapped__(Source(task, data)) for data in ("tfds:", str(folder)))
-    assert list(ours.judged) == list(files.judged)
-    for got, want in zip((ours.train, *ours.judged.values()), (files.train, *files.judged.values()), strict=True):
+    """What `finetune --data tfds:` learns and is evaluated on is what the official files give, row by row."""
+    ours, files = (find_task(task).read(TaskData(data)) for data in ("tfds:", str(folder)))
+    assert list(ours.evaluated) == list(files.evaluated)
+    for got, want in zip((ours.train, *ours.evaluated.values()), (files.train, *files.evaluated.values()), strict=True):
         assert got.texts == want.texts and got.labels.dtype == want.labels.dtype and len(got) > ROWS
         assert got.labels.tolist() == want.labels.tolist()
 
@@ -170,7 +172,7 @@ def test_rows_of_squad_are_those_of_the_official_files(home, monkeypatch):
     official.mkdir()
     for name in ("train-v1.1.json", "dev-v1.1.json"):
         (official / name).write_text(json.dumps({"version": "1.1", "data": articles}))
-    found, wanted = (downstream.squads_of.__wrapped__(Source("squad", data))[0] for data in ("tfds:", str(official)))
+    found, wanted = (find_task("squad").read(TaskData(data))[0] for data in ("tfds:", str(official)))
     for got, want in zip(found, wanted, strict=True):
         assert asked(got) == asked(want) and len(got.questions) == 12 and len(got.paragraphs) == 4
     for field in ("question", "context", "id"):
@@ -205,7 +207,7 @@ def test_rows_of_squad2_are_those_of_the_official_files(home, monkeypatch):
         size = (official / info.filename).stat().st_size
         infos[url] = checksums.UrlInfo(size=size, checksum=digest, filename=info.filename)
     monkeypatch.setattr(type(builder), "url_infos", infos)
-    found, wanted = (downstream.squads_of.__wrapped__(Source("squad2", data))[0] for data in ("tfds:", str(official)))
+    found, wanted = (find_task("squad2").read(TaskData(data))[0] for data in ("tfds:", str(official)))
     for got, want in zip(found, wanted, strict=True):
         assert asked(got) == asked(want) and [len(q.answers) for q in got.questions].count(0) == 3
 

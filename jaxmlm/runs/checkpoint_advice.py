@@ -1,4 +1,4 @@
-"""What a folder is that is not a checkpoint, and which path or command gives the model that was meant."""
+"""What a directory is that is not a checkpoint, and which path or command gives the model that was meant."""
 
 import re
 from pathlib import Path

@@ -1,0 +1,62 @@
+"""A result: one line of a results.jsonl."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one pre-training, evaluation or fine-tuning came to. Its fields are the keys of the JSON line.
+
+    A field from `views` on stands in the line only where it is not None: it belongs to some stages.
+
+    Attributes:
+        stage: pretrain, heldout, masked, likelihood, blimp, probe or finetune.
+        task: the task, the text or the probe.
+        main: the main metric among `scores`, by which settings are compared.
+        scores: metrics and their values; empty where the run diverged.
+        tuning_seed: of a fine-tuning.
+        seconds: wall time.
+        tokens: tokens that were trained on.
+        tokens_per_second: speed of the training.
+        views: rows that an example became (pre-training).
+        diverged: why a pre-training counts as diverged.
+        generated: whether the examples are generated ones.
+        steps: steps of a fine-tuning.
+        select: which state of it is scored: "last" or "best".
+        degenerate: whether all its predictions are the same, or it diverged.
+        notes: what of its examples is not as the task's makers have it.
+        settings: its settings as JSON; results are found again by them.
+        predictions: the directory of its prediction files, in the workdir.
+        chosen_step: the step that is scored.
+        by_step: the main metric after each epoch, by step.
+
+    >>> Result("heldout", "mlm", scores={"loss": 4.5}).to_json()["scores"]
+    {'loss': 4.5}
+    """
+
+    stage: str
+    task: str
+    tuning_seed: int | None = None
+    main: str | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+    tokens: int | None = None
+    tokens_per_second: float | None = None
+    views: int | None = None
+    diverged: str | None = None
+    generated: bool | None = None
+    steps: int | None = None
+    select: str | None = None
+    degenerate: bool | None = None
+    notes: list[str] | None = None
+    settings: str | None = None
+    predictions: str | None = None
+    chosen_step: int | None = None
+    by_step: dict[str, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The line as a dictionary."""
+        always = ("stage", "task", "tuning_seed", "main", "scores", "seconds", "tokens", "tokens_per_second")
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in values.items() if name in always or value is not None}
