@@ -108,10 +108,10 @@ def test_typed_overrides_and_keywords_of_config_mix_in_any_order(write):
         ("stray", "unexpected argument 'stray'; options are written --name VALUE"),
         ("--masking.rate x", "--masking.rate: could not convert string to float: 'x'"),
         ("--masking.rate 3", "masking.rate must be between 0 and 1, got 3.0"),
-        ("--loop.steps", "Missing value for argument '--loop.steps'. Expected 1 values"),
+        ("--loop.steps", "--loop.steps needs a value: write --loop.steps VALUE"),
         ("--loop.steps 1.5", "--loop.steps: invalid literal for int() with base 10: '1.5'"),
-        ("--masking.order mid", "invalid choice 'mid' for argument '--masking.order'. Expected one of"),
-        ("--scale huge", "invalid choice 'huge' for argument '--scale'. Expected one of ('cpu', 'pod')"),
+        ("--masking.order mid", "--masking.order: invalid choice 'mid'; expected one of first, last"),
+        ("--scale huge", "--scale: invalid choice 'huge'; expected one of cpu, pod"),
     ],
 )  # fmt: skip
 def test_wrong_flags_give_one_line(write, flags, message):
