@@ -186,6 +186,8 @@ def _call(name: str, flags: list[str], words: list[str]) -> Call:
     takes = VERBS[name].takes
     helped = any(word in HELP for word in flags)
     flags = [word for word in flags if word not in HELP]
+    if flags[:1] == ["--dry-run"]:  # the one option that may stand before the target: it has no value
+        flags = [*flags[1:], flags[0]]
     target = ""
     if not takes.startswith("["):
         if flags and not flags[0].startswith("-"):
@@ -212,8 +214,10 @@ def _joined(call: Call) -> Call:
 def _study(call: Call) -> dict:
     options, call = call.take(StudyOptions)
     study = call.config("Study")
+    from jaxmlm.config import refuse_ineffective
     from jaxmlm.studies.study import run_study
 
+    refuse_ineffective(study.ineffective, call.flags)
     return run_study(study, dry_run=options.dry_run)
 
 

@@ -3,11 +3,12 @@
 import contextlib
 import dataclasses
 import functools
+import linecache
 import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -111,6 +112,25 @@ def take_flags(kind: type[T], args: Sequence[str], *, prog: str = "jaxmlm") -> t
     return _parse(kind, args, prog=prog, add_help=False, return_unknown_args=True)
 
 
+def refuse_ineffective(replaced: Mapping[str, str], args: Sequence[str]) -> None:
+    """Refuse options that change nothing.
+
+    Args:
+        replaced: the path of each value that something else replaces -> the option to give in its place.
+        args: the words of a command line.
+
+    Raises:
+        InputError: one of the words is such an option.
+
+    """
+    for word in args:
+        name = word.partition("=")[0].removeprefix("--").replace("-", "_")
+        path = next((path for path in replaced if name == path or name.startswith(f"{path}.")), None)
+        if path is not None and is_option(word):
+            instead = replaced[path].replace("_", "-")
+            raise InputError(f"{word.partition('=')[0]} has no effect: the study varies it; give --{instead}")
+
+
 def is_option(word: str) -> bool:
     """Whether a word of a command line is the name of an option: values may begin with a dash too.
 
@@ -185,6 +205,7 @@ def _function(path: Path) -> Callable[..., Any]:
     except (SyntaxError, ValueError) as error:  # ValueError: null bytes
         line = getattr(error, "lineno", None) or 1
         raise InputError(f"{path}:{line}: not Python: {getattr(error, 'msg', error)}") from error
+    linecache.checkcache(str(path))  # else the source of an edited class would be that of the first reading
     sys.modules[module.__name__] = module  # dataclasses and type hints look their module up there
     with _blamed_on(path):
         exec(code, module.__dict__)

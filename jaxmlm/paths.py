@@ -1,6 +1,8 @@
 """Dotted paths into nested frozen dataclasses: list them, replace what stands there, make plain values."""
 
 import dataclasses
+import hashlib
+import inspect
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
@@ -80,6 +82,9 @@ def replace_path(config: Config, path: str, value: Any) -> Config:
 def describe(value: Any) -> Any:
     """Return plain JSON values: dicts (a dataclass also tells its "class"), lists, strings, numbers.
 
+    A class that a config file defines also has its "source", the SHA-256 of its code: a run whose classes were edited
+    is another run.
+
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Span:
@@ -89,7 +94,7 @@ def describe(value: Any) -> Any:
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"class": type(value).__name__, **fields}
+        return {"class": type(value).__name__, **_source(type(value)), **fields}
     if isinstance(value, Enum):
         return value.name
     if value is None or isinstance(value, str | bool | int | float):
@@ -104,6 +109,14 @@ def describe(value: Any) -> Any:
     if array is not None:
         return array()
     raise TypeError(f"a config holds plain values and dataclasses, not {value!r} ({type(value).__name__})")
+
+
+def _source(kind: type) -> dict[str, str]:
+    """The SHA-256 of a class that a config file defines; nothing for the classes of installed packages."""
+    if not kind.__module__.startswith(CONFIG_MODULE):
+        return {}
+    code = inspect.getsource(kind)
+    return {"source": hashlib.sha256(code.encode()).hexdigest()}
 
 
 def counted(number: int, what: str) -> str:

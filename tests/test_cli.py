@@ -141,7 +141,7 @@ def test_json_is_the_last_line_and_valid(verb, capsys):
         }
 
     verb(run)
-    assert cli.main(["probe", "x.py", "--dry-run", "--json"]) == 0
+    assert cli.main(["probe", "--dry-run", "x.py", "--json"]) == 0
     progress, last = capsys.readouterr().out.splitlines()
     assert progress == "progress"
     assert json.loads(last) == {"dry": True, "loss": None, "n": 3, "scores": [0.5, None]}
