@@ -1,18 +1,109 @@
 """jaxmlm: a masked-language-model laboratory and trainer in JAX."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from jaxmlm.errors import InputError
+
 if TYPE_CHECKING:
-    from jaxmlm.api import export, from_transformers, load
+    from jaxmlm.api import PretrainedModel, export, from_transformers, load
+    from jaxmlm.data import Batches, Data, Store, Tokenizer
+    from jaxmlm.data.opening import open_store
+    from jaxmlm.masking import (
+        Masking,
+        PhraseUnits,
+        Replace,
+        SpanUnits,
+        Tokens,
+        TokenUnits,
+        Units,
+        Vocab,
+        WordUnits,
+        mask_batch,
+    )
+    from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
+    from jaxmlm.parallel import Mesh
+    from jaxmlm.rng import step_key
+    from jaxmlm.runs.evaluation import Evaluate
+    from jaxmlm.runs.finetuning import Finetune, finetune
+    from jaxmlm.runs.pretraining import pretrain
+    from jaxmlm.runs.preview import preview
+    from jaxmlm.runs.run import Run
+    from jaxmlm.studies import Study, Vary, run_study
+    from jaxmlm.training import Loop, Optim
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "export", "from_transformers", "load"]
+__all__ = [
+    "Batches",
+    "Data",
+    "Encoder",
+    "EncoderConfig",
+    "Evaluate",
+    "Finetune",
+    "InputError",
+    "Loop",
+    "MaskedLM",
+    "Masking",
+    "Mesh",
+    "Optim",
+    "PhraseUnits",
+    "PretrainedModel",
+    "Replace",
+    "Run",
+    "SpanUnits",
+    "Store",
+    "Study",
+    "TokenUnits",
+    "Tokenizer",
+    "Tokens",
+    "Units",
+    "Vary",
+    "Vocab",
+    "WordUnits",
+    "__version__",
+    "export",
+    "finetune",
+    "from_transformers",
+    "load",
+    "mask_batch",
+    "open_store",
+    "pretrain",
+    "preview",
+    "run_study",
+    "step_key",
+]
+_HOMES = {
+    "api": ("PretrainedModel", "export", "from_transformers", "load"),
+    "data": ("Batches", "Data", "Store", "Tokenizer"),
+    "data.opening": ("open_store",),
+    "masking": (
+        *("Masking", "PhraseUnits", "Replace", "SpanUnits", "Tokens", "TokenUnits", "Units", "Vocab", "WordUnits"),
+        "mask_batch",
+    ),
+    "models": ("Encoder", "EncoderConfig", "MaskedLM"),
+    "parallel": ("Mesh",),
+    "rng": ("step_key",),
+    "runs.evaluation": ("Evaluate",),
+    "runs.finetuning": ("Finetune", "finetune"),
+    "runs.preview": ("preview",),
+    "runs.pretraining": ("pretrain",),
+    "runs.run": ("Run",),
+    "studies": ("Study", "Vary", "run_study"),
+    "training": ("Loop", "Optim"),
+}
+"""Where each name is: imported when it is first used, so that `import jaxmlm` and `jaxmlm --help` stay fast."""
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the interface when it is first used: `import jaxmlm` alone stays cheap."""
-    if name in ("export", "from_transformers", "load"):
-        from jaxmlm import api
+    """Import a public name when it is first used."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'jaxmlm' has no attribute {name!r}")
+    value = getattr(import_module(f"jaxmlm.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
 
-        return getattr(api, name)
-    raise AttributeError(f"module 'jaxmlm' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    """The public names, for editors and notebooks."""
+    return sorted({*__all__, *globals()})

@@ -4,6 +4,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +15,15 @@ import numpy as np
 from jaxmlm.data.buckets import edges_to, pad
 from jaxmlm.data.hf_tokenizer import HfTokenizer, exported_files
 from jaxmlm.errors import InputError
-from jaxmlm.models import interchange
+from jaxmlm.models import EncoderConfig, interchange
 from jaxmlm.models.formats import format_for
 from jaxmlm.parallel import make_mesh
 from jaxmlm.runs import loading
 from jaxmlm.runs.model_card import card
 from jaxmlm.tasks.squad_windows import spaced
 
+MAX_INPUT = 8192
+"""Tokens of the longest input of an encoder whose positions set no limit."""
 MASKS = ("[MASK]", "<mask>")
 """How a masked word may be written in a text, whatever the tokenizer calls it."""
 
@@ -42,8 +45,17 @@ class Answer(NamedTuple):
     score: float
 
 
-class Loaded:
-    """A model with its tokenizer. `model` is the encoder with its head, `kind` what the head is for.
+class PretrainedModel:
+    """A pre-trained model with its tokenizer.
+
+    One class for all heads: which head a checkpoint has is known when it is read, so a class of its own for each would
+    leave `load` without a type that editors can complete. A method that needs another head says so.
+
+    Attributes:
+        model: the encoder with its head.
+        kind: what the head is for: mlm, classify, answer, tokens, or encoder (none).
+        labels: the names of the outputs of `classify`.
+        about: what the run's run.json says, or which architecture was read.
 
     Text is text: what spells a special token is not one. `fill_mask` and `logits` alone read the mask token, written
     [MASK] or <mask>. `types`: the second text of a pair gets the second token type.
@@ -52,18 +64,40 @@ class Loaded:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, kind: str, labels: tuple[str, ...], about: dict[str, Any], types: bool = False
+        self,
+        model: Any,
+        tokenizer: Any,
+        kind: str,
+        labels: tuple[str, ...],
+        about: dict[str, Any],
+        types: bool = False,
+        source: str | Path | None = None,
     ):
-        self.tokenizer, self.kind, self.labels, self.about, self.types = tokenizer, kind, labels, about, types
+        self.tokenizer = tokenizer
+        self.kind = kind
+        self.labels = labels
+        self.about = about
+        self.types = types
+        self.source = source
         self.encoder = model if kind == "encoder" else model.encoder
         if jax.default_backend() == "cpu":
             self.encoder = self.encoder.unstacked()
         self.model = self.encoder if kind == "encoder" else jax.tree.map(lambda x: x, model)
         if kind != "encoder":
             self.model.encoder = self.encoder
-        c = self.encoder.config
-        self.longest = c.max_positions if c.positions == "learned" else 8192
+        self.longest = longest_input(self.encoder.config)
         self._mesh = make_mesh(devices=jax.devices()[:1])
+
+    def __repr__(self) -> str:
+        """What was loaded: what it is for, its sizes, its tokenizer, where it is from."""
+        c = self.encoder.config
+        origin = self.about.get("architecture") or f"{c.positions} positions"
+        labels = f", labels {', '.join(self.labels)}" if self.labels else ""
+        return (
+            f"<{type(self).__name__} {self.kind}: {c.layers} x {c.width}, {c.heads} heads, {origin}{labels}; "
+            f"{type(self.tokenizer).__name__}, {self.tokenizer.size:,} pieces; reads {self.longest:,} tokens; "
+            f"from {self.source or 'memory'}>"
+        )
 
     def fill_mask(self, text: str, top: int = 5) -> list[list[Filled]]:
         """The `top` predictions for each mask of a text, best first; a mask is written [MASK] or <mask>.
@@ -118,9 +152,8 @@ class Loaded:
         """For each text, or pair of texts, the probability of every label; of one label (regression) its number."""
         self._needs("classify", "classify")
         pairs = [self._pair(text) for text in _several(texts)]
-        run = lambda ids, segments, types: _called(self.model, ids, segments, types)  # noqa: E731
         rows, types = [ids for ids, _ in pairs], [kinds for _, kinds in pairs]
-        outputs = self._over(rows, run, len(self.labels), types)
+        outputs = self._over(rows, partial(_called, self.model), len(self.labels), types)
         if len(self.labels) > 1:
             outputs = np.exp(outputs - np.logaddexp.reduce(outputs, axis=-1, keepdims=True))
         return [{name: float(value) for name, value in zip(self.labels, row, strict=True)} for row in outputs]
@@ -188,8 +221,11 @@ class Loaded:
     def _masked_logits(self, rows: list[list[int]], places: list[int]) -> np.ndarray:
         vocab = self.encoder.vocab
         marks = [[int(i == at) for i in range(len(row))] for row, at in zip(rows, places, strict=True)]
-        run = lambda ids, segments, marks: _logits(self.model, ids, segments, marks.argmax(-1))  # noqa: E731
-        return self._over(rows, run, vocab, marks)
+
+        def logits(ids: np.ndarray, segments: np.ndarray, marks: np.ndarray) -> jax.Array:
+            return _logits(self.model, ids, segments, marks.argmax(-1))
+
+        return self._over(rows, logits, vocab, marks)
 
     def _over(self, rows: list[list[int]], run: Any, width: int, extra: list[list[int]] | None = None) -> np.ndarray:
         """`run` on batches of at most 32 rows; its outputs [B, width] in order."""
@@ -213,6 +249,11 @@ class Loaded:
         segments = pad([[1] * len(row) for row in full], length, 0)
         more = [*extra, *extra[:1] * (size - len(rows))] if extra else [[0]] * size
         return ids, segments, pad(more, length, 0)
+
+
+def longest_input(config: EncoderConfig) -> int:
+    """Tokens of the longest input that an encoder reads."""
+    return config.max_positions if config.positions == "learned" else MAX_INPUT
 
 
 def _text(text: Any) -> str:
@@ -254,20 +295,22 @@ def _first(encoder: Any, ids: Any, segments: Any) -> Any:
     return encoder(ids, segments)[:, 0].astype(jnp.float32)
 
 
-def load(path: str | Path) -> Loaded:
+def load(path: str | Path) -> PretrainedModel:
     """The model in the folder of a run (its newest checkpoint) or of a step, or in one of the `transformers` format."""
     return _on_one_device(loading.load, path)
 
 
-def from_transformers(folder: str | Path) -> Loaded:
+def from_transformers(folder: str | Path) -> PretrainedModel:
     """The model and the tokenizer in a folder of the `transformers` format."""
     return _on_one_device(loading.from_transformers, folder)
 
 
-def _on_one_device(read: Callable[..., loading.LoadedModel], path: str | Path) -> Loaded:
+def _on_one_device(read: Callable[..., loading.LoadedModel], path: str | Path) -> PretrainedModel:
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         found = read(path)
-        return Loaded(found.model, found.tokenizer, found.kind, found.labels, found.about, _types(found))
+        return PretrainedModel(
+            found.model, found.tokenizer, found.kind, found.labels, found.about, _types(found), found.folder
+        )
 
 
 def _types(found: loading.LoadedModel) -> bool:
@@ -289,7 +332,7 @@ def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
         loaded = loading.load(checkpoint)
     t, c = loaded.tokenizer, loaded.config
     format_for(c, loaded.kind)
-    files = exported_files(t, c.max_positions if c.positions == "learned" else 8192, _types(loaded))
+    files = exported_files(t, longest_input(c), _types(loaded))
     ids = {"pad": t.pad_id, "cls": t.cls_id, "sep": t.sep_id, "mask": t.mask_id}
     labels = loaded.labels if loaded.kind in ("classify", "tokens") else ()
     with _whole(folder) as new:

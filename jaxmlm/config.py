@@ -3,16 +3,24 @@
 import contextlib
 import dataclasses
 import functools
-import io
+import linecache
 import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import tyro
+from tyro._errors import (
+    BadValue,
+    InstantiationFailure,
+    InvalidChoice,
+    MissingArgs,
+    ParseErrorEvent,
+    on_parse_error,
+)
 
 from jaxmlm.errors import InputError
 from jaxmlm.paths import CONFIG_MODULE, hint, leaves, nearest
@@ -79,6 +87,48 @@ def from_flags(
         flag = word.partition("=")[0].replace("_", "-")
         raise InputError(f"unknown option {flag}; {_advice(flag, kind, default, also, prog)}")
     return config
+
+
+def take_flags(kind: type[T], args: Sequence[str], *, prog: str = "jaxmlm") -> tuple[T, list[str]]:
+    """Read the flags of a dataclass from a command line that has others too.
+
+    Args:
+        kind: a dataclass whose fields all have defaults.
+        args: the words of a command line.
+        prog: the command, for messages.
+
+    Returns:
+        The dataclass, and the words that are not its own, in their order.
+
+    Raises:
+        InputError: a value is missing or wrong.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Show:
+    ...     rates: tuple[float, ...] = (0.4,)
+    >>> take_flags(Show, ["--loop.steps", "3", "--rates", "0.15", "0.8", "--small"])
+    (Show(rates=(0.15, 0.8)), ['--loop.steps', '3', '--small'])
+    """
+    return _parse(kind, args, prog=prog, add_help=False, return_unknown_args=True)
+
+
+def refuse_ineffective(replaced: Mapping[str, str], args: Sequence[str]) -> None:
+    """Refuse options that change nothing.
+
+    Args:
+        replaced: the path of each value that something else replaces -> the option to give in its place.
+        args: the words of a command line.
+
+    Raises:
+        InputError: one of the words is such an option.
+
+    """
+    for word in args:
+        name = word.partition("=")[0].removeprefix("--").replace("-", "_")
+        path = next((path for path in replaced if name == path or name.startswith(f"{path}.")), None)
+        if path is not None and is_option(word):
+            instead = replaced[path].replace("_", "-")
+            raise InputError(f"{word.partition('=')[0]} has no effect: the study varies it; give --{instead}")
 
 
 def is_option(word: str) -> bool:
@@ -155,6 +205,7 @@ def _function(path: Path) -> Callable[..., Any]:
     except (SyntaxError, ValueError) as error:  # ValueError: null bytes
         line = getattr(error, "lineno", None) or 1
         raise InputError(f"{path}:{line}: not Python: {getattr(error, 'msg', error)}") from error
+    linecache.checkcache(str(path))  # else the source of an edited class would be that of the first reading
     sys.modules[module.__name__] = module  # dataclasses and type hints look their module up there
     with _blamed_on(path):
         exec(code, module.__dict__)
@@ -183,21 +234,26 @@ def _blamed_on(path: Path):
 
 def _parse(kind: Callable[..., Any], args: Sequence[str], **options: Any) -> Any:
     """Call tyro; what it refuses becomes an InputError of one line."""
-    told = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(told):
-            parsed = tyro.cli(kind, args=_bound(args), config=(tyro.conf.AvoidSubcommands,), **options)
-    except SystemExit as exit:
-        if not exit.code:
-            raise  # --help
-        cause = exit.__context__
-        while cause is not None:
-            if isinstance(cause, InputError):  # a config's own check, raised while tyro built it
-                raise InputError(str(cause)) from exit
-            cause = cause.__context__
-        raise InputError(_one_line(told.getvalue())) from exit
-    sys.stderr.write(told.getvalue())  # what the file's config() had to say
-    return parsed
+    with on_parse_error(_refuse):
+        return tyro.cli(kind, args=_bound(args), config=(tyro.conf.AvoidSubcommands,), **options)
+
+
+def _refuse(event: ParseErrorEvent) -> None:
+    """Say in one line what tyro refuses, in the place of the box that it would draw.
+
+    tyro tells its hooks what is wrong as data. The module is private: a test pins each kind of event used here.
+    """
+    if isinstance(event, MissingArgs):
+        raise InputError(f"missing options: {', '.join(one.arg.display_name() for one in event.missing_arguments)}")
+    argument = getattr(event, "argument", None)
+    name = "" if argument is None else argument.display_name()
+    if isinstance(event, InvalidChoice):
+        raise InputError(f"{name}: invalid choice {event.value!r}; expected one of {', '.join(event.choices)}")
+    if isinstance(event, BadValue):
+        raise InputError(f"{name} needs a value: write {name} VALUE")
+    if isinstance(event, InstantiationFailure):
+        raise InputError(f"{name}: {event.message}" if name else event.message)
+    raise InputError(f"wrong options ({type(event).__name__}); `{event.prog} --help` lists them")
 
 
 def _bound(args: Sequence[str]) -> list[str]:
@@ -213,18 +269,3 @@ def _bound(args: Sequence[str]) -> list[str]:
         else:
             bound.append(word)
     return bound
-
-
-def _one_line(box: str) -> str:
-    """Return what tyro says in its box (plain or of box characters): the text under the title."""
-    parts: list[list[str]] = [[]]
-    for row in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines():
-        text = row.strip(" │╭╮╰╯")
-        if text.startswith("─") or set(text) == {"-"}:  # a rule, and in it the title where box characters are
-            parts += [[text.strip("─- ")], []]
-        elif text:
-            parts[-1].append(text)
-    title, body, *_ = [part for part in parts if any(part)]
-    if title == ["Required options"]:
-        return f"missing options: {', '.join(row.split()[0] for row in body if row.startswith('--'))}"
-    return " ".join(body).removeprefix("Error parsing ").rstrip(".")

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import jaxmlm
-from jaxmlm.api import LoadedModel, check_import, export, say
+from jaxmlm.api import PretrainedModel, check_import, export, say
 from jaxmlm.data import Tokenizer
 from jaxmlm.data.hf_tokenizer import HfTokenizer, export_tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig, interchange, with_head
+from jaxmlm.runs import loading
 from jaxmlm.runs.model_card import card
 from jaxmlm.synthetic import world
-from jaxmlm.tasks import run
 
 IDS = {"pad": 0, "cls": 2, "sep": 3, "mask": 4}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "old", "hen", "sees", "a", "an", "##s", "[", "]", "m"]
@@ -30,11 +30,11 @@ def tokenizer() -> Tokenizer:
 
 
 @functools.cache
-def model(kind: str, tokenizer) -> LoadedModel:
+def model(kind: str, tokenizer) -> PretrainedModel:
     labels = {"classify": ("no", "yes"), "answer": ("start", "end")}.get(kind, ())
     key = jax.random.key(0)
     head = with_head(kind, Encoder(EncoderConfig(**SIZES), tokenizer.size, key), len(labels), key)
-    return LoadedModel(head, tokenizer, kind, labels, {})
+    return PretrainedModel(head, tokenizer, kind, labels, {})
 
 
 MASKED = [
@@ -235,7 +235,7 @@ def saved(folder: Path, tokenizer, config: EncoderConfig, kind: str = "mlm", **a
     """A checkpoint of a model with random weights."""
     key = jax.random.key(0)
     head = with_head(kind, Encoder(config, tokenizer.size, key), 2, key)
-    run.save(run.LoadedModel(head, tokenizer, config, folder, kind, ("no", "yes"), about))
+    loading.save(loading.LoadedModel(head, tokenizer, config, folder, kind, ("no", "yes"), about))
     return folder
 
 
@@ -290,3 +290,18 @@ def test_a_card_is_for_readers():
     assert "- text: *.txt, sample:20, wiki.txt.xz, rows of 64 tokens" in text
     assert "units SpanUnits (law Law (file list.txt)), replace Replace (mask 0.8, random 0.1)" in text
     assert "own" not in text and "{" not in text and "class" not in text and "None" not in text
+
+
+def test_a_loaded_model_says_what_it_is(tokenizer, tmp_path):
+    loaded = jaxmlm.load(saved(tmp_path / "run", tokenizer, EncoderConfig(**SIZES)))
+    for part in ("mlm: 1 x 16, 2 heads", f"{tokenizer.size} pieces", "reads 24 tokens", str(tmp_path / "run")):
+        assert part in repr(loaded)
+
+
+def test_the_public_names_are_there_and_editors_see_them():
+    assert set(jaxmlm.__all__) <= set(dir(jaxmlm))
+    for name in jaxmlm.__all__:
+        assert getattr(jaxmlm, name) is not None
+    assert (Path(jaxmlm.__file__).parent / "py.typed").is_file()
+    with pytest.raises(AttributeError, match="no attribute 'Maskin'"):
+        _ = jaxmlm.Maskin

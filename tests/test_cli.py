@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import pytest
 
 from jaxmlm import cli
 from jaxmlm.errors import InputError, Preempted
+from jaxmlm.usage import OPTIONS_OF_A_RUN, OPTIONS_OF_A_STUDY
 
 RUN = """
 from dataclasses import dataclass
@@ -47,9 +49,48 @@ def test_help_imports_no_jax():
 
 
 @pytest.mark.parametrize("name", cli.VERBS)
-def test_every_verb_explains_itself(name, capsys):
-    assert cli.main([name, "--help"]) == 0
+@pytest.mark.parametrize("words", ["{} --help", "help {}"])
+def test_every_verb_explains_itself(name, words, capsys):
+    assert cli.main(words.format(name).split()) == 0
     assert capsys.readouterr().out.startswith(f"usage: jaxmlm {name} {cli.VERBS[name].takes}")
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("study", "--dry-run"),
+        ("prepare", "--workers"),
+        ("audit", "--presets"),
+        ("show", "--sentence"),
+        ("plan", "--topology"),
+        ("bench", "--peer"),
+        ("finetune", "--learning-rate"),
+        ("evaluate", "--blimp"),
+        ("doctor", "--bucket"),
+    ],
+)
+def test_a_verb_shows_its_own_options_without_a_config_or_a_checkpoint(name, option, capsys):
+    assert cli.main([name, "--help"]) == 0
+    assert re.search(rf"^\W*{option}\b", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_the_options_that_are_used_most_exist():
+    from jaxmlm.config import from_flags
+    from jaxmlm.runs.run import Run
+    from jaxmlm.studies import Finetune, Study
+
+    for listed, config in ((OPTIONS_OF_A_RUN, Run()), (OPTIONS_OF_A_STUDY, Study(finetune=(Finetune(),)))):
+        assert len(listed) == 10
+        for flag in listed.keys() - {"--dry-run"}:  # an option of the verb
+            words = flag.replace("FOLDER", "x").replace("FILES", "x").replace("I/N", "0/2").split()
+            from_flags(type(config), words, config)
+
+
+def test_help_alone_is_the_list_of_verbs(capsys):
+    assert cli.main(["help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: jaxmlm VERB ...")
+    assert cli.main(["help", "studdy"]) == 2
+    assert "did you mean study?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -90,9 +131,10 @@ def test_wrong_options_are_one_line_in_ascii_and_in_colour(tmp_path):
 
 def test_json_is_the_last_line_and_valid(verb, capsys):
     def run(call):
+        options, call = call.take(cli.StudyOptions)
         print("progress")
         return {
-            "dry": call.dry_run,
+            "dry": options.dry_run,
             "loss": float("nan"),
             "n": np.int64(3),
             "scores": (np.float32(0.5), None),

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from jaxmlm.cli import main
 from jaxmlm.config import from_flags, load
 from jaxmlm.errors import InputError
 from jaxmlm.paths import describe, replace_path
@@ -108,10 +109,10 @@ def test_typed_overrides_and_keywords_of_config_mix_in_any_order(write):
         ("stray", "unexpected argument 'stray'; options are written --name VALUE"),
         ("--masking.rate x", "--masking.rate: could not convert string to float: 'x'"),
         ("--masking.rate 3", "masking.rate must be between 0 and 1, got 3.0"),
-        ("--loop.steps", "Missing value for argument '--loop.steps'. Expected 1 values"),
+        ("--loop.steps", "--loop.steps needs a value: write --loop.steps VALUE"),
         ("--loop.steps 1.5", "--loop.steps: invalid literal for int() with base 10: '1.5'"),
-        ("--masking.order mid", "invalid choice 'mid' for argument '--masking.order'. Expected one of"),
-        ("--scale huge", "invalid choice 'huge' for argument '--scale'. Expected one of ('cpu', 'pod')"),
+        ("--masking.order mid", "--masking.order: invalid choice 'mid'; expected one of first, last"),
+        ("--scale huge", "--scale: invalid choice 'huge'; expected one of cpu, pod"),
     ],
 )  # fmt: skip
 def test_wrong_flags_give_one_line(write, flags, message):
@@ -263,3 +264,48 @@ def test_describe_gives_plain_values():
     assert describe({"a": (Path("x"), np.float32(0.5), np.arange(2))}) == {"a": ["x", 0.5, [0, 1]]}
     with pytest.raises(TypeError, match="plain values"):
         describe(object())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--run.masking.rate 0.3", "--run.masking.rate has no effect: the study varies it; give --vary.0.values"),
+        ("--run.loop.seed=3", "--run.loop.seed has no effect: the study varies it; give --seeds"),
+        ("--run.workdir x", "--run.workdir has no effect: the study varies it; give --workdir"),
+    ],
+)
+def test_an_option_that_changes_no_cell_is_refused(flags, message, capsys):
+    assert main(["study", str(CONFIGS / "quickstart.py"), "--dry-run", *flags.split()]) == 2
+    assert capsys.readouterr().err == f"jaxmlm: {message}\n"
+
+
+OWN = """
+from dataclasses import dataclass
+import jax.numpy as jnp
+from jaxmlm import Masking, Run
+
+@dataclass(frozen=True)
+class Pairs:
+    max_length = 2
+
+    def starts(self, key, tokens):
+        return jnp.arange(tokens.ids.shape[0]) % {every} == 0
+
+def config():
+    return Run(masking=Masking(0.4, units=Pairs()))
+"""
+
+
+def test_a_run_with_an_edited_class_of_the_config_file_is_another_run(write, tmp_path):
+    from jaxmlm.runs.run import identity
+    from jaxmlm.runs.workdir import check_workdir, write_metadata
+
+    first = identity(load(write(OWN.format(every=2))))
+    assert first == identity(load(write(OWN.format(every=2) + "# another comment, below the class")))
+    assert len(first["masking"]["units"]["source"]) == 64 and "source" not in first["masking"]
+    edited = identity(load(write(OWN.format(every=4))))
+    assert edited["masking"]["units"]["source"] != first["masking"]["units"]["source"]
+    write_metadata(tmp_path / "run", "run.json", first, {})
+    check_workdir(tmp_path / "run", "run.json", first)
+    with pytest.raises(InputError, match="masking.units.source"):
+        check_workdir(tmp_path / "run", "run.json", edited)

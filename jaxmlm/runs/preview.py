@@ -20,8 +20,20 @@ class Piece(NamedTuple):
     state: str
 
 
-def shown(masking: Masking, store: Store, text: str, seed: int = 0, view: int = 0) -> list[Piece]:
-    """The pieces of a text as one draw of this masking leaves them."""
+def preview(masking: Masking, store: Store, text: str, seed: int = 0, view: int = 0) -> list[Piece]:
+    """Show a text as one draw of a masking leaves it.
+
+    Args:
+        masking: the masking.
+        store: a token store, for its tokenizer and, where the masking needs them, its phrases.
+        text: the text.
+        seed: another number gives another draw.
+        view: which of the masking's views, from 0.
+
+    Returns:
+        The text's pieces as the model sees them, each with its state.
+
+    """
     tokenizer = store.tokenizer
     masking = masking.for_tokenizer(tokenizer)
     ids = np.array(with_special_tokens(tokenizer, tokenizer.encode(text)).ids, np.int32)

@@ -1,16 +1,13 @@
 """What a cell of a study will cost, before it is started. An estimate: no program is compiled."""
 
-import time
 from dataclasses import dataclass
 from functools import cache
-
-import jax
-import jax.numpy as jnp
 
 from jaxmlm.runs.evaluation import Evaluate
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.run import Run
 from jaxmlm.tasks.downstream import SAMPLE
+from jaxmlm.tools.hardware import measured_peak
 from jaxmlm.training import budget
 
 _EFFICIENCY = 0.35  # of the matrix-product peak; measured with 2 x 128 and 4 x 256 encoders on two CPU cores
@@ -83,11 +80,4 @@ def _speed(assume: Assumed | None) -> float:
 
 @cache
 def _peak() -> float:
-    """FLOP/s of a large float32 matrix product on this machine."""
-    x = jnp.ones((1024, 1024))
-    product = jax.jit(lambda x: x @ x)
-    product(x).block_until_ready()
-    started = time.perf_counter()
-    for _ in range(8):
-        product(x).block_until_ready()
-    return 8 * 2 * 1024**3 / (time.perf_counter() - started)
+    return measured_peak(seconds=0.3)

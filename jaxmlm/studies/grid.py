@@ -85,6 +85,15 @@ class Study:
         """What one may look for on the command line -> the option that there is: a varied path has its values."""
         return {axis.path: f"vary.{number}.values" for number, axis in enumerate(self.vary)}
 
+    @property
+    def ineffective(self) -> dict[str, str]:
+        """Options that would change nothing, as every cell has another value there -> the option that does."""
+        return {
+            **{f"run.{axis.path}": f"vary.{number}.values" for number, axis in enumerate(self.vary)},
+            "run.loop.seed": "seeds",
+            "run.workdir": "workdir",
+        }
+
 
 def _check_tasks(finetune: Sequence[Finetune]) -> None:
     """Refuse what a report has no place for, and what a cell of a study does not do."""

@@ -31,7 +31,7 @@ from jaxmlm.runs.finetune_config import Finetune, settings
 from jaxmlm.runs.finetuning import check, fits, tune
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain
-from jaxmlm.runs.preview import shown
+from jaxmlm.runs.preview import preview
 from jaxmlm.runs.run import Run, identity
 from jaxmlm.runs.tables import Column, Tables
 from jaxmlm.runs.workdir import append_results, check_workdir, write_metadata
@@ -244,7 +244,7 @@ def _describe(study: Study, cells: list[Cell], store: Store) -> None:
     page = {
         "title": titled(study),
         "note": " ".join(note for note in (study.note, _generated(study)) if note),
-        "sentences": {label(c.values): shown(c.run.masking, store, study.sentence) for c in cells if not c.control},
+        "sentences": {label(c.values): preview(c.run.masking, store, study.sentence) for c in cells if not c.control},
         "origin": {
             "command": shlex.join(["jaxmlm", *sys.argv[1:]]),
             "commit": _distinct(one["git"] or "unknown" for one in made),

@@ -13,7 +13,7 @@ from jaxmlm.data import Batches, Store
 from jaxmlm.data.opening import open_store
 from jaxmlm.json_files import write_text
 from jaxmlm.masking import PhraseUnits, SpanUnits, TokenUnits, Units, WordUnits
-from jaxmlm.runs.preview import Piece, shown
+from jaxmlm.runs.preview import Piece, preview
 from jaxmlm.runs.run import Run
 
 COLOURS = {"mask": "black on cyan", "random": "black on yellow", "keep": "black on green", "plain": ""}
@@ -55,7 +55,7 @@ def show(run: Run, options: Show) -> dict[str, Any]:
             console.print(f"[bold]{head}")
             parts.append(f"<h2>{escape(head)}</h2>")
             for text in texts:
-                pieces = shown(masking, store, text, options.draw)
+                pieces = preview(masking, store, text, options.draw)
                 console.print(_line(pieces, console.color_system is not None), soft_wrap=True)
                 parts.append(_paragraph(pieces))
     path = Path(run.workdir) / "show.html"

@@ -314,11 +314,11 @@ def test_a_study_that_reads_its_text_too_often_is_refused_before_it_is_prepared(
 def test_a_sentence_as_each_masking_leaves_it(study, done):
     from jaxmlm.data import Store
     from jaxmlm.masking import Masking, Replace
-    from jaxmlm.runs.preview import shown
+    from jaxmlm.runs.preview import preview
 
     store = Store(Path(study.workdir) / "store")
     for masking in (Masking(0.5), Masking(0.5, replace=Replace(0.0, 0.5, 0.5))):
-        pieces = shown(masking, store, study.sentence)
+        pieces = preview(masking, store, study.sentence)
         states = [state for _, state in pieces]
         assert len(states) == len(store.tokenizer.encode(study.sentence))
         assert abs(sum(state != "plain" for state in states) - 0.5 * len(states)) <= 1

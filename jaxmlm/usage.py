@@ -1,0 +1,81 @@
+"""What the help of the command line says: the verbs, and the options of each that are used most."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class Verb(NamedTuple):
+    """What a verb takes, what it does, and the function behind it, which takes a `cli.Call`."""
+
+    takes: str
+    does: str
+    run: Callable[[Any], dict]
+
+
+OPTIONS_OF_A_RUN = {
+    "--workdir FOLDER": "everything that the run writes",
+    "--data.text FILES": "text to learn from: files, globs, tfds:NAME, sample:N",
+    "--masking.rate 0.4": "share of the tokens that is selected",
+    "--masking.predict 0.2": "share that is predicted, where it is another",
+    "--model.layers 12": "layers of the encoder",
+    "--loop.steps 1000": "training steps",
+    "--loop.batch 256": "examples of a step, on all devices together",
+    "--loop.seed 0": "seed of the weights, the order of the text and the masks",
+    "--loop.save-every 500": "steps between checkpoints",
+    "--loop.eval-every 500": "steps between evaluations",
+}
+OPTIONS_OF_A_STUDY = {
+    "--workdir FOLDER": "everything that the study writes",
+    "--dry-run": "list the cells with tokens and estimated time, and stop",
+    "--run.data.text FILES": "text to learn from: files, globs, tfds:NAME, sample:N",
+    "--vary.0.values 0.15 0.4": "the values that are compared",
+    "--seeds 0 1 2": "pre-training seeds: three or more give error bars",
+    "--run.model.layers 12": "layers of the encoder",
+    "--run.loop.steps 1000": "training steps of each cell",
+    "--run.loop.batch 256": "examples of a step, on all devices together",
+    "--no-finetune": "leave the fine-tuning to a later start",
+    "--cells I/N": "do the I-th of N shares of the cells on this machine",
+}
+"""The options that are used most; every other value of a configuration is an option too."""
+
+
+def usage(verbs: Mapping[str, Verb]) -> str:
+    """What `jaxmlm --help` prints."""
+    listed = "\n".join(f"  {name + ' ' + verb.takes:46} {verb.does}" for name, verb in verbs.items())
+    return f"""\
+usage: jaxmlm VERB ...
+
+A masked-language-model laboratory: which masking rate is best for your text?
+
+{listed}
+
+  {"jaxmlm help VERB, jaxmlm VERB --help":46} what a verb takes
+  {"jaxmlm --version":46} the version
+  {"--json":46} print the result as one JSON object on the last line
+  {"--require tpu":46} refuse to fall back to the CPU (or gpu)
+  {"--coordinator HOST:PORT --processes N --process I":46}
+  {"":46} one of many hosts; Cloud TPU, GKE and Slurm say so by themselves
+  {"--":46} the words after it are not options, whatever they begin with
+  {"JAXMLM_DEBUG=1":46} show the traceback of an error
+
+Exit codes: 0 done, 1 failed, 2 wrong input, 75 preempted (run it again)."""
+
+
+def usage_of(name: str, verb: Verb, has_options: bool) -> str:
+    """What `jaxmlm VERB --help` prints before the options of the verb's own."""
+    target = verb.takes.split()[0]
+    about = {
+        "[--workdir": "It looks at versions, devices, other hosts, the disk and, with --bucket gs://NAME, a bucket.",
+        "CONFIG": "CONFIG is a Python file whose config() returns a Run or a Study (configs/quickstart.py).\n"
+        f"Every value in it is an option: `jaxmlm {name} CONFIG --help` lists them with what they are now.",
+        "CHECKPOINT": "CHECKPOINT is the directory of a run (its newest step), of one step\n"
+        "(WORKDIR/checkpoints/STEP), or of the transformers format.",
+        "WORKDIR": "WORKDIR is the directory of a study, or of `jaxmlm finetune` (compare).",
+        "DIR": "DIR is a directory of the transformers format: config.json, weights and tokenizer.json.",
+    }[target]
+    most_used = ""
+    if target == "CONFIG":
+        listed = OPTIONS_OF_A_STUDY if name == "study" else OPTIONS_OF_A_RUN
+        most_used = "\n\nUsed most:\n" + "\n".join(f"  {flag:26} {does}" for flag, does in listed.items())
+    options = " [--OPTION VALUE ...]" if has_options else ""
+    return f"usage: jaxmlm {name} {verb.takes}{options} [--json]\n\n{verb.does}\n\n{about}{most_used}"
