@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxmlm.errors import InputError
-from jaxmlm.parallel import Mesh, check_sizes, gathered, host_shard, keep_unreduced, make_mesh, place, spec
+from jaxmlm.parallel import Mesh, all_reduce, check_sizes, gathered, host_shard, keep_unreduced, make_mesh, place, spec
 
 
 @pytest.mark.parametrize(
