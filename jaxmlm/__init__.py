@@ -7,7 +7,7 @@ from jaxmlm.errors import InputError
 
 if TYPE_CHECKING:
     from jaxmlm.api import PretrainedModel, export, from_transformers, load
-    from jaxmlm.data import Batches, Data, Store, Tokenizer
+    from jaxmlm.data import Batches, Data, Store, Tokenizer, register_source
     from jaxmlm.data.opening import open_store
     from jaxmlm.masking import (
         Masking,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jaxmlm.runs.preview import preview
     from jaxmlm.runs.run import Run
     from jaxmlm.studies import Study, Vary, run_study
+    from jaxmlm.tasks.registry import register_task
     from jaxmlm.training import Loop, Optim
 
 __version__ = "0.1.0"
@@ -69,12 +70,14 @@ __all__ = [
     "open_store",
     "pretrain",
     "preview",
+    "register_source",
+    "register_task",
     "run_study",
     "step_key",
 ]
 _HOMES = {
     "api": ("PretrainedModel", "export", "from_transformers", "load"),
-    "data": ("Batches", "Data", "Store", "Tokenizer"),
+    "data": ("Batches", "Data", "Store", "Tokenizer", "register_source"),
     "data.opening": ("open_store",),
     "masking": (
         *("Masking", "PhraseUnits", "Replace", "SpanUnits", "Tokens", "TokenUnits", "Units", "Vocab", "WordUnits"),
@@ -88,6 +91,7 @@ _HOMES = {
     "runs.preview": ("preview",),
     "runs.pretraining": ("pretrain",),
     "runs.run": ("Run",),
+    "tasks.registry": ("register_task",),
     "studies": ("Study", "Vary", "run_study"),
     "training": ("Loop", "Optim"),
 }

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import inspect
 import sys
@@ -119,6 +120,10 @@ def source_hash(own: Any) -> dict[str, str]:
         {"source": hash}; nothing for what is of jaxmlm, or has no file, as in a notebook.
 
     """
+    extra = ""
+    while isinstance(own, functools.partial):
+        extra += repr((own.args, own.keywords))
+        own = own.func
     if own.__module__.split(".")[0] == "jaxmlm":
         return {}
     try:
@@ -126,7 +131,7 @@ def source_hash(own: Any) -> dict[str, str]:
     except (OSError, TypeError, KeyError):  # typed into a notebook or an interpreter: there is no file
         return {}
     module.body = [node for node in module.body if getattr(node, "name", "") != "config"]
-    return {"source": hashlib.sha256(ast.unparse(module).encode()).hexdigest()[:16]}
+    return {"source": hashlib.sha256((ast.unparse(module) + extra).encode()).hexdigest()[:16]}
 
 
 def counted(number: int, what: str) -> str:

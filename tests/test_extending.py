@@ -1,5 +1,6 @@
 """docs/extending.md does what it says: its files, as they stand there, run by the commands under them."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jaxmlm import cli
+from jaxmlm.tasks import registry
 
 PAGE = (Path(__file__).parent.parent / "docs" / "extending.md").read_text()
 SECTIONS = re.split(r"(?m)^## ", PAGE)[1:]
@@ -18,16 +20,23 @@ def blocks(section: str, language: str) -> list[str]:
 
 
 def test_every_door_has_an_example():
-    assert list(EXAMPLES) == ["A masking", "A text source"]
+    assert list(EXAMPLES) == ["A masking", "A downstream task", "A text source"]
 
 
 @pytest.mark.parametrize("title", EXAMPLES)
 def test_an_example_runs_as_it_stands_there(title, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    for code in blocks(EXAMPLES[title], "python"):
+    monkeypatch.setattr(registry, "TASKS", dict(registry.TASKS))
+    for code in (code for section in EXAMPLES.values() for code in blocks(section, "python")):
         name = re.match(r"# (\w+\.py)", code)
         assert name, "the first line of an example names its file"
         (tmp_path / name[1]).write_text(code)
+    for split in ("train", "dev"):
+        rows = (
+            {"question": f"is the {i} fox red?", "passage": "red" if i % 3 else "grey", "answer": i % 3 > 0}
+            for i in range(40)
+        )
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = [line for block in blocks(EXAMPLES[title], "console") for line in block.splitlines()]
     assert lines
     for line in lines:

@@ -17,6 +17,7 @@ from jaxmlm.data.store import MANIFEST
 from jaxmlm.errors import InputError
 from jaxmlm.logs import Log
 from jaxmlm.parallel import hosts
+from jaxmlm.paths import counted
 from jaxmlm.preemption import stop_here
 
 LEAST_DOCUMENTS, LEAST_TOKENS = 20, 5_000
@@ -96,15 +97,6 @@ def notes_of(store: Store) -> list[str]:
             "documents (--data.layout says what ends one), or set data.valid higher"
         )
     return notes
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things.
-
-    >>> counted(1, "document"), counted(1200, "token")
-    ('1 document', '1,200 tokens')
-    """
-    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def prepare_shard(data: Data, workdir: Path, shard: tuple[int, int], workers: int | None = None) -> None:

@@ -92,6 +92,7 @@ def _tokenizer(folder: Path, about: dict[str, Any]) -> Tokenizer:
 
 
 def sha256_of(tokenizer: Tokenizer) -> str:
+    """The SHA-256 of a tokenizer's file, by which run.json knows it."""
     return hashlib.sha256(tokenizer.model).hexdigest()
 
 

@@ -80,6 +80,7 @@ def identity(run: Run) -> dict[str, Any]:
 
 
 def check_length(model: EncoderConfig, length: int) -> None:
+    """Refuse rows that are longer than the encoder's table of learned positions."""
     if model.positions == "learned" and length > model.max_positions:
         raise InputError(
             f"data.length {length} is above model.max_positions {model.max_positions}: raise that, shorten the "

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxmlm.data import Batches
-from jaxmlm.data.opening import counted, folder_of, merge_shards, notes_of, open_store, prepare_shard
+from jaxmlm.data.opening import folder_of, merge_shards, notes_of, open_store, prepare_shard
 from jaxmlm.data.phrases.counting import describe_phrases
 from jaxmlm.errors import InputError
+from jaxmlm.paths import counted
 from jaxmlm.preemption import stoppable
 from jaxmlm.runs.run import Run
 

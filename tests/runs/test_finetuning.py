@@ -18,28 +18,13 @@ from jaxmlm.data import Data, Tokenizer
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import read_jsonl
-from jaxmlm.models import EncoderConfig
 from jaxmlm.runs import Finetune, finetune
-from jaxmlm.runs.comparison import compare, say, say_comparison
+from jaxmlm.runs.comparison import compare, say
 from jaxmlm.runs.finetuning import make_task
 from jaxmlm.runs.loading import load
-from jaxmlm.runs.pretraining import pretrain
-from jaxmlm.runs.run import Run
 from jaxmlm.synthetic import world
-from jaxmlm.tasks import squad
 from jaxmlm.tasks.downstream import TaskData, directory_of, examples_of
 from jaxmlm.tasks.registry import TableTask
-from jaxmlm.training import Loop
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> str:
-    """An encoder that has learned nothing."""
-    folder = str(tmp_path_factory.mktemp("run") / "run")
-    model = EncoderConfig(layers=1, width=16, heads=2, max_positions=32, dropout=0.0, attention_dropout=0.0)
-    pretrain(Run(folder, data=Data("sample:200", vocab=400, length=24, valid=0.1), model=model, loop=Loop(0, 8)))
-    return folder
-
 
 GRID = Finetune(
     "rte",
@@ -367,44 +352,3 @@ def test_a_checkpoint_with_the_tokenizer_of_another_is_refused(checkpoint, tmp_p
     open_store(Data("sample:200", vocab=300, length=24, valid=0.1), tmp_path)
     assert main(["evaluate", str(other), "--text", "heldout:"]) == 2
     assert "has another vocabulary (300 pieces) than the model" in capsys.readouterr().err
-
-
-def test_squad2_through_the_command(checkpoint, tmp_path):
-    """On another training file, said in the notes; what it wrote gives the official scores that it said."""
-    files = {"train-v1.1.json": "train-v1.1.json", "dev-v1.1.json": "dev-v2.0.json"}
-    for theirs, ours in files.items():
-        content = json.loads((directory_of("sample:") / "squad" / theirs).read_text())
-        del content["data"][0]["paragraphs"][12:], content["data"][1:]
-        for paragraph in content["data"][0]["paragraphs"][::2] if ours == "dev-v2.0.json" else []:
-            for qa in paragraph["qas"]:
-                qa["answers"] = []
-        (tmp_path / ours).write_text(json.dumps(content))
-    config = Finetune("squad2", str(tmp_path), epochs=1.0, batch=24, length=32, stride=8, limit=24)
-    with pytest.raises(InputError, match="train-v2.0.json is missing: squad2 needs .*; --train FILE takes another one"):
-        finetune(checkpoint, config)
-    config = replace(config, train="train-v1.1.json", workdir=str(tmp_path / "work"))
-    (row,) = finetune(checkpoint, config)["rows"]
-    assert row["main"] == "best_f1" and row["notes"][2] == "train: 24 questions (limit)"
-    assert [note.split(",")[0] for note in row["notes"][:2]] == ["train: train-v1.1.json", "dev: dev-v2.0.json"]
-    folder = tmp_path / "work" / row["predictions"]
-    spans, odds, said = (
-        squad.read_answers(folder / f"{name}.json", kind)
-        for name, kind in (("best_spans", str), ("null_odds", float), ("predictions", str))
-    )
-    data = squad.read(tmp_path / "dev-v2.0.json", unanswerable=True)
-    scores, official = row["scores"], squad.evaluate(data, spans, odds, threshold=0.0)
-    for name in ("exact", "f1", "HasAns_f1", "NoAns_exact", "best_f1"):
-        assert 100 * scores[name] == pytest.approx(official[name])
-    assert squad.evaluate(data, said)["f1"] == pytest.approx(official["f1"])
-    assert len(json.loads((folder / "nbest_predictions.json").read_text())) == len(data.questions)
-    model = jaxmlm.load(tmp_path / "work" / "model")
-    jaxmlm.export(tmp_path / "work" / "model", tmp_path / "out")
-    asked = ("who runs?", data.paragraphs[0][:60])
-    assert model.kind == "answer" and jaxmlm.load(tmp_path / "out").answer(*asked)[:3] == model.answer(*asked)[:3]
-    assert "question-answering" in (tmp_path / "out" / "README.md").read_text()
-    # Question by question: the means are the scores, and a checkpoint beside itself is no better.
-    found = compare(tmp_path / "work", tmp_path / "work")
-    assert list(found["by_score"]) == ["best_f1", "best_exact"] and found["dev_rows"] == len(data.questions)
-    for name, one in found["by_score"].items():
-        assert one["a"] == pytest.approx(scores[name]) and (one["difference"], one["p"]) == (0.0, 1.0)
-    assert [line.split(":")[0] for line in say_comparison(found)] == ["squad2, best_f1", "squad2, best_exact", "seeds"]

@@ -29,8 +29,7 @@ def tabulate(ngrams: Ngrams, words: pa.StringArray) -> pa.Table:
 
         Such tables of the parts of a corpus add up: sum(count) by (n, phrase).
 
-        >>> from jaxmlm.data.phrases.config import Phrases
-    from jaxmlm.data.phrases.ngrams import count
+    >>> from jaxmlm.data.phrases.ngrams import count
         >>> table = tabulate(count([np.array([0, 1, 0, 1], np.int32)], longest=2, least=2), pa.array(["new", "york"]))
         >>> [tuple(row.values()) for row in table.to_pylist()]
         [(1, '', 4), (1, 'new', 2), (1, 'york', 2), (2, '', 3), (2, 'new york', 2)]
@@ -52,12 +51,12 @@ def tabulate(ngrams: Ngrams, words: pa.StringArray) -> pa.Table:
 
 MERGE = """
 SELECT n, phrase, CAST(SUM(count) AS BIGINT) AS count FROM read_parquet({files})
-GROUP BY n, phrase HAVING SUM(count) >= {least} OR phrase = '' ORDER BY n, phrase
+GROUP BY n, phrase HAVING SUM(count) >= {min_count} OR phrase = '' ORDER BY n, phrase
 """
 
 
-def merge(files: Sequence[Path], out: Path, least: int = 11) -> None:
-    """Add up tables of counts (Parquet) and keep the n-grams that occur `least` times or more in all.
+def merge(files: Sequence[Path], out: Path, min_count: int = 11) -> None:
+    """Add up tables of counts (Parquet) and keep the n-grams that occur `min_count` times or more in all.
 
     With DuckDB (extra `phrases`) the tables may be larger than memory.
     """
@@ -71,23 +70,22 @@ def merge(files: Sequence[Path], out: Path, least: int = 11) -> None:
         names = "[" + ", ".join("'" + str(file).replace("'", "''") + "'" for file in files) + "]"
         with duckdb.connect() as connection:
             target = str(out).replace("'", "''")
-            query = MERGE.format(files=names, least=least)
+            query = MERGE.format(files=names, min_count=min_count)
             connection.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet)")
         return
     total = parquet.read_table(files[0], columns=["n", "phrase", "count"])
     for file in files[1:]:
         total = pa.concat_tables([total, parquet.read_table(file, columns=["n", "phrase", "count"])])
         total = total.group_by(["n", "phrase"]).aggregate([("count", "sum")]).rename_columns(["n", "phrase", "count"])
-    total = total.filter(pc.or_(pc.greater_equal(total["count"], least), pc.equal(total["phrase"], "")))
+    total = total.filter(pc.or_(pc.greater_equal(total["count"], min_count), pc.equal(total["phrase"], "")))
     parquet.write_table(total.sort_by([("n", "ascending"), ("phrase", "ascending")]), out)
 
 
 def rank(counts: pa.Table, config: Phrases) -> pa.Table:
     """The n-grams of a table of counts, with their PMI: (n, phrase, count, score), best first within a length.
 
-        >>> from jaxmlm.data.phrases.config import Phrases
-    from jaxmlm.data.phrases.ngrams import count
-        >>> counts = tabulate(count([np.array([0, 1, 2, 0, 1], np.int32)], 2, 1), pa.array(["new", "york", "in"]))
+    >>> from jaxmlm.data.phrases.ngrams import count
+    >>> counts = tabulate(count([np.array([0, 1, 2, 0, 1], np.int32)], 2, 1), pa.array(["new", "york", "in"]))
         >>> rank(counts, Phrases(longest=2, min_count=1, shares=(1.0,)))["phrase"].to_pylist()
         ['new york', 'in new', 'york in']
     """

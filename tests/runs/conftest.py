@@ -1,0 +1,18 @@
+"""What the tests of this room share."""
+
+import pytest
+
+from jaxmlm.data import Data
+from jaxmlm.models import EncoderConfig
+from jaxmlm.runs.pretraining import pretrain
+from jaxmlm.runs.run import Run
+from jaxmlm.training import Loop
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> str:
+    """An encoder that has learned nothing."""
+    folder = str(tmp_path_factory.mktemp("run") / "run")
+    model = EncoderConfig(layers=1, width=16, heads=2, max_positions=32, dropout=0.0, attention_dropout=0.0)
+    pretrain(Run(folder, data=Data("sample:200", vocab=400, length=24, valid=0.1), model=model, loop=Loop(0, 8)))
+    return folder
