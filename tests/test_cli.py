@@ -76,8 +76,9 @@ def test_a_verb_shows_its_own_options_without_a_config_or_a_checkpoint(name, opt
 
 def test_the_options_that_are_used_most_exist():
     from jaxmlm.config import from_flags
+    from jaxmlm.runs import Finetune
     from jaxmlm.runs.run import Run
-    from jaxmlm.studies import Finetune, Study
+    from jaxmlm.studies import Study
 
     for listed, config in ((OPTIONS_OF_A_RUN, Run()), (OPTIONS_OF_A_STUDY, Study(finetune=(Finetune(),)))):
         assert len(listed) == 10

@@ -94,7 +94,7 @@ class Tokenizer:
         texts: Iterable[str],
         size: int,
         lowercase: bool = True,
-        pieces: str = "unigram",
+        model_type: str = "unigram",
         byte_fallback: bool = False,
     ) -> "Tokenizer":
         """Train a unigram or BPE model of `size` pieces on lines of text; NFKC normalised, lower-cased if asked.
@@ -114,7 +114,7 @@ class Tokenizer:
                 ),
                 model_writer=out,
                 vocab_size=size,
-                model_type=pieces,
+                model_type=model_type,
                 byte_fallback=byte_fallback,
                 normalization_rule_name="nmt_nfkc_cf" if lowercase else "nmt_nfkc",
                 character_coverage=0.9995,

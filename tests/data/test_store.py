@@ -216,7 +216,7 @@ def test_a_ready_tokenizer_is_taken_as_it_is(tmp_path):
     store = build(tmp_path / "second", ready, [TextSource.of(lambda: TEXTS, {"file": "mine"})])
     assert np.array_equal(store.tokens("train"), Store(tmp_path / "first").tokens("train"))
     store.check(replace(ready, tokenizer=str(tmp_path / "second" / "tokenizer.model")))  # the same model elsewhere
-    with pytest.raises(InputError, match="data.vocab"):
+    with pytest.raises(InputError, match="data.tokenizer"):
         store.check(DATA)
     with pytest.raises(InputError, match="no tokenizer at"):
         replace(DATA, tokenizer=str(tmp_path / "none")).content()

@@ -98,7 +98,7 @@ def test_pseudo_perplexity_is_that_of_a_loop_and_counts_words(folder, one_device
     t, model = loaded.tokenizer, loaded.model
     rows = likelihood.rows_of_text(str(folder / "text.txt"), t, 24, None)
     assert max(map(len, rows.ids)) == 24 and rows.words.sum() == 4 * 20 + 2
-    some = likelihood.Rows(rows.ids[:2] + rows.ids[-1:], rows.words[[0, 1, -1]])
+    some = likelihood.ScoredRows(rows.ids[:2] + rows.ids[-1:], rows.words[[0, 1, -1]])
     found = [evaluate(likelihood.perplexity(some, t, batch), model, one_device) for batch in (4, 32)]
     nats, count = 0.0, 0
     one = jax.jit(lambda m, ids, at: m.logits(m.hidden(ids, jnp.ones_like(ids)), at))

@@ -282,7 +282,7 @@ def test_two_checkpoints_are_compared_on_the_same_rows(checkpoint, grid, tmp_pat
     (other / "results.jsonl").write_text((Path(config.workdir) / "results.jsonl").read_text())
     with pytest.raises(InputError, match="are evaluated on other rows: '7' here is 'seven' there"):
         compare(config.workdir, other)
-    with pytest.raises(InputError, match="holds no predictions of a fine-tuning"):
+    with pytest.raises(InputError, match="has no predictions of a fine-tuning"):
         compare(config.workdir, tmp_path)
 
 

@@ -9,8 +9,9 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
+from jaxmlm.runs.statistics import compare_seeds
 from jaxmlm.studies import figures, report, verdict
-from jaxmlm.studies.results import CONTROL, against_control, collect, compare, label, leaders, pairs
+from jaxmlm.studies.results import CONTROL, against_control, collect, label, leaders, pairs
 
 
 def row(values, seed, stage, task, scores, *, main=None, tuning=None, tokens=None):
@@ -71,23 +72,23 @@ def test_summary_equals_numbers_by_hand():
 
 def test_paired_difference_equals_the_t_test_by_hand():
     # Differences 1, 2, 3: mean 2, sd 1, standard error 1/sqrt(3); t quantile of 2 degrees of freedom 4.302653.
-    found = compare("a", "b", {"a": {0: 2.0, 1: 4.0, 2: 6.0}, "b": {0: 1.0, 1: 2.0, 2: 3.0}})
+    found = compare_seeds("a", "b", {"a": {0: 2.0, 1: 4.0, 2: 6.0}, "b": {0: 1.0, 1: 2.0, 2: 3.0}})
     assert found.paired and found.seeds == 3 and found.difference == 2.0
     assert found.high - 2.0 == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
     assert found.p == pytest.approx(0.0741799, rel=1e-4)
 
 
 def test_seeds_that_are_not_shared_fall_back_to_welch():
-    found = compare("a", "b", {"a": {0: 2.0, 1: 4.0}, "b": {5: 1.0, 6: 2.0}})
+    found = compare_seeds("a", "b", {"a": {0: 2.0, 1: 4.0}, "b": {5: 1.0, 6: 2.0}})
     # Variances 2 and 0.5, both over 2: error sqrt(1.25), t = 1.5 / 1.118 on 1.4706 degrees of freedom.
     assert not found.paired
     assert found.p == pytest.approx(0.3498856, rel=1e-5)
 
 
 def test_one_seed_and_equal_differences_give_no_p():
-    assert math.isnan(compare("a", "b", {"a": {0: 2.0}, "b": {0: 1.0}}).p)
-    assert math.isnan(compare("a", "b", {"a": {0: 2.0, 1: 2.0}, "b": {0: 1.0, 1: 1.0}}).p)
-    assert compare("a", "b", {"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0, 1: 2.0}}).p == 1.0
+    assert math.isnan(compare_seeds("a", "b", {"a": {0: 2.0}, "b": {0: 1.0}}).p)
+    assert math.isnan(compare_seeds("a", "b", {"a": {0: 2.0, 1: 2.0}, "b": {0: 1.0, 1: 1.0}}).p)
+    assert compare_seeds("a", "b", {"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0, 1: 2.0}}).p == 1.0
 
 
 def test_pairs_are_one_family_and_the_better_is_first():

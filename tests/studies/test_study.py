@@ -142,7 +142,7 @@ def test_a_study_that_goes_on_from_an_encoder_has_it_as_its_control(study, done,
     ):
         on = replace_path(on, path, value)
     fits = replace_path(on, "finetune", (Finetune("cola", "sample:", batch=15),))
-    with pytest.raises(InputError, match="a batch of 15 rows"):
+    with pytest.raises(InputError, match="batch size 15 is not divisible by 2 devices"):
         run_study(fits)
     assert not list(tmp_path.iterdir())
     assert list(run_study(on)["controls"]) == ["as it was given"]

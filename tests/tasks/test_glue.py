@@ -17,7 +17,7 @@ from jaxmlm.models import Classifier, Encoder, EncoderConfig
 from jaxmlm.tasks import glue, sentences
 from jaxmlm.tasks.downstream import EncodingOptions
 from jaxmlm.tasks.metrics import accuracy
-from jaxmlm.tasks.table import Rows
+from jaxmlm.tasks.table import Examples
 
 WORDS = "red blue old new fox hen owl cow sees finds runs sleeps".split()
 RTE, STSB = glue.TASKS["rte"], glue.TASKS["stsb"]
@@ -178,7 +178,7 @@ def test_mrpc_is_cut_from_its_makers_file(tmp_path, monkeypatch):
 
 
 def test_encoding_cuts_the_longer_sentence(tokenizer):
-    rows = Rows(RTE.table, (["red fox", "fox"], ["owl " * 9, "hen"]), np.zeros(2, np.int32), ["0", "1"])
+    rows = Examples(RTE.table, (["red fox", "fox"], ["owl " * 9, "hen"]), np.zeros(2, np.int32), ["0", "1"])
     a, b = tokenizer.encode("red fox"), tokenizer.encode("owl " * 9)
     length = 2 * len(a) + 3
     encoded = sentences.encode(rows, tokenizer, length)

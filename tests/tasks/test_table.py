@@ -50,7 +50,7 @@ def test_a_table_of_ones_own(tmp_path):
         ("text,label\na,x\nb,x\n", "my.csv: 1 different labels in the column 'label'"),
         ("text,label\na,x\nb,y\n", "my.csv: 2 rows are too few to put a tenth aside"),
         ('text,label\na,x\n"b"c,y\n', "my.csv:3: not CSV"),
-        ("text,label\n" + "".join(f"a,{i}\n" for i in range(101)), "101 different labels .* give --numbers"),
+        ("text,label\n" + "".join(f"a,{i}\n" for i in range(101)), "101 different labels .* give --regression"),
         ("text,label\na,0.5\nb,0.5\n", "the labels go from 0.5 to 0.5"),
         ("id,text,label\n1,a,x\n1,b,y\n", "my.csv:3: the id '1' is that of line 2 already"),
     ],
@@ -68,7 +68,7 @@ def test_what_a_dev_file_of_ones_own_may_not_be(tmp_path):
     assert "no.csv is missing" in refused(own, path, tmp_path / "no.csv")
     dev.write_text("text,label\na,z\n")
     assert refused(own, path, dev) == f"{dev}:2: unknown label 'z' in label, expected one of: x, y"
-    assert "a label is 'x': leave out --numbers" in refused(own, path, dev, regression=True)
+    assert "a label is 'x': leave out --regression" in refused(own, path, dev, regression=True)
     assert isinstance(own(path, path), Sets) and isinstance(own(path, path).table, Table)
 
 

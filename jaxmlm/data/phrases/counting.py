@@ -86,7 +86,7 @@ def add_phrases(store: Store, phrases: Phrases, ready: pa.Table | None, stage: s
                     f"no phrase of {phrases.file or 'the list'} stands in the text of {store.folder}: "
                     "is it in the same language?"
                 )
-            parquet.write_table(table, folder / "data.phrases.parquet")
+            parquet.write_table(table, folder / "phrases.parquet")
             log.show(phrases.longest + 2, {})
             return {
                 "settings": settings(phrases),
@@ -135,7 +135,7 @@ def describe_phrases(entry: dict[str, Any]) -> str:
 
 def matcher(store: Store) -> Callable[[np.ndarray], np.ndarray]:
     """A function that gives the unit bits [T] uint8 of any tokens [T] by the store's phrase list."""
-    table = parquet.read_table(store.folder / "data.phrases.parquet")
+    table = parquet.read_table(store.folder / "phrases.parquet")
     lists, fold = trie(table["phrase"]), not _cased(table)
     overlap = store.manifest["phrases"]["settings"]["overlap"]
 

@@ -27,12 +27,12 @@ pc: Any = pyarrow.compute  # its functions are made at run time, which type chec
 def tabulate(ngrams: Ngrams, words: pa.StringArray) -> pa.Table:
     """Counts as a table (n, phrase, count); the row of an empty phrase holds the windows of that length.
 
-        Such tables of the parts of a corpus add up: sum(count) by (n, phrase).
+    Such tables of the parts of a corpus add up: sum(count) by (n, phrase).
 
     >>> from jaxmlm.data.phrases.ngrams import count
-        >>> table = tabulate(count([np.array([0, 1, 0, 1], np.int32)], longest=2, least=2), pa.array(["new", "york"]))
-        >>> [tuple(row.values()) for row in table.to_pylist()]
-        [(1, '', 4), (1, 'new', 2), (1, 'york', 2), (2, '', 3), (2, 'new york', 2)]
+    >>> table = tabulate(count([np.array([0, 1, 0, 1], np.int32)], longest=2, least=2), pa.array(["new", "york"]))
+    >>> [tuple(row.values()) for row in table.to_pylist()]
+    [(1, '', 4), (1, 'new', 2), (1, 'york', 2), (2, '', 3), (2, 'new york', 2)]
     """
     phrase = last = words.take(pa.array(ngrams.prefix[0]))
     parts = []
@@ -86,8 +86,8 @@ def rank(counts: pa.Table, config: Phrases) -> pa.Table:
 
     >>> from jaxmlm.data.phrases.ngrams import count
     >>> counts = tabulate(count([np.array([0, 1, 2, 0, 1], np.int32)], 2, 1), pa.array(["new", "york", "in"]))
-        >>> rank(counts, Phrases(longest=2, min_count=1, shares=(1.0,)))["phrase"].to_pylist()
-        ['new york', 'in new', 'york in']
+    >>> rank(counts, Phrases(longest=2, min_count=1, shares=(1.0,)))["phrase"].to_pylist()
+    ['new york', 'in new', 'york in']
     """
     ngrams, text = _parse(counts, config)
     columns = {"n": [], "phrase": text[1:], "count": ngrams.counts[1:], "score": score(ngrams, config.pmi_power)[1:]}
