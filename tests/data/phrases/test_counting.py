@@ -160,10 +160,10 @@ def test_the_same_settings_are_not_done_again_and_others_refused(workdir, monkey
     open_store(replace(DATA, phrases=PHRASES), workdir, phrases=True)
     open_store(DATA, workdir)
     for field, value in (("overlap", "longest"), ("size", 10), ("pmi_power", 1), ("shares", (0.4, 0.35, 0.125, 0.125))):
-        with pytest.raises(InputError, match=rf"with phrases\.{field} .* this run wants .*another --data\.store"):
+        with pytest.raises(InputError, match=rf"with data\.phrases\.{field} .* this run wants .*another --data\.store"):
             open_store(replace(DATA, phrases=replace(PHRASES, **{field: value})), workdir, phrases=True)
     (workdir / "list.txt").write_text("the cat\n")
-    with pytest.raises(InputError, match=r"with phrases\.file None, this run wants"):
+    with pytest.raises(InputError, match=r"with data\.phrases\.file None, this run wants"):
         open_store(replace(DATA, phrases=replace(PHRASES, file=str(workdir / "list.txt"))), workdir, phrases=True)
     assert contents(workdir / "store") == before
 
@@ -193,7 +193,7 @@ def test_a_ready_list(workdir):
         replace(DATA, phrases=Phrases(file=str(workdir / "copy.txt"))), workdir, phrases=True
     )  # the same list, elsewhere
     (workdir / "copy.txt").write_text("\n".join(some_list(workdir)[:20]))
-    with pytest.raises(InputError, match=r"with phrases\.file "):
+    with pytest.raises(InputError, match=r"with data\.phrases\.file "):
         open_store(replace(DATA, phrases=Phrases(file=str(workdir / "copy.txt"))), workdir, phrases=True)
 
 
