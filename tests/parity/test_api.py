@@ -207,7 +207,7 @@ def test_classes_of_texts_and_pairs(family, tmp_path):
 PAIRS = [(TEXTS[8][:50], TEXTS[9][:80]), ("", "a hen"), (TEXTS[10][:30], ".")]
 
 
-def pairs_agree(ours: api.LoadedModel, folder: Path) -> None:
+def pairs_agree(ours: api.PretrainedModel, folder: Path) -> None:
     """Ids, types and probabilities of pairs by the files in a folder, read by AutoTokenizer, and by a model of ours."""
     t = transformers.AutoTokenizer.from_pretrained(folder)
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
