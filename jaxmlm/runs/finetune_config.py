@@ -9,7 +9,7 @@ import tyro
 
 from jaxmlm.errors import InputError
 from jaxmlm.paths import describe, hint
-from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions, TaskData, generated_mark, source_hash
+from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions, TaskData, generated_mark, task_hash
 from jaxmlm.tasks.registry import benchmark_tasks, find_task
 from jaxmlm.training import Optim
 
@@ -184,6 +184,6 @@ def settings(config: Finetune) -> str:
     defaults = {field.name: field.default for field in fields(config)}
     named = {key: value for key, value in describe(config).items() if key != "class" and key not in _NO_SETTING}
     kept = {key: value for key, value in named.items() if key in _ALWAYS_NAMED or value != describe(defaults[key])}
-    if (source := source_hash(config.downstream)) is not None:
+    if (source := task_hash(config.downstream)) is not None:
         kept["task_source"] = source
     return json.dumps(kept, sort_keys=True)

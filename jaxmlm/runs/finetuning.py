@@ -29,7 +29,7 @@ from jaxmlm.runs.recipes import recipe
 from jaxmlm.runs.results import Result
 from jaxmlm.runs.workdir import append_results, check_workdir, write_metadata
 from jaxmlm.tasks import downstream
-from jaxmlm.tasks.downstream import display_name, source_hash
+from jaxmlm.tasks.downstream import display_name, task_hash
 from jaxmlm.training import Loop, Optim, Task, Trained, evaluate, train
 from jaxmlm.training.checkpoint import fingerprint
 
@@ -130,7 +130,7 @@ def fits(config: Finetune, model: EncoderConfig, mesh: jax.sharding.Mesh) -> Non
 def _identity(checkpoint: str, config: Finetune) -> dict[str, Any]:
     """What all results of a directory have in common, so that the best of them is the best."""
     first = None if config.intermediate_task is None else _intermediate(config)
-    source = source_hash(config.downstream)
+    source = task_hash(config.downstream)
     return {
         "checkpoint": str(Path(checkpoint).resolve()),
         "weights": fingerprint(Path(checkpoint)),

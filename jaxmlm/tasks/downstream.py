@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 from jaxmlm.data import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Model
+from jaxmlm.paths import source_hash
 from jaxmlm.synthetic import tasks as sample
 from jaxmlm.training.task import Eval, Task
 
@@ -258,8 +259,8 @@ def _sample() -> tempfile.TemporaryDirectory:
     return folder
 
 
-def source_hash(task: DownstreamTask) -> str | None:
-    """SHA-256 of the fields and the source of a user's task; None for one of the package.
+def task_hash(task: DownstreamTask) -> str | None:
+    """SHA-256 of the fields of a user's task and of the files that define it; None for one of the package.
 
     It is part of what results are found again by, so that those of an edited task are not taken for its results.
     """
@@ -273,8 +274,5 @@ def source_hash(task: DownstreamTask) -> str | None:
 
 
 def _source(part: Any) -> str:
-    """The source of a class or function; of one typed in at a prompt, which has none, its name."""
-    try:
-        return inspect.getsource(part)
-    except (OSError, TypeError):
-        return part.__qualname__
+    """The hash of the file of a class or function; of one typed in at a prompt, which has none, its name."""
+    return source_hash(part).get("source") or str(part.__qualname__)

@@ -9,21 +9,16 @@ import pytest
 
 import jaxmlm
 from jaxmlm.cli import main
-from jaxmlm.data import Data
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import read_jsonl
-from jaxmlm.models import EncoderConfig
 from jaxmlm.runs.comparison import compare
 from jaxmlm.runs.finetune_config import Finetune, settings
 from jaxmlm.runs.finetuning import finetune
-from jaxmlm.runs.pretraining import pretrain
-from jaxmlm.runs.run import Run
 from jaxmlm.tasks import registry
-from jaxmlm.tasks.downstream import TaskData, source_hash
+from jaxmlm.tasks.downstream import TaskData, task_hash
 from jaxmlm.tasks.registry import find_task, register_task
 from jaxmlm.tasks.sentences import SentenceTask
 from jaxmlm.tasks.table import Sets, Table
-from jaxmlm.training import Loop
 
 USER_FILE = '''
 """Two texts and a label in JSON lines: DIRECTORY/train.jsonl and dev.jsonl."""
@@ -53,14 +48,6 @@ BOOLQ = JsonLines("boolq", Table("BoolQ", ("question", "passage"), "answer", ("f
 def tasks(monkeypatch):
     """What a test registers is forgotten after it."""
     monkeypatch.setattr(registry, "TASKS", dict(registry.TASKS))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> str:
-    folder = str(tmp_path_factory.mktemp("run") / "run")
-    model = EncoderConfig(layers=1, width=16, heads=2, max_positions=32, dropout=0.0, attention_dropout=0.0)
-    pretrain(Run(folder, data=Data("sample:200", vocab=400, length=24, valid=0.1), model=model, loop=Loop(0, 8)))
-    return folder
 
 
 @pytest.fixture
@@ -129,9 +116,9 @@ def test_a_task_object_in_python(checkpoint):
 
 def test_results_are_found_again_by_the_source_of_a_task():
     """Of the package's own tasks the name is enough."""
-    assert source_hash(find_task("rte")) is None and "task_source" not in settings(Finetune("rte", "sample:"))
+    assert task_hash(find_task("rte")) is None and "task_source" not in settings(Finetune("rte", "sample:"))
     before = settings(Finetune(POLARITY))
-    assert f'"task_source": "{source_hash(POLARITY)}"' in before
+    assert f'"task_source": "{task_hash(POLARITY)}"' in before
     assert settings(Finetune(replace(POLARITY, seen=8))) != before == settings(Finetune(POLARITY))
 
 
