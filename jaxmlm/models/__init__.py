@@ -2,7 +2,8 @@
 
 from flax import nnx
 
-from jaxmlm.models.encoder import Encoder, EncoderConfig
+from jaxmlm.models.encoder import Encoder
+from jaxmlm.models.encoder_config import EncoderConfig
 from jaxmlm.models.heads import Classifier, MaskedLM, SpanPredictor, TokenClassifier, with_head
 from jaxmlm.models.presets import parameters, preset
 

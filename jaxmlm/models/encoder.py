@@ -1,8 +1,7 @@
 """One encoder with options: the paper's RoBERTa with pre-layer-norm by default; BERT, RoBERTa and ModernBERT too."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,125 +9,39 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmlm.errors import InputError
-from jaxmlm.models.attention import Attention, AttentionInputs, Kernel, pick, rope_table, segment_positions, visibility
-from jaxmlm.models.layers import Activation, Dense, Dtype, LayerNorm, dropout, gelu
-from jaxmlm.parallel import gathered, platform, spec
+from jaxmlm.models.attention import (
+    Attention,
+    AttentionInputs,
+    rope_table,
+    segment_positions,
+    take_positions,
+    visibility,
+)
+from jaxmlm.models.encoder_config import REMAT_POLICIES, EncoderConfig
+from jaxmlm.models.layers import Activation, Dense, LayerNorm, dropout, gelu
+from jaxmlm.parallel import gathered, out_spec, platform
 
-Remat = Literal["none", "dots", "full"]
-REMAT_POLICIES = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
-"""What `jax.checkpoint` keeps of a block; dots: the products with parameters, not the shares of the attention."""
-RUNTIME_FIELDS = ("dropout", "attention_dropout", "attention", "dtype", "remat", "chunk")
-"""Options of an encoder that may differ between a checkpoint and what goes on from it."""
 
+class LayerKind(NamedTuple):
+    """What differs between the blocks of an encoder: a bool for each block, or None where all are alike.
 
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Sizes and parts of an encoder. The vocabulary comes from the tokenizer."""
+    Attributes:
+        is_global: whether the block attends to the whole document and not within the window; None: the encoder has no
+            window.
+        has_first_norm: whether the block has a layer norm before its attention; None: all have one.
 
-    layers: int = 2
-    width: int = 128
-    heads: int = 2
-    mlp: int | None = None
-    """Width of the hidden layer of each block's MLP; 4 * width if not given."""
-    norm: Literal["pre", "post"] = "pre"
-    """Layer norm before each part of a block (the paper) or after it (BERT, RoBERTa)."""
-    embed_norm: bool = True
-    """Layer norm of the embeddings."""
-    first_norm: bool = True
-    """Layer norm before the attention of the first block; ModernBERT has none there (pre-layer-norm only)."""
-    activation: Activation = "gelu"
-    """Of the MLP: GELU, or GeGLU, a GELU that gates a second map; exact or by tanh."""
-    biases: bool = True
-    """Of linear maps and layer norms; the bias of the vocabulary is always there."""
-    tied: bool = True
-    """The masked-LM head reads its logits off the embedding table; if not, off a table of its own."""
-    token_types: int = 0
-    """Rows of a table of token types, as BERT has for first and second sentences; 0: no such table."""
-    positions: Literal["learned", "rope"] = "learned"
-    """Learned position embeddings (the paper) or rotary ones, which need fewer steps."""
-    max_positions: int = 512
-    """Rows of the learned position table: the longest document."""
-    rope_base: float = 10_000.0
-    """Base of the rotary frequencies."""
-    window: int | None = None
-    """Tokens that a token sees in most layers: itself and window // 2 on each side; None: all of its document."""
-    global_every: int = 3
-    """With a window: every so many layers, the first included, see the whole document."""
-    local_rope_base: float | None = None
-    """Base of the rotary frequencies of the layers with a window; rope_base if not given."""
-    dropout: float = 0.1
-    """Of embeddings and of each part's output."""
-    attention_dropout: float = 0.1
-    """Of the attention shares."""
-    norm_eps: float = 1e-5
-    """Of layer norm."""
-    init: float = 0.02
-    """Standard deviation of the initial weights."""
-    attention: Kernel = "auto"
-    """Splash, the TPU's kernel for long rows without attention dropout; auto takes it there from 1,024 tokens on."""
-    dtype: Dtype = "float32"
-    """Type of the computation; parameters and the loss are float32 always."""
-    remat: Remat = "none"
-    """What the backward pass computes again: nothing; all but the matrix products of a block (dots), whose outputs are
-    kept; whole blocks, of which only the input is kept (full: least memory, about a quarter more work)."""
-    chunk: int | None = None
-    """Predictions of a row whose logits are made at a time; None: all, or what fits into a GiB a device."""
+    """
 
-    def __post_init__(self) -> None:
-        counts = ("layers", "width", "heads", "mlp", "max_positions", "window", "global_every", "chunk")
-        least = dict.fromkeys(counts, 1)
-        for name, low in {**least, "token_types": 0}.items():
-            size = getattr(self, name)
-            if size is not None and size < low:
-                raise InputError(f"model.{name} is {size}: it must be at least {low}")
-        for name in ("rope_base", "local_rope_base"):
-            if (base := getattr(self, name)) is not None and not base > 1:
-                raise InputError(f"model.{name} is {base:g}: it must be above 1")
-        if not self.first_norm and self.norm == "post":
-            raise InputError("model.first_norm False goes with model.norm pre only: set one of the two")
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"model.{name} is {getattr(self, name):g}: it must be at least 0 and below 1")
-        if self.width % self.heads or (self.positions == "rope" and self.width // self.heads % 2):
-            raise InputError(
-                f"model.width {self.width} does not divide into {self.heads} heads"
-                + (" of even width (rotary positions)" if self.width % self.heads == 0 else "")
-                + ": change model.width or model.heads"
-            )
-
-    @property
-    def sizes(self) -> list[tuple[str, int, str]]:
-        """What a mesh must divide: (what it is, how many, its logical axis). Vocabularies are padded to 128s."""
-        mlp = self.mlp or 4 * self.width
-        return [
-            ("model.width", self.width, "embed"),
-            ("model.heads", self.heads, "heads"),
-            ("model.mlp", mlp, "mlp"),
-            ("the multiple to which the vocabulary is padded", 128, "vocab"),
-        ]
-
-    @classmethod
-    def read(cls, plain: Mapping[str, Any]) -> "EncoderConfig":
-        """The encoder that a run.json describes, also one of an earlier version.
-
-        >>> EncoderConfig.read({"class": "EncoderConfig", "layers": 3, "remat": True}).remat
-        'full'
-        """
-        options = {name: value for name, value in plain.items() if name != "class"}
-        if isinstance(options.get("remat"), bool):  # as it was written before there was a choice
-            options["remat"] = "full" if options["remat"] else "none"
-        return cls(**options)
-
-    def with_runtime_fields_of(self, other: "EncoderConfig") -> "EncoderConfig":
-        """This encoder with the options of another that change how it is trained and not what it computes."""
-        return replace(self, **{name: getattr(other, name) for name in RUNTIME_FIELDS})
+    is_global: Array | None = None
+    has_first_norm: Array | None = None
 
 
 class Block(nnx.Module):
     """Self-attention and an MLP, each with a residual connection and a layer norm before or after it."""
 
     def __init__(self, config: EncoderConfig, key: Key[Array, ""]):
-        c, keys = config, jax.random.split(key, 3)
+        c = config
+        keys = jax.random.split(key, 3)
         mlp = c.mlp or 4 * c.width
         self.attention = Attention(
             keys[0], c.width, c.heads, c.init, c.attention_dropout, c.biases, c.window, c.attention
@@ -140,7 +53,8 @@ class Block(nnx.Module):
             self.gate = Dense(gate_key, (c.width, mlp), ("embed", "mlp"), c.init, c.biases)
         self.attention_norm = LayerNorm(c.width, c.norm_eps, c.biases)
         self.mlp_norm = LayerNorm(c.width, c.norm_eps, c.biases)
-        self.pre, self.drop = c.norm == "pre", c.dropout
+        self.pre_norm = c.norm == "pre"
+        self.dropout = c.dropout
         self.activation: Activation = c.activation
 
     def __call__(
@@ -148,33 +62,65 @@ class Block(nnx.Module):
         x: Float[Array, "B L D"],
         attention_inputs: AttentionInputs,
         key: Key[Array, ""] | None,
-        normed: Array | None = None,
-        at: Int[Array, "B P"] | None = None,
+        has_first_norm: Array | None = None,
+        positions: Int[Array, "B P"] | None = None,
     ) -> Float[Array, "B P D"]:
-        """One block, of all tokens or of those at these positions; `normed` False: no layer norm before attention."""
+        """One block.
+
+        Args:
+            x: hidden states of every token.
+            attention_inputs: who attends to whom.
+            key: for dropout; None is evaluation.
+            has_first_norm: false for a pre-layer-norm block without the norm before its attention; None is true.
+            positions: compute the output at these positions only; None: at all.
+
+        """
         keys = [None] * 3 if key is None else jax.random.split(key, 3)
-        norm = self.attention_norm
-        y = norm(x) if self.pre else x
-        y = self.attention(y if normed is None else jnp.where(normed, y, x), attention_inputs, keys[0], at)
-        x = (x if at is None else pick(x, at)) + dropout(keys[1], self.drop, y)
-        x, norm = (x, self.mlp_norm) if self.pre else (norm(x), self.mlp_norm)
-        y = self._mlp(norm(x) if self.pre else x)
-        x = x + dropout(keys[2], self.drop, y)
-        return x if self.pre else norm(x)
+        y = self.attention_norm(x) if self.pre_norm else x
+        if has_first_norm is not None:
+            y = jnp.where(has_first_norm, y, x)
+        y = self.attention(y, attention_inputs, keys[0], positions)
+        x = (x if positions is None else take_positions(x, positions)) + dropout(keys[1], self.dropout, y)
+        if not self.pre_norm:
+            x = self.attention_norm(x)
+        y = self._mlp(self.mlp_norm(x) if self.pre_norm else x)
+        x = x + dropout(keys[2], self.dropout, y)
+        return x if self.pre_norm else self.mlp_norm(x)
 
     def _mlp(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         hidden = gelu(self.activation, self.up(x))
         return self.down(hidden * self.gate(x) if self.activation.startswith("geglu") else hidden)
 
 
+Layer = tuple[Block, Array | None, LayerKind]
+"""What a scan over the layers goes through: a block, its key for dropout, its kind."""
+
+
 class Encoder(nnx.Module):
-    """Embeddings and blocks. Blocks are stacked: every parameter of `blocks` has a leading axis N."""
+    """Embeddings and blocks. Blocks are stacked: every parameter of `blocks` has a leading axis N.
+
+    A pure function of its inputs: `jax.jit`, `jax.grad` and `jax.vmap` take it as a pytree, under a mesh
+    (`jax.set_mesh(make_mesh())`) or without one.
+
+    Args:
+        config: sizes and options.
+        vocab: number of token ids.
+        key: of the initial weights.
+
+    >>> encoder = Encoder(EncoderConfig(layers=1, width=8), vocab=100, key=jax.random.key(0))
+    >>> ids = jnp.array([[5, 6, 7, 0]])
+    >>> encoder(ids, segments=jnp.int32(ids > 0)).shape
+    (1, 4, 8)
+
+    """
 
     def __init__(self, config: EncoderConfig, vocab: int, key: Key[Array, ""]):
-        c, keys = config, jax.random.split(key, 3)
-        self.config, self.vocab = config, vocab
+        c = config
+        keys = jax.random.split(key, 3)
+        self.config = config
+        self.vocab = vocab
         rows = -(-vocab // 128) * 128  # padded, so that odd vocabularies shard
-        table = c.init * jax.random.normal(keys[0], (rows, c.width), out_sharding=spec("vocab", "embed"))
+        table = c.init * jax.random.normal(keys[0], (rows, c.width), out_sharding=out_spec("vocab", "embed"))
         self.embedding = nnx.Param(table)
         if c.positions == "learned":
             self.position = nnx.Param(c.init * jax.random.normal(keys[1], (c.max_positions, c.width)))
@@ -198,21 +144,40 @@ class Encoder(nnx.Module):
 
         Args:
             ids: token ids.
-            segments: 0 for padding, else the number of the token's document; a token sees its own document, whose
-                positions count from 0.
+            segments: 0 for padding, else the number of the token's document; a token attends to its own document,
+                whose positions count from 0.
             key: for dropout; None is evaluation.
             types: token types of an encoder that has them; None is type 0.
 
         """
-        return self._run(ids, segments, key, types)[-1]
+        embed_key, block_key = (None, None) if key is None else jax.random.split(key)
+        x = self._embed(ids, segments, types, embed_key)
+        inputs = self._attention_inputs(segments)
+        x = self._blocks(x, inputs, block_key)
+        return self._last_norm(x)
 
-    def hiddens(
+    def all_hidden_states(
         self, ids: Int[Array, "B L"], segments: Int[Array, "B L"], types: Int[Array, "B L"] | None = None
     ) -> Float[Array, "N1 B L D"]:
-        """Hidden states after the embeddings and after each of the N blocks; the last are those of a call."""
-        return jnp.stack(self._run(ids, segments, None, types, every=True))
+        """Hidden states after the embeddings and after each of the N blocks; the last are those of a call.
 
-    def at(
+        Args:
+            ids: as for a call, and so are `segments` and `types`. There is no dropout.
+            segments: document numbers.
+            types: token types.
+
+        """
+        first = self._embed(ids, segments, types)
+        inputs = self._attention_inputs(segments)
+
+        def keep(x: Array, layer: Layer) -> tuple[Array, Array]:
+            x = _apply(layer, x, inputs)
+            return x, x
+
+        last, states = self._scan(keep, first, None)
+        return jnp.concatenate([first[None], states[:-1], self._last_norm(last)[None]])
+
+    def at_positions(
         self,
         ids: Int[Array, "B L"],
         segments: Int[Array, "B L"],
@@ -222,92 +187,42 @@ class Encoder(nnx.Module):
         """Hidden states at these positions alone, without dropout: the last block computes no others.
 
         With few positions that saves five sixths of that block.
-        """
-        apart = self if isinstance(self.blocks, nnx.List) else self.unstacked()
-        return apart._run(ids, segments, None, types, at=positions)[-1]
 
-    def _run(
+        Args:
+            ids: as for a call, and so are `segments` and `types`.
+            segments: document numbers.
+            positions: of each row, in any order.
+            types: token types.
+
+        """
+        x = self._embed(ids, segments, types)
+        inputs = self._attention_inputs(segments)
+        *lower, last = self._layers(None)
+        for layer in lower:
+            x = _apply(layer, x, inputs)
+        return self._last_norm(_apply(last, x, inputs, positions))
+
+    def unstacked(self) -> "Encoder":
+        """This encoder with separate blocks, for inference on the CPU: a stack costs a copy of itself in every call."""
+        copy = jax.tree.map(lambda x: x, self)
+        copy.blocks = nnx.List(self._separate_blocks())
+        return copy
+
+    def _embed(
         self,
         ids: Int[Array, "B L"],
         segments: Int[Array, "B L"],
-        key: Key[Array, ""] | None,
         types: Int[Array, "B L"] | None,
-        every: bool = False,
-        at: Int[Array, "B P"] | None = None,
-    ) -> list[Array]:
-        """The hidden states of the last block, or of all from the embeddings on; `at` wants blocks that are apart."""
-        c = self.config
-        embed_key, block_key = (None, None) if key is None else jax.random.split(key)
-        x = dropout(embed_key, c.dropout, self._embed(ids, segments, types)).astype(c.dtype)
-        inputs = [
-            AttentionInputs(visibility(segments, window), self._rope(ids.shape[1], base), segments)
-            for window, base in self._kinds
-        ]
-        layers = jnp.arange(c.layers)
-        # Per layer: does it see the whole document, has it a layer norm first? None where all layers are alike.
-        whole = layers % c.global_every == 0 if len(inputs) > 1 else None
-        normed = None if c.first_norm else layers > 0
-
-        def block(
-            x: Array, layer: tuple[Block, Array | None, Array | None, Array | None], at: Array | None = None
-        ) -> tuple[Array, Array | None]:
-            part, key, is_whole, is_normed = layer
-            attention_inputs = inputs[0]
-            if is_whole is not None:
-                attention_inputs = jax.tree.map(lambda a, b: jnp.where(is_whole, a, b), *inputs)._replace(
-                    whole=is_whole
-                )
-            x = part(x, attention_inputs, key, is_normed, at)
-            return x, x if every else None
-
-        if c.remat != "none":
-            block = jax.checkpoint(block, policy=REMAT_POLICIES[c.remat])
-        keys = None if block_key is None else jax.random.split(block_key, c.layers)
-        before = [x] if every else []
-        if isinstance(self.blocks, nnx.List):
-            for i, part in enumerate(self.blocks):
-                layer = (part, *jax.tree.map(lambda a, i=i: a[i], (keys, whole, normed)))
-                x, _ = block(x, layer, at if i == c.layers - 1 else None)
-                before.append(x)
-        else:
-            # One compiled block on accelerators; on CPU unrolled, where a loop costs copies of its parameters. The
-            # barrier keeps XLA from computing the sum of all blocks below anew in each fusion (see CPU_OPTIONS).
-            cpu = platform() == "cpu"
-
-            def apart(x: Array, layer: Any) -> tuple[Array, Array | None]:
-                return block(jax.lax.optimization_barrier(x) if cpu else x, layer)
-
-            x, xs = jax.lax.scan(apart, x, (self.blocks, keys, whole, normed), unroll=c.layers if cpu else 1)
-            before += [x] if xs is None else list(xs)
-        return [*before[:-1], self.final_norm(x) if c.norm == "pre" else x]
-
-    def unstacked(self) -> "Encoder":
-        """This encoder with blocks that are not stacked, for the CPU: a stack costs a copy of itself in every call."""
-        copy = jax.tree.map(lambda x: x, self)
-        copy.blocks = nnx.List([jax.tree.map(lambda x, i=i: x[i], self.blocks) for i in range(self.config.layers)])
-        return copy
-
-    @property
-    def _kinds(self) -> list[tuple[int | None, float]]:
-        """Window and rotary base of the layers that see all, and of those with a window if there are any."""
-        c = self.config
-        kinds: list[tuple[int | None, float]] = [(None, c.rope_base)]
-        return kinds if c.window is None else [*kinds, (c.window, c.local_rope_base or c.rope_base)]
-
-    def _rope(self, length: int, base: float) -> Float[Array, "L 2 half"] | None:
-        c = self.config
-        return rope_table(length, c.width // c.heads, base) if c.positions == "rope" else None
-
-    def _embed(
-        self, ids: Int[Array, "B L"], segments: Int[Array, "B L"], types: Int[Array, "B L"] | None
+        key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B L D"]:
-        c, rows = self.config, spec("batch", None, None)
+        c = self.config
+        rows = out_spec("batch", None, None)
         # A look-up in a sharded table would gather per row: gather the table once.
         table = gathered(self.embedding[...], None, None)
         x = table.at[ids].get(out_sharding=rows)
         if c.token_types:
-            kinds = gathered(self.token_type[...], None, None)
-            x = x + kinds.at[jnp.zeros_like(ids) if types is None else types].get(out_sharding=rows)
+            type_table = gathered(self.token_type[...], None, None)
+            x = x + type_table.at[jnp.zeros_like(ids) if types is None else types].get(out_sharding=rows)
         if c.positions == "learned":
             if ids.shape[1] > c.max_positions:
                 raise InputError(
@@ -315,4 +230,94 @@ class Encoder(nnx.Module):
                     "raise that, shorten the input, or take rotary positions"
                 )
             x = x + gathered(self.position[...], None, None).at[segment_positions(segments)].get(out_sharding=rows)
-        return self.embed_norm(x) if c.embed_norm else x
+        if c.embed_norm:
+            x = self.embed_norm(x)
+        return dropout(key, c.dropout, x).astype(c.dtype)
+
+    def _attention_inputs(self, segments: Int[Array, "B L"]) -> list[AttentionInputs]:
+        """The attention inputs of global layers and, where there is a window, of local ones."""
+        c = self.config
+        variants: list[tuple[int | None, float]] = [(None, c.rope_base)]
+        if c.window is not None:
+            variants.append((c.window, c.local_rope_base or c.rope_base))
+        length = segments.shape[1]
+        return [
+            AttentionInputs(
+                visibility(segments, window),
+                rope_table(length, c.width // c.heads, base) if c.positions == "rope" else None,
+                segments,
+            )
+            for window, base in variants
+        ]
+
+    def _blocks(
+        self, x: Float[Array, "B L D"], inputs: list[AttentionInputs], key: Key[Array, ""] | None
+    ) -> Float[Array, "B L D"]:
+        """All blocks, one after the other; the backward pass recomputes what `remat` says."""
+
+        def block(x: Array, layer: Layer) -> Array:
+            return _apply(layer, x, inputs)
+
+        if self.config.remat != "none":
+            block = jax.checkpoint(block, policy=REMAT_POLICIES[self.config.remat])
+        return self._scan(lambda x, layer: (block(x, layer), None), x, key)[0]
+
+    def _scan(
+        self, body: Callable[[Array, Layer], tuple[Array, Any]], x: Array, key: Key[Array, ""] | None
+    ) -> tuple[Array, Any]:
+        """`jax.lax.scan` over the layers; a loop in Python where they are separate."""
+        if isinstance(self.blocks, nnx.List):
+            outputs = []
+            for layer in self._layers(key):
+                x, output = body(x, layer)
+                outputs.append(output)
+            return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+        # One compiled block on accelerators; on CPU unrolled, where a loop costs copies of its parameters. The
+        # barrier keeps XLA from computing the sum of all blocks below anew in each fusion (see CPU_OPTIONS).
+        cpu = platform() == "cpu"
+
+        def step(x: Array, layer: Layer) -> tuple[Array, Any]:
+            return body(jax.lax.optimization_barrier(x) if cpu else x, layer)
+
+        layers = (self.blocks, self._block_keys(key), self._layer_kinds())
+        return jax.lax.scan(step, x, layers, unroll=self.config.layers if cpu else 1)
+
+    def _layers(self, key: Key[Array, ""] | None) -> list[Layer]:
+        """The layers one by one, whether the blocks are stacked or separate."""
+        kinds = self._layer_kinds()
+        keys = self._block_keys(key)
+        blocks = self.blocks if isinstance(self.blocks, nnx.List) else self._separate_blocks()
+        layers: list[Layer] = []
+        for i, block in enumerate(blocks):
+            block_key, kind = jax.tree.map(lambda x, i=i: x[i], (keys, kinds))
+            layers.append((block, block_key, kind))
+        return layers
+
+    def _separate_blocks(self) -> list[Block]:
+        return [jax.tree.map(lambda x, i=i: x[i], self.blocks) for i in range(self.config.layers)]
+
+    def _block_keys(self, key: Key[Array, ""] | None) -> Key[Array, " N"] | None:
+        return None if key is None else jax.random.split(key, self.config.layers)
+
+    def _layer_kinds(self) -> LayerKind:
+        """The kinds of all layers, each field [N]."""
+        c = self.config
+        layers = jnp.arange(c.layers)
+        return LayerKind(
+            is_global=None if c.window is None else layers % c.global_every == 0,
+            has_first_norm=None if c.first_norm else layers > 0,
+        )
+
+    def _last_norm(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        return self.final_norm(x) if self.config.norm == "pre" else x
+
+
+def _apply(
+    layer: Layer, x: Float[Array, "B L D"], inputs: list[AttentionInputs], positions: Int[Array, "B P"] | None = None
+) -> Float[Array, "B P D"]:
+    """Run one layer with the attention inputs of its kind."""
+    block, key, (is_global, has_first_norm) = layer
+    chosen = inputs[0]
+    if is_global is not None:
+        chosen = jax.tree.map(lambda a, b: jnp.where(is_global, a, b), *inputs)._replace(is_global=is_global)
+    return block(x, chosen, key, has_first_norm, positions)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from jaxmlm.models.encoder import EncoderConfig
+from jaxmlm.models.encoder_config import EncoderConfig
 
 
 class Flops(NamedTuple):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmlm.errors import InputError
-from jaxmlm.models.encoder import EncoderConfig
+from jaxmlm.models.encoder_config import EncoderConfig
 from jaxmlm.models.names import BERT, ESM, FORMATS, MODERN, PRE_ROBERTA, ROBERTA, Format
 
 HEADS = {

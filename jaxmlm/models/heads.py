@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from jaxmlm.models.attention import take_positions
 from jaxmlm.models.encoder import Encoder
 from jaxmlm.models.layers import Dense, LayerNorm, dropout, gelu, lift
-from jaxmlm.parallel import gathered, spec
+from jaxmlm.parallel import gathered, out_spec, shard
 
 
 class MaskedLM(nnx.Module):
@@ -19,10 +20,11 @@ class MaskedLM(nnx.Module):
         self.dense = Dense(key, (c.width, c.width), ("embed", None), c.init, c.biases)
         self.norm = LayerNorm(c.width, c.norm_eps, c.biases)
         if not c.tied:
-            shape, sharding = encoder.embedding[...].shape, spec("vocab", "embed")
-            own = c.init * jax.random.normal(jax.random.fold_in(key, 1), shape, out_sharding=sharding)
-            self.decoder = nnx.Param(own)
-        self.bias = nnx.Param(jnp.zeros(encoder.embedding[...].shape[0], out_sharding=spec("vocab")))
+            shape = encoder.embedding[...].shape
+            table_key = jax.random.fold_in(key, 1)
+            sharding = out_spec("vocab", "embed")
+            self.decoder = nnx.Param(c.init * jax.random.normal(table_key, shape, out_sharding=sharding))
+        self.bias = nnx.Param(jnp.zeros(encoder.embedding[...].shape[0], out_sharding=out_spec("vocab")))
 
     def hidden(
         self,
@@ -38,9 +40,9 @@ class MaskedLM(nnx.Module):
         self, ids: Int[Array, "B L"], segments: Int[Array, "B L"], positions: Int[Array, "B P"]
     ) -> Float[Array, "B P V"]:
         """Logits at these positions, without dropout; the last block computes nothing else."""
-        hidden = self.encoder.at(ids, segments, positions)
-        every = jnp.broadcast_to(jnp.arange(positions.shape[1])[None], positions.shape)
-        return self.logits(hidden, every)
+        hidden = self.encoder.at_positions(ids, segments, positions)
+        all_of_them = jnp.broadcast_to(jnp.arange(positions.shape[1])[None], positions.shape)
+        return self.logits(hidden, all_of_them)
 
     def logits(self, hidden: Float[Array, "B L D"], positions: Int[Array, "B P"]) -> Float[Array, "B P V"]:
         """Logits over the (padded) vocabulary at these positions only; padded entries are minus infinity."""
@@ -48,20 +50,20 @@ class MaskedLM(nnx.Module):
         return self.project(x, self.table(x.dtype))
 
     def features(self, hidden: Float[Array, "B L D"], positions: Int[Array, "B P"]) -> Float[Array, "B P D"]:
-        """What the logits at these positions are read off: dense, GELU, layer norm."""
-        at = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
-        return self.norm(gelu(self.encoder.config.activation, self.dense(at)))
+        """The last hidden layer at these positions, before the output projection: dense, GELU, layer norm."""
+        x = take_positions(hidden, positions)
+        return self.norm(gelu(self.encoder.config.activation, self.dense(x)))
 
     def table(self, dtype: jnp.dtype) -> Float[Array, "V D"]:
-        """The table that features are multiplied by, as it is used: whole along D."""
+        """The output projection, as it is used: gathered along D."""
         table = self.encoder.embedding if self.encoder.config.tied else self.decoder
         return gathered(table[...], "vocab", "embed").astype(dtype)
 
     def project(self, x: Float[Array, "B P D"], table: Float[Array, "V D"]) -> Float[Array, "B P V"]:
-        """The logits of features."""
-        out = spec("batch", None, "vocab")
+        """The logits of `features` under `table`; padded entries are minus infinity."""
+        out = out_spec("batch", None, "vocab")
         logits = jnp.einsum("BPD,VD->BPV", x, table, out_sharding=out, preferred_element_type=jnp.float32)
-        real = jax.sharding.reshard(jnp.arange(table.shape[0]) < self.encoder.vocab, spec("vocab"))
+        real = shard(jnp.arange(table.shape[0]) < self.encoder.vocab, "vocab")
         return jnp.where(real[None, None], logits + lift(self.bias[...], logits), -jnp.inf)
 
 
@@ -69,8 +71,10 @@ class Classifier(nnx.Module):
     """Sentence classification or regression (one class) from the first token: dropout, dense, tanh, dropout, dense."""
 
     def __init__(self, encoder: Encoder, classes: int, key: Key[Array, ""]):
-        c, keys = encoder.config, jax.random.split(key)
-        self.encoder, self.drop = encoder, c.dropout
+        c = encoder.config
+        keys = jax.random.split(key)
+        self.encoder = encoder
+        self.dropout = c.dropout
         self.dense = Dense(keys[0], (c.width, c.width), ("embed", None), c.init)
         self.out = Dense(keys[1], (c.width, classes), ("embed", None), c.init)
 
@@ -84,8 +88,8 @@ class Classifier(nnx.Module):
         """Logits of the classes."""
         keys = [None] * 3 if key is None else jax.random.split(key, 3)
         first = self.encoder(ids, segments, keys[0], types)[:, 0].astype(jnp.float32)
-        x = jnp.tanh(self.dense(dropout(keys[1], self.drop, first)))
-        return self.out(dropout(keys[2], self.drop, x))
+        x = jnp.tanh(self.dense(dropout(keys[1], self.dropout, first)))
+        return self.out(dropout(keys[2], self.dropout, x))
 
 
 class SpanPredictor(nnx.Module):
@@ -110,7 +114,8 @@ class TokenClassifier(nnx.Module):
     """A class for every token: dropout, dense; on a frozen encoder, a linear probe."""
 
     def __init__(self, encoder: Encoder, classes: int, key: Key[Array, ""]):
-        self.encoder, self.drop = encoder, encoder.config.dropout
+        self.encoder = encoder
+        self.dropout = encoder.config.dropout
         self.out = Dense(key, (encoder.config.width, classes), ("embed", None), encoder.config.init)
 
     def __call__(
@@ -123,7 +128,7 @@ class TokenClassifier(nnx.Module):
         """Logits of every token's classes."""
         keys = [None] * 2 if key is None else jax.random.split(key)
         hidden = self.encoder(ids, segments, keys[0], types).astype(jnp.float32)
-        return self.out(dropout(keys[1], self.drop, hidden))
+        return self.out(dropout(keys[1], self.dropout, hidden))
 
 
 def with_head(kind: str, encoder: Encoder, classes: int, key: Key[Array, ""]) -> nnx.Module:

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmlm.errors import InputError
-from jaxmlm.models.encoder import Encoder, EncoderConfig
+from jaxmlm.models.encoder import Encoder
+from jaxmlm.models.encoder_config import EncoderConfig
 from jaxmlm.models.formats import HEADS, config_of, format_for, plain_of, recognise
 from jaxmlm.models.heads import with_head
 from jaxmlm.models.names import ESM, MODERN, Format, Weight, weights
+from jaxmlm.parallel import without_mesh
 from jaxmlm.rng import make_key
 
 # Weights that stand in published files and that no output depends on.
@@ -114,7 +117,11 @@ def write(model: Any, folder: str | Path, kind: str = "mlm", *, ids: dict[str, i
     tensors: dict[str, np.ndarray] = {}
     table = weights(form, config, kind, vocab, offset)
     left = leaves.keys() - {name for weight in table for name in weight.ours.split()}
-    assert not left, f"{form.family} has no place for {', '.join(sorted(left))}"
+    if left:
+        raise InputError(
+            f"{form.family}, the transformers format of this encoder, has no place for {', '.join(sorted(left))}: "
+            "export a model that has no parameters of its own"
+        )
     for weight in table:
         parts = [np.asarray(jax.device_get(leaves[name])) for name in weight.ours.split()]
         ours = parts[0] if len(parts) == 1 else np.stack(parts, axis=1)
@@ -154,9 +161,10 @@ def _name(path: tuple) -> str:
 
 
 def _placed(array: np.ndarray, like: Any) -> jax.Array:
-    mesh = jax.sharding.get_mesh()
+    if without_mesh():
+        return jnp.asarray(array)
     spec = getattr(like.sharding, "spec", None) if like.sharding is not None else None
-    return jax.device_put(array, NamedSharding(mesh, spec if spec is not None else PartitionSpec()))
+    return jax.device_put(array, NamedSharding(jax.sharding.get_mesh(), PartitionSpec() if spec is None else spec))
 
 
 def _shape(leaves: dict[str, Any], weight: Weight) -> tuple[int, ...]:

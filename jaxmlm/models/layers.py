@@ -1,4 +1,9 @@
-"""What every part of a model is made of: sharded parameters, linear maps, layer norm, dropout."""
+"""What every model is made of: linear layers with sharded parameters, layer norm, dropout.
+
+Why not `nnx.Linear`, `nnx.LayerNorm` and `nnx.Dropout`: here a parameter is partitioned by logical axes where it is
+made, gathered where it is used (`parallel.gathered`) and cast to the dtype of its input, a layer norm computes in
+float32 and returns the dtype of its input, and dropout is a function of its key, with no random state in the module.
+"""
 
 import math
 from typing import Literal
@@ -10,7 +15,7 @@ from flax import nnx
 from jax.extend.random import threefry2x32_p
 from jaxtyping import Array, Float, Key, UInt
 
-from jaxmlm.parallel import gathered, platform, spec
+from jaxmlm.parallel import gathered, out_spec, platform, without_mesh
 
 Dtype = Literal["float32", "bfloat16"]
 Activation = Literal["gelu", "gelu_tanh", "geglu", "geglu_tanh"]
@@ -25,17 +30,17 @@ class Dense(nnx.Module):
         key: Key[Array, ""],
         shape: tuple[int, int],
         axes: tuple[str | None, str | None],
-        scale: float,
+        init: float,
         bias: bool = True,
     ):
-        self.kernel = nnx.Param(scale * jax.random.normal(key, shape, out_sharding=spec(*axes)))
-        self.bias = nnx.Param(jnp.zeros(shape[1:], out_sharding=spec(_used(axes[1])))) if bias else None
+        self.kernel = nnx.Param(init * jax.random.normal(key, shape, out_sharding=out_spec(*axes)))
+        self.bias = nnx.Param(jnp.zeros(shape[1:], out_sharding=out_spec(_used(axes[1])))) if bias else None
         self.axes = axes
 
     def __call__(self, x: Float[Array, "*B F"]) -> Float[Array, "*B D"]:
         """Map the last axis of x."""
         kernel = gathered(self.kernel[...], *self.axes).astype(x.dtype)
-        out = spec("batch", *(None,) * (x.ndim - 2), _used(self.axes[1]))
+        out = out_spec("batch", *(None,) * (x.ndim - 2), _used(self.axes[1]))
         y = jnp.einsum("...f,fd->...d", x, kernel, out_sharding=out)
         return y if self.bias is None else y + lift(self.bias[...], y)
 
@@ -69,10 +74,16 @@ def lift(parameter: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array,
 
 
 def dropout(key: Key[Array, ""] | None, rate: float, x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Drop entries of x, sharded like x; without a key (evaluation) or at rate 0 x itself.
+    """Drop entries of x, sharded like x.
 
-    What is drawn depends on the key and the place of the entry in x, so it is the same on every mesh. The rate is
-    rounded to 1 / 65,536, and what is kept is scaled by just that.
+    What is drawn depends on the key and the index of the entry in x, so it is the same on every mesh.
+
+    Args:
+        key: of this draw; None (evaluation) returns x itself.
+        rate: probability that an entry becomes 0, rounded to 1 / 65,536; the others are scaled by 1 / (1 - rate) of the
+            rounded rate. 0 returns x itself.
+        x: any array.
+
     """
     drop = round(rate * 2**16)
     if key is None or drop == 0:
@@ -83,16 +94,18 @@ def dropout(key: Key[Array, ""] | None, rate: float, x: Float[Array, "..."]) -> 
 def _draw(key: Key[Array, ""], x: Float[Array, "*B F"]) -> UInt[Array, "*B F"]:
     """16 random bits for every entry of x, sharded like x.
 
-    jax.random.bits spends a block of threefry's 64 bits on each number, whatever its width, and dropout draws more
-    numbers than all else: here a block serves four entries, those a quarter of the last axis apart.
+    Why threefry's primitive and not `jax.random.bits`: that spends a block of 64 bits on each number, whatever its
+    width, and dropout draws more numbers than all else. Here a block serves four entries, those a quarter of the last
+    axis apart. `jax.extend.random` offers the primitive, without the stability of `jax.random`.
     """
     *lead, last = x.shape
-    shape, sharding = (*lead, -(-last // 4)), jax.typeof(x).sharding
-    places = [jax.lax.broadcasted_iota(jnp.uint32, shape, axis, out_sharding=sharding) for axis in range(x.ndim)]
-    inner = places[-1]  # the place within the row, which 32 bits can hold; the row is the block's other half
+    shape = (*lead, -(-last // 4))
+    sharding = None if without_mesh() else jax.typeof(x).sharding
+    index = [jax.lax.broadcasted_iota(jnp.uint32, shape, axis, out_sharding=sharding) for axis in range(x.ndim)]
+    inner = index[-1]  # the index within the row, which 32 bits can hold; the row is the block's other half
     for axis in range(x.ndim - 2, 0, -1):
-        inner = inner + places[axis] * np.uint32(math.prod(shape[axis + 1 :]))
-    outer = places[0] if x.ndim > 1 else jnp.zeros_like(inner)
+        inner = inner + index[axis] * np.uint32(math.prod(shape[axis + 1 :]))
+    outer = index[0] if x.ndim > 1 else jnp.zeros_like(inner)
     first, second = jax.random.key_data(key)[:2]
     words = threefry2x32_p.bind(
         *(jnp.broadcast_to(k, shape, out_sharding=sharding) for k in (first, second)), outer, inner

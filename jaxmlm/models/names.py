@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmlm.models.encoder import EncoderConfig
+from jaxmlm.models.encoder_config import EncoderConfig
 
 
 class Format(NamedTuple):

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 
 from jaxmlm.errors import InputError
-from jaxmlm.models.encoder import Encoder, EncoderConfig
+from jaxmlm.models.encoder import Encoder
+from jaxmlm.models.encoder_config import EncoderConfig
 from jaxmlm.models.heads import MaskedLM
 from jaxmlm.parallel import make_mesh
 from jaxmlm.rng import make_key

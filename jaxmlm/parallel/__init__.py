@@ -13,22 +13,25 @@ from jaxmlm.parallel.mesh import (
     place,
     platform,
 )
-from jaxmlm.parallel.rules import all_reduce, gathered, keep_unreduced, spec
+from jaxmlm.parallel.rules import all_reduce, gathered, keep_unreduced, out_spec, shard, spec, without_mesh
 
 __all__ = [
     "Mesh",
     "abstract",
-    "keep_unreduced",
+    "all_reduce",
     "check_sizes",
     "check_slices",
     "fetch",
     "gathered",
+    "host_shard",
     "hosts",
-    "all_reduce",
-    "make_mesh",
+    "keep_unreduced",
     "local_rows",
+    "make_mesh",
+    "out_spec",
     "place",
     "platform",
-    "host_shard",
+    "shard",
     "spec",
+    "without_mesh",
 ]

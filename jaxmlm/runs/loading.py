@@ -62,7 +62,8 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> LoadedModel:
             return from_transformers(folder, like)
         raise not_a_checkpoint(folder)
     about = json.loads((folder / "run.json").read_text())
-    config = EncoderConfig.read(about["config"]["model"])
+    options = {name: value for name, value in about["config"]["model"].items() if name != "class"}
+    config = EncoderConfig(**options)
     config = config.with_runtime_fields_of(like) if like else config
     tokenizer = _tokenizer(folder, about)
     kind, labels = about.get("kind", "mlm"), tuple(about.get("labels", ()))

@@ -15,7 +15,7 @@ from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import read_jsonl
 from jaxmlm.models import EncoderConfig, MaskedLM
-from jaxmlm.models.encoder import RUNTIME_FIELDS
+from jaxmlm.models.encoder_config import RUNTIME_FIELDS
 from jaxmlm.models.formats import format_for
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
 from jaxmlm.paths import describe

@@ -25,7 +25,7 @@ _HELD_OUT_SEED = 2202_08005 % 2**31
 UNIGRAM_TOKENS = 1 << 25
 """How often each token occurs is counted on the first so many of a text."""
 LOGITS_BYTES = 2**30
-"""Logits of one device above this are made in chunks, if `EncoderConfig.chunk` says nothing else."""
+"""Logits of one device above this are made in chunks, if `EncoderConfig.logits_chunk` says nothing else."""
 _DROPOUT = 0xFFFFFFFF  # an id that no example has
 
 
@@ -185,8 +185,8 @@ def predictions(
 ) -> tuple[jax.Array, jax.Array]:
     """Nats and hits of every prediction, 0 where its weight is 0; packed rows are one segment, without padding.
 
-    Where the logits of all predictions would not fit (`EncoderConfig.chunk`) they are made a chunk at a time, and made
-    again in the backward pass.
+    Where the logits of all predictions would not fit (`EncoderConfig.logits_chunk`) they are made a chunk at a time,
+    and made again in the backward pass.
     """
     segments = jnp.ones_like(masked.inputs) if segments is None else segments
     hidden = model.hidden(masked.inputs, segments, key)
@@ -201,7 +201,7 @@ def predictions(
     rows, most = masked.targets.shape
     # Cut over the batch and the vocabulary, so over all devices.
     fits = LOGITS_BYTES * jax.sharding.get_abstract_mesh().size // (4 * rows * table.shape[0])
-    chunks = -(-most // min(model.encoder.config.chunk or max(fits, 1), most))
+    chunks = -(-most // min(model.encoder.config.logits_chunk or max(fits, 1), most))
     if chunks == 1:
         found, right = judge(x, masked.targets)
     else:

@@ -220,7 +220,7 @@ def states(encoder: Encoder, found: WordExamples, pad_id: int, mesh: jax.shardin
 
 @jax.jit
 def _run(encoder: Any, ids: Any, segments: Any) -> Any:
-    return encoder.hiddens(ids, segments).astype(np.float32)
+    return encoder.all_hidden_states(ids, segments).astype(np.float32)
 
 
 def _hiddens(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jaxmlm.errors import InputError
 from jaxmlm.models.flops import parameters
-from jaxmlm.models.splash import FITS, suits
+from jaxmlm.models.splash import BLOCK, pays
 from jaxmlm.parallel import Mesh, check_slices
 from jaxmlm.runs.run import Run
 from jaxmlm.tasks.mlm import LOGITS_BYTES
@@ -53,7 +53,7 @@ def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
     tokens, mlp = rows * length, c.mlp or 4 * c.width
     products = (3 * c.width + mlp * (2 if c.activation.startswith("geglu") else 1)) / tensor + 2 * c.width
     # The kernel for long rows makes no scores (models/attention.py).
-    kernel = suits(length) if c.attention == "auto" else c.attention == "splash" and length % FITS == 0
+    kernel = pays(length) if c.attention == "auto" else c.attention == "splash" and length % BLOCK == 0
     scores = 0.0 if kernel and not c.attention_dropout else c.heads / tensor * length
     # Shares of the attention: their scores in float32, themselves twice, and which of them dropout keeps.
     everything = products + mlp / tensor + 4 * c.width
@@ -77,7 +77,7 @@ def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
 def _predicted_at_once(run: Run, logits: float) -> int:
     """Of how many predictions of every row the logits are made at a time; `logits` of one of each there are."""
     most = run.masking.predictions(run.data.length)
-    chunk = run.model.chunk or max(int(LOGITS_BYTES / (4 * logits)), 1)
+    chunk = run.model.logits_chunk or max(int(LOGITS_BYTES / (4 * logits)), 1)
     return -(-most // -(-most // min(chunk, most)))
 
 

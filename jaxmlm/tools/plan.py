@@ -248,7 +248,7 @@ def _cached(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
     """What the compiler says, from an earlier plan of the same program by the same versions if there is one."""
     versions = [importlib.metadata.version(name) for name in ("jax", "flax", "optax")]
     libtpu = importlib.metadata.version("libtpu") if importlib.util.find_spec("libtpu") else None
-    cut_up = {"accumulate": run.loop.accumulate, "remat": run.model.remat, "chunk": run.model.chunk}
+    cut_up = {"accumulate": run.loop.accumulate, "remat": run.model.remat, "logits_chunk": run.model.logits_chunk}
     shape = {**identity(run), "mesh": describe(run.mesh), **cut_up}
     for name in ("text", "valid", "tokenizer_words", "lowercase", "layout", "field", "weights"):
         shape["data"].pop(name, None)  # what the program does not depend on

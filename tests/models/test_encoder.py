@@ -326,7 +326,14 @@ def test_hidden_states_of_every_layer_and_at_some_positions_are_those_of_a_call(
     mesh = jax.sharding.get_mesh()
     batch = place(BATCH, mesh)
     ids, segments, positions = batch["ids"], batch["segments"], batch["positions"]
-    run = jax.jit(lambda e, *x: (e(*x), e.hiddens(*x), e.at(*x, positions), e.unstacked().hiddens(*x)))
+    run = jax.jit(
+        lambda e, *x: (
+            e(*x),
+            e.all_hidden_states(*x),
+            e.at_positions(*x, positions),
+            e.unstacked().all_hidden_states(*x),
+        )
+    )
     whole, every, some, apart = jax.device_get(run(encoder, ids, segments))
     assert every.shape == (config.layers + 1, *whole.shape)
     assert_same(every, apart)

@@ -64,7 +64,7 @@ def whole():
 @pytest.mark.parametrize("chunk", [3, 100])
 def test_chunks_are_exact(whole, chunk):
     """Also when the last chunk is not full."""
-    found, compiled = judged(chunk=chunk)
+    found, compiled = judged(logits_chunk=chunk)
     assert_same(found, whole[0])
     assert [f"f32[8,{n},384]" in compiled.as_text() for n in (7, 3)] == [chunk == 100, chunk == 3]
 
@@ -78,7 +78,7 @@ def test_logits_that_would_not_fit_are_made_in_chunks(whole, monkeypatch):
 
 @pytest.mark.parametrize(
     ("sizes", "options"),
-    [((2, 1, 1), {}), ((1, 2, 2), {"chunk": 3, "remat": "dots"})],
+    [((2, 1, 1), {}), ((1, 2, 2), {"logits_chunk": 3, "remat": "dots"})],
     ids=str,
 )
 def test_every_mesh_gives_one_loss_and_gradient(whole, sizes, options):
@@ -117,7 +117,10 @@ OTHER = {"positions": "rope", "activation": "geglu", "tied": False, "token_types
 
 @pytest.mark.parametrize(
     ("sizes", "options"),
-    [((4, 1, 2), {"chunk": 3}), pytest.param((2, 2, 2), OTHER, marks=pytest.mark.slow("compiles for eight devices"))],
+    [
+        ((4, 1, 2), {"logits_chunk": 3}),
+        pytest.param((2, 2, 2), OTHER, marks=pytest.mark.slow("compiles for eight devices")),
+    ],
     ids=str,
 )
 def test_parts_of_a_batch_give_its_gradient_and_send_it_once(sizes, options):
@@ -134,7 +137,7 @@ def test_parts_of_a_batch_give_its_gradient_and_send_it_once(sizes, options):
 
 
 def test_the_table_of_the_vocabulary_is_added_up_once_not_for_each_chunk():
-    _, compiled = judged((4, 1, 1), chunk=1)
+    _, compiled = judged((4, 1, 1), logits_chunk=1)
     sizes = [(one.times, one.bytes) for one in read(compiled.as_text()).collectives()]
     assert max(times for times, _ in sizes) == 7  # the bias
     assert sum(size for times, size in sizes if times > 1) < 0.1 * sum(size for times, size in sizes if times == 1)

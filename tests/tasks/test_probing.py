@@ -97,7 +97,7 @@ def test_vectors_are_those_of_the_words_own_tokens(odd, tokenizer, pool):
     assert labels.tolist() == ["AUX", "PART", "DET", "NOUN", "VERB", "PUNCT", "NOUN"] and at[0] == at[1]
     ids, offsets = tokenizer.encode_offsets(sentences[0].text)
     row = jnp.array([[tokenizer.cls_id, *ids, tokenizer.sep_id]], jnp.int32)
-    hidden = np.asarray(encoder.hiddens(row, jnp.ones_like(row)))[:, 0]
+    hidden = np.asarray(encoder.all_hidden_states(row, jnp.ones_like(row)))[:, 0]
     for word, vector in zip(sentences[0].words, at, strict=False):
         own = [i + 1 for i, (b, e) in enumerate(offsets) if b < word.end and e > word.begin]
         own = own[:1] if pool == "first" else own

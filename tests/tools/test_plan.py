@@ -281,7 +281,7 @@ def test_only_a_plan_of_the_same_program_is_found_again(monkeypatch, tmp_path):
     made |= {"parameters": 1, "optimizer": 2, "limit": 1.0}
     monkeypatch.setattr(plans, "compiled_for", lambda *program: asked.append(program) or made)
     monkeypatch.setenv("JAXMLM_CACHE", str(tmp_path))
-    ways = ["", "--model.remat dots", "--model.chunk 8", "--loop.accumulate 2", "--mesh.fsdp 2", "--slices 2"]
+    ways = ["", "--model.remat dots", "--model.logits-chunk 8", "--loop.accumulate 2", "--mesh.fsdp 2", "--slices 2"]
     for number, way in enumerate([*ways, *ways]):
         words = ["plan", "configs/large.py", "--topology", "v5e:2x2", "--loop.batch", "64", "--json"]
         assert main([*words, *way.split()]) == 0
