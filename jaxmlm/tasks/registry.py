@@ -1,7 +1,5 @@
 """The downstream tasks by name: those of GLUE, SQuAD, tables of one's own, and tasks that a user registers."""
 
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions, OfficialTas
 from jaxmlm.tasks.sentences import SentenceTask
 from jaxmlm.tasks.table import Examples, Sets
 from jaxmlm.training.task import Task
+from jaxmlm.user_code import find_object
 
 
 @dataclass(frozen=True)
@@ -161,9 +160,9 @@ def find_task(name: str | DownstreamTask) -> DownstreamTask:
         return TASKS[name]
     if table.is_table(name):
         return TableTask(name)
-    file, colon, variable = name.rpartition(":")
+    file, colon, _ = name.rpartition(":")
     if colon and file.endswith(".py"):
-        return register_task(_from_file(Path(file).expanduser(), variable))
+        return register_task(find_object(name, "--task: a task"))
     raise InputError(_no_task(name))
 
 
@@ -174,25 +173,6 @@ def benchmark_tasks(benchmark: str) -> list[str]:
     (['cola', 'sst2'], 9)
     """
     return [name for name, task in TASKS.items() if task.benchmark == benchmark]
-
-
-def _from_file(path: Path, variable: str) -> Any:
-    """What a Python file calls `variable`."""
-    if not path.is_file():
-        raise InputError(f"{path} is missing: --task FILE.py:NAME takes a task that the file defines as NAME")
-    spec = importlib.util.spec_from_file_location(f"jaxmlm task {path.resolve()}", path)
-    module = importlib.util.module_from_spec(spec)  # pyright: ignore[reportArgumentType]
-    sys.modules[module.__name__] = module  # dataclasses look their module up there
-    try:
-        spec.loader.exec_module(module)  # pyright: ignore[reportOptionalMemberAccess]
-    except Exception as error:
-        raise InputError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
-    if not hasattr(module, variable):
-        names = [name for name, value in vars(module).items() if isinstance(value, DownstreamTask)]
-        raise InputError(
-            f"{path} defines no {variable!r}{hint(variable, names)}; its tasks: {', '.join(names) or 'none'}"
-        )
-    return getattr(module, variable)
 
 
 def _no_task(name: str) -> str:
