@@ -128,7 +128,7 @@ def ours(size: str, dropout: float) -> Callable[[], None]:
     words = Vocab(vocab, 4, 0, np.arange(5, vocab, dtype=np.int32))
     mesh = make_mesh(devices=jax.devices()[:1])
 
-    def prepare(batch: Any, key: jax.Array, step: jax.Array) -> Any:
+    def corrupt(batch: Any, key: jax.Array, step: jax.Array) -> Any:
         def local(key: Any, ids: Any, example: Any, step: Any) -> Masked:
             tokens = Tokens(ids, ids > 4, jnp.ones(ids.shape, jnp.uint8))
             return mask_batch(Masking(RATE), key, example, tokens, words, step)
@@ -145,7 +145,7 @@ def ours(size: str, dropout: float) -> Callable[[], None]:
     init = jax.jit(lambda key: MaskedLM(Encoder(config, vocab, key), key))
     rng = np.random.default_rng(0)
     with jax.set_mesh(mesh):
-        task = Task(init, loss, lambda step: {}, {}, 1, prepare)
+        task = Task(init, loss, lambda step: {}, {}, 1, corrupt)
         optimizer = Optim(1e-4).transformation(1000)
         step, key = make_step(task, optimizer), jax.random.key(0)
         held = [init_state(task, optimizer, key)]

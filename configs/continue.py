@@ -10,7 +10,7 @@ from jaxmlm.data import Data
 from jaxmlm.masking import Masking
 from jaxmlm.models import EncoderConfig
 from jaxmlm.runs import Run
-from jaxmlm.training import Loop, Optim
+from jaxmlm.training import AdamW, Loop, Optim
 
 
 def config(init: str = "roberta-base", text: str = "data/*.txt.gz") -> Run:
@@ -22,6 +22,6 @@ def config(init: str = "roberta-base", text: str = "data/*.txt.gz") -> Run:
         masking=Masking(rate=0.15),
         model=EncoderConfig(dtype="float32"),
         # A tenth of the rate that training from random weights takes, as in Gururangan et al. 2020 (arXiv 2004.10964).
-        optim=Optim(learning_rate=1e-4, warmup=0.06, weight_decay=0.01, b2=0.98, epsilon=1e-6),
+        optim=Optim(learning_rate=1e-4, warmup=0.06, optimizer=AdamW(b2=0.98, eps=1e-6, weight_decay=0.01)),
         loop=Loop(steps=12_500, batch=256, save_every=1000, log_every=50),
     )

@@ -8,7 +8,7 @@ from jaxmlm.data import Data
 from jaxmlm.masking import Masking
 from jaxmlm.models import preset
 from jaxmlm.runs import Run
-from jaxmlm.training import Loop, Optim
+from jaxmlm.training import AdamW, Loop, Optim
 
 
 def config(text: str = "data/*.txt.gz") -> Run:
@@ -18,6 +18,6 @@ def config(text: str = "data/*.txt.gz") -> Run:
         data=Data(text=text, vocab=50_265, length=128, lowercase=False, tokenizer_words=50_000_000, valid=0.001),
         masking=Masking(rate=0.40),
         model=preset("large", dtype="bfloat16", remat="full"),
-        optim=Optim(learning_rate=2e-3, warmup=0.06, weight_decay=0.01, b1=0.9, b2=0.98, epsilon=1e-6),
+        optim=Optim(learning_rate=2e-3, warmup=0.06, optimizer=AdamW(b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01)),
         loop=Loop(steps=23_000, batch=4096, save_every=1000, log_every=100),
     )

@@ -1,11 +1,12 @@
-"""What a run says while it runs: JSON lines in a file; a progress bar on a terminal, plain lines elsewhere."""
+"""The log of a run: JSON lines in a file, a progress bar on a terminal (plain lines elsewhere), further sinks."""
 
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from rich.console import Console
@@ -17,16 +18,70 @@ from jaxmlm.parallel.hosts import all_gather_json
 from jaxmlm.paths import counted
 
 
+@runtime_checkable
+class Sink(Protocol):
+    """Where lines of the log go. A sink is made and written to by the primary process alone."""
+
+    def write(self, values: dict[str, Any], step: int) -> None:
+        """Write a line of the log: metrics of training, or with "eval" (its name) those of an evaluation."""
+        ...
+
+    def close(self) -> None:
+        """Finish: the run ends, also by an error."""
+        ...
+
+
+class JsonLines:
+    """A file of JSON lines. A number that is not finite is null there, and its name stands in `not_finite`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        drop_truncated_line(path)
+
+    def write(self, values: dict[str, Any], step: int) -> None:
+        """Append a line."""
+        bad = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
+        with open(self.path, "a") as file:
+            file.write(to_json({**values, **({"not_finite": bad} if bad else {})}) + "\n")
+
+    def close(self) -> None:
+        """Every line is written."""
+
+
+def scalars(values: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a line of the log under the names that plots group by: train/NAME, or EVAL/NAME.
+
+    >>> scalars({"step": 50, "loss": 6.5}), scalars({"step": 50, "eval": "heldout", "loss": 6.25})
+    ({'train/loss': 6.5}, {'heldout/loss': 6.25})
+    """
+    group = values.get("eval", "train")
+    return {
+        f"{group}/{name}": value for name, value in values.items() if name != "step" and isinstance(value, int | float)
+    }
+
+
 class Log:
-    """The log of one stage of work of `total` steps. A context manager.
+    """The log of one stage of work: JSON lines in a file, a progress bar, further sinks. A context manager.
+
+    Only the primary process writes.
+
+    Args:
+        path: file of JSON lines; None: the terminal alone.
+        stage: what the terminal calls the work.
+        total: steps of the work; 0: not known.
+        sinks: make the further sinks.
 
     >>> with Log(None, "pretrain", 100) as log:
     ...     log.record({"step": 50, "loss": 6.1234, "tokens_per_second": 20000.0}, at=50)
     """
 
-    def __init__(self, path: Path | None, stage: str, total: int):
-        self.path, self.stage, self.total = path, stage, total
+    def __init__(self, path: Path | None, stage: str, total: int, sinks: Sequence[Callable[[], Sink]] = ()):
+        self.path = path
+        self.stage = stage
+        self.total = total
         self.quiet = jax.process_index() != 0
+        self._make = sinks
+        self._sinks: list[Sink] = []
         console = Console(stderr=True)
         self._bar = bar(console)
         self._plain = not console.is_terminal and total > 0
@@ -36,28 +91,31 @@ class Log:
     def __enter__(self) -> "Log":
         if not self.quiet:
             if self.path is not None:
-                drop_truncated_line(self.path)
+                self._sinks.append(JsonLines(self.path))
+            self._sinks += [make() for make in self._make]
             self._bar.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
+        for sink in self._sinks:
+            sink.close()
 
     def record(self, values: dict, at: int) -> None:
-        """Append a line to the log and show it; `at` is the step reached.
-
-        A number that is not finite is null in the log, and its name stands in `not_finite`.
-        """
+        """Write a line to all sinks and show it; `at` is the step reached."""
         if self.quiet:
             return
-        if self.path is not None:
-            bad = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
-            with open(self.path, "a") as file:
-                file.write(to_json({**values, **({"not_finite": bad} if bad else {})}) + "\n")
+        for sink in self._sinks:
+            sink.write(values, at)
         self.show(at, values)
 
-    def lacks_judgement(self, step: int, every: int) -> bool:
-        """Whether the judgement that is due at this step is not in the log, as after a stop within it."""
+    def warn(self, message: str) -> None:
+        """Say something on the terminal that must not be overlooked."""
+        if not self.quiet:
+            self._bar.console.print(f"{self.stage}: {message}", highlight=False, markup=False, soft_wrap=True)
+
+    def lacks_evaluation(self, step: int, every: int) -> bool:
+        """Whether the evaluation that is due at this step is not in the log, as after a stop within it."""
         if self.path is None or not every or not step or step % every:
             return False
         known = not self.quiet and self.path.is_file()

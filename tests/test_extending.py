@@ -20,7 +20,9 @@ def blocks(section: str, language: str) -> list[str]:
 
 
 def test_every_door_has_an_example():
-    assert list(EXAMPLES) == ["A masking", "A downstream task", "A text source"]
+    assert list(EXAMPLES) == [
+        "A masking", "An optimizer", "A downstream task", "A text source", "A metric sink",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("title", EXAMPLES)
@@ -60,6 +62,17 @@ def test_an_edited_class_is_another_run(tmp_path, monkeypatch, capfd):
     assert (
         "holds a run with another masking.units: the file that defines its class has changed" in capfd.readouterr().err
     )
+
+
+def test_an_edited_optimizer_is_another_run(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(EXAMPLES["An optimizer"], "python")
+    start = lambda: cli.main(["pretrain", "adan.py", "--loop.steps", "0"])  # noqa: E731
+    (tmp_path / "adan.py").write_text(code)
+    assert start() == 0
+    (tmp_path / "adan.py").write_text(code.replace("mask=decayed", "mask=None"))
+    assert start() == 2
+    assert "another optim.optimizer: the file that defines its class has changed" in capfd.readouterr().err
 
 
 def test_a_store_of_an_edited_source_is_refused(tmp_path, monkeypatch, capfd):

@@ -7,7 +7,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.models import preset
 from jaxmlm.runs import Evaluate, Finetune, Run
 from jaxmlm.studies import Assumed, Study, Vary
-from jaxmlm.training import Loop, Optim
+from jaxmlm.training import AdamW, Loop, Optim
 
 CPU = Run(
     data=Data(vocab=700, length=64),
@@ -19,7 +19,7 @@ CPU = Run(
 POD = Run(
     data=Data(vocab=50_265, length=128, lowercase=False, tokenizer_words=50_000_000, valid=0.001),
     model=preset("large", dtype="bfloat16", remat="full"),
-    optim=Optim(learning_rate=2e-3, warmup=0.06, weight_decay=0.01, b1=0.9, b2=0.98, epsilon=1e-6),
+    optim=Optim(learning_rate=2e-3, warmup=0.06, optimizer=AdamW(b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01)),
     loop=Loop(steps=23_000, batch=4096, save_every=1000, log_every=100),
 )
 # 16 chips at 40 % of 197 bf16 TFLOP/s each.

@@ -11,7 +11,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.paths import describe, hint
 from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions, TaskData, generated_mark, task_hash
 from jaxmlm.tasks.registry import benchmark_tasks, find_task
-from jaxmlm.training import Optim
+from jaxmlm.training import AdamW, Optim
 
 _ALWAYS_NAMED = ("data", "learning_rate", "epochs", "batch", "length", "stride", "warmup", "weight_decay", "limit")
 """The settings that every result names; any other is named where it is not at its default."""
@@ -132,7 +132,17 @@ class Finetune:
                 f"{min(epochs):g} and {self.length}"
             )
         for learning_rate in learning_rates:
-            Optim(learning_rate, self.warmup, self.weight_decay, clip=self.clip, layer_decay=self.layer_decay)
+            self.optim(learning_rate)
+
+    def optim(self, learning_rate: float) -> Optim:
+        """AdamW and its schedule for one learning rate of the grid."""
+        return Optim(
+            learning_rate,
+            self.warmup,
+            AdamW(weight_decay=self.weight_decay),
+            clip=self.clip,
+            layer_decay=self.layer_decay,
+        )
 
     @property
     def task_name(self) -> str:

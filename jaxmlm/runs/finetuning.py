@@ -30,7 +30,7 @@ from jaxmlm.runs.results import Result
 from jaxmlm.runs.workdir import append_results, check_workdir, write_metadata
 from jaxmlm.tasks import downstream
 from jaxmlm.tasks.downstream import display_name, task_hash
-from jaxmlm.training import Loop, Optim, Task, Trained, evaluate, train
+from jaxmlm.training import Loop, Task, Trained, evaluate, train
 from jaxmlm.training.checkpoint import fingerprint
 
 
@@ -249,7 +249,7 @@ def _tune(
     task = objective._replace(batch_at=lambda step: local_rows(objective.batch_at(step), mesh))
     learning_rate, batch, epochs = config.point
     steps = max(1, round(epochs * task.epoch))
-    optim = Optim(learning_rate, config.warmup, config.weight_decay, clip=config.clip, layer_decay=config.layer_decay)
+    optim = config.optim(learning_rate)
     best = config.select == "best"
     loop = Loop(
         steps,
@@ -292,7 +292,7 @@ def _tune(
         chosen_step=int(done.state.step),
     )
     if best:
-        by_step = {str(step): evals["dev"][main] for step, evals in done.judged.items()}
+        by_step = {str(step): evals["dev"][main] for step, evals in done.evals_by_step.items()}
         result = replace(result, by_step=by_step)
     return result, done
 

@@ -28,6 +28,7 @@ from jaxmlm.runs.run import Run, check_length, identity
 from jaxmlm.runs.workdir import append_results, check_workdir, write_metadata
 from jaxmlm.tasks.mlm import diverged, mlm_task
 from jaxmlm.training import Task, steps_within, train
+from jaxmlm.training.sinks import find_sinks
 
 
 @stoppable()
@@ -48,6 +49,7 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     folder = Path(run.workdir)
     hosts.assert_same("configurations", describe(replace(run, data=replace(run.data, store=None))))
     stop_before("anything was begun")
+    find_sinks(run.loop.sinks)
     check_workdir(folder, "run.json", identity(run))
     if hosts.broadcast_from_primary((folder / "DONE").exists()):
         return _result(folder, stage)

@@ -108,7 +108,7 @@ def mlm_task(
         encoder_key, head_key = jax.random.split(key)
         return MaskedLM(Encoder(encoder, tokenizer.size, encoder_key), head_key)
 
-    def prepare(batch: Batch, key: jax.Array, step: jax.Array) -> Batch:
+    def corrupt(batch: Batch, key: jax.Array, step: jax.Array) -> Batch:
         masked = mask(masking, key, batch, tokenizer, vocab, step)
         return masked._asdict() | _segments(masked, batch)
 
@@ -118,7 +118,7 @@ def mlm_task(
         count = masked.weights.sum()
         return Mean(nats.sum(), count), {"accuracy": Mean(right.sum(), count)}
 
-    return Task(init, loss, train.at, {"heldout": heldout(store, data, batch)}, train.rows // batch, prepare)
+    return Task(init, loss, train.at, {"heldout": heldout(store, data, batch)}, train.rows // batch, corrupt)
 
 
 def heldout(store: Store, data: Data, batch: int) -> Eval:

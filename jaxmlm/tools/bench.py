@@ -147,10 +147,10 @@ class _Ours:
         task, key, step = self.task, jax.random.fold_in(self.key, 0), self.state.step
         part, model = self.run.loop.accumulate, self.state.model
         batch = self.batch(0)
-        prepare = jax.jit(task.prepare)
+        corrupt = jax.jit(task.corrupt)
         # The loss sees one part of the batch at a time.
         some = jax.tree.map(lambda x: x[: len(x) // part], task.batch_at(0))
-        ready = prepare(place(some, self.mesh), key, step)
+        ready = corrupt(place(some, self.mesh), key, step)
         loss = jax.jit(lambda model, batch: task.loss(model, batch, key, step)[0].total)
         gradient = jax.jit(jax.grad(lambda model, batch: task.loss(model, batch, key, step)[0].total))
         update = jax.jit(lambda grads, state, model: self.optimizer.update(grads, state, model))
@@ -159,7 +159,7 @@ class _Ours:
         both = part * _best(lambda: gradient(model, ready))
         return {
             "input": _best(lambda: self.batch(1)),
-            "masking": _best(lambda: prepare(batch, key, step)),
+            "masking": _best(lambda: corrupt(batch, key, step)),
             "forward": forward,
             "backward": max(both - forward, 0.0),
             "update": _best(lambda: update(grads, self.state.opt_state, model)),

@@ -64,7 +64,7 @@ def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
     cast = (all_of_them - table) / (fsdp * tensor) * word if word < 4 else 0.0
     return Memory(
         4 * share,
-        8 * share,
+        4 * run.optim.slots * share,
         4 * share * (2 if run.loop.accumulate > 1 else 1),
         cast + (8.0 * table if fsdp * tensor > 1 else 0.0),
         c.layers * (tokens * kept if kept is not None else of_block),

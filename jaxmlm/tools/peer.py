@@ -9,6 +9,7 @@ import numpy as np
 from jaxmlm.data import Batches, Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.runs.run import Run
+from jaxmlm.training import AdamW
 
 
 class Peer:
@@ -44,9 +45,8 @@ class Peer:
             self.attention = "eager"
         self.model = model.to(self.device).train()
         cuda = self.device.type == "cuda"
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=1e-4, betas=(run.optim.b1, run.optim.b2), fused=cuda
-        )
+        ours = run.optim.optimizer if isinstance(run.optim.optimizer, AdamW) else AdamW()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, betas=(ours.b1, ours.b2), fused=cuda)
         self.called, self.compiled = self._compiled(
             self.model, (run.loop.batch // run.loop.accumulate * run.masking.views, run.data.length)
         )

@@ -1,4 +1,4 @@
-"""How many steps fit into a given time: measured once, before a run; from then on the run is one of so many steps."""
+"""How many steps fit into a time: measured once before a run, whose `steps` it then is."""
 
 import re
 import time
@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import place
 from jaxmlm.rng import make_key
-from jaxmlm.training.optimizers import Optim
+from jaxmlm.training.optim import Optim
 from jaxmlm.training.step import init_state, make_step
 from jaxmlm.training.task import Task
 
@@ -35,9 +35,21 @@ def seconds(budget: str) -> float:
 def steps_within(
     budget: str, task: Task, optim: Optim, mesh: jax.sharding.Mesh, accumulate: int = 1, timed: int = TIMED
 ) -> int:
-    """How many training steps take so long, at least one; every process gets the number of the first.
+    """Measure how many training steps fit into a time.
 
-    The steps that are timed are thrown away. Judgements, checkpoints and compilation are not counted.
+    Evaluations, checkpoints and compilation are not counted. The measured steps are thrown away.
+
+    Args:
+        budget: the time, as 24h.
+        task: what is trained.
+        optim: the optimizer.
+        mesh: the devices.
+        accumulate: micro-batches per step.
+        timed: steps that are measured.
+
+    Returns:
+        the number of steps, at least 1; that of the primary process on all.
+
     """
     batches = [task.batch_at(i) for i in range(timed)]
     of_each_length = {batch["ids"].shape: batch for batch in batches}.values()

@@ -1,6 +1,6 @@
-"""Checkpoints by Orbax: whole or absent, and checked by a checksum of every array before they are trusted.
+"""Checkpoints by Orbax: complete or absent, and checked by a checksum of every array before they are trusted.
 
-A checkpoint holds flat dictionaries "path of the parameter" -> array, `model` apart from `rest` (step, optimizer),
+A checkpoint holds flat dictionaries "path of the parameter" -> array, `model` and `rest` (step, optimizer) separately,
 so that a model can be read without its optimizer, on any mesh.
 """
 
@@ -20,7 +20,7 @@ from jaxmlm.training.step import TrainState
 
 
 def fingerprint(folder: Path) -> str | None:
-    """A hash of the newest model in the folder of a run, or of the one of a step's folder; None if there is none."""
+    """A hash of the newest model in the directory of a run, or of that of a step; None: there is none."""
     steps = [path for path in folder.glob("checkpoints/[0-9]*/checksums/metadata") if path.parts[-3].isdigit()]
     if (own := folder / "checksums" / "metadata").is_file():
         steps.append(own)
@@ -31,9 +31,13 @@ def fingerprint(folder: Path) -> str | None:
 
 
 class Checkpoints:
-    """The checkpoints of a run, in `folder`/STEP; the newest `keep` are kept.
+    """The checkpoints of a run, in `folder`/STEP.
 
-    With `read` nothing is written, nor cleared away what a kill left: a run may be saving there at that moment.
+    Args:
+        folder: their directory.
+        keep: number of the newest checkpoints that are kept.
+        read: nothing is written, nor is removed what a kill left: a run may be saving there at that moment.
+
     """
 
     def __init__(self, folder: str | Path, keep: int = 2, read: bool = False):
@@ -45,17 +49,20 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self.folder, options=options, item_handlers=handlers | {"checksums": ocp.JsonCheckpointHandler()}
         )
-        # When to stop is agreed upon in calls of `stop_agreed`; Orbax would give JAX's one counter numbers of its own.
+        # `stop_agreed` decides when to stop; Orbax (checked: 0.12.3) would give JAX's one counter numbers of its own.
         self._manager.reached_preemption = lambda step: False
 
     def latest(self) -> int | None:
-        """The step of the newest whole checkpoint."""
+        """The step of the newest complete checkpoint; None: there is none."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState, notes: Mapping[str, Any] | None = None) -> None:
         """Write the state; returns as soon as the arrays are copied to the host.
 
-        `notes`: what else is needed to go on, plain JSON values.
+        Args:
+            state: of the run; its step names the checkpoint.
+            notes: what else is needed to resume, plain JSON values.
+
         """
         model, rest = _flat(state.model), _flat({"step": state.step, "opt_state": state.opt_state})
         sums = {
@@ -70,17 +77,25 @@ class Checkpoints:
             raise RuntimeError(f"the checkpoint of step {int(state.step)} was not written to {self.folder}")
 
     def restore(self, like: TrainState) -> TrainState:
-        """The newest state, with the shapes and shardings of `like` (arrays or abstract values)."""
+        """Read the newest checkpoint.
+
+        Args:
+            like: a state with the same shapes, arrays or abstract values; the result is sharded like it.
+
+        Raises:
+            InputError: there is no checkpoint, it holds another model, or it is damaged.
+
+        """
         rest = self._read("rest", {"step": like.step, "opt_state": like.opt_state})
         return TrainState(rest["step"], self.model(like.model), rest["opt_state"])
 
     def notes(self) -> dict[str, Any]:
-        """What the newest `save` was given as that."""
+        """The notes of the newest checkpoint."""
         read = self._manager.restore(self.latest(), args=ocp.args.Composite(checksums=ocp.args.JsonRestore()))
         return read["checksums"].get("notes", {})
 
     def model(self, like: Any, step: int | None = None) -> Any:
-        """The model of a step, by default the newest one, with the shapes and shardings of `like`."""
+        """Read the model of a step, by default the newest; arguments and errors as in `restore`."""
         return self._read("model", like, step)
 
     def close(self) -> None:
@@ -91,11 +106,11 @@ class Checkpoints:
     def _read(self, item: str, like: Any, step: int | None = None) -> Any:
         steps = sorted(self._manager.all_steps())
         if not steps:
-            raise InputError(f"{self.folder} holds no whole checkpoint: pre-train first")
+            raise InputError(f"{self.folder} holds no complete checkpoint: pre-train first")
         step = steps[-1] if step is None else step
         if step not in steps:
             raise InputError(
-                f"{self.folder / str(step)} is no whole checkpoint: there are {', '.join(map(str, steps))}"
+                f"{self.folder / str(step)} is not a complete checkpoint: there are {', '.join(map(str, steps))}"
             )
         leaves, treedef = jax.tree.flatten(like)
         abstract = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in _flat(like).items()}
@@ -105,7 +120,7 @@ class Checkpoints:
             read = self._manager.restore(step, args=ocp.args.Composite(**kinds))
         except InputError:
             raise
-        except (ValueError, LookupError, OSError) as error:  # all of these are how Orbax and TensorStore tell damage
+        except (ValueError, LookupError, OSError) as error:  # how Orbax and TensorStore report damage
             raise self._damaged(step, " ".join(str(error).split())[:200]) from error
         sums = np.array(jax.device_get(_checksums(read[item])))
         if not np.array_equal(sums, np.array(read["checksums"][item])):
@@ -115,7 +130,7 @@ class Checkpoints:
 
     def _damaged(self, step: int, why: str) -> InputError:
         return InputError(
-            f"{self.folder / str(step)} is damaged: {why}: delete that folder, the checkpoint before it is used then"
+            f"{self.folder / str(step)} is damaged: {why}: delete that directory, then the checkpoint before it is used"
         )
 
     def _same_shapes(self, step: int, item: str, abstract: dict[str, jax.ShapeDtypeStruct]) -> None:

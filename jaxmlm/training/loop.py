@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -11,77 +11,48 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxmlm.errors import InputError, Preempted
+from jaxmlm.errors import Preempted
 from jaxmlm.logs import Log
 from jaxmlm.parallel import abstract, check_sizes, place
 from jaxmlm.preemption import stop_agreed, stop_before, stoppable
 from jaxmlm.rng import make_key
-from jaxmlm.training.budget import seconds
+from jaxmlm.training.best import Best
 from jaxmlm.training.checkpoint import Checkpoints
-from jaxmlm.training.optimizers import Optim
+from jaxmlm.training.intervals import Loop, due_after
+from jaxmlm.training.meter import Line, Meter
+from jaxmlm.training.optim import Optim, swap_average
+from jaxmlm.training.sinks import find_sinks
 from jaxmlm.training.step import TrainState, init_state, make_step
-from jaxmlm.training.task import Batch, Mean, Task, evaluate
+from jaxmlm.training.task import Batch, Task, evaluate
 
-
-@dataclass(frozen=True)
-class Loop:
-    """How long, how much at a time, and what is done how often (in steps; 0 is never)."""
-
-    steps: int = 1000
-    batch: int = 32
-    """Rows in a step, over all devices."""
-    seed: int = 0
-    """Of the initial weights, the order of the rows, masks and dropout."""
-    save_every: int = 500
-    """A checkpoint is written this often and at the end; 0: no checkpoint at all."""
-    eval_every: int = 0
-    """Held-out judgements this often; at the end always."""
-    log_every: int = 50
-    accumulate: int = 1
-    """Parts of the batch that are worked off one after the other, for less memory."""
-    budget: str | None = None
-    """Train for about this long, as 24h or 90m: 50 steps are timed once, and `steps` becomes what fits."""
-    best: str | None = None
-    """A judgement and its score, as dev/accuracy: what is left at the end is the best judged state, not the last."""
-
-    def __post_init__(self) -> None:
-        if self.steps < 0 or self.batch < 1 or self.log_every < 1:
-            raise InputError(
-                f"loop: steps must be at least 0, batch and log_every at least 1; got {self.steps}, {self.batch}, "
-                f"{self.log_every}"
-            )
-        if self.accumulate < 1 or self.batch % self.accumulate:
-            raise InputError(
-                f"loop.accumulate is {self.accumulate}: it must be at least 1 and divide loop.batch {self.batch}"
-            )
-        if self.budget is not None:
-            seconds(self.budget)
-
-    @property
-    def rows(self) -> tuple[str, int, str]:
-        """What a mesh must divide: (what it is, how many, its logical axis)."""
-        part = f" / loop.accumulate {self.accumulate}" if self.accumulate > 1 else ""
-        return f"loop.batch {self.batch}{part}", self.batch // self.accumulate, "batch"
+Scores = dict[str, dict[str, float]]
+"""The metrics of each evaluation, by its name."""
 
 
 @dataclass
 class Trained:
-    """What came out: the state, its judgements, the last training loss, what it cost, all judgements by step.
+    """The result of `train`.
 
-    `tokens` were trained on in all, padding included, and `seconds` spent, from the start of each process to its last
-    checkpoint. `tokens_per_second` is of this process's steps, without compilation, judgements and checkpoints.
+    Attributes:
+        state: the last state, or the best; with `optim.ema` its model is the average of the weights.
+        evals: its metrics, by the name of the evaluation.
+        loss: mean training loss of the last line of the log.
+        seconds: spent, from the start of each process to its last checkpoint.
+        tokens: trained on in all, padding included.
+        tokens_per_second: of this process's steps, without compilation, evaluations and checkpoints.
+        evals_by_step: the metrics of all evaluations of this process.
+
     """
 
     state: TrainState
-    evals: dict[str, dict[str, float]]
+    evals: Scores
     loss: float
     seconds: float
     tokens: int
     tokens_per_second: float
-    judged: dict[int, dict[str, dict[str, float]]]
+    evals_by_step: dict[int, Scores]
 
 
 @stoppable()
@@ -96,118 +67,156 @@ def train(
 ) -> Trained:
     """Train a task to its last step, from the newest checkpoint in `folder` if there is one.
 
-    The judgements of what is left at the end write their prediction files (see `Eval.save`) into `predictions`.
-
-    A signal ends it after the step, saved, by Preempted (see jaxmlm/preemption.py), on all hosts at the same step.
-    Same versions and same device layout: the resumed run is bit for bit the uninterrupted one, for a step depends
+    With the same versions and the same device layout a resumed run is bit for bit the uninterrupted one: a step depends
     on the state and its own number only.
+
+    Args:
+        task: what is learned and how it is evaluated.
+        optim: the optimizer and its learning rate.
+        loop: length, batch size, intervals.
+        mesh: the devices.
+        folder: directory of the run, for checkpoints and log; None: nothing is written.
+        stage: what the terminal calls the work.
+        predictions: directory for the prediction files of the final evaluation (see `Eval.save`).
+
+    Raises:
+        InputError: the mesh does not divide the batch, or `loop` names a metric or a sink that does not exist.
+        FloatingPointError: the loss is not finite.
+        Preempted: a signal came; the state is saved, on all hosts at the same step (see jaxmlm/preemption.py).
+
     """
     started = time.perf_counter()
     check_sizes(mesh, [loop.rows])
-    if loop.best and loop.best.partition("/")[0] not in task.evals:
-        raise InputError(
-            f"loop.best is {loop.best!r}: the judgements there are, each with /SCORE: {', '.join(task.evals)}"
-        )
+    best = Best(loop.best, task.evals)
     optimizer = optim.transformation(loop.steps)
-    learning_rate = optim.rate(loop.steps)
-    judges = {name: jax.jit(judge.predict) for name, judge in task.evals.items()}
     # Closed whatever happens: a save under way is finished, also when the run is interrupted.
     saves = closing(Checkpoints(folder / "checkpoints")) if folder is not None and loop.save_every else nullcontext()
-    log_file = folder / "log.jsonl" if folder is not None else None
-
-    with jax.set_mesh(mesh), Log(log_file, stage, loop.steps) as log, saves as checkpoints:
+    with jax.set_mesh(mesh), saves as checkpoints:
         key = make_key(loop.seed)
         first = (checkpoints.latest() if checkpoints is not None else None) or 0
         step_fn = make_step(task, optimizer, loop.accumulate)
         batches = _batches(task, first, loop.steps, mesh)
-        coming = [*itertools.islice(batches, 1)]
+        begun = [*itertools.islice(batches, 1)]
         make = partial(init_state, task, optimizer)
         like = abstract(make, key)
-        with _compiling(step_fn, like, coming, key, mesh):  # which takes as long as making or reading the state
-            state = checkpoints.restore(like) if checkpoints is not None and first else make(key)
-        clock, loss = _Clock(), float("nan")
-        pending: list[tuple[int, dict[str, Mean]]] = []
-        at, best = {}, _Best(loop.best)
-        # The sums of what was trained since the last line of the log, or, at the last step, of that line: with them a
-        # run that was stopped logs and returns what it would have. So with tokens and seconds.
-        notes = checkpoints.notes() if checkpoints is not None and first else {}
-        carried, tokens = notes.get("window", []), notes.get("tokens", 0)
-        started -= notes.get("seconds", 0.0)
-        if carried and first == loop.steps:
-            loss = _means(carried)["loss"]
-        due: tuple[int, int, list[tuple[int, dict[str, Mean]]]] | None = None
+        with _log(loop, folder, stage, first) as log:
+            with _compiling(step_fn, like, begun, key, mesh):  # which takes as long as making or reading the state
+                state = _averaged(checkpoints.restore(like)) if checkpoints is not None and first else make(key)
+            meter = Meter(checkpoints.notes() if checkpoints is not None and first else None, started)
+            write_line = _line_writer(meter, log, optim, loop)
+            evaluator = _Evaluator(task, mesh, log)
+            loss = meter.carried_means().get("loss", float("nan")) if first == loop.steps else float("nan")
 
-        def tell(done: int, tokens: int, steps: list[tuple[int, dict[str, Mean]]]) -> float:
-            """Log the mean of the steps up to `done`, where `tokens` were trained on in all; their loss."""
-            carried[:] = _sums(carried + [metrics for _, metrics in steps])
-            means, timed = _means(carried), steps[done - len(steps) == first :]
-            if done < loop.steps:
-                carried.clear()
-            speed = clock.lap(sum(size for size, _ in timed))
-            _check_finite(means, done)
-            rounded = {name: round(mean, 5) for name, mean in means.items()}
-            rate = learning_rate(jax.device_put(np.int32(done - 1)))
-            line = {
-                "step": done,
-                **rounded,
-                "tokens": tokens,
-                "learning_rate": rate,
-                "tokens_per_second": round(speed, 1),
-            }
-            log.record(line, done)
-            return means["loss"]
+            stop_before("the first step")
+            if log.lacks_evaluation(first, loop.eval_every) and first < loop.steps:  # a signal came within it
+                best.offer(evaluator(state, first), _averaged(state))
+            for step, batch in itertools.chain(begun, batches):
+                done = step + 1
+                state, metrics = step_fn(state, batch, key)
+                if step == first:
+                    jax.block_until_ready(metrics)  # compiled: from here on the clock runs
+                    meter.start(done)
+                if meter.line_is_due:  # the line before is read while this step runs
+                    loss = write_line()
+                meter.add(done, batch["ids"].size, metrics)
+                due = due_after(done, loop, stop_agreed())
+                if due.log:
+                    meter.close_line()
+                if due.wait and meter.line_is_due:
+                    loss = write_line()
+                if due.evaluate:
+                    with meter.paused(), suppress(Preempted):  # by a signal, once more: first the state is saved
+                        best.offer(evaluator(state, done), _averaged(state))
+                stop = due.stop or (due.evaluate and stop_agreed())
+                if checkpoints is not None and (due.save or stop):
+                    with meter.paused():
+                        checkpoints.save(_averaged(state), meter.notes())
+                if stop:
+                    kept = "and saved" if checkpoints is not None else "and not saved"
+                    raise Preempted(f"stopped by a signal at step {done}, {kept}: run the same command again")
 
-        stop_before("the first step")
-        if log.lacks_judgement(first, loop.eval_every) and first < loop.steps:  # a signal came within it
-            at[first] = _judge(task, judges, state, mesh, log, first)
-            best.offer(at[first], state)
-        for step, batch in itertools.chain(coming, batches):
-            state, metrics = step_fn(state, batch, key)
-            if step == first:
-                jax.block_until_ready(metrics)  # compiled: from here on the clock runs
-                clock.start()
-            if due:  # what came before is read while this step runs
-                loss, due = tell(*due), None
-            pending.append((batch["ids"].size, metrics))
-            tokens += batch["ids"].size
-            done = step + 1
-            if done % loop.log_every == 0 or done == loop.steps:
-                due, pending = (done, tokens, pending), []
-            judged = loop.eval_every and done % loop.eval_every == 0 and done < loop.steps
-            saved = loop.save_every and (done % loop.save_every == 0 or done == loop.steps)
-            stop = stop_agreed()
-            if due and (judged or saved or stop or done == loop.steps):  # no step is under way: nothing would be gained
-                loss, due = tell(*due), None
-            if judged:
-                with clock.paused(), suppress(Preempted):  # by a signal, once more: what was trained is saved first
-                    at[done] = _judge(task, judges, state, mesh, log, done)
-                    best.offer(at[done], state)
-            stop = stop or bool(judged and stop_agreed())
-            if checkpoints is not None and (saved or stop):
-                with clock.paused():
-                    window = _sums(carried + [metrics for _, metrics in pending])
-                    _check_finite(_means(window), done)  # a diverged state takes the place of no good checkpoint
-                    spent = time.perf_counter() - started
-                    checkpoints.save(state, {"window": window, "tokens": tokens, "seconds": spent})
-            if stop:
-                kept = "and saved" if checkpoints is not None else "and not saved"
-                raise Preempted(f"stopped by a signal at step {done}, {kept}: run the same command again")
+            if checkpoints is not None and loop.steps == 0 and checkpoints.latest() is None:
+                checkpoints.save(_averaged(state))
+            evals = evaluator(state, loop.steps, predictions)
+            state = _averaged(state)
+            if best.beats(evals):
+                state, evals = best.state, best.evals
+                if predictions is not None:
+                    evaluator.run(state, int(state.step), predictions)
+    return Trained(state, evals, loss, meter.seconds, meter.tokens, meter.tokens_per_second, evaluator.by_step)
 
-        if checkpoints is not None and loop.steps == 0 and checkpoints.latest() is None:
-            checkpoints.save(state)
-        evals = at[loop.steps] = _judge(task, judges, state, mesh, log, loop.steps, predictions)
-        if best.beats(evals):
-            state, evals = best.state, best.evals
-            if predictions is not None:
-                _judge(task, judges, state, mesh, log, int(state.step), predictions)
-    return Trained(state, evals, loss, time.perf_counter() - started, tokens, clock.speed, at)
+
+def _averaged(state: TrainState) -> TrainState:
+    """The state as it is evaluated and saved: with `optim.ema` weights and average change places; twice is nothing."""
+    return TrainState(state.step, *swap_average(state.model, state.opt_state))
+
+
+def _log(loop: Loop, folder: Path | None, stage: str, first: int) -> Log:
+    sinks = find_sinks(loop.sinks)
+    if folder is None:
+        return Log(None, stage, loop.steps)
+    return Log(folder / "log.jsonl", stage, loop.steps, [partial(make, folder, stage, first) for make in sinks])
+
+
+def _line_writer(meter: Meter, log: Log, optim: Optim, loop: Loop) -> Callable[[], float]:
+    """A function that reads the line that is due, logs it, and returns its loss."""
+    learning_rate = optim.rate(loop.steps)
+
+    def write() -> float:
+        line = meter.read(loop.steps)
+        log.record(_values(line, learning_rate(jax.device_put(np.int32(line.step - 1)))), line.step)
+        if skipped := round(line.means.get("skipped_updates", 0.0)):
+            log.warn(f"step {line.step}: {skipped} updates skipped since the last line: gradients were not finite")
+        return line.means["loss"]
+
+    return write
+
+
+def _values(line: Line, learning_rate: float) -> dict[str, Any]:
+    """A line as it is logged."""
+    rounded = {
+        name: float(f"{mean:.6g}") if name.endswith("_norm") else round(mean, 5) for name, mean in line.means.items()
+    }
+    return {
+        "step": line.step,
+        **rounded,
+        "tokens": line.tokens,
+        "learning_rate": learning_rate,
+        "tokens_per_second": round(line.tokens_per_second, 1),
+    }
+
+
+class _Evaluator:
+    """Runs and logs the evaluations of a task, whose predictions it compiles once."""
+
+    def __init__(self, task: Task, mesh: jax.sharding.Mesh, log: Log):
+        self.by_step: dict[int, Scores] = {}
+        self._evals = task.evals
+        self._predict: Mapping[str, Callable] = {name: jax.jit(one.predict) for name, one in task.evals.items()}
+        self._mesh = mesh
+        self._log = log
+
+    def __call__(self, state: TrainState, step: int, predictions: Path | None = None) -> Scores:
+        """Evaluate a state of the loop and keep the metrics in `by_step`."""
+        scores = self.by_step[step] = self.run(_averaged(state), step, predictions)
+        return scores
+
+    def run(self, state: TrainState, step: int, predictions: Path | None = None) -> Scores:
+        """Evaluate the model of a state."""
+        scores = {
+            name: evaluate(self._evals[name], state.model, self._mesh, predict, predictions)
+            for name, predict in self._predict.items()
+        }
+        for name, score in scores.items():
+            self._log.record({"step": step, "eval": name, **{k: round(v, 5) for k, v in score.items()}}, step)
+        return scores
 
 
 @contextmanager
 def _compiling(
     step_fn: Any, like: TrainState, batches: list[tuple[int, Batch]], key: jax.Array, mesh: jax.sharding.Mesh
 ) -> Iterator[None]:
-    """Compile the step for such a state and the first of these batches beside the body; the first call finds it."""
+    """Compile the step for such a state and the first batches while the body runs; the first call finds it."""
 
     def compiled(batch: Batch) -> None:
         with jax.set_mesh(mesh):
@@ -221,7 +230,7 @@ def _compiling(
 
 
 def _batches(task: Task, first: int, last: int, mesh: jax.sharding.Mesh) -> Iterator[tuple[int, Batch]]:
-    """Batches of the steps, placed on the devices one step ahead by a thread."""
+    """The batches of the steps, which a thread places on the devices one step ahead."""
 
     def load(step: int) -> Batch:
         with jax.set_mesh(mesh):
@@ -234,94 +243,3 @@ def _batches(task: Task, first: int, last: int, mesh: jax.sharding.Mesh) -> Iter
             if step + 2 < last:
                 coming.append(pool.submit(load, step + 2))
             yield step, batch
-
-
-def _judge(
-    task: Task,
-    judges: dict,
-    state: TrainState,
-    mesh: jax.sharding.Mesh,
-    log: Log,
-    step: int,
-    predictions: Path | None = None,
-) -> dict:
-    scores = {name: evaluate(task.evals[name], state.model, mesh, judge, predictions) for name, judge in judges.items()}
-    for name, score in scores.items():
-        log.record({"step": step, "eval": name, **{k: round(v, 5) for k, v in score.items()}}, step)
-    return scores
-
-
-def _sums(pending: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The totals and counts of some steps in one, added in order: in parts they come to the same bits."""
-    host = jax.device_get(pending)
-    names = host[0] if host else {}
-    sums = {name: (sum(float(m[name][0]) for m in host), sum(float(m[name][1]) for m in host)) for name in names}
-    return [sums] if sums else []
-
-
-def _means(pending: list[dict[str, Any]]) -> dict[str, float]:
-    return {name: total / max(count, 1.0) for sums in _sums(pending) for name, (total, count) in sums.items()}
-
-
-def _check_finite(means: dict[str, float], done: int) -> None:
-    """End a run that has diverged.
-
-    Raises:
-        FloatingPointError: the mean loss of some steps, the last of which is `done`, is not finite.
-
-    """
-    if means and not np.isfinite(means["loss"]):
-        raise FloatingPointError(f"the loss is {means['loss']} at step {done}: try a lower optim.learning_rate")
-
-
-class _Best:
-    """The best judged state so far, a copy; of equally good ones the first. Without a name none is kept."""
-
-    def __init__(self, name: str | None) -> None:
-        self.judgement, _, self.score = (name or "").partition("/")
-        self.evals: dict[str, dict[str, float]] = {}
-        self.state: Any = None
-
-    def offer(self, evals: dict[str, dict[str, float]], state: TrainState) -> None:
-        if self.judgement and not self.beats(evals):
-            # The optimizer's part is not copied: what is kept is judged and saved, not trained on.
-            step, model = jax.tree.map(jnp.copy, (state.step, state.model))
-            self.evals, self.state = evals, TrainState(step, model, None)
-
-    def beats(self, evals: dict[str, dict[str, float]]) -> bool:
-        if not self.evals:
-            return False
-        mine, other = (e[self.judgement][self.score] for e in (self.evals, evals))
-        return not other > mine
-
-
-class _Clock:
-    """Seconds of training alone, and the tokens that they trained on."""
-
-    def __init__(self) -> None:
-        self.total, self.tokens, self._since = 0.0, 0, 0.0
-
-    @property
-    def speed(self) -> float:
-        """Tokens per second of all laps."""
-        return self.tokens / self.total if self.total else 0.0
-
-    def start(self) -> None:
-        self._since = time.perf_counter()
-
-    def lap(self, tokens: int) -> float:
-        """Tokens per second since the last lap."""
-        now = time.perf_counter()
-        passed, self._since = now - self._since, now
-        self.total += passed
-        self.tokens += tokens
-        return tokens / passed
-
-    def paused(self) -> "_Clock":
-        return self
-
-    def __enter__(self) -> None:
-        self._paused = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._since += time.perf_counter() - self._paused

@@ -1,130 +1,248 @@
-"""The optimiser: AdamW with warm-up and a schedule; by default linear decay, as the paper (after Izsak et al. 2021)."""
+"""The optimizers, each a small config that builds an optax transformation; a user's own is one more such class."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from typing import Any, Literal
+from dataclasses import dataclass, is_dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import optax
+from optax import contrib
 
 from jaxmlm.errors import InputError
 
+LearningRate = Callable[[Any], Any]
+"""The learning rate at a step, as a function that is also called under `jax.jit`."""
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """What `optim.optimizer` may be: any frozen dataclass with these two members.
+
+    `slots` is read by `jaxmlm plan`, which counts the memory of the optimizer's state.
+    """
+
+    @property
+    def slots(self) -> int:
+        """Arrays of the state that are as large as the parameters: 2 for Adam's two moments."""
+        ...
+
+    def build(self, schedule: LearningRate) -> optax.GradientTransformation:
+        """The transformation from gradients to updates, with this learning rate and any weight decay.
+
+        `schedule` peaks at 1: `Optim` scales the finished update by its `learning_rate`, so that runs that differ in
+        nothing else share a compiled step. Weight decay must therefore be scaled by the schedule, as in `optax.adamw`.
+        """
+        ...
+
+
+def _has_members_of_optimizers(cls: type, kind: type) -> Any:
+    if cls is not Optimizer or not is_dataclass(kind):
+        return NotImplemented
+    return (hasattr(kind, "build") and hasattr(kind, "slots")) or NotImplemented
+
+
+# By `issubclass` tyro finds the flags of a user's optimizer, and Python refuses it for protocols with attributes.
+Optimizer.__subclasshook__ = classmethod(_has_members_of_optimizers)  # pyright: ignore[reportAttributeAccessIssue]
+
 
 @dataclass(frozen=True)
-class Optim:
-    """AdamW and its learning rate over the steps."""
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019); the default, with the values of the paper."""
 
-    learning_rate: float = 1e-3
-    """The peak, reached after the warm-up."""
-    warmup: float = 0.06
-    """Share of the steps in which the rate rises linearly from 0."""
-    weight_decay: float = 0.01
-    """Decoupled, of everything but biases and layer norms."""
     b1: float = 0.9
+    """Decay of the running mean of the gradients."""
     b2: float = 0.98
-    epsilon: float = 1e-6
-    layer_decay: float = 1.0
-    """For fine-tuning: each layer's rate is this share of that of the layer above it; the head has the whole rate."""
-    schedule: Literal["linear", "wsd", "inverse_sqrt", "constant"] = "linear"
-    """After the warm-up: fall to 0 at the last step; stay at the peak and fall in the last part of the steps (warm-up,
-    stable, decay: Hu et al. 2024, arXiv 2404.06395); fall as 1 / sqrt(step); stay."""
-    decay: float = 0.1
-    """Share of the steps in which schedule wsd falls, at the end."""
-    clip: float | None = None
-    """Gradients whose global norm is above this are scaled down to it; None: never, as the paper."""
+    """Decay of the running mean of the squared gradients."""
+    eps: float = 1e-6
+    """Epsilon added to the root of the second moment."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of all parameters but biases and layer norms."""
+    slots = 2
 
-    def __post_init__(self) -> None:
-        if not self.learning_rate > 0 or not 0 <= self.warmup <= 1:
-            raise InputError(
-                f"optim: learning_rate must be above 0 and warmup between 0 and 1; got {self.learning_rate:g} and "
-                f"{self.warmup:g}"
-            )
-        if not 0 < self.layer_decay <= 1:
-            raise InputError(f"optim.layer_decay is {self.layer_decay:g}: it must be above 0 and at most 1")
-        if not 0 <= self.decay <= 1 or (self.schedule == "wsd" and self.warmup + self.decay > 1):
-            raise InputError(
-                f"optim.decay is {self.decay:g}: it must be between 0 and 1, and together with optim.warmup "
-                f"{self.warmup:g} at most 1"
-            )
-        if self.clip is not None and not self.clip > 0:
-            raise InputError(f"optim.clip is {self.clip:g}: it must be above 0; leave it out to clip nothing")
+    def build(self, schedule: LearningRate) -> optax.GradientTransformation:
+        """The transformation, see `Optimizer`."""
+        return optax.adamw(schedule, self.b1, self.b2, self.eps, weight_decay=self.weight_decay, mask=decayed)
 
-    def rate(self, steps: int) -> Callable[[Any], float]:
-        """The learning rate at a step of a run of this many steps."""
-        share = replace(self, learning_rate=1.0)._share(steps)
-        return lambda step: self.learning_rate * float(share(step))
 
-    def transformation(self, steps: int) -> optax.GradientTransformation:
-        """The optax transformation. A step whose gradients are not finite is skipped and counted.
+@dataclass(frozen=True)
+class Lamb:
+    """Adam with a trust ratio for each parameter array, for large batches (You et al. 2020, arXiv 1904.00962).
 
-        The peak learning rate stands in its state: settings that differ in nothing else share one compiled step.
-        """
-        peak, shared = self.learning_rate, replace(self, learning_rate=1.0)._shared(steps)
+    The ratio of a stacked parameter is that of all layers together.
+    """
 
-        def init(params: Any) -> Any:
-            made = jax.jit(shared.init)(params)  # sharded like them
-            return optax.tree_utils.tree_set(made, step_size=jnp.full((), peak, jnp.float32))
+    b1: float = 0.9
+    """Decay of the running mean of the gradients."""
+    b2: float = 0.999
+    """Decay of the running mean of the squared gradients."""
+    eps: float = 1e-6
+    """Epsilon added to the root of the second moment."""
+    weight_decay: float = 0.01
+    """Weight decay of all parameters but biases and layer norms."""
+    slots = 2
 
-        return optax.GradientTransformation(init, shared.update)
+    def build(self, schedule: LearningRate) -> optax.GradientTransformation:
+        """The transformation, see `Optimizer`."""
+        return optax.lamb(schedule, self.b1, self.b2, self.eps, weight_decay=self.weight_decay, mask=decayed)
 
-    @lru_cache(maxsize=4)  # noqa: B019 (a configuration, bounded): equal ones share what is compiled for them
-    def _share(self, steps: int) -> Callable[[Any], Any]:
-        """The learning rate at a step as a share of the peak, jitted."""
-        warm = max(1, round(self.warmup * steps))
-        rise = optax.linear_schedule(0.0, 1.0, warm)
-        left = max(1, steps - warm)
-        fall = max(1, min(round(self.decay * steps), left))
-        after: dict[str, Any] = {
-            "linear": optax.linear_schedule(1.0, 0.0, left),
-            "wsd": optax.linear_schedule(1.0, 0.0, fall, transition_begin=left - fall),
-            "inverse_sqrt": lambda step: jnp.sqrt(warm / (warm + step)),
-            "constant": optax.constant_schedule(1.0),
-        }
-        joined: Any = optax.join_schedules([rise, after[self.schedule]], [warm])
-        # The update of step 0 takes the rate of 1 / warm, not 0: no step is lost.
-        return jax.jit(lambda step: joined(step + (step < warm)))
 
-    @lru_cache(maxsize=4)  # noqa: B019 (as above)
-    def _shared(self, steps: int) -> optax.GradientTransformation:
-        """The transformation for a peak of 1 until its state says another."""
-        adamw = optax.adamw(
-            self._share(steps), self.b1, self.b2, self.epsilon, weight_decay=self.weight_decay, mask=decayed
+@dataclass(frozen=True)
+class Lion:
+    """The sign of an interpolated momentum (Chen et al. 2023, arXiv 2302.06675).
+
+    Its learning rate is 3 to 10 times lower than AdamW's, its weight decay as many times higher.
+    """
+
+    b1: float = 0.9
+    """Weight of the momentum in the update."""
+    b2: float = 0.99
+    """Decay of the momentum."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of all parameters but biases and layer norms."""
+    slots = 1
+
+    def build(self, schedule: LearningRate) -> optax.GradientTransformation:
+        """The transformation, see `Optimizer`."""
+        return optax.lion(schedule, self.b1, self.b2, weight_decay=self.weight_decay, mask=decayed)
+
+
+@dataclass(frozen=True)
+class Adafactor:
+    """Second moments as rows and columns, which takes almost no memory (Shazeer and Stern 2018, arXiv 1804.04235)."""
+
+    decay_rate: float = 0.8
+    """Exponent of the second moment's decay: at step t it is 1 - t^-decay_rate."""
+    clipping_threshold: float = 1.0
+    """Updates of an array whose root mean square is above this are scaled down to it."""
+    multiply_by_parameter_scale: bool = True
+    """Whether the learning rate is relative to the root mean square of each parameter array."""
+    min_dim_size_to_factor: int = 128
+    """Arrays with a smaller second largest dimension keep their second moment unfactored."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of all parameters but biases and layer norms."""
+    slots = 0
+
+    def build(self, schedule: LearningRate) -> optax.GradientTransformation:
+        """The transformation, see `Optimizer`."""
+        factored = optax.adafactor(
+            min_dim_size_to_factor=self.min_dim_size_to_factor,
+            decay_rate=self.decay_rate,
+            multiply_by_parameter_scale=self.multiply_by_parameter_scale,
+            clipping_threshold=self.clipping_threshold,
         )
-        update = optax.chain(adamw, optax.inject_hyperparams(optax.scale)(step_size=1.0))
-        if self.clip is not None:
-            update = optax.chain(optax.clip_by_global_norm(self.clip), update)
-        if self.layer_decay < 1:
-            update = optax.chain(update, optax.stateless(partial(_by_layer, self.layer_decay)))
-        return optax.apply_if_finite(update, max_consecutive_errors=steps)
+        # Optax's own weight decay of Adafactor does not follow the learning rate.
+        decay = optax.add_decayed_weights(-self.weight_decay, decayed)
+        return optax.chain(_partitioned_by_compiler(factored), decay, optax.scale_by_schedule(schedule))
 
 
-def _by_layer(decay: float, updates: Any, _: Any) -> Any:
-    """Updates of the last layer times `decay`, of the one below times its square, of the embeddings a power more."""
-    paths = jax.tree_util.tree_leaves_with_path(updates)
-    layers = next(leaf.shape[0] for path, leaf in paths if "blocks" in _names(path))
-    stacked = decay ** jnp.arange(layers, 0, -1.0)
+@dataclass(frozen=True)
+class Muon:
+    """Orthogonalized momentum for the matrices of the blocks (Jordan 2024), AdamW for all other parameters.
 
-    def scaled(path: tuple, update: jax.Array) -> jax.Array:
-        names = _names(path)
-        if "blocks" in names:
-            return update * jax.lax.expand_dims(stacked, range(1, update.ndim))
-        if "encoder" not in names:
-            return update
-        return update * decay ** (1 if "final_norm" in names else layers + 1)
+    Every matrix of every layer is orthogonalized by itself; query, key and value are three matrices. Updates have the
+    root mean square 0.2, as AdamW's have, so that the learning rate and the weight decay of AdamW serve for both
+    (Liu et al. 2025, arXiv 2502.16982).
+    """
 
-    return jax.tree_util.tree_map_with_path(scaled, updates)
+    beta: float = 0.95
+    """Decay of the momentum."""
+    ns_steps: int = 5
+    """Newton-Schulz iterations of the orthogonalization."""
+    nesterov: bool = True
+    """Whether the momentum is Nesterov's."""
+    consistent_rms: float = 0.2
+    """Root mean square of the updates of a matrix."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of all parameters but biases and layer norms."""
+    b1: float = 0.9
+    """AdamW: decay of the running mean of the gradients."""
+    b2: float = 0.98
+    """AdamW: decay of the running mean of the squared gradients."""
+    eps: float = 1e-6
+    """AdamW: epsilon added to the root of the second moment."""
+    slots = 2  # an upper bound: AdamW's two for embeddings, one momentum for matrices
+
+    def build(self, schedule: LearningRate) -> optax.GradientTransformation:
+        """The transformation, see `Optimizer`."""
+        muon = contrib.muon(
+            schedule,
+            ns_steps=self.ns_steps,
+            beta=self.beta,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            consistent_rms=self.consistent_rms,
+            muon_weight_dimension_numbers=partial(jax.tree_util.tree_map_with_path, _matrix),
+        )
+        adamw = AdamW(self.b1, self.b2, self.eps, self.weight_decay).build(schedule)
+        return optax.partition({"muon": _partitioned_by_compiler(muon), "adamw": adamw}, _labels)
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Refuse what cannot be an `Optimizer`.
+
+    Args:
+        optimizer: what a configuration gives as `optim.optimizer`.
+
+    Raises:
+        InputError: `build` or `slots` is missing or wrong, or it cannot be compared with another.
+
+    """
+    name = type(optimizer).__name__
+    if not isinstance(optimizer, Optimizer) or not is_dataclass(optimizer) or type(optimizer).__hash__ is None:
+        raise InputError(
+            f"optim.optimizer is a {name}: give a frozen dataclass with build(schedule), which returns an optax "
+            "transformation, and slots, the number of its state arrays that are as large as the parameters"
+        )
+    slots: Any = optimizer.slots
+    if not isinstance(slots, int) or slots < 0:
+        raise InputError(f"optim.optimizer: {name}.slots is a number of arrays, at least 0; got {slots!r}")
 
 
 def decayed(model: Any) -> Any:
     """Which parameters decay, by name: not those called bias or scale (stacked, they are matrices too)."""
-
-    def is_decayed(path: tuple, _: Any) -> bool:
-        return not any(name.endswith(("bias", "scale")) for name in _names(path))
-
-    return jax.tree_util.tree_map_with_path(is_decayed, model)
+    return jax.tree_util.tree_map_with_path(lambda path, _: _is_decayed(path), model)
 
 
-def _names(path: tuple) -> list[str]:
+def names_of(path: tuple) -> list[str]:
+    """The names of the attributes on the path to a parameter."""
     return [getattr(part, "name", "") for part in path]
+
+
+def _is_decayed(path: tuple) -> bool:
+    return not any(name.endswith(("bias", "scale")) for name in names_of(path))
+
+
+def _labels(params: Any) -> Any:
+    """The part of Muon that updates each parameter."""
+
+    def label(path: tuple, _: Any) -> str:
+        return "muon" if "blocks" in names_of(path) and _is_decayed(path) else "adamw"
+
+    return jax.tree_util.tree_map_with_path(label, params)
+
+
+def _matrix(path: tuple, _: Any) -> contrib.MuonDimensionNumbers:
+    """Which axes of a stacked parameter are the input and the output of a matrix; the others count matrices."""
+    names = names_of(path)
+    if "qkv" in names:  # [N, D, 3, H, K]
+        return contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=(3, 4))
+    if "out" in names:  # [N, H, K, D]
+        return contrib.MuonDimensionNumbers(reduction_axis=(1, 2), output_axis=3)
+    return contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+
+
+def _partitioned_by_compiler(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The transformation with shardings of its own arrays chosen by the compiler; what it returns is sharded as given.
+
+    Explicit sharding refuses the products and reshapes of partitioned axes that optax makes here.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        if jax.sharding.get_abstract_mesh().empty:
+            return inner.update(updates, state, params)
+        shardings = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, (updates, state))
+        run: Any = jax.sharding.auto_axes(inner.update, out_sharding=shardings)
+        return run(updates, state, params)
+
+    return optax.GradientTransformation(inner.init, update)

@@ -1,4 +1,4 @@
-"""What is learned and how it is judged: pure functions, like an optax transformation."""
+"""What is learned and how it is evaluated: pure functions, like an optax transformation."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,19 +16,28 @@ Batch = dict[str, Any]
 
 
 class Mean(NamedTuple):
-    """A sum and what it is divided by, kept apart: means of means are wrong when counts differ."""
+    """A mean as its sum and its count: means of means are wrong where counts differ.
+
+    Attributes:
+        total: [] sum over the rows or tokens of a batch.
+        count: [] what the sum is divided by.
+
+    """
 
     total: jax.Array
     count: jax.Array
 
 
 class Eval(NamedTuple):
-    """A held-out judgement.
+    """An evaluation on held-out data.
 
-    `batches()` yields batches with "weight" [B], 0 on padding rows, which the runner drops. `predict(model, batch)`
-    runs jitted and returns arrays [B, ...]. `score` gets them joined, in order, on the host; so does `save`, which
-    writes them into an existing folder as prediction files, in the format of the task's official scripts. `size`: how
-    many batches there are, for who waits; 0: not said.
+    Attributes:
+        batches: yields batches with "weight" [B], 0 on padding rows, which are dropped.
+        predict: (model, batch) to arrays [B, ...]; runs jitted.
+        score: from the joined predictions, in order and on the host, to metrics by name.
+        save: writes the joined predictions into an existing directory, in the format of the task's official scripts.
+        size: number of batches, for progress bars; 0: not known.
+
     """
 
     batches: Callable[[], Iterator[Batch]]
@@ -41,10 +50,16 @@ class Eval(NamedTuple):
 class Task(NamedTuple):
     """An objective.
 
-    `init(key)` makes the model, `loss(model, batch, key, step)` gives the loss as a `Mean` and further metrics,
-    `batch_at(step)` this host's rows, `evals` by name, `epoch` the steps that show every row once. `prepare(batch, key,
-    step)` makes of a batch on the devices what `loss` gets, all of it or a part of its rows: what is drawn there does
-    not depend on the parts. `key` is that of the seed and the step, in `loss` also of the part.
+    Attributes:
+        init: makes the model of a key, sharded under the current mesh.
+        loss: (model, batch, key, step) to the loss as a `Mean` and further metrics. The key is that of the seed, the
+            step and, with gradient accumulation, the micro-batch.
+        batch_at: the rows of a step that this host reads; pure, so that a resumed run needs no state of an iterator.
+        evals: the evaluations by name.
+        epoch: steps that show every row once.
+        corrupt: (batch, key, step) to the batch that `loss` gets, on the devices, as by masking. It sees the whole
+            batch: what it draws does not depend on the micro-batches. The key is that of the seed and the step.
+
     """
 
     init: Callable[[jax.Array], Model]
@@ -52,23 +67,35 @@ class Task(NamedTuple):
     batch_at: Callable[[int], Batch]
     evals: Mapping[str, Eval]
     epoch: int
-    prepare: Callable[[Batch, jax.Array, jax.Array], Batch] = lambda batch, key, step: batch
+    corrupt: Callable[[Batch, jax.Array, jax.Array], Batch] = lambda batch, key, step: batch
 
 
 def evaluate(
-    judge: Eval,
+    task_eval: Eval,
     model: Model,
     mesh: jax.sharding.Mesh,
     predict: Callable | None = None,
     folder: Path | None = None,
 ) -> dict[str, float]:
-    """Run one `Eval` over all its batches; with a `folder` its prediction files are written there.
+    """Run an evaluation over all its batches.
 
-    `predict`: its jitted prediction, to keep it over several calls.
+    Args:
+        task_eval: the evaluation.
+        model: what is evaluated.
+        mesh: the devices.
+        predict: the jitted `task_eval.predict`, for who calls this several times.
+        folder: directory for its prediction files; None: none are written.
+
+    Returns:
+        the metrics by name.
+
+    Raises:
+        Preempted: a signal came.
+
     """
-    predict = predict or jax.jit(judge.predict)
+    predict = predict or jax.jit(task_eval.predict)
     outputs, weights = [], []
-    for batch in judge.batches():
+    for batch in task_eval.batches():
         if stop_agreed():
             raise Preempted("stopped by a signal within an evaluation: run the same command again")
         weights.append(batch["weight"])
@@ -79,14 +106,14 @@ def evaluate(
     outputs[-2:] = [_fetched(*one) for one in outputs[-2:]]
     kept = np.concatenate(weights) > 0
     joined = jax.tree.map(lambda *parts: np.concatenate(parts)[kept], *outputs)
-    if folder is not None and judge.save is not None and jax.process_index() == 0:
+    if folder is not None and task_eval.save is not None and jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        judge.save(joined, folder)
-    return judge.score(joined)
+        task_eval.save(joined, folder)
+    return task_eval.score(joined)
 
 
 def _fetched(outputs: Any, row: jax.Array) -> Any:
-    """Outputs on the host in the order of their rows: of neighbouring rows a host has, devices may lie far apart."""
+    """Outputs on the host in the order of their rows: neighbouring rows of a host may be on devices far apart."""
     found, row = fetch((outputs, row))
     order = np.argsort(row)
     return jax.tree.map(lambda x: x[order], found)

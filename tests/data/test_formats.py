@@ -172,7 +172,7 @@ def test_training_masks_no_padding_and_segments_do_not_see_each_other(tmp_path, 
 
     if format == "sentences":
         return  # the loss is the same function
-    loss = jax.jit(lambda batch: task.loss(model, task.prepare(batch, key, jnp.int32(0)), key, jnp.int32(0))[0])
+    loss = jax.jit(lambda batch: task.loss(model, task.corrupt(batch, key, jnp.int32(0)), key, jnp.int32(0))[0])
     got = loss(batch)
     # Padding counts for nothing: its ids may be anything but tokens of text.
     other = {**batch, "ids": np.where(batch["segments"] == 0, store.tokenizer.unk_id, batch["ids"])}

@@ -54,7 +54,7 @@ mesh = make_mesh(run.mesh)
 with jax.set_mesh(mesh):
     task = mlm_task(open_store(run.data, Path(workdir)), run.data, run.masking, run.model, 8, 0)
     batch = place(task.batch_at(3), mesh)
-    masked = jax.jit(task.prepare)(batch, jax.random.key(5), 3)
+    masked = jax.jit(task.corrupt)(batch, jax.random.key(5), 3)
     found = fetch({"example": batch["example"], "inputs": masked["inputs"], "positions": masked["positions"]})
 if jax.process_index() == 0:
     np.savez(workdir + "/masks.npz", **found)

@@ -140,7 +140,7 @@ def test_a_flipped_byte_is_refused(halfway, tmp_path, item):
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 0x10
     largest.write_bytes(content)
-    with pytest.raises(InputError, match=r"checkpoints/3 is damaged.*delete that folder"):
+    with pytest.raises(InputError, match=r"checkpoints/3 is damaged.*delete that directory"):
         restored(folder, devices(1, 1, 1))
 
 
@@ -157,5 +157,5 @@ def test_other_values_than_were_saved_are_refused(halfway, tmp_path):
 def test_the_checkpoint_of_another_model_is_refused(halfway):
     with pytest.raises(InputError, match=r"checkpoints/3 holds another model: .*\(4,\) there and \(6,\)"):
         restored(halfway, devices(1, 1, 1), linear_task(width=6))
-    with pytest.raises(InputError, match="holds no whole checkpoint"):
+    with pytest.raises(InputError, match="holds no complete checkpoint"):
         restored(halfway / "elsewhere", devices(1, 1, 1))

@@ -17,7 +17,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.models import Classifier, Encoder, EncoderConfig
 from jaxmlm.models.layers import Dense, dropout
 from jaxmlm.parallel import Mesh, make_mesh, place
-from jaxmlm.training import Batch, Checkpoints, Eval, Loop, Mean, Optim, Task, TrainState, evaluate, train
+from jaxmlm.training import AdamW, Batch, Checkpoints, Eval, Loop, Mean, Optim, Task, TrainState, evaluate, train
 from jaxmlm.training.optimizers import decayed
 from jaxmlm.training.step import init_state, make_step
 
@@ -149,7 +149,7 @@ def test_weight_decay_is_for_tables_and_kernels_alone():
     blocks = {f"encoder.blocks.{name}" for name in ("attention.qkv", "attention.out", "up.kernel", "down.kernel")}
     assert on == blocks | {"encoder.embedding", "encoder.position", "dense.kernel", "out.kernel"}
     # And the optimiser heeds the marks: without gradients only what decays moves, by rate times decay.
-    optimizer = Optim(0.5, warmup=0.0, weight_decay=0.1).transformation(10)
+    optimizer = Optim(0.5, warmup=0.0, optimizer=AdamW(weight_decay=0.1)).transformation(10)
     ones = jax.tree.map(jnp.ones_like, start(jax.sharding.get_mesh()).model)
     updates, _ = jax.jit(optimizer.update)(jax.tree.map(jnp.zeros_like, ones), optimizer.init(ones), ones)
     np.testing.assert_allclose(updates.kernel[...], -0.05, rtol=1e-5)
@@ -233,8 +233,8 @@ def test_evaluate_drops_padding_and_keeps_the_order(mesh):
 
     scored = []
     predict = lambda model, batch: {"id": batch["ids"][:, 0], "pair": batch["ids"] * jnp.ones((1, 2))}  # noqa: E731
-    judge = Eval(batches, predict, lambda outputs: scored.append(outputs) or {"rows": 1.0 * len(outputs["id"])})
-    assert evaluate(judge, start(mesh).model, mesh) == {"rows": 19}
+    held_out = Eval(batches, predict, lambda outputs: scored.append(outputs) or {"rows": 1.0 * len(outputs["id"])})
+    assert evaluate(held_out, start(mesh).model, mesh) == {"rows": 19}
     assert scored[0]["id"].tolist() == list(range(19))
     assert scored[0]["pair"].tolist() == [[k, k] for k in range(19)]
 
@@ -245,22 +245,22 @@ def counting_eval(calls: list[int]) -> dict[str, Eval]:
         return {"mean": float(outputs["rows"].mean())}
 
     batches = lambda: iter([batch_at(7) | {"weight": np.ones(8, np.float32)}])  # noqa: E731
-    return {"judge": Eval(batches, lambda model, batch: {"rows": model(batch["x"]).mean(-1)}, score)}
+    return {"mean_output": Eval(batches, lambda model, batch: {"rows": model(batch["x"]).mean(-1)}, score)}
 
 
-def test_the_log_and_the_judgements(tmp_path):
+def test_the_log_and_the_evaluations(tmp_path):
     calls: list[int] = []
     loop = Loop(5, 8, save_every=0, eval_every=2, log_every=2)
     done = train(linear_task(evals=counting_eval(calls)), OPTIM, loop, devices(1, 1, 1), tmp_path)
     assert calls == [8, 8, 8]
     found = lines(tmp_path)
     assert [(line["step"], line.get("eval")) for line in found] == [
-        (2, None), (2, "judge"), (4, None), (4, "judge"), (5, None), (5, "judge"),
+        (2, None), (2, "mean_output"), (4, None), (4, "mean_output"), (5, None), (5, "mean_output"),
     ]  # fmt: skip
     steps = [line for line in found if "eval" not in line]
     assert [line["tokens"] for line in steps] == [128, 256, 320] and [line["step"] for line in steps] == [2, 4, 5]
     assert steps[-1]["loss"] == pytest.approx(done.loss, abs=1e-5) and found[-1]["mean"] == pytest.approx(
-        done.evals["judge"]["mean"], abs=1e-5
+        done.evals["mean_output"]["mean"], abs=1e-5
     )
     assert done.tokens == 5 * 64 and done.tokens_per_second > 0 and all(line["tokens_per_second"] > 0 for line in steps)
     rates = OPTIM.rate(5)
@@ -289,29 +289,31 @@ def test_tokens_and_seconds_are_those_of_all_starts(tmp_path):
     assert before["tokens"] in (192, 448) and trained.seconds > before["seconds"] > 0
 
 
-def test_a_judgement_that_there_is_not_is_refused_at_the_start(tmp_path):
-    with pytest.raises(InputError, match=r"loop.best is 'def/mean': the judgements there are, each with /SCORE: judge"):
+def test_an_evaluation_that_does_not_exist_is_refused_at_the_start(tmp_path):
+    with pytest.raises(
+        InputError, match=r"loop.best is 'def/mean': the evaluations there are, each with /METRIC: mean_output"
+    ):
         task = linear_task(evals=counting_eval([]))
         train(task, OPTIM, Loop(2, 8, save_every=0, best="def/mean"), devices(1, 1, 1))
 
 
-def test_the_last_judgements_write_their_predictions(tmp_path):
-    """What `save` gets is what `score` gets: in order, without padding rows; judgements under way write nothing."""
+def test_the_final_evaluation_writes_its_predictions(tmp_path):
+    """What `save` gets is what `score` gets: in order, without padding rows; those before the end write nothing."""
     saved: list[Path] = []
 
     def save(outputs: dict[str, np.ndarray], folder: Path) -> None:
         saved.append(folder)
         np.save(folder / "rows.npy", outputs["rows"])
 
-    (judge,) = counting_eval([]).values()
-    evals = {"judge": judge._replace(save=save), "silent": judge}
+    (one,) = counting_eval([]).values()
+    evals = {"mean_output": one._replace(save=save), "silent": one}
     done = train(linear_task(evals=evals), OPTIM, Loop(4, 8, save_every=0, eval_every=2), devices(1, 1, 1),
                  predictions=tmp_path / "said")  # fmt: skip
     assert saved == [tmp_path / "said"] and len(list(saved[0].iterdir())) == 1
-    assert np.load(saved[0] / "rows.npy").mean() == pytest.approx(done.evals["judge"]["mean"])
+    assert np.load(saved[0] / "rows.npy").mean() == pytest.approx(done.evals["mean_output"]["mean"])
 
 
-def test_no_steps_save_and_judge_the_initial_model(tmp_path):
+def test_no_steps_save_and_evaluate_the_initial_model(tmp_path):
     calls: list[int] = []
     task, loop = linear_task(evals=counting_eval(calls)), Loop(0, 8, seed=9)
     for _ in range(2):  # the second time the checkpoint is there

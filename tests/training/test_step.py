@@ -11,7 +11,7 @@ import pytest
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig
 from jaxmlm.parallel import Mesh, make_mesh, place
-from jaxmlm.training import Loop, Mean, Optim, Task, budget, train
+from jaxmlm.training import Loop, Mean, Optim, Task, budget, meter, train
 from jaxmlm.training import loop as loop_module
 from jaxmlm.training.step import CPU_OPTIONS, _compiler_options, init_state, make_step
 from tests.training.test_loop import OPTIM, STEPS, batch_at, linear_task
@@ -36,7 +36,7 @@ def test_accumulation_changes_nothing(sizes):
 
 
 @pytest.mark.mesh(data=2)
-def test_parts_draw_dropout_of_their_own(mesh):
+def test_micro_batches_draw_dropout_of_their_own(mesh):
     """The same rows in both parts: with the same dropout they would give the same loss twice."""
     task, optimizer = linear_task(), optax.sgd(0.0)
     batch = {name: np.repeat(x[:4], 2, axis=0) for name, x in batch_at(3).items()}  # rows i and i + 1 are the same
@@ -99,13 +99,18 @@ def rates(steps: int, **options: Any) -> np.ndarray:
 
 
 def test_schedules_after_the_warm_up():
-    for name in ("linear", "wsd", "inverse_sqrt", "constant"):
+    for name in ("linear", "cosine", "wsd", "wsd_sqrt", "inverse_sqrt", "constant"):
         found = rates(100, schedule=name, warmup=0.1)
         assert found[0] == pytest.approx(0.05) and found[10] == 0.5 and (np.diff(found[:9]) > 0).all()
     assert (rates(100, schedule="constant", warmup=0.1)[10:] == 0.5).all()
     wsd = rates(100, schedule="wsd", warmup=0.1, decay=0.2)
     assert (wsd[10:81] == 0.5).all()
     np.testing.assert_allclose(wsd[80:], 0.5 * (1 - np.arange(20) / 20), rtol=1e-6)
+    wsd = rates(100, schedule="wsd_sqrt", warmup=0.1, decay=0.2)
+    assert (wsd[10:81] == 0.5).all()
+    np.testing.assert_allclose(wsd[80:], 0.5 * (1 - np.sqrt(np.arange(20) / 20)), rtol=1e-5)
+    cosine = rates(100, schedule="cosine", warmup=0.1)
+    np.testing.assert_allclose(cosine[10:], 0.25 * (1 + np.cos(np.pi * np.arange(90) / 90)), rtol=1e-4, atol=1e-6)
     falling = rates(100, schedule="inverse_sqrt", warmup=0.1)
     np.testing.assert_allclose(falling[10:], 0.5 * np.sqrt(10 / np.arange(10, 100)), rtol=1e-6)
 
@@ -116,6 +121,8 @@ def test_schedules_after_the_warm_up():
         (Optim, {"clip": 0.0}, "optim.clip is 0: it must be above 0"),
         (Optim, {"decay": 1.5}, "optim.decay is 1.5: it must be between 0 and 1"),
         (Optim, {"schedule": "wsd", "warmup": 0.6, "decay": 0.5}, "together with optim.warmup 0.6 at most 1"),
+        (Optim, {"schedule": "wsd_sqrt", "warmup": 0.6, "decay": 0.5}, "together with optim.warmup 0.6 at most 1"),
+        (Optim, {"ema": 1.0}, "optim.ema is 1: it must lie between 0 and 1, both excluded"),
         (Loop, {"batch": 6, "accumulate": 4}, "loop.accumulate is 4: it must be at least 1 and divide loop.batch 6"),
         (Loop, {"accumulate": 0}, "loop.accumulate is 0"),
         (Loop, {"budget": "a day"}, "loop.budget is 'a day': write a time above 0 as 24h"),
@@ -159,9 +166,9 @@ def test_what_a_step_gave_is_read_while_the_next_one_runs(monkeypatch):
         called.lower = getattr(function, "lower", None)
         return called
 
-    make, means = loop_module.make_step, loop_module._means
+    make, sums = loop_module.make_step, meter._sums
     monkeypatch.setattr(loop_module, "make_step", lambda *args: watched("step", make(*args)))
-    monkeypatch.setattr(loop_module, "_means", watched("read", means))
+    monkeypatch.setattr(meter, "_sums", watched("read", sums))
     train(linear_task(), OPTIM, Loop(4, 8, log_every=1, save_every=0), jax.sharding.get_mesh())
     assert happened == ["step", "step", "read", "step", "read", "step", "read", "read"]
 

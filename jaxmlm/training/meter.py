@@ -1,0 +1,166 @@
+"""What a run measures while it trains: metrics of the steps since the last line of the log, tokens, seconds."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmlm.training.task import Mean
+
+Metrics = dict[str, Mean]
+
+
+class Line(NamedTuple):
+    """A line of the log: the step reached, the means of its steps, the tokens trained on in all, tokens per second."""
+
+    step: int
+    means: dict[str, float]
+    tokens: int
+    tokens_per_second: float
+
+
+class _Steps(NamedTuple):
+    """Steps that make a line of the log; their metrics may be under way on the devices."""
+
+    last: int
+    tokens: int
+    sizes: list[int]
+    metrics: list[Metrics]
+
+
+class Meter:
+    """The measurements of a run; those of a checkpoint go on where they were.
+
+    Metrics stay on the devices until `read`, which is called while the next step runs. The sums of a line that is not
+    complete are part of a checkpoint: a run that was stopped logs what it would have.
+
+    >>> meter = Meter()
+    >>> meter.add(1, 64, {"loss": Mean(np.float32(6.0), np.float32(2.0))})
+    >>> meter.close_line()
+    >>> meter.read().means, meter.tokens
+    ({'loss': 3.0}, 64)
+    """
+
+    def __init__(self, notes: dict[str, Any] | None = None, started: float | None = None):
+        notes = notes or {}
+        self.tokens: int = notes.get("tokens", 0)
+        """Tokens trained on in all starts of the run, padding included."""
+        self._carried: list[Any] = notes.get("window", [])
+        self._started = (time.perf_counter() if started is None else started) - notes.get("seconds", 0.0)
+        self._sizes: list[int] = []
+        self._metrics: list[Metrics] = []
+        self._line: _Steps | None = None
+        self._timed_from: int | None = None
+        self._timed_since = 0.0
+        self._timed_seconds = 0.0
+        self._timed_tokens = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that were spent in all starts of the run, up to their last checkpoints."""
+        return time.perf_counter() - self._started
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of all lines of this start, without compilation, evaluations and checkpoints."""
+        return self._timed_tokens / self._timed_seconds if self._timed_seconds else 0.0
+
+    @property
+    def line_is_due(self) -> bool:
+        """Whether a line was closed and not read."""
+        return self._line is not None
+
+    def start(self, step: int) -> None:
+        """Start the clock after the first step of this start, which compiled and is not timed."""
+        self._timed_from = step
+        self._timed_since = time.perf_counter()
+
+    def add(self, done: int, tokens: int, metrics: Metrics) -> None:
+        """Add a step.
+
+        Args:
+            done: steps done, this one included.
+            tokens: in its batch.
+            metrics: what the step returned; they are not read here.
+
+        """
+        self.tokens += tokens
+        self._sizes.append(0 if done == self._timed_from else tokens)
+        self._metrics.append(metrics)
+        self._done = done
+
+    def close_line(self) -> None:
+        """End the line of the log with the last step that was added."""
+        self._line = _Steps(self._done, self.tokens, self._sizes, self._metrics)
+        self._sizes = []
+        self._metrics = []
+
+    def read(self, last: int | None = None) -> Line:
+        """Read the closed line from the devices; waits for its last step.
+
+        Args:
+            last: the last step of the run. The sums of its line stay part of the checkpoint, for who reads it again.
+
+        Raises:
+            FloatingPointError: the mean loss is not finite.
+
+        """
+        line = self._line
+        assert line is not None, "no line is closed"
+        self._line = None
+        sums = _sums(self._carried + line.metrics)
+        self._carried = sums if line.last == last else []
+        now = time.perf_counter()
+        passed = now - self._timed_since
+        tokens = sum(line.sizes)
+        self._timed_since = now
+        self._timed_seconds += passed
+        self._timed_tokens += tokens
+        means = _means(sums)
+        _check_finite(means, line.last)
+        return Line(line.last, means, line.tokens, tokens / passed)
+
+    def carried_means(self) -> dict[str, float]:
+        """The means of the line that the checkpoint had begun; at the last step they are those of its line."""
+        return _means(self._carried)
+
+    def notes(self) -> dict[str, Any]:
+        """What a checkpoint keeps, for `Meter(notes)` of the run that resumes from it.
+
+        Raises:
+            FloatingPointError: the mean loss since the last line is not finite: a diverged state must not take the
+                place of a good checkpoint.
+
+        """
+        window = _sums(self._carried + self._metrics)
+        _check_finite(_means(window), self._done)
+        return {"window": window, "tokens": self.tokens, "seconds": self.seconds}
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time within as training."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._timed_since += time.perf_counter() - began
+
+
+def _sums(metrics: list[Any]) -> list[dict[str, Any]]:
+    """The totals and counts of some steps as one, added in order: bit for bit the same when it is done in parts."""
+    host = jax.device_get(metrics)
+    names = host[0] if host else {}
+    sums = {name: (sum(float(m[name][0]) for m in host), sum(float(m[name][1]) for m in host)) for name in names}
+    return [sums] if sums else []
+
+
+def _means(sums: list[dict[str, Any]]) -> dict[str, float]:
+    return {name: total / max(count, 1.0) for one in sums for name, (total, count) in one.items()}
+
+
+def _check_finite(means: dict[str, float], done: int) -> None:
+    if means and not np.isfinite(means["loss"]):
+        raise FloatingPointError(f"the loss is {means['loss']} at step {done}: try a lower optim.learning_rate")
