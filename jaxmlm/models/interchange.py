@@ -15,6 +15,7 @@ import safetensors.numpy
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmlm.errors import InputError
+from jaxmlm.models.config_json import checked
 from jaxmlm.models.encoder import Encoder
 from jaxmlm.models.encoder_config import EncoderConfig
 from jaxmlm.models.formats import HEADS, config_of, format_for, plain_of, recognise
@@ -29,6 +30,7 @@ _UNUSED = re.compile(
 )
 # The patched RoBERTa of princeton-nlp/efficient_mlm_* makes a layer norm in every attention and never calls it.
 _DEAD = re.compile(r"\.attention\.self\.LayerNorm\.(weight|bias)$")
+_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32")  # whole numbers: of position_ids, which nothing reads
 MOST_FAULTS = 20
 """Wrong weights that a message names."""
 
@@ -52,12 +54,22 @@ def read(folder: str | Path, like: EncoderConfig | None = None) -> Imported:
     InputError names every weight that is missing, not known or of another shape, and what no option here spans.
     """
     folder = Path(folder)
-    plain = _json(folder / "config.json")
+    plain = checked(_json(folder / "config.json"), folder)
     with _Tensors(folder) as tensors:
         form, kind = recognise(plain, tensors.shapes, folder)
         if kind == "encoder":
             tensors.strip(form.prefix)
-        config, vocab, offset = config_of(form, plain, folder)
+        try:
+            config, vocab, offset = config_of(form, plain, folder)
+        except InputError as error:
+            if str(folder) in str(error):
+                raise
+            raise InputError(f"{folder}: config.json asks for what is not possible: {error}") from error
+        if config.layers > len(tensors.shapes):  # before their names are counted up
+            raise InputError(
+                f"{folder}: config.json has num_hidden_layers {config.layers}, and the weights are "
+                f"{len(tensors.shapes)} arrays"
+            )
         if kind == "mlm" and not config.tied and form.head + "decoder.bias" not in tensors.shapes and form is not ESM:
             tensors.rename(form.head + "bias", form.head + "decoder.bias")  # transformers 4 saves one of the two names
         if config.token_types == 1 and not form.rotary:
@@ -300,6 +312,8 @@ class _Tensors:
                 names = _json(index).get("weight_map")
                 if not isinstance(names, dict) or not names:
                     raise InputError(f"{index} has no weight_map: copy it again")
+                if outside := [part for part in names.values() if not isinstance(part, str) or Path(part).name != part]:
+                    raise InputError(f"{index} names {outside[0]!r}: its files lie beside it")
                 parts = [self.folder / part for part in sorted(set(names.values()))]
                 for part in parts:
                     if not part.is_file():
@@ -325,8 +339,13 @@ class _Tensors:
             # TensorFlow's names of scale and bias, which the first BERT files still carry.
             now = re.sub(r"\bgamma$", "weight", re.sub(r"\bbeta$", "bias", name))
             self._where[now] = (name, source)
-            inside = source.get_slice(name).get_shape() if hasattr(source, "get_slice") else source.shape
-            self.shapes[now] = tuple(inside)
+            inside = source.get_slice(name) if hasattr(source, "get_slice") else None
+            if inside is not None and inside.get_dtype() not in _DTYPES:
+                raise InputError(
+                    f"{self.folder}: {name} is of type {inside.get_dtype()}: convert the weights to one of "
+                    f"{', '.join(_DTYPES)}"
+                )
+            self.shapes[now] = tuple(source.shape if inside is None else inside.get_shape())
 
     def strip(self, prefix: str) -> None:
         """Take the prefix off the names that have it: bare encoders are saved with and without."""
@@ -348,7 +367,10 @@ class _Tensors:
         """One tensor."""
         inside, source = self._where[name]
         tensor = source.get_tensor(inside) if hasattr(source, "get_slice") else source.float().numpy()
-        return np.asarray(tensor, np.float32)
+        array = np.asarray(tensor, np.float32)
+        if not np.isfinite(array).all():
+            raise InputError(f"{self.folder}: {name} holds numbers that are not finite: copy or save the weights again")
+        return array
 
 
 def _json(path: Path) -> dict[str, Any]:

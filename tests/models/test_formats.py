@@ -173,8 +173,57 @@ def test_a_classifier_of_several_labels_a_text_is_refused(tmp_path):
 
 def test_a_weight_without_a_place_is_never_dropped(tmp_path, monkeypatch):
     monkeypatch.setattr(interchange, "weights", lambda *a: weights(*a)[:-1])
-    with pytest.raises(AssertionError, match="no place for bias"):
+    with pytest.raises(InputError, match="no place for bias"):
         write(tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, True, -1, 1.5, 2**40, float("nan"), "8", [8], {"a": 8}], ids=str)
+def test_a_field_of_any_type_is_read_or_refused_in_a_line(value, tmp_path):
+    """Every field of every format with every kind of value: an `InputError` or a model, and at once."""
+    for config in (EncoderConfig(**SMALL), preset("modern-base", **SMALL)):
+        folder = tmp_path / config.positions
+        write(folder, config)
+        plain = json.loads((folder / "config.json").read_text())
+        for name in plain:
+            changed = {**plain, name: value}
+            (folder / "config.json").write_text(json.dumps(changed))
+            try:
+                interchange.read(folder)
+            except InputError as error:
+                assert str(folder) in str(error) and "\n" not in str(error), name
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    write(tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = safetensors.numpy.load_file(file)
+    name = next(iter(tensors))
+    for bad in (np.nan, np.inf):
+        safetensors.numpy.save_file({**tensors, name: np.full_like(tensors[name], bad)}, file)
+        with pytest.raises(InputError, match=f"{name} holds numbers that are not finite"):
+            interchange.read(tmp_path)
+    raw = file.read_bytes()
+    file.write_bytes(raw.replace(b'"F32"', b'"U32"', 1))
+    with pytest.raises(InputError, match="is of type U32: convert the weights"):
+        interchange.read(tmp_path)
+
+
+def test_weights_outside_of_the_directory_are_not_read(tmp_path):
+    write(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path.parent / "elsewhere.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    for name in ("../elsewhere.safetensors", str(tmp_path.parent / "elsewhere.safetensors"), 7):
+        index.write_text(json.dumps({"weight_map": {"a": name}}))
+        with pytest.raises(InputError, match="its files lie beside it"):
+            interchange.read(tmp_path)
+
+
+def test_a_depth_that_the_weights_do_not_have_is_refused_at_once(tmp_path):
+    write(tmp_path)
+    plain = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**plain, "num_hidden_layers": 10**9}))
+    with pytest.raises(InputError, match="num_hidden_layers 1000000000, and the weights are"):
+        interchange.read(tmp_path)
 
 
 def test_rotary_bases_of_transformers_4(tmp_path):
