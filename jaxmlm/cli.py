@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaxmlm import __version__
-from jaxmlm.errors import InputError, Preempted
+from jaxmlm.errors import Diverged, InputError, Preempted
 from jaxmlm.preemption import stoppable
 from jaxmlm.usage import Verb, usage, usage_of
 
@@ -136,6 +136,8 @@ def _main(words: list[str], alone: bool) -> int:
         return exit.code if isinstance(exit.code, int) else DONE
     except InputError as error:
         return _complain(str(error), WRONG_INPUT)
+    except Diverged as error:
+        return _complain(str(error), FAILED)
     except Preempted as stop:
         return _complain(str(stop), PREEMPTED)
     except KeyboardInterrupt:

@@ -8,6 +8,14 @@ class InputError(ValueError):
     """
 
 
+class Diverged(ArithmeticError):
+    """Training cannot continue: a loss, a weight or the optimizer's state is not finite.
+
+    The message names the step, what is not finite and what to try. The command line prints it without a traceback and
+    exits with code 1; no checkpoint of such a state is written.
+    """
+
+
 class Preempted(Exception):
     """A signal asked for a stop, and what was done is saved: the same command goes on from there.
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from jaxmlm.json_files import drop_truncated_line, read_jsonl, to_json
+from jaxmlm.json_files import drop_truncated_line, read_jsonl, to_json, write_text
 from jaxmlm.parallel.hosts import all_gather_json
 from jaxmlm.paths import counted
 
@@ -32,10 +32,21 @@ class Sink(Protocol):
 
 
 class JsonLines:
-    """A file of JSON lines. A number that is not finite is null there, and its name stands in `not_finite`."""
+    """A file of JSON lines. A number that is not finite is null there, and its name stands in `not_finite`.
 
-    def __init__(self, path: Path):
+    Args:
+        path: the file.
+        step: the step from which the work starts or resumes. Lines of later steps come again, and are dropped.
+        total: steps of the work: the evaluation of the last one comes again too.
+
+    """
+
+    def __init__(self, path: Path, step: int = 0, total: int = 0):
         self.path = path
+        known = read_jsonl(path)
+        kept = [one for one in known if one["step"] < step or (one["step"] == step and not (_is_final(one, total)))]
+        if len(kept) < len(known):
+            write_text(path, "".join(to_json(one) + "\n" for one in kept))
         drop_truncated_line(path)
 
     def write(self, values: dict[str, Any], step: int) -> None:
@@ -46,6 +57,10 @@ class JsonLines:
 
     def close(self) -> None:
         """Every line is written."""
+
+
+def _is_final(line: dict[str, Any], total: int) -> bool:
+    return "eval" in line and line["step"] == total
 
 
 def scalars(values: dict[str, Any]) -> dict[str, float]:
@@ -70,16 +85,20 @@ class Log:
         stage: what the terminal calls the work.
         total: steps of the work; 0: not known.
         sinks: make the further sinks.
+        step: the step from which the work starts or resumes; lines of the file that come again are dropped.
 
     >>> with Log(None, "pretrain", 100) as log:
     ...     log.record({"step": 50, "loss": 6.1234, "tokens_per_second": 20000.0}, at=50)
     """
 
-    def __init__(self, path: Path | None, stage: str, total: int, sinks: Sequence[Callable[[], Sink]] = ()):
+    def __init__(
+        self, path: Path | None, stage: str, total: int, sinks: Sequence[Callable[[], Sink]] = (), step: int = 0
+    ):
         self.path = path
         self.stage = stage
         self.total = total
         self.quiet = jax.process_index() != 0
+        self._step = step
         self._make = sinks
         self._sinks: list[Sink] = []
         console = Console(stderr=True)
@@ -91,7 +110,7 @@ class Log:
     def __enter__(self) -> "Log":
         if not self.quiet:
             if self.path is not None:
-                self._sinks.append(JsonLines(self.path))
+                self._sinks.append(JsonLines(self.path, self._step, self.total))
             self._sinks += [make() for make in self._make]
             self._bar.start()
         return self

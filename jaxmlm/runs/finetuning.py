@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlm.errors import InputError
+from jaxmlm.errors import Diverged, InputError
 from jaxmlm.json_files import read_jsonl
 from jaxmlm.models import EncoderConfig, Model, with_head
 from jaxmlm.parallel import Mesh, hosts, local_rows, make_mesh
@@ -275,7 +275,7 @@ def _tune(
     started = time.perf_counter()
     try:
         done = train(task, optim, loop, mesh, None, title, predictions)
-    except FloatingPointError as error:  # a run that diverges is a result of a grid, not its end
+    except Diverged as error:  # a run that diverges is a result of a grid, not its end
         return replace(result, notes=[*notes, str(error)]), None
     scores = dict(done.evals["dev"])
     degenerate = bool(scores.pop("degenerate", 0.0))

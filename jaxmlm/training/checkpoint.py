@@ -6,7 +6,10 @@ so that a model can be read without its optimizer, on any mesh.
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxmlm.errors import InputError
+from jaxmlm.parallel.hosts import all_gather_json, is_primary
+from jaxmlm.training.finite import NotFinite
 from jaxmlm.training.step import TrainState
+
+
+class DamagedCheckpoint(InputError):
+    """A checkpoint is not what was saved. `step` names it."""
+
+    def __init__(self, directory: Path, why: str):
+        super().__init__(f"{directory} is damaged: {why}; delete that directory, and the checkpoint before it is used")
+        self.step = int(directory.name)
 
 
 def fingerprint(folder: Path) -> str | None:
@@ -63,15 +76,25 @@ class Checkpoints:
             state: of the run; its step names the checkpoint.
             notes: what else is needed to resume, plain JSON values.
 
+        Raises:
+            NotFinite: a weight or a number of the optimizer's state is not finite. Nothing is written: such a state
+                must not take the place of a good one.
+
         """
-        model, rest = _flat(state.model), _flat({"step": state.step, "opt_state": state.opt_state})
-        sums = {
-            key: [int(x) for x in jax.device_get(_checksums(part))] for key, part in (("model", model), ("rest", rest))
-        }
+        parts = {"model": _flat(state.model), "rest": _flat({"step": state.step, "opt_state": state.opt_state})}
+        sums = {}
+        bad = []
+        for name, part in parts.items():
+            found, finite = jax.device_get(_checksums(part))
+            sums[name] = [int(x) for x in found]
+            bad += [key for key, good in zip(sorted(part), finite, strict=True) if not good]
+        if bad:
+            raise NotFinite(bad)
+        checked = {**sums, "notes": dict(notes or {})}
         items = ocp.args.Composite(
-            model=ocp.args.StandardSave(model),
-            rest=ocp.args.StandardSave(rest),
-            checksums=ocp.args.JsonSave(sums | {"notes": dict(notes or {})}),
+            model=ocp.args.StandardSave(parts["model"]),
+            rest=ocp.args.StandardSave(parts["rest"]),
+            checksums=ocp.args.JsonSave({**checked, "sha256": _sha256(checked)}),
         )
         if not self._manager.save(int(state.step), args=items):
             raise RuntimeError(f"the checkpoint of step {int(state.step)} was not written to {self.folder}")
@@ -83,7 +106,8 @@ class Checkpoints:
             like: a state with the same shapes, arrays or abstract values; the result is sharded like it.
 
         Raises:
-            InputError: there is no checkpoint, it holds another model, or it is damaged.
+            InputError: there is no checkpoint, or it holds another model.
+            DamagedCheckpoint: an array or the notes do not have their checksum, or cannot be read.
 
         """
         rest = self._read("rest", {"step": like.step, "opt_state": like.opt_state})
@@ -91,12 +115,49 @@ class Checkpoints:
 
     def notes(self) -> dict[str, Any]:
         """The notes of the newest checkpoint."""
-        read = self._manager.restore(self.latest(), args=ocp.args.Composite(checksums=ocp.args.JsonRestore()))
-        return read["checksums"].get("notes", {})
+        return self._checked(self._existing(None))["notes"]
 
     def model(self, like: Any, step: int | None = None) -> Any:
         """Read the model of a step, by default the newest; arguments and errors as in `restore`."""
         return self._read("model", like, step)
+
+    def verify(self) -> Iterator[tuple[int, str]]:
+        """Read every checkpoint as it was saved.
+
+        Yields:
+            its step and why it is damaged; "" if it is not.
+
+        """
+        for step in sorted(self._manager.all_steps()):
+            try:
+                for item in ("model", "rest"):
+                    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+                    stored = self._stored(step, item).items()
+                    self._arrays(
+                        step, item, {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device) for key, x in stored}
+                    )
+                yield step, ""
+            except DamagedCheckpoint as error:
+                yield step, str(error)
+
+    def set_aside(self, step: int) -> Path | None:
+        """Move a damaged checkpoint out of the way, to `damaged` beside the directory of the checkpoints.
+
+        Returns:
+            where it is now; None: there is no other checkpoint, and nothing was moved.
+
+        """
+        if len(self._manager.all_steps()) < 2:
+            return None
+        there = self.folder.parent / "damaged" / str(step)
+        if is_primary():
+            there.parent.mkdir(exist_ok=True)
+            number = 1
+            while there.exists():
+                number += 1
+                there = there.with_name(f"{step}-{number}")
+            os.replace(self.folder / str(step), there)
+        return Path(all_gather_json(str(there))[0])
 
     def close(self) -> None:
         """Wait until everything is on disk; an error of a write is raised here."""
@@ -104,38 +165,70 @@ class Checkpoints:
         self._manager.close()
 
     def _read(self, item: str, like: Any, step: int | None = None) -> Any:
+        step = self._existing(step)
+        leaves, treedef = jax.tree.flatten(like)
+        abstract = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in _flat(like).items()}
+        self._check_shapes(step, item, abstract)
+        arrays = self._arrays(step, item, abstract)
+        return jax.tree.unflatten(treedef, [arrays[key] for key in _flat(like)])
+
+    def _existing(self, step: int | None) -> int:
         steps = sorted(self._manager.all_steps())
         if not steps:
             raise InputError(f"{self.folder} holds no complete checkpoint: pre-train first")
-        step = steps[-1] if step is None else step
-        if step not in steps:
+        if step is not None and step not in steps:
             raise InputError(
                 f"{self.folder / str(step)} is not a complete checkpoint: there are {', '.join(map(str, steps))}"
             )
-        leaves, treedef = jax.tree.flatten(like)
-        abstract = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in _flat(like).items()}
-        kinds = {item: ocp.args.StandardRestore(abstract), "checksums": ocp.args.JsonRestore()}  # type: ignore[arg-type]
+        return steps[-1] if step is None else step
+
+    def _arrays(self, step: int, item: str, abstract: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+        """The arrays of an item, which have their checksums."""
+        read = self._restored(step, item, ocp.args.StandardRestore(abstract))  # type: ignore[arg-type]
+        sums, finite = jax.device_get(_checksums(read))
+        expected = self._checked(step)[item]
+        if len(expected) != len(sums):
+            raise DamagedCheckpoint(self.folder / str(step), f"{len(expected)} checksums for {len(sums)} arrays")
+        bad = [key for key, found, sum_ in zip(sorted(abstract), sums, expected, strict=True) if int(found) != sum_]
+        if bad:
+            raise DamagedCheckpoint(self.folder / str(step), f"{bad[0]} does not have its checksum")
+        if bad := [key for key, good in zip(sorted(abstract), finite, strict=True) if not good]:
+            raise DamagedCheckpoint(self.folder / str(step), f"{bad[0]} is not finite")
+        return read
+
+    def _checked(self, step: int) -> dict[str, Any]:
+        """The checksums and the notes of a checkpoint, which have a checksum of their own."""
+        read = self._restored(step, "checksums", ocp.args.JsonRestore())
+        if not isinstance(read, dict) or read.pop("sha256", None) != _sha256(read):
+            raise DamagedCheckpoint(self.folder / str(step), "its checksums and notes do not have their checksum")
+        return read
+
+    def _restored(self, step: int, item: str, args: Any) -> Any:
+        """One item; whatever Orbax or TensorStore say about a damaged one becomes one line, on all processes."""
+        why = ""
+        read = None
         try:
-            self._same_shapes(step, item, abstract)
-            read = self._manager.restore(step, args=ocp.args.Composite(**kinds))
-        except InputError:
-            raise
-        except (ValueError, LookupError, OSError) as error:  # how Orbax and TensorStore report damage
-            raise self._damaged(step, " ".join(str(error).split())[:200]) from error
-        sums = np.array(jax.device_get(_checksums(read[item])))
-        if not np.array_equal(sums, np.array(read["checksums"][item])):
-            bad = [key for key, a, b in zip(sorted(abstract), sums, read["checksums"][item], strict=True) if a != b]
-            raise self._damaged(step, f"{bad[0]} does not have its checksum")
-        return jax.tree.unflatten(treedef, [read[item][key] for key in _flat(like)])
+            with _quiet():
+                read = self._manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+        except Exception as error:  # ValueError, KeyError, OSError, JSONDecodeError, zstd's and many others
+            why = " ".join(f"{type(error).__name__}: {error}".split())[:200] or type(error).__name__
+        whys = all_gather_json(why)
+        if any(whys):
+            raise DamagedCheckpoint(self.folder / str(step), next(filter(None, whys)))
+        return read
 
-    def _damaged(self, step: int, why: str) -> InputError:
-        return InputError(
-            f"{self.folder / str(step)} is damaged: {why}: delete that directory, then the checkpoint before it is used"
-        )
+    def _stored(self, step: int, item: str) -> dict[str, Any]:
+        """Shape and type of the arrays of an item."""
+        try:
+            with _quiet():
+                metadata: Any = self._manager.item_metadata(step)[item]
+                return dict(metadata.tree.items())
+        except Exception as error:  # many kinds, as in `_restored`
+            why = f"the metadata of {item} cannot be read ({type(error).__name__})"
+            raise DamagedCheckpoint(self.folder / str(step), why) from error
 
-    def _same_shapes(self, step: int, item: str, abstract: dict[str, jax.ShapeDtypeStruct]) -> None:
-        stored = self._manager.item_metadata(step)[item]
-        have = {key: tuple(x.shape) for key, x in stored.tree.items()} if stored is not None else {}
+    def _check_shapes(self, step: int, item: str, abstract: dict[str, jax.ShapeDtypeStruct]) -> None:
+        have = {key: tuple(x.shape) for key, x in self._stored(step, item).items()}
         want = {key: tuple(x.shape) for key, x in abstract.items()}
         if have != want:
             key = next(key for key in sorted(have.keys() | want.keys()) if have.get(key) != want.get(key))
@@ -145,26 +238,53 @@ class Checkpoints:
             )
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the tracebacks that Orbax logs before it raises what `DamagedCheckpoint` says in a line."""
+    logger = logging.getLogger("absl")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def _flat(tree: Any) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path).replace("/", "|"): leaf for path, leaf in leaves}
 
 
 @jax.jit
-def _checksums(arrays: dict[str, jax.Array]) -> list[jax.Array]:
-    """One uint32 for each array, sorted by name: the sum of its bits times odd weights, modulo 2^32.
+def _checksums(arrays: dict[str, jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
+    """One uint32 for each array, sorted by name, and whether all its numbers are finite.
 
-    Integer sums are exact in any order, so the number is the same on every mesh. Any single changed entry changes it.
+    The sum, modulo 2^32, of a hash of each entry's bits and place. The hash is a bijection of 32 bits, so any change of
+    one entry changes the sum; several changes leave it as it was once in 2^32. Integer sums are exact in any order: the
+    number is the same on every mesh.
     """
 
-    def one(x: jax.Array) -> jax.Array:
+    def one(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        finite = jnp.isfinite(x).all() if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.ones((), bool)
         if x.dtype == jnp.bool_:
             x = x.astype(jnp.uint8)
         bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}")).astype(jnp.uint32)
-        weights = jnp.ones((), jnp.uint32)
+        place = jnp.zeros((), jnp.uint32)
         for axis, size in enumerate(x.shape):
-            iota = jax.lax.broadcasted_iota(jnp.uint32, (1,) * axis + (size,) + (1,) * (x.ndim - axis - 1), axis)
-            weights = weights * (2 * iota + 1) if axis == 0 else weights * (2 * iota * np.uint32(40503 + 2 * axis) + 1)
-        return jnp.sum(bits * weights, dtype=jnp.uint32)
+            shape = (1,) * axis + (size,) + (1,) * (x.ndim - axis - 1)
+            place = _mixed(place * np.uint32(0x01000193) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis))
+        return jnp.sum(_mixed(bits + place), dtype=jnp.uint32), finite
 
-    return [one(arrays[key]) for key in sorted(arrays)]
+    found = [one(arrays[key]) for key in sorted(arrays)]
+    return [sum_ for sum_, _ in found], [finite for _, finite in found]
+
+
+def _mixed(x: jax.Array) -> jax.Array:
+    """The finalizer of MurmurHash3: every bit of the result depends on every bit of x, one to one."""
+    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)

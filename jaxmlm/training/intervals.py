@@ -30,6 +30,8 @@ class Loop:
     """Time to train for, as 24h or 90m: 50 steps are timed once, and `steps` becomes what fits."""
     best: str | None = None
     """Metric, as dev/accuracy, whose best evaluated state is kept at the end instead of the last state."""
+    fallback: bool = True
+    """Whether a damaged newest checkpoint is set aside, and the one before it is used."""
     sinks: tuple[str, ...] = ()
     """Where the log goes beside log.jsonl: tensorboard, wandb, or a sink of your own as FILE.py:NAME."""
 

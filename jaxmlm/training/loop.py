@@ -1,6 +1,7 @@
 """The loop: restore or start, step, log, evaluate, save. Reads top to bottom; nothing hooks into it."""
 
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,12 @@ import numpy as np
 from jaxmlm.errors import Preempted
 from jaxmlm.logs import Log
 from jaxmlm.parallel import abstract, check_sizes, place
+from jaxmlm.parallel.hosts import is_primary
 from jaxmlm.preemption import stop_agreed, stop_before, stoppable
 from jaxmlm.rng import make_key
 from jaxmlm.training.best import Best
-from jaxmlm.training.checkpoint import Checkpoints
+from jaxmlm.training.checkpoint import Checkpoints, DamagedCheckpoint
+from jaxmlm.training.finite import NotFinite, NotFiniteAt, explained
 from jaxmlm.training.intervals import Loop, due_after
 from jaxmlm.training.meter import Line, Meter
 from jaxmlm.training.optim import Optim, swap_average
@@ -81,17 +84,33 @@ def train(
 
     Raises:
         InputError: the mesh does not divide the batch, or `loop` names a metric or a sink that does not exist.
-        FloatingPointError: the loss is not finite.
+        Diverged: a loss, a weight or the optimizer's state is not finite.
         Preempted: a signal came; the state is saved, on all hosts at the same step (see jaxmlm/preemption.py).
 
     """
-    started = time.perf_counter()
     check_sizes(mesh, [loop.rows])
+    while True:
+        try:
+            return _train(task, optim, loop, mesh, folder, stage, predictions)
+        except DamagedCheckpoint as error:
+            _set_aside(error, loop, folder, stage)
+
+
+def _train(
+    task: Task,
+    optim: Optim,
+    loop: Loop,
+    mesh: jax.sharding.Mesh,
+    folder: Path | None,
+    stage: str,
+    predictions: Path | None,
+) -> Trained:
+    started = time.perf_counter()
     best = Best(loop.best, task.evals)
     optimizer = optim.transformation(loop.steps)
     # Closed whatever happens: a save under way is finished, also when the run is interrupted.
     saves = closing(Checkpoints(folder / "checkpoints")) if folder is not None and loop.save_every else nullcontext()
-    with jax.set_mesh(mesh), saves as checkpoints:
+    with jax.set_mesh(mesh), explained(task, folder), saves as checkpoints:
         key = make_key(loop.seed)
         first = (checkpoints.latest() if checkpoints is not None else None) or 0
         step_fn = make_step(task, optimizer, loop.accumulate)
@@ -130,7 +149,7 @@ def train(
                 stop = due.stop or (due.evaluate and stop_agreed())
                 if checkpoints is not None and (due.save or stop):
                     with meter.paused():
-                        checkpoints.save(_averaged(state), meter.notes())
+                        _save(checkpoints, _averaged(state), meter, done)
                 if stop:
                     kept = "and saved" if checkpoints is not None else "and not saved"
                     raise Preempted(f"stopped by a signal at step {done}, {kept}: run the same command again")
@@ -146,6 +165,26 @@ def train(
     return Trained(state, evals, loss, meter.seconds, meter.tokens, meter.tokens_per_second, evaluator.by_step)
 
 
+def _set_aside(error: DamagedCheckpoint, loop: Loop, folder: Path | None, stage: str) -> None:
+    """Move a damaged newest checkpoint out of the way and say so; raise the error where that is not possible."""
+    if not loop.fallback or folder is None:
+        raise error
+    with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+        there = checkpoints.set_aside(error.step) if error.step == checkpoints.latest() else None
+    if there is None:
+        raise error
+    if is_primary():
+        print(f"{stage}: {error}; set aside as {there}", file=sys.stderr, flush=True)
+
+
+def _save(checkpoints: Checkpoints, state: TrainState, meter: Meter, done: int) -> None:
+    notes = meter.notes()
+    try:
+        checkpoints.save(state, notes)
+    except NotFinite as error:
+        raise NotFiniteAt(done, error.names) from error
+
+
 def _averaged(state: TrainState) -> TrainState:
     """The state as it is evaluated and saved: with `optim.ema` weights and average change places; twice is nothing."""
     return TrainState(state.step, *swap_average(state.model, state.opt_state))
@@ -155,7 +194,8 @@ def _log(loop: Loop, folder: Path | None, stage: str, first: int) -> Log:
     sinks = find_sinks(loop.sinks)
     if folder is None:
         return Log(None, stage, loop.steps)
-    return Log(folder / "log.jsonl", stage, loop.steps, [partial(make, folder, stage, first) for make in sinks])
+    made = [partial(make, folder, stage, first) for make in sinks]
+    return Log(folder / "log.jsonl", stage, loop.steps, made, first)
 
 
 def _line_writer(meter: Meter, log: Log, optim: Optim, loop: Loop) -> Callable[[], float]:

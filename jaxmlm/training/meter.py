@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxmlm.training.finite import NotFiniteAt
 from jaxmlm.training.task import Mean
 
 Metrics = dict[str, Mean]
+MAX_SKIPPED = 20
+"""Updates skipped in a row, for gradients that are not finite, after which training ends."""
 
 
 class Line(NamedTuple):
@@ -29,6 +32,10 @@ class _Steps(NamedTuple):
     tokens: int
     sizes: list[int]
     metrics: list[Metrics]
+
+    @property
+    def first(self) -> int:
+        return self.last - len(self.metrics) + 1
 
 
 class Meter:
@@ -53,6 +60,8 @@ class Meter:
         self._sizes: list[int] = []
         self._metrics: list[Metrics] = []
         self._line: _Steps | None = None
+        self._done = 0
+        self._skipped_in_a_row: int = notes.get("skipped_in_a_row", 0)
         self._timed_from: int | None = None
         self._timed_since = 0.0
         self._timed_seconds = 0.0
@@ -105,13 +114,15 @@ class Meter:
             last: the last step of the run. The sums of its line stay part of the checkpoint, for who reads it again.
 
         Raises:
-            FloatingPointError: the mean loss is not finite.
+            NotFiniteAt: a loss or a weight is not finite, or so were the gradients of `MAX_SKIPPED` steps in a row.
 
         """
         line = self._line
         assert line is not None, "no line is closed"
         self._line = None
-        sums = _sums(self._carried + line.metrics)
+        metrics = jax.device_get(line.metrics)
+        self._skipped_in_a_row = _check_finite(metrics, line.first, self._skipped_in_a_row)
+        sums = _sums(self._carried + metrics)
         self._carried = sums if line.last == last else []
         now = time.perf_counter()
         passed = now - self._timed_since
@@ -119,9 +130,7 @@ class Meter:
         self._timed_since = now
         self._timed_seconds += passed
         self._timed_tokens += tokens
-        means = _means(sums)
-        _check_finite(means, line.last)
-        return Line(line.last, means, line.tokens, tokens / passed)
+        return Line(line.last, _means(sums), line.tokens, tokens / passed)
 
     def carried_means(self) -> dict[str, float]:
         """The means of the line that the checkpoint had begun; at the last step they are those of its line."""
@@ -131,13 +140,13 @@ class Meter:
         """What a checkpoint keeps, for `Meter(notes)` of the run that resumes from it.
 
         Raises:
-            FloatingPointError: the mean loss since the last line is not finite: a diverged state must not take the
-                place of a good checkpoint.
+            NotFiniteAt: as `read`: a diverged state must not take the place of a good checkpoint.
 
         """
-        window = _sums(self._carried + self._metrics)
-        _check_finite(_means(window), self._done)
-        return {"window": window, "tokens": self.tokens, "seconds": self.seconds}
+        metrics = jax.device_get(self._metrics)
+        skipped = _check_finite(metrics, self._done - len(metrics) + 1, self._skipped_in_a_row)
+        window = _sums(self._carried + metrics)
+        return {"window": window, "tokens": self.tokens, "seconds": self.seconds, "skipped_in_a_row": skipped}
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -151,9 +160,11 @@ class Meter:
 
 def _sums(metrics: list[Any]) -> list[dict[str, Any]]:
     """The totals and counts of some steps as one, added in order: bit for bit the same when it is done in parts."""
-    host = jax.device_get(metrics)
-    names = host[0] if host else {}
-    sums = {name: (sum(float(m[name][0]) for m in host), sum(float(m[name][1]) for m in host)) for name in names}
+    names = metrics[0] if metrics else {}
+    sums = {
+        name: (sum(float(one[name][0]) for one in metrics), sum(float(one[name][1]) for one in metrics))
+        for name in names
+    }
     return [sums] if sums else []
 
 
@@ -161,6 +172,24 @@ def _means(sums: list[dict[str, Any]]) -> dict[str, float]:
     return {name: total / max(count, 1.0) for one in sums for name, (total, count) in one.items()}
 
 
-def _check_finite(means: dict[str, float], done: int) -> None:
-    if means and not np.isfinite(means["loss"]):
-        raise FloatingPointError(f"the loss is {means['loss']} at step {done}: try a lower optim.learning_rate")
+def _check_finite(metrics: list[Metrics], first: int, skipped: int) -> int:
+    """Refuse steps that are not finite.
+
+    Args:
+        metrics: of steps one after the other, on the host.
+        first: the first of them.
+        skipped: number of updates skipped in a row before it.
+
+    Returns:
+        the number of updates skipped in a row at the end.
+
+    """
+    for step, one in enumerate(metrics, first):
+        if not np.isfinite(one["loss"].total):
+            raise NotFiniteAt(step, ["the loss"])
+        if "param_norm" in one and not one["param_norm"].count:
+            raise NotFiniteAt(step, ["the weights"])
+        skipped = skipped + 1 if "skipped_updates" in one and one["skipped_updates"].total else 0
+        if skipped >= MAX_SKIPPED:
+            raise NotFiniteAt(step, [f"the gradients of {skipped} steps in a row"])
+    return skipped

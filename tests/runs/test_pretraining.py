@@ -282,7 +282,7 @@ def test_one_step_of_a_run_is_a_checkpoint(base, one_device):
         newest, twelve, eight = (jax.tree.leaves(load(at).model) for at in (base.workdir, steps / "12", steps / "8"))
     assert all(map(np.array_equal, newest, twelve)) and not all(map(np.array_equal, newest, eight))
     assert load(steps / "8").about["config"]["loop"]["steps"] == 8
-    with pytest.raises(InputError, match="checkpoints/9 is no whole checkpoint: there are 8, 12"):
+    with pytest.raises(InputError, match="checkpoints/9 is not a complete checkpoint: there are 8, 12"):
         load(steps / "9")
     assert Run(init=str(steps / "8")).text.tokenizer == base.workdir
 

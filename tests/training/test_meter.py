@@ -10,6 +10,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.training import Loop, Mean, TrainState
 from jaxmlm.training import meter as meter_module
 from jaxmlm.training.best import Best
+from jaxmlm.training.finite import NotFiniteAt
 from jaxmlm.training.intervals import due_after
 from jaxmlm.training.meter import Meter
 
@@ -85,9 +86,11 @@ def test_the_last_line_can_be_read_again_from_the_checkpoint():
 @pytest.mark.parametrize("read", [lambda meter: meter.close_line() or meter.read(), Meter.notes], ids=["line", "save"])
 def test_a_loss_that_is_not_finite_is_neither_logged_nor_saved(read):
     meter = Meter()
-    meter.add(3, 8, metrics(float("nan"), 1.0))
-    with pytest.raises(FloatingPointError, match="the loss is nan at step 3"):
+    for step, loss in enumerate([1.0, 2.0, float("nan"), 1.0], 1):
+        meter.add(step, 8, metrics(loss, 1.0))
+    with pytest.raises(NotFiniteAt, match="not finite: the loss") as caught:
         read(meter)
+    assert caught.value.step == 3
 
 
 def test_what_is_due_after_a_step():
@@ -137,9 +140,7 @@ def test_without_a_metric_no_state_is_kept():
 
 
 def test_a_metric_of_no_evaluation_is_refused():
-    with pytest.raises(
-        InputError, match="loop.best is 'train/loss': the evaluations there are.*: dev"
-    ):
+    with pytest.raises(InputError, match="loop.best is 'train/loss': the evaluations there are.*: dev"):
         Best("train/loss", ["dev"])
 
 

@@ -1,0 +1,72 @@
+"""What happens when a number is not finite: named, explained, never saved."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from jaxmlm.errors import Diverged
+from jaxmlm.training.task import Task
+
+SHOWN = 8
+"""Example ids that are named of a step's rows."""
+
+
+class NotFinite(ArithmeticError):
+    """Numbers that must be finite are not.
+
+    Attributes:
+        names: what holds them.
+
+    """
+
+    def __init__(self, names: Sequence[str]):
+        super().__init__(f"not finite: {', '.join(names[:3])}{' and others' if len(names) > 3 else ''}")
+        self.names = names
+
+
+class NotFiniteAt(NotFinite):
+    """The first step at which numbers are not finite.
+
+    Attributes:
+        step: it, from 1.
+        names: what holds them.
+
+    """
+
+    def __init__(self, step: int, names: Sequence[str]):
+        super().__init__(names)
+        self.step = step
+
+
+@contextmanager
+def explained(task: Task, folder: Path | None) -> Iterator[None]:
+    """Say of numbers that are not finite in which rows that happened, what is safe, and what to do.
+
+    Args:
+        task: what is trained.
+        folder: directory of the run; None: it writes nothing.
+
+    Raises:
+        Diverged: in place of a `NotFiniteAt`.
+
+    """
+    try:
+        yield
+    except NotFiniteAt as error:
+        lower = "set a lower optim.learning_rate, or optim.clip 1.0"
+        raise Diverged(f"step {error.step}: {error}{_rows(task, error.step)}: {lower}{_kept(folder)}") from error
+
+
+def _rows(task: Task, step: int) -> str:
+    ids = [str(one) for one in task.batch_at(step - 1).get("example", [])]
+    return f" (rows {', '.join(ids[:SHOWN])}{', ...' if len(ids) > SHOWN else ''})" if ids else ""
+
+
+def _kept(folder: Path | None) -> str:
+    """What can be trained from."""
+    if folder is None:
+        return ""
+    steps = [int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit()]
+    if not steps:
+        return ", and another --workdir"
+    return f", and another --workdir; --init {folder}/checkpoints/{max(steps)} starts from the last good checkpoint"
