@@ -266,7 +266,7 @@ WRONG_LABELS = [
     ({"0": "no", "2": "yes"}, "id2label with the ids 0, 2"),
     ({"1": "no", "2": "yes"}, "id2label with the ids 1, 2"),
     ({"no": 0, "yes": 1}, "id2label with the ids no, yes"),
-    (["no", "yes"], r"id2label with \['no', 'yes'\]"),
+    (["no", "yes"], r"id2label \['no', 'yes'\]"),
     ({"0": "yes", "1": "yes"}, "id2label with 'yes' twice"),
 ]
 
