@@ -8,7 +8,8 @@ from jaxmlm import config
 from jaxmlm.json_files import read_jsonl
 from jaxmlm.paths import replace_path
 from jaxmlm.runs.pretraining import pretrain
-from jaxmlm.studies.results import collect, pairs
+from jaxmlm.studies.comparisons import compare_pairs
+from jaxmlm.studies.results import CellResult, collect
 from jaxmlm.studies.study import cells_of
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -50,8 +51,8 @@ def test_a_study_compares_what_it_asks_for(name, pair):
          "scores": {"accuracy": 0.5}}
         for c in cells
     ]  # fmt: skip
-    results = collect(rows)
-    compared = [{found.a, found.b} for found in pairs(results, results.measures["blimp"])]
+    results = collect(CellResult.from_json(one) for one in rows)
+    compared = [{found.a, found.b} for found in compare_pairs(results, results.series["blimp"])]
     assert set(pair) in compared
 
 

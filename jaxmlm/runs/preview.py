@@ -1,5 +1,7 @@
 """A text as a masking leaves it, to look at."""
 
+from collections.abc import Sequence
+from html import escape
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -11,6 +13,18 @@ from jaxmlm.data.phrases.counting import matcher
 from jaxmlm.masking import Masking, needs_phrases
 from jaxmlm.rng import make_key
 from jaxmlm.tasks.mlm import make_tokens, vocab_of
+
+PIECE_STYLE = """
+:root { --mask: #30343a; --on-mask: #fff; --random: #ffd9b8; --keep: #cfe8d8; }
+@media (prefers-color-scheme: dark) {
+  :root { --mask: #c9ced6; --on-mask: #15171a; --random: #7a4314; --keep: #1f5a38; }
+}
+.mask, .random, .keep { border-radius: 3px; padding: 0 .2em; }
+.mask { background: var(--mask); color: var(--on-mask); }
+.random { background: var(--random); }
+.keep { background: var(--keep); }
+"""
+"""The style sheet of `preview_html`, light and dark."""
 
 
 class Piece(NamedTuple):
@@ -50,3 +64,22 @@ def preview(masking: Masking, store: Store, text: str, seed: int = 0, view: int 
             state = "mask" if now[i] == tokenizer.mask_id else "keep" if now[i] == ids[i] else "random"
         pieces.append(Piece(tokenizer.pieces([int(ids[i]) if state == "mask" else now[i]])[0], state))
     return pieces
+
+
+def preview_html(pieces: Sequence[Piece], reveal: bool = False) -> str:
+    """Pieces as HTML; those that are not plain stand in a span whose class is their state (`PIECE_STYLE`).
+
+    Args:
+        pieces: what `preview` returns.
+        reveal: show a masked piece itself, and not [MASK].
+
+    >>> preview_html([Piece("▁a", "plain"), Piece("▁b", "mask"), Piece("c", "plain")])
+    'a <span class="mask">[MASK]</span>c'
+    """
+    parts = []
+    for text, state in pieces:
+        hidden = state == "mask" and not reveal
+        gap = " " if text.startswith("▁") or hidden else ""
+        shown = "[MASK]" if hidden else escape(text.replace("▁", " ").strip())
+        parts.append(gap + (shown if state == "plain" else f'<span class="{escape(state)}">{shown}</span>'))
+    return "".join(parts).strip()

@@ -1,7 +1,10 @@
 """A result: one line of a results.jsonl."""
 
+import math
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
+
+OneResult = TypeVar("OneResult", bound="Result")
 
 
 @dataclass(frozen=True)
@@ -60,3 +63,14 @@ class Result:
         always = ("stage", "task", "tuning_seed", "main", "scores", "seconds", "tokens", "tokens_per_second")
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in values.items() if name in always or value is not None}
+
+    @classmethod
+    def from_json(cls: type[OneResult], line: dict[str, Any]) -> OneResult:
+        """The result that a line stands for; JSON has null for a score that is not finite.
+
+        >>> result = Result("heldout", "mlm", scores={"loss": 4.5})
+        >>> Result.from_json(result.to_json()) == result
+        True
+        """
+        scores = {name: math.nan if score is None else score for name, score in line["scores"].items()}
+        return cls(**{**line, "scores": scores})

@@ -55,7 +55,7 @@ def training_tokens(run: Run, assume: Assumed | None = None) -> int:
     return max(1, int(budget.seconds(run.loop.budget) * _speed(assume) / (step * flops_per_token(run)))) * step
 
 
-def seconds_of(
+def seconds_of_cell(
     run: Run, evaluate: Evaluate | None, finetune: tuple[Finetune, ...], assume: Assumed | None = None
 ) -> float:
     """Seconds for a cell: pre-training, minimal pairs, fine-tuning."""

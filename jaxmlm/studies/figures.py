@@ -1,7 +1,7 @@
-"""The pictures of a report: drawn once, as SVG for the page and as PNG for the documents."""
+"""The figures of a report: drawn once, as SVG for the page and as PNG for the documents."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,270 +10,324 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from jaxmlm.plotting import DASHES, INK, MARKERS, PALETTE, STYLE, WIDTH, styled
-from jaxmlm.studies.report import Report
-from jaxmlm.studies.results import Measure, Results, collect, numeric, row_label
+from jaxmlm.plotting import DASHES, INK, MARKERS, PALETTE, WIDTH, save, styled
+from jaxmlm.runs.statistics import Spread
+from jaxmlm.studies.labels import all_numbers, path_in_words
+from jaxmlm.studies.results import ScoreSeries, StudyResults
+
+Curves = Mapping[str, Sequence[Mapping[str, Any]]]
+"""For each cell the lines of its log: {"step", "loss", "tokens"}."""
+BINS = 150
+"""Points of a training curve; the losses between them are averaged."""
+BEST = "#D55E00"
+"""Colour of the frame around the lowest loss of a column."""
 
 
-def save_all(report: Report, folder: Path) -> list[Path]:
-    """Write every figure of the report as folder/NAME.png; no sentence of the data is in them."""
-    results = collect(report.rows)
+def save_all(results: StudyResults, curves: Curves, directory: Path) -> list[Path]:
+    """Write every figure of a report as directory/NAME.png; no text of the data is in them."""
     drawn = {
         "scores": scores(results, score_names(results)),
-        "losses": losses(results, report.curves),
-        "matrix": matrix(results),
-        "fields": fields(results),
+        "losses": losses(results, curves),
+        "matrix": loss_matrix(results),
+        "fields": blimp_fields(results),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in drawn.items():
         if figure is not None:
-            paths.append(folder / f"{name}.png")
-            with matplotlib.rc_context(STYLE):
-                figure.savefig(paths[-1], dpi=160, facecolor="white", metadata={"Software": None})
+            paths.append(directory / f"{name}.png")
+            save(figure, paths[-1])
     return paths
 
 
-def score_names(results: Results) -> list[str]:
-    """The measures worth a panel against the varied value: the verdict's first."""
-    tasks = [task for task in results.tasks if task in results.measures]
-    first = ["blimp"] + (["finetune"] if len(tasks) != 1 else [])
-    return [name for name in first if name in results.measures] + tasks
+def score_names(results: StudyResults) -> list[str]:
+    """The series that have a panel against the varied value: those of the verdict first."""
+    tasks = [task for task in results.tasks if task in results.series]
+    first = ["blimp"] if len(tasks) == 1 else ["blimp", "finetune"]
+    return [name for name in first if name in results.series] + tasks
 
 
-def colours(results: Results) -> dict[str, str]:
-    """One colour per value of the first path, the same in every figure; a scale when the values are many."""
-    shorts = list(dict.fromkeys(results.short(name) for name in results.labels))
-    if len(shorts) <= len(PALETTE):
-        chosen: Sequence[str] = PALETTE
-    else:
-        scale = matplotlib.colormaps["plasma"](np.linspace(0.22, 0.85, len(shorts)))
-        chosen = [to_hex(colour) for colour in scale]
-    by = dict(zip(shorts, chosen, strict=False))
-    return {name: by[results.short(name)] for name in results.labels}
+def title(series: ScoreSeries) -> str:
+    """A heading: name, metric and unit.
+
+    >>> title(ScoreSeries("rte", "accuracy", {}))
+    'rte, accuracy × 100'
+    """
+    if series.name == "blimp":
+        return f"BLiMP{series.suffix}, accuracy (%)"
+    if series.name == "finetune":
+        return f"fine-tuning{series.suffix}, mean × 100"
+    return f"{series.name}{series.suffix}, {series.metric} × 100"
 
 
-def _group_index(results: Results) -> dict[str, int]:
-    return {name: i for i, labels in enumerate(results.groups.values()) for name in labels}
+def _colours(results: StudyResults) -> dict[str, str]:
+    """One colour for each value of the first path, the same in every figure; a scale when the values are many."""
+    values = list(dict.fromkeys(results.short_label(label) for label in results.labels))
+    colours: Sequence[str] = PALETTE
+    if len(values) > len(PALETTE):
+        scale = matplotlib.colormaps["plasma"](np.linspace(0.22, 0.85, len(values)))
+        colours = [to_hex(colour) for colour in scale]
+    of_value = dict(zip(values, colours, strict=False))
+    return {label: of_value[results.short_label(label)] for label in results.labels}
+
+
+def _group_numbers(results: StudyResults) -> dict[str, int]:
+    """The number of each label's group, by which its marker and its dashes are chosen."""
+    return {label: number for number, labels in enumerate(results.groups.values()) for label in labels}
+
+
+def _legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
+    """A legend under the figure."""
+    columns = max(1, min(columns, len(handles)))
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
+
+
+def _legend_columns(results: StudyResults) -> int:
+    """How many labels fit side by side: those of several paths are long."""
+    return 5 if len(results.paths) < 2 else 2
 
 
 @styled
-def scores(results: Results, names: Sequence[str]) -> Figure | None:
-    """Score against the first path, a panel per measure: mean and sd over seeds, each seed a dot."""
+def scores(results: StudyResults, names: Sequence[str]) -> Figure | None:
+    """Score against the first path, a panel for each series: mean and sd over seeds, each seed a dot."""
     if not names or not results.paths:
         return None
     columns = min(3, len(names))
-    lines = math.ceil(len(names) / columns)
-    scale = 1.0 if columns == 1 else 0.72
-    figure = Figure(figsize=(WIDTH * columns * scale, 3.3 * lines * (1.0 if columns == 1 else 0.85)))
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    rows = math.ceil(len(names) / columns)
+    if columns == 1:
+        size = (WIDTH, 3.3 * rows)
+    else:
+        size = (0.72 * WIDTH * columns, 0.85 * 3.3 * rows)
+    figure = Figure(figsize=size)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    handles: dict[str, Any] = {}
     for axes, name in zip(panels, names, strict=False):
-        _score_panel(axes, results, results.measures[name])
+        _score_panel(axes, results, results.series[name])
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
     for axes in panels[len(names) :]:
         axes.set_visible(False)
-    shown: dict[str, Any] = {}
-    for axes in panels[: len(names)]:
-        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
-            shown.setdefault(name, handle)
-    if len(names) > 1 or len(results.groups) > 1:
-        figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=max(1, min(3, len(shown))))
+    if handles and (len(names) > 1 or len(results.groups) > 1):
+        _legend(figure, handles, 3)
     return figure
 
 
-def _score_panel(axes: Axes, results: Results, measure: Measure) -> None:
-    colour, path = colours(results), results.paths[0]
-    firsts = list(dict.fromkeys(results.short(name) for name in results.labels))
-    raw: dict[str, Any] = {results.short(name): results.values[name].get(path) for name in results.labels}
-    number = numeric(raw.values())
-    at = {short: float(raw[short]) if number else float(firsts.index(short)) for short in firsts}
-    if number and min(at.values()) > 0 and max(at.values()) >= 20 * min(at.values()):
-        axes.set_xscale("log")
-    for i, (group, labels) in enumerate(results.groups.items()):
-        aside = 13 * (i - (len(results.groups) - 1) / 2)
-        here, beside = _shift(axes, aside), _shift(axes, aside + 6)
-        found = [(name, spread) for name in labels if (spread := measure.spread(name))]
-        x = [at[results.short(name)] for name, _ in found]
-        y = [100 * spread.mean for _, spread in found]
-        sds = [100 * (spread.sd or 0.0) for _, spread in found]
-        line = {"color": INK, "alpha": 0.55, "lw": 1.2, "ls": DASHES[i % 4], "transform": here, "zorder": 2}
-        # Shifted lines do not count when the axes choose their limits.
-        around = [(value, mean + sd) for value, mean, sd in zip(x, y, sds, strict=True) for sd in (-sd, sd)]
-        if around:
-            axes.update_datalim(around)
-        axes.plot(x, y, label=group or None, marker=MARKERS[i % 7] if group else None, ms=5, **line)
-        for (name, spread), value, mean, sd in zip(found, x, y, sds, strict=True):
-            look = {"color": colour[name], "zorder": 3}
-            axes.plot([value] * 2, [mean - sd, mean + sd], "_-", ms=8, lw=2, transform=here, **look)
-            axes.plot([value], [mean], MARKERS[i % 7], ms=8, transform=here, **look)
+def _score_panel(axes: Axes, results: StudyResults, series: ScoreSeries) -> None:
+    """One panel: a line for each group, the groups a little beside each other, and the controls as levels."""
+    x = _x_of_values(axes, results)
+    colours = _colours(results)
+    groups = len(results.groups)
+    for number, (group, labels) in enumerate(results.groups.items()):
+        points = 13 * (number - (groups - 1) / 2)
+        transform = _shifted(axes, points)
+        marker = MARKERS[number % len(MARKERS)]
+        present = {label: spread for label in labels if (spread := series.spread(label))}
+        _score_line(
+            axes,
+            [x[results.short_label(label)] for label in present],
+            list(present.values()),
+            label=group or None,
+            marker=marker if group else None,
+            ls=DASHES[number % len(DASHES)],
+            transform=transform,
+        )
+        for label, spread in present.items():
+            at = x[results.short_label(label)]
+            look = {"color": colours[label], "zorder": 3}
+            mean = 100 * spread.mean
+            deviation = 100 * (spread.sd or 0.0)
+            axes.plot([at, at], [mean - deviation, mean + deviation], "_-", ms=8, lw=2, transform=transform, **look)
+            axes.plot([at], [mean], marker, ms=8, transform=transform, **look)
             if spread.n > 1:
-                seeds = [100 * score for score in measure.series[name].values()]
-                axes.update_datalim([(value, score) for score in seeds])
-                axes.plot([value] * len(seeds), seeds, "o", ms=3, alpha=0.6, transform=beside, **look)
-    for i, name in enumerate(results.controls):
-        control = measure.spread(name)
-        if control is None:
-            continue
-        axes.axhline(100 * control.mean, color=INK, ls=(0, (5, 4, *(1, 4) * i)), lw=1.3, label=name)
-        if control.sd:
-            low, high = 100 * (control.mean - control.sd), 100 * (control.mean + control.sd)
-            axes.axhspan(low, high, color=INK, alpha=0.08, lw=0)
-    axes.margins(x=0.08 + 0.03 * (len(results.groups) - 1), y=0.08)
+                seeds = [100 * score for score in series.by_label[label].values()]
+                axes.update_datalim([(at, score) for score in seeds])
+                beside = _shifted(axes, points + 6)
+                axes.plot([at] * len(seeds), seeds, "o", ms=3, alpha=0.6, transform=beside, **look)
+    _control_levels(axes, results, series)
+    axes.margins(x=0.08 + 0.03 * (groups - 1), y=0.08)
     axes.autoscale_view()
-    low, high = axes.get_ylim()
-    if high - low < 1.0:  # Below a point the scale would make a mountain of rounding.
-        axes.set_ylim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
-    axes.set_xticks([at[short] for short in firsts], firsts)
+    _widen(axes)
+    axes.set_xticks(list(x.values()), list(x))
     axes.minorticks_off()
-    axes.tick_params(axis="x", labelrotation=45 if len(firsts) > 6 or sum(map(len, firsts)) > 36 else 0)
-    axes.set_xlabel(path.replace(".", " ").replace("_", " "))
-    axes.set_title(title(measure), loc="left")
+    axes.tick_params(axis="x", labelrotation=45 if len(x) > 6 or sum(map(len, x)) > 36 else 0)
+    axes.set_xlabel(path_in_words(results.paths[0]))
+    axes.set_title(title(series), loc="left")
 
 
-def _shift(axes: Axes, right: float) -> Transform:
+def _x_of_values(axes: Axes, results: StudyResults) -> dict[str, float]:
+    """Where each value of the first path stands; numbers over a wide range get a logarithmic axis."""
+    path = results.paths[0]
+    values: dict[str, Any] = {results.short_label(label): results.values[label].get(path) for label in results.labels}
+    if not all_numbers(values.values()):
+        return {value: float(number) for number, value in enumerate(values)}
+    x = {value: float(number) for value, number in values.items()}
+    if min(x.values()) > 0 and max(x.values()) >= 20 * min(x.values()):
+        axes.set_xscale("log")
+    return x
+
+
+def _score_line(axes: Axes, x: list[float], spreads: list[Spread], **look: Any) -> None:
+    """The line through the means. It is shifted, and shifted lines do not count when the axes choose their limits."""
+    means = [100 * spread.mean for spread in spreads]
+    for at, mean, spread in zip(x, means, spreads, strict=True):
+        deviation = 100 * (spread.sd or 0.0)
+        axes.update_datalim([(at, mean - deviation), (at, mean + deviation)])
+    axes.plot(x, means, color=INK, alpha=0.55, lw=1.2, ms=5, zorder=2, **look)
+
+
+def _control_levels(axes: Axes, results: StudyResults, series: ScoreSeries) -> None:
+    """The score of each control as a dashed level, its standard deviation as a band."""
+    for number, label in enumerate(results.controls):
+        spread = series.spread(label)
+        if spread is None:
+            continue
+        dashes = (0, (5, 4, *(1, 4) * number))
+        axes.axhline(100 * spread.mean, color=INK, ls=dashes, lw=1.3, label=label)
+        if spread.sd:
+            axes.axhspan(100 * (spread.mean - spread.sd), 100 * (spread.mean + spread.sd), color=INK, alpha=0.08, lw=0)
+
+
+def _widen(axes: Axes) -> None:
+    """Show at least one point of score: on a smaller scale rounding would look like a difference."""
+    low, high = axes.get_ylim()
+    if high - low < 1.0:
+        axes.set_ylim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
+
+
+def _shifted(axes: Axes, points: float) -> Transform:
     """Data coordinates moved to the right by so many points, on any scale."""
     figure = axes.get_figure(root=True)
     assert figure is not None
-    return axes.transData + ScaledTranslation(right / 72, 0, figure.dpi_scale_trans)
-
-
-def title(measure: Measure) -> str:
-    """A measure's name, metric and unit for a heading."""
-    if measure.name == "blimp":
-        return f"BLiMP{measure.mark}, accuracy (%)"
-    if measure.name == "finetune":
-        return f"fine-tuning{measure.mark}, mean × 100"
-    return f"{measure.name}{measure.mark}, {measure.metric} × 100"
+    return axes.transData + ScaledTranslation(points / 72, 0, figure.dpi_scale_trans)
 
 
 @styled
-def losses(results: Results, curves: dict[str, list[dict[str, Any]]]) -> Figure | None:
+def losses(results: StudyResults, curves: Curves) -> Figure | None:
     """Training loss against the tokens seen (or the step), averaged in bins; a line per cell."""
-    curves = {cell: [point for point in points if point.get("loss") is not None] for cell, points in curves.items()}
-    curves = {cell: points for cell, points in curves.items() if points}
-    if not curves:
+    finite = {cell: [line for line in lines if line.get("loss") is not None] for cell, lines in curves.items()}
+    finite = {cell: lines for cell, lines in finite.items() if lines}
+    if not finite:
         return None
-    colour, group = colours(results), _group_index(results)
-    labels = {row["cell"]: row_label(row) for row in results.rows}
-    tokens = all(point.get("tokens") for points in curves.values() for point in points)
+    colours = _colours(results)
+    groups = _group_numbers(results)
+    labels = {one.cell: one.label for one in results.results}
+    by_tokens = all(line.get("tokens") for lines in finite.values() for line in lines)
     figure = Figure(figsize=(WIDTH, 3.6))
     axes = figure.subplots()
-    seen: dict[str, Line2D] = {}
-    for cell, points in curves.items():
-        name = labels.get(cell, "unfinished")
-        x = [point["tokens"] / 1e6 if tokens else point["step"] for point in points]
-        bins = np.array_split(np.arange(len(points)), min(len(points), 150))
-        drawn = axes.plot(
-            [np.mean([x[i] for i in b]) for b in bins],
-            [np.mean([points[i]["loss"] for i in b]) for b in bins],
-            color=colour.get(name, INK),
-            ls=DASHES[group.get(name, 0) % 4],
+    handles: dict[str, Any] = {}
+    for cell, lines in finite.items():
+        label = labels.get(cell, "unfinished")
+        x = [line["tokens"] / 1e6 if by_tokens else line["step"] for line in lines]
+        y = [line["loss"] for line in lines]
+        curve = axes.plot(
+            _binned(x),
+            _binned(y),
+            color=colours.get(label, INK),
+            ls=DASHES[groups.get(label, 0) % len(DASHES)],
             lw=1.3,
             alpha=0.85,
         )
-        seen.setdefault(name, drawn[0])
-    order = [name for name in [*results.labels, *results.controls, "unfinished"] if name in seen]
-    figure.legend(
-        [seen[name] for name in order],
-        order,
-        loc="outside lower center",
-        ncols=min(5 if len(results.paths) < 2 else 2, len(order)),
-    )
-    axes.set_xlabel("training tokens (millions)" if tokens else "step")
+        handles.setdefault(label, curve[0])
+    order = [label for label in [*results.all_labels, "unfinished"] if label in handles]
+    _legend(figure, {label: handles[label] for label in order}, _legend_columns(results))
+    axes.set_xlabel("training tokens (millions)" if by_tokens else "step")
     axes.set_ylabel("training loss (nats)")
     return figure
 
 
+def _binned(values: Sequence[int | float]) -> list[float]:
+    """Means of at most `BINS` bins."""
+    return [float(np.mean(one)) for one in np.array_split(np.asarray(values), min(len(values), BINS))]
+
+
+def _labels_in(results: StudyResults, of: Mapping[Any, ScoreSeries]) -> list[str]:
+    """The labels, controls last, that have a score in one of these series."""
+    return [label for label in results.all_labels if any(label in series.by_label for series in of.values())]
+
+
 @styled
-def matrix(results: Results) -> Figure | None:
+def loss_matrix(results: StudyResults) -> Figure | None:
     """Held-out loss, trained at the row, evaluated at the column; shade: nats above the column's best."""
-    found = results.losses()
-    names = [name for name in [*results.labels, *results.controls] if any(name in m.series for m in found.values())]
-    trained = [name for name in names if name not in results.controls]
-    if not found or not names:
+    losses = results.heldout_losses()
+    labels = _labels_in(results, losses)
+    if not labels:
         return None
-    means = np.array([[s.mean if (s := m.spread(name)) else np.nan for m in found.values()] for name in names])
-    lowest = np.nanmin(means[: len(trained)] if trained else means, axis=0)
-    over = means - lowest
-    # The control is a vocabulary's width away: shading is scaled to the trained cells.
-    top = max(float(np.nanmax(over[: len(trained)])) if trained else 0.0, 0.05)
-    figure = Figure(figsize=(WIDTH, 1.2 + 0.42 * len(names)))
+    trained = sum(label not in results.controls for label in labels)
+    means = np.full((len(labels), len(losses)), np.nan)
+    for row, label in enumerate(labels):
+        for column, series in enumerate(losses.values()):
+            if spread := series.spread(label):
+                means[row, column] = spread.mean
+    above = means - np.nanmin(means[: trained or None], axis=0)
+    # The control is a vocabulary's width away: the shades are for the trained cells.
+    darkest = max(float(np.nanmax(above[:trained])) if trained else 0.0, 0.05)
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.42 * len(labels)))
     axes = figure.subplots()
-    shade = matplotlib.colormaps["YlGnBu"]
-    for i, j in np.ndindex(*means.shape):
-        if math.isnan(means[i, j]):
-            continue
-        dark = min(float(over[i, j]) / top, 1.0)
-        best = names[i] not in results.controls and over[i, j] == 0
-        axes.add_patch(
-            Rectangle(
-                (j - 0.48, i - 0.46),
-                0.96,
-                0.92,
-                facecolor=shade(0.08 + 0.75 * dark),
-                edgecolor="#D55E00" if best else "none",
-                lw=2.5,
-            )
-        )
-        axes.text(
-            j,
-            i,
-            f"{means[i, j]:.2f}",
-            ha="center",
-            va="center",
-            weight="bold" if best else "normal",
-            color="#ffffff" if dark > 0.55 else "#111111",
-        )
+    for row, column in np.ndindex(*means.shape):
+        if not math.isnan(means[row, column]):
+            nats = float(above[row, column])
+            best = row < trained and nats == 0
+            _matrix_cell(axes, row, column, float(means[row, column]), min(nats / darkest, 1.0), best)
     axes.set(
-        xlim=(-0.5, len(found) - 0.5),
-        ylim=(len(names) - 0.5, -0.5),
+        xlim=(-0.5, len(losses) - 0.5),
+        ylim=(len(labels) - 0.5, -0.5),
         xlabel="evaluated at",
         ylabel="trained at",
     )
-    axes.set_xticks(range(len(found)), [f"{100 * rate:g} % masks" for rate in found])
-    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks(range(len(losses)), [f"{100 * rate:g} % masks" for rate in losses])
+    axes.set_yticks(range(len(labels)), labels)
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return figure
 
 
+def _matrix_cell(axes: Axes, row: int, column: int, loss: float, darkness: float, best: bool) -> None:
+    shade = matplotlib.colormaps["YlGnBu"](0.08 + 0.75 * darkness)
+    frame = BEST if best else "none"
+    axes.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, facecolor=shade, edgecolor=frame, lw=2.5))
+    axes.text(
+        column,
+        row,
+        f"{loss:.2f}",
+        ha="center",
+        va="center",
+        weight="bold" if best else "normal",
+        color="#ffffff" if darkness > 0.55 else "#111111",
+    )
+
+
 @styled
-def fields(results: Results) -> Figure | None:
+def blimp_fields(results: StudyResults) -> Figure | None:
     """BLiMP accuracy by linguistic field: every pre-training seed a dot, the mean a bar, chance a line."""
-    found = results.fields()
-    names = [name for name in [*results.labels, *results.controls] if any(name in m.series for m in found.values())]
-    if not found or not names:
+    fields = results.blimp_fields()
+    labels = _labels_in(results, fields)
+    if not labels:
         return None
-    colour, group = colours(results) | dict.fromkeys(results.controls, INK), _group_index(results)
-    figure = Figure(figsize=(WIDTH, 1.3 + len(found) * (0.22 + 0.13 * len(names))))
+    colours = _colours(results) | dict.fromkeys(results.controls, INK)
+    groups = _group_numbers(results)
+    figure = Figure(figsize=(WIDTH, 1.3 + len(fields) * (0.22 + 0.13 * len(labels))))
     axes = figure.subplots()
-    shown: dict[str, Line2D] = {}
-    for i, measure in enumerate(found.values()):
-        for j, name in enumerate(names):
-            seeds = [100 * value for value in measure.series.get(name, {}).values()]
+    handles: dict[str, Any] = {}
+    for row, series in enumerate(fields.values()):
+        for number, label in enumerate(labels):
+            seeds = [100 * score for score in series.by_label.get(label, {}).values()]
             if not seeds:
                 continue
-            y = i + 0.8 * ((j + 0.5) / len(names) - 0.5)
-            marker = "x" if name in results.controls else MARKERS[group[name] % 7]
-            dots = axes.plot(seeds, [y] * len(seeds), marker, color=colour[name], ms=4.5, alpha=0.75, lw=0)
-            shown.setdefault(name, dots[0])
-            axes.plot([np.mean(seeds)] * 2, [y - 0.3 / len(names), y + 0.3 / len(names)], color=colour[name], lw=2.5)
-        if i:
-            axes.axhline(i - 0.5, color=INK, alpha=0.15, lw=0.8)
+            y = row + 0.8 * ((number + 0.5) / len(labels) - 0.5)
+            half = 0.3 / len(labels)
+            marker = "x" if label in results.controls else MARKERS[groups[label] % len(MARKERS)]
+            dots = axes.plot(seeds, [y] * len(seeds), marker, color=colours[label], ms=4.5, alpha=0.75, lw=0)
+            axes.plot([np.mean(seeds)] * 2, [y - half, y + half], color=colours[label], lw=2.5)
+            handles.setdefault(label, dots[0])
+        if row:
+            axes.axhline(row - 0.5, color=INK, alpha=0.15, lw=0.8)
     axes.axvline(50, color=INK, lw=1, ls=":")
-    axes.set(ylim=(len(found) - 0.5, -0.5), xlabel="accuracy (%); dotted: chance")
-    axes.set_yticks(range(len(found)), [name.replace("_", " ") for name in found])
+    axes.set(ylim=(len(fields) - 0.5, -0.5), xlabel="accuracy (%); dotted: chance")
+    axes.set_yticks(range(len(fields)), [name.replace("_", " ") for name in fields])
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
-    order = [name for name in names if name in shown]
-    figure.legend(
-        [shown[name] for name in order],
-        order,
-        loc="outside lower center",
-        ncols=min(5 if len(results.paths) < 2 else 2, len(order)),
-    )
+    _legend(figure, {label: handles[label] for label in labels if label in handles}, _legend_columns(results))
     return figure

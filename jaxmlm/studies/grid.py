@@ -12,7 +12,7 @@ from jaxmlm.runs.evaluation import Evaluate
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.run import Run, identity
 from jaxmlm.studies.estimate import Assumed
-from jaxmlm.studies.results import shapes
+from jaxmlm.studies.labels import changes_encoder
 
 
 @dataclass(frozen=True)
@@ -148,12 +148,12 @@ def cells_of(study: Study) -> list[Cell]:
 
     cells = [cell(values, seed) for values in grid(study.vary) for seed in study.seeds]
     if study.control:
-        untrained = grid([axis for axis in study.vary if shapes(axis.path)])
+        untrained = grid([axis for axis in study.vary if changes_encoder(axis.path)])
         cells += [cell(values, seed, control=True) for values in untrained for seed in study.seeds]
     return cells
 
 
-def original(cell: Cell, cells: list[Cell]) -> Cell:
+def original(cell: Cell, cells: Sequence[Cell]) -> Cell:
     """The first cell whose pre-training is the same: equal pre-trainings are run once."""
     same = identity(cell.run)
     return next(other for other in cells if identity(other.run) == same)

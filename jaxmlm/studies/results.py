@@ -1,6 +1,8 @@
-"""What the rows of a study say: replicates, spreads, comparisons. The replicate is the pre-training seed."""
+"""The results of a study: the lines of its results.jsonl, and from them the scores of every point of the grid.
 
-import itertools
+The replicate is the pre-training seed: scores of several tuning seeds are averaged first.
+"""
+
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,285 +11,283 @@ from typing import Any
 
 import numpy as np
 
-from jaxmlm.runs.statistics import Comparison, Series, Spread, compare_seeds, spread
+from jaxmlm.runs.results import Result
+from jaxmlm.runs.statistics import Series, Spread, spread
+from jaxmlm.studies.labels import all_numbers, changes_encoder, format_value, label_of, label_of_control, named_values
 from jaxmlm.tasks.downstream import GENERATED
 
-CONTROL, GIVEN = "not pre-trained", "as it was given"
-"""What a control is called: an encoder of random weights, and one that the runs go on from."""
-SEEDS = 3
-"""With fewer pre-training seeds there is a tendency and no verdict."""
 
-Row = dict[str, Any]
+@dataclass(frozen=True, kw_only=True)
+class CellResult(Result):
+    """One line of a study's results.jsonl: a result, and the cell that it is of.
+
+    Attributes:
+        cell: the cell's name.
+        values: its varied values, by path.
+        control: whether the encoder was not pre-trained.
+        seed: the pre-training seed.
+        given: of a control, whether it is the encoder from which the runs continue; None: its weights are random.
+
+    """
+
+    cell: str
+    values: dict[str, Any]
+    control: bool
+    seed: int
+    given: bool | None = None
+
+    @property
+    def label(self) -> str:
+        """The label of the cell's point of the grid; the controls of all seeds have one label."""
+        return label_of_control(self.values, bool(self.given)) if self.control else label_of(self.values)
+
+    @property
+    def tuning(self) -> str:
+        """The task, and which of its fine-tunings this is."""
+        return self.task + (f", tuning seed {self.tuning_seed}" if self.stage == "finetune" else "")
 
 
 @dataclass(frozen=True)
-class Measure:
-    """One number that every finished cell has: series[label][seed], tuning seeds already averaged."""
+class ScoreSeries:
+    """The scores of all finished cells in one metric.
+
+    Attributes:
+        name: a task; "finetune", the mean over the tasks; "blimp", "blimp/field/NAME" or "heldout/loss@0.15".
+        metric: which score it is.
+        by_label: the scores by label and pre-training seed.
+        higher_is_better: whether a higher score is better.
+        generated: whether the examples are generated, and not those of the benchmark with this name.
+
+    """
 
     name: str
     metric: str
-    series: Series
-    higher: bool = True
+    by_label: Series
+    higher_is_better: bool = True
     generated: bool = False
-    """Of generated data, not of those of the task or benchmark that it is named after."""
 
     @property
-    def mark(self) -> str:
+    def suffix(self) -> str:
         """What stands behind the name where a score is shown."""
         return GENERATED if self.generated else ""
 
     def spread(self, label: str) -> Spread | None:
-        """Mean, sd and n of one value of the varied axis; None where no cell of it has this number."""
-        return spread(self.series.get(label, {}).values())
+        """Mean, standard deviation and number of a label's scores; None where there are none."""
+        return spread(self.by_label.get(label, {}).values())
 
-    def best(self, labels: Iterable[str]) -> str | None:
+    def best_label(self, labels: Iterable[str]) -> str | None:
         """The label with the best mean, whether or not it is beyond noise."""
         means = {label: found.mean for label in labels if (found := self.spread(label))}
-        return (max if self.higher else min)(means, key=means.__getitem__) if means else None
+        if not means:
+            return None
+        choose = max if self.higher_is_better else min
+        return choose(means, key=means.__getitem__)
 
 
 @dataclass(frozen=True)
-class Results:
-    """The rows of a study, ordered; made by `collect`. `values`: label -> its point on the varied axes.
+class StudyResults:
+    """The results of a study in order; made by `collect`.
 
-    controls: the same for the encoders that were not pre-trained. groups: labels that differ in the first path only,
-    by the values of the others ("" when one path varies).
+    Attributes:
+        results: the results, each once.
+        paths: the varied paths.
+        values: for each label its point of the grid, without the controls.
+        controls: the same for the encoders that were not pre-trained.
+        groups: labels that differ in the first path only, by the values of the others ("" where one path varies).
+        tasks: the downstream tasks.
+        series: the scores by name.
+        missing: what is unfinished, in words.
+        notes: what a reader must know of the numbers, in words.
+
     """
 
-    rows: list[Row]
+    results: list[CellResult]
     paths: tuple[str, ...]
     values: dict[str, dict[str, Any]]
     controls: dict[str, dict[str, Any]]
     groups: dict[str, list[str]]
     tasks: tuple[str, ...]
-    measures: dict[str, Measure]
+    series: dict[str, ScoreSeries]
     missing: list[str]
     notes: list[str]
 
     @property
     def labels(self) -> list[str]:
-        """Every value of the varied axes, in order, without the controls."""
+        """The labels in order, without the controls."""
         return list(self.values)
 
+    @property
+    def all_labels(self) -> list[str]:
+        """The labels in order, then the controls."""
+        return [*self.values, *self.controls]
+
+    def of_label(self, label: str) -> list[CellResult]:
+        """The results of all cells of a label."""
+        return [result for result in self.results if result.label == label]
+
     def control_of(self, label: str) -> str | None:
-        """The control of a value: the same encoder without pre-training; None if it was not judged."""
-        encoder = {path: value for path, value in self.values[label].items() if shapes(path)}
+        """The control of a label: the same encoder without pre-training; None if it was not evaluated."""
+        encoder = {path: value for path, value in self.values[label].items() if changes_encoder(path)}
         return next((name for name, values in self.controls.items() if values == encoder), None)
 
-    def short(self, label: str) -> str:
+    def short_label(self, label: str) -> str:
         """The value on the first path: what tells a label from the others of its group."""
-        return text(self.values[label][self.paths[0]]) if self.values.get(label) else label
+        values = self.values.get(label)
+        return format_value(values[self.paths[0]]) if values else label
 
-    def losses(self) -> dict[float, Measure]:
+    def heldout_losses(self) -> dict[float, ScoreSeries]:
         """Held-out loss by the rate at which it was measured."""
-        prefix = "heldout/loss@"
-        found = {k.removeprefix(prefix): m for k, m in self.measures.items() if k.startswith(prefix)}
+        found = self._with_prefix("heldout/loss@")
         return {float(rate): found[rate] for rate in sorted(found, key=float)}
 
-    def fields(self) -> dict[str, Measure]:
+    def blimp_fields(self) -> dict[str, ScoreSeries]:
         """BLiMP accuracy by linguistic field."""
-        prefix = "blimp/field/"
-        return {k.removeprefix(prefix): m for k, m in self.measures.items() if k.startswith(prefix)}
+        return self._with_prefix("blimp/field/")
+
+    def _with_prefix(self, prefix: str) -> dict[str, ScoreSeries]:
+        return {name.removeprefix(prefix): one for name, one in self.series.items() if name.startswith(prefix)}
 
 
-def text(value: object) -> str:
-    """A value of a varied path as it is written everywhere.
+def collect(results: Iterable[CellResult]) -> StudyResults:
+    """Order the results of a study.
 
-    >>> text(0.4), text(0.125), text(23000), text("word")
-    ('0.40', '0.125', '23000', 'word')
+    Args:
+        results: the lines of its results.jsonl. Of a line that was written twice the last counts. Scores that are not
+            finite numbers are left out.
+
+    Returns:
+        The results; `missing` names what is unfinished, not finite or diverged.
+
     """
-    if isinstance(value, float):
-        return f"{value:.2f}" if 0 < value < 1 and round(value, 2) == value else f"{value:g}"
-    return str(value)
-
-
-def label(values: Mapping[str, Any]) -> str:
-    """The name of one point on the varied axes: the key of `Report.sentences` and of the summary.
-
-    >>> label({"masking.rate": 0.4}), label({"masking.rate": 0.4, "model.layers": 2})
-    ('0.40', 'rate=0.40,layers=2')
-    """
-    if not values:
-        return "base"
-    if len(values) == 1:
-        return text(next(iter(values.values())))
-    leaves = [path.rsplit(".", 1)[-1] for path in values]
-    names = leaves if len(set(leaves)) == len(leaves) else list(values)
-    return ",".join(f"{name}={text(value)}" for name, value in zip(names, values.values(), strict=True))
-
-
-def shapes(path: str) -> bool:
-    """Whether a varied path makes another encoder before any training, which then is a control of its own.
-
-    >>> shapes("model.layers"), shapes("masking.rate")
-    (True, False)
-    """
-    return path.split(".")[0] in ("model", "init", "data")
-
-
-def row_label(row: Row) -> str:
-    """The label of a row's cell; the controls of all seeds are one label."""
-    if not row["control"]:
-        return label(row["values"])
-    name = GIVEN if row.get("given") else CONTROL
-    return ", ".join([name, *(f"{path.rsplit('.', 1)[-1]} {text(value)}" for path, value in row["values"].items())])
-
-
-def numeric(values: Iterable[object]) -> bool:
-    """Whether values lie on a line of numbers."""
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-
-
-def collect(rows: Sequence[Row]) -> Results:
-    """Rows of results.jsonl -> results. A row written twice counts once, the last.
-
-    Numbers that are not finite are left out, and named in `missing` as unfinished cells are, and as fine-tunings that
-    diverged.
-    """
-    last = {(row["cell"], row["stage"], row["task"], row.get("tuning_seed")): row for row in rows}
+    last = {(one.cell, one.stage, one.task, one.tuning_seed): one for one in results}
     kept = list(last.values())
-    points = {row_label(row): row["values"] for row in kept if not row["control"]}
-    controls = {row_label(row): row["values"] for row in kept if row["control"]}
+    points = {one.label: one.values for one in kept if not one.control}
+    controls = {one.label: one.values for one in kept if one.control}
     paths = tuple(dict.fromkeys(path for point in points.values() for path in point))
-    values = dict(sorted(points.items(), key=lambda item: _ranks(item[1], paths, list(points.values()))))
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name, point in values.items():
-        rest = {path: point.get(path) for path in paths[1:]}
-        groups[", ".join(f"{path.rsplit('.', 1)[-1]} {text(v)}" for path, v in rest.items())].append(name)
-    tasks = tuple(dict.fromkeys(row["task"] for row in kept if row["stage"] == "finetune"))
-    measures = _measures(kept, tasks)
-    return Results(kept, paths, values, controls, dict(groups), tasks, measures, _missing(kept), _notes(kept))
+    every = list(points.values())
+    values = dict(sorted(points.items(), key=lambda item: _sort_key(item[1], paths, every)))
+    tasks = tuple(dict.fromkeys(one.task for one in kept if one.stage == "finetune"))
+    return StudyResults(
+        results=kept,
+        paths=paths,
+        values=values,
+        controls=controls,
+        groups=_groups(values, paths),
+        tasks=tasks,
+        series=_all_series(kept, tasks),
+        missing=_missing(kept),
+        notes=_notes(kept),
+    )
 
 
-def _ranks(point: Mapping[str, Any], paths: Sequence[str], points: list[dict[str, Any]]) -> list[float]:
-    ranks = []
+def _sort_key(point: Mapping[str, Any], paths: Sequence[str], points: list[dict[str, Any]]) -> list[float]:
+    """Numbers in their order, other values in the order in which they were first seen."""
+    key = []
     for path in paths:
         seen = [other.get(path) for other in points]
-        ranks.append(float(point[path] if numeric(seen) else seen.index(point.get(path))))
-    return ranks
+        key.append(float(point[path] if all_numbers(seen) else seen.index(point.get(path))))
+    return key
 
 
-def _series(rows: Iterable[Row], score: Callable[[Row], float | None]) -> Series:
-    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        value = score(row)
-        if value is not None and math.isfinite(value):
-            found[row_label(row)][row["seed"]].append(float(value))
-    return {name: {seed: float(np.mean(v)) for seed, v in sorted(by.items())} for name, by in found.items()}
+def _groups(values: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for label, point in values.items():
+        others = {path: point.get(path) for path in paths[1:]}
+        groups[", ".join(named_values(others))].append(label)
+    return dict(groups)
 
 
-def _measures(rows: list[Row], tasks: tuple[str, ...]) -> dict[str, Measure]:
-    found = {}
-
-    def add(name: str, metric: str, series: Series, of: Iterable[Row], higher: bool = True) -> None:
-        if series:
-            found[name] = Measure(name, metric, series, higher, any(row.get("generated") for row in of))
-
-    for stage in ("heldout", "blimp"):
-        mine = [row for row in rows if row["stage"] == stage]
-        for key in dict.fromkeys(key for row in mine for key in row["scores"]):
-            if not key.startswith("set/"):
-                name = "blimp" if (stage, key) == ("blimp", "accuracy") else f"{stage}/{key}"
-                higher = stage == "blimp" or key.startswith("accuracy")
-                add(name, key, _series(mine, lambda row, key=key: row["scores"].get(key)), mine, higher)
-    tuned = [row for row in rows if row["stage"] == "finetune"]
+def _all_series(results: list[CellResult], tasks: tuple[str, ...]) -> dict[str, ScoreSeries]:
+    found = [series for stage in ("heldout", "blimp") for series in _series_of_stage(results, stage)]
+    tuned = [one for one in results if one.stage == "finetune"]
     for task in tasks:
-        mine = [row for row in tuned if row["task"] == task]
-        add(task, str(mine[0]["main"]), _series(mine, lambda row: row["scores"].get(row["main"])), mine)
-    if tasks and all(task in found for task in tasks):
-        every = [found[task].series for task in tasks]
-        mean: Series = {}
-        for name in dict.fromkeys(name for series in every for name in series):
-            seeds = set.intersection(*(set(series.get(name, {})) for series in every))
-            if seeds:
-                mean[name] = {s: float(np.mean([series[name][s] for series in every])) for s in sorted(seeds)}
-        add("finetune", "mean of the main scores", mean, tuned)
+        of_task = [one for one in tuned if one.task == task]
+        scores = _by_label(of_task, lambda one: one.scores.get(one.main or ""))
+        found.append(ScoreSeries(task, str(of_task[0].main), scores, generated=_is_generated(of_task)))
+    series = {one.name: one for one in found if one.by_label}
+    if tasks and all(task in series for task in tasks):
+        mean = _mean_over([series[task].by_label for task in tasks])
+        if mean:
+            generated = _is_generated(tuned)
+            series["finetune"] = ScoreSeries("finetune", "mean of the main scores", mean, generated=generated)
+    return series
+
+
+def _series_of_stage(results: list[CellResult], stage: str) -> list[ScoreSeries]:
+    """A series for each score that a stage gives; single sets of BLiMP are left out."""
+    of_stage = [one for one in results if one.stage == stage]
+    found = []
+    for score in dict.fromkeys(score for one in of_stage for score in one.scores):
+        if score.startswith("set/"):
+            continue
+        name = "blimp" if (stage, score) == ("blimp", "accuracy") else f"{stage}/{score}"
+        scores = _by_label(of_stage, lambda one, score=score: one.scores.get(score))
+        higher_is_better = stage == "blimp" or score.startswith("accuracy")
+        found.append(ScoreSeries(name, score, scores, higher_is_better, _is_generated(of_stage)))
     return found
 
 
-def _missing(rows: list[Row]) -> list[str]:
-    cells = {row["cell"]: row for row in rows}
-    have = defaultdict(set)
-    for row in rows:
-        have[row["cell"]].add((row["stage"], row["task"]))
-    every = dict.fromkeys((row["stage"], row["task"]) for row in rows)
+def _by_label(results: Iterable[CellResult], score: Callable[[CellResult], float | None]) -> Series:
+    """Finite scores by label and seed, averaged over tuning seeds."""
+    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for one in results:
+        value = score(one)
+        if value is not None and math.isfinite(value):
+            found[one.label][one.seed].append(float(value))
+    return {
+        label: {seed: float(np.mean(values)) for seed, values in sorted(by_seed.items())}
+        for label, by_seed in found.items()
+    }
+
+
+def _mean_over(tasks: list[Series]) -> Series:
+    """The mean over tasks, of the seeds that have a score in each of them."""
+    mean: Series = {}
+    for label in dict.fromkeys(label for series in tasks for label in series):
+        seeds = set.intersection(*(set(series.get(label, {})) for series in tasks))
+        if seeds:
+            mean[label] = {seed: float(np.mean([series[label][seed] for series in tasks])) for seed in sorted(seeds)}
+    return mean
+
+
+def _is_generated(results: Iterable[CellResult]) -> bool:
+    return any(one.generated for one in results)
+
+
+def _missing(results: list[CellResult]) -> list[str]:
+    """The stages that a cell has no result of yet, and the scores that are left out."""
+    have: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for one in results:
+        have[one.cell].add((one.stage, one.task))
+    every = dict.fromkeys((one.stage, one.task) for one in results)
     lines = []
-    for cell, row in cells.items():
-        needed = [step for step in every if not (row["control"] and step[0] in ("pretrain", "heldout"))]
+    for cell, of_cell in {one.cell: one for one in results}.items():
         lacking = [
-            stage if stage != "finetune" else f"finetune {task}"
-            for stage, task in needed
-            if (stage, task) not in have[cell]
+            f"finetune {task}" if stage == "finetune" else stage
+            for stage, task in every
+            if (stage, task) not in have[cell] and not (of_cell.control and stage in ("pretrain", "heldout"))
         ]
         if lacking:
             lines.append(f"{cell} has no result yet for: {', '.join(lacking)}")
-    for row in rows:
-        bad = [key for key, value in row["scores"].items() if value is None or not math.isfinite(value)]
+    for one in results:
+        bad = [name for name, value in one.scores.items() if value is None or not math.isfinite(value)]
         if bad:
-            lines.append(f"{row['cell']}, {row['task']}: not a finite number, left out: {', '.join(bad)}")
-        if row.get("main") and row["main"] not in row["scores"]:
-            why = row.get("notes") or ["no reason is given"]
-            lines.append(f"{row['cell']}, {_tuning(row)}: no {row['main']}, so left out: {why[-1]}")
+            lines.append(f"{one.cell}, {one.task}: not a finite number, left out: {', '.join(bad)}")
+        if one.main and one.main not in one.scores:
+            why = one.notes or ["no reason is given"]
+            lines.append(f"{one.cell}, {one.tuning}: no {one.main}, so left out: {why[-1]}")
     return lines
 
 
-def _notes(rows: list[Row]) -> list[str]:
-    """What the fine-tunings were not whole in, and those that learned nothing."""
+def _notes(results: list[CellResult]) -> list[str]:
+    """Fine-tunings on partial data, pre-trainings that diverged, and fine-tunings that learned nothing."""
     lines = []
-    for row in rows:
+    for one in results:
         # The last note of a fine-tuning without a score says why, which `missing` has.
-        notes = row.get("notes", []) if row["scores"] else row.get("notes", [])[:-1]
-        lines += [f"{row['task']}: {note}" for note in notes]
-        if row.get("diverged"):
-            lines.append(f"{row['cell']}: the pre-training diverged: {row['diverged']}")
-        if row.get("degenerate") and row["scores"]:
-            lines.append(f"{row['cell']}, {_tuning(row)}: one class, or one number, for all of dev")
+        notes = one.notes or []
+        lines += [f"{one.task}: {note}" for note in (notes if one.scores else notes[:-1])]
+        if one.diverged:
+            lines.append(f"{one.cell}: the pre-training diverged: {one.diverged}")
+        if one.degenerate and one.scores:
+            lines.append(f"{one.cell}, {one.tuning}: one class, or one number, for all of dev")
     return list(dict.fromkeys(lines))
-
-
-def _tuning(row: Row) -> str:
-    return row["task"] + (f", tuning seed {row['tuning_seed']}" if row["stage"] == "finetune" else "")
-
-
-def _family(names: Sequence[tuple[str, str]], series: Series) -> list[Comparison]:
-    """The comparisons of a family; with fewer than `SEEDS` seeds a pair has no error bar, and does not count in it."""
-    alone = [compare_seeds(a, b, series) for a, b in names]
-    able = [pair.seeds >= SEEDS and not math.isnan(pair.p) for pair in alone]
-    none = dict.fromkeys(("low", "high", "p", "adjusted"), math.nan)
-    return [
-        compare_seeds(pair.a, pair.b, series, sum(able)) if counts else pair._replace(**none)
-        for pair, counts in zip(alone, able, strict=True)
-    ]
-
-
-def pairs(results: Results, measure: Measure) -> list[Comparison]:
-    """Every pair within a group, the better first; all of them are one family."""
-    names = []
-    for labels in results.groups.values():
-        for a, b in itertools.combinations([name for name in labels if name in measure.series], 2):
-            difference = compare_seeds(a, b, measure.series).difference
-            names.append((b, a) if (difference < 0) == measure.higher and difference != 0 else (a, b))
-    return _family(names, measure.series)
-
-
-def against_control(results: Results, measure: Measure) -> list[Comparison]:
-    """Every value minus its encoder that was not pre-trained; all of them are one family."""
-    both = [(x, results.control_of(x)) for x in results.labels if x in measure.series]
-    return _family([(x, c) for x, c in both if c is not None and c in measure.series], measure.series)
-
-
-def leaders(results: Results, measure: Measure) -> set[str]:
-    """The labels that beat every other of their group beyond noise (and do not fall behind the control)."""
-    every, found = pairs(results, measure), set()
-    for labels in results.groups.values():
-        present = [name for name in labels if name in measure.series]
-        best = measure.best(present)
-        if best is None or len(present) < 2:
-            continue
-        won = {pair.b for pair in every if pair.a == best and pair.sure}
-        control = measure.spread(results.control_of(best) or "")
-        sign, mean = (1 if measure.higher else -1), measure.series[best].values()
-        ahead = control is None or sign * (float(np.mean(list(mean))) - control.mean) > 0
-        if ahead and won >= set(present) - {best}:
-            found.add(best)
-    return found

@@ -1,9 +1,9 @@
-"""The main job: the same encoder pre-trained under several settings, judged alike, in one report.
+"""The main job: the same encoder pre-trained under several settings, evaluated alike, in one report.
 
-    WORKDIR/study.json  store/  cells/NAME/ (a run each)  results.jsonl  report.html
+    WORKDIR/study.json  store/  cells/NAME/ (a run each)  results.jsonl  report.json  report.html
 
-A cell is one combination of the varied values and one seed. Everything that is finished is found again: a study
-that was killed goes on, one that is done only draws its report anew, and values, seeds and tasks can be added.
+A cell is one combination of the varied values and one seed. Everything that is finished is found again: a study that
+was killed is resumed, one that is done only draws its report anew, and values, seeds and tasks can be added.
 """
 
 import json
@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from rich.console import Console
@@ -23,54 +23,87 @@ from jaxmlm.errors import InputError
 from jaxmlm.json_files import read_jsonl, write_json
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
-from jaxmlm.paths import counted, describe, replace_path
+from jaxmlm.paths import describe, replace_path
 from jaxmlm.preemption import stop_before, stoppable
-from jaxmlm.runs import epochs
 from jaxmlm.runs.evaluation import Evaluate, held_out, minimal_pairs
 from jaxmlm.runs.finetune_config import Finetune, settings
 from jaxmlm.runs.finetuning import check, fits, tune
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain
-from jaxmlm.runs.preview import preview
+from jaxmlm.runs.preview import Piece, preview
+from jaxmlm.runs.results import Result
 from jaxmlm.runs.run import Run, identity
-from jaxmlm.runs.tables import Column, Tables
 from jaxmlm.runs.workdir import append_results, check_workdir, write_metadata
-from jaxmlm.studies import report as reports
-from jaxmlm.studies.estimate import seconds_of, training_tokens
+from jaxmlm.studies import dry_run as dry_runs
+from jaxmlm.studies.estimate import training_tokens
 from jaxmlm.studies.grid import Cell, Study, cells_of, original
-from jaxmlm.studies.results import label
+from jaxmlm.studies.labels import label_of
+from jaxmlm.studies.results import CellResult, collect
+from jaxmlm.studies.score_table import terminal_table
+from jaxmlm.studies.summary import summarise
 from jaxmlm.tasks import blimp
 from jaxmlm.tasks.downstream import directory_of
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, named
 
-GENERATED = "A generated world: this shows that the road works; it is no evidence about masking rates."
+GENERATED = "The text is generated: this exercises the whole pipeline and is no evidence about masking rates."
 """Stands at the top of a report whose text is generated."""
+
+
+class ResultKey(NamedTuple):
+    """What tells the results of a cell apart; `settings` is the configuration as JSON."""
+
+    stage: str
+    task: str
+    tuning_seed: int | None = None
+    settings: str | None = None
+
+
+class Job(NamedTuple):
+    """One evaluation of a cell: the key that its result will have, and a masking rate, BLiMP or a fine-tuning."""
+
+    key: ResultKey
+    what: float | Evaluate | Finetune
 
 
 @stoppable()
 def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
-    """Run what is not finished of a study, and write its report; `dry_run` lists the cells and their cost instead."""
-    folder, cells = Path(study.workdir), cells_of(study)
+    """Run what is not finished of a study, and write its report.
+
+    Args:
+        study: the study.
+        dry_run: list the cells and their cost instead.
+
+    Returns:
+        {"workdir", "report": its path} and the numbers (`studies.summary`); of a share of the cells {"workdir",
+        "cells"}; of a dry run what `studies.dry_run` returns.
+
+    Raises:
+        InputError: a part of the study is wrong; then nothing was written.
+
+    """
+    directory = Path(study.workdir)
+    cells = cells_of(study)
     if dry_run:
-        return _plan(study, cells if study.cells is None else _share(study, cells))
+        return dry_runs.dry_run(study, cells if study.cells is None else _share(study, cells))
     hosts.assert_same("configurations", describe(replace_path(study, "run.data.store", None)))
     stop_before("anything was begun")
     _check(study, cells)
-    hosts.check_shared_directory(folder)
-    store = open_store(cells[0].run.text, folder, phrases=_needs_phrases(cells))
-    write_metadata(folder, "study.json", _identity(study), {"config": describe(study)})
+    hosts.check_shared_directory(directory)
+    store = open_store(cells[0].run.text, directory, phrases=_needs_phrases(cells))
+    write_metadata(directory, "study.json", _identity(study), {"config": describe(study)})
     if study.cells is not None:
-        mine = _share(study, cells)
-        for number, cell in enumerate(mine, 1):
-            _run_cell(study, cell, cell, f"[{number}/{len(mine)} of {study.cells}] {cell.name.replace(',', ' ')}: ")
-        return {"workdir": str(folder), "cells": [cell.name for cell in mine]}
+        share = _share(study, cells)
+        for number, cell in enumerate(share, 1):
+            _run_cell(study, cell, f"[{number}/{len(share)} of {study.cells}] {cell.name.replace(',', ' ')}: ")
+        return {"workdir": str(directory), "cells": [cell.name for cell in share]}
     for number, cell in enumerate(cells, 1):
-        _run_cell(study, cell, original(cell, cells), f"[{number}/{len(cells)}] {cell.name.replace(',', ' ')}: ")
-        _collect(study, cells)
+        if original(cell, cells) is cell:
+            _run_cell(study, cell, f"[{number}/{len(cells)}] {cell.name.replace(',', ' ')}: ")
+        _collect_results(study, cells)
     if not hosts.is_primary():
-        return {"workdir": str(folder)}
-    _describe(study, cells, store)
-    return _draw(folder)
+        return {"workdir": str(directory)}
+    _write_report_json(study, cells, store)
+    return _draw(directory)
 
 
 def store_run(study: Study) -> Run:
@@ -82,9 +115,9 @@ def store_run(study: Study) -> Run:
 
 
 def report(workdir: str) -> dict[str, Any]:
-    """Draw the report of a study's folder again, from what its last run left there."""
+    """Draw the report of a study's directory again, from what its last run left there."""
     if not (Path(workdir) / "report.json").is_file():
-        raise InputError(f"{workdir} holds no study with results (no report.json): give the --workdir of a study")
+        raise InputError(f"{workdir} has no results of a study (no report.json): give the --workdir of a study")
     return _draw(Path(workdir))
 
 
@@ -95,15 +128,18 @@ def _check(study: Study, cells: list[Cell]) -> None:
         check_workdir(Path(cell.run.workdir), "run.json", identity(cell.run))
     _needs_phrases(cells)
     _check_stores(cells)
-    _epochs(study, [cell for cell in cells if not cell.run.loop.budget])
+    dry_runs.check_epochs(study, [cell for cell in cells if not cell.run.loop.budget])
     if not study.run.loop.save_every and next(_jobs(study), None):
-        raise InputError("loop.save_every is 0, so that no weights are there to be judged: give --run.loop.save-every")
+        raise InputError("loop.save_every is 0, so there are no weights to evaluate: give --run.loop.save-every")
     for config in study.finetune:
-        _ = config.point  # a grid would give several lines to one place of the report
+        _ = config.point  # raises: a grid would give several results to one place of the report
         check(config)
     mesh = make_mesh(study.run.mesh)
     for cell in cells:
-        check_sizes(make_mesh(cell.run.mesh), [cell.run.loop.rows, *([] if cell.run.init else cell.run.model.sizes)])
+        sizes = [cell.run.loop.rows]
+        if not cell.run.init:
+            sizes += cell.run.model.sizes
+        check_sizes(make_mesh(cell.run.mesh), sizes)
     for model in _models(cells, mesh):
         for config in study.finetune:
             fits(config, model, mesh)
@@ -120,13 +156,13 @@ def _check_stores(cells: list[Cell]) -> None:
         have = wanted.setdefault(data.store, want)
         if other := [key for key in want | have if want.get(key) != have.get(key)]:
             raise InputError(
-                f"vary: the cells share a token store and differ in data.{other[0]}, which is one in a store: make a "
+                f"vary: the cells share a token store and differ in data.{other[0]}, of which a store has one: make a "
                 "study of each"
             )
 
 
 def _models(cells: list[Cell], mesh: jax.sharding.Mesh) -> list[EncoderConfig]:
-    """The encoders of the cells, each once; one that a run goes on from is read to know it."""
+    """The encoders of the cells, each once; one from which a run continues is read to know it."""
     found = {}
     for run in (cell.run for cell in cells):
         if (run.init, run.model) not in found:
@@ -146,129 +182,147 @@ def _needs_phrases(cells: list[Cell]) -> bool:
 
 
 def _identity(study: Study) -> dict[str, Any]:
-    """What a folder's studies share: the base run but for what is varied. Values, seeds and tasks may be added."""
+    """What the studies of one directory share: the base run but for what is varied.
+
+    Values, seeds and tasks may be added.
+    """
     plain = identity(study.run)
-    for path in ("loop.seed", *(v.path for v in study.vary)):
+    varied = [axis.path for axis in study.vary]
+    for path in ("loop.seed", *varied):
         *parents, name = path.split(".")
         part = plain
         for parent in parents:
             part = part[parent]
         part.pop(name, None)
-    return {**plain, "vary": [v.path for v in study.vary]}
+    return {**plain, "vary": varied}
 
 
 def _share(study: Study, cells: list[Cell]) -> list[Cell]:
     """This machine's share of the pre-trainings, as `study.cells` says; equal ones are one."""
-    part, parts = map(int, str(study.cells).split("/"))
-    return [cell for cell in cells if original(cell, cells) is cell][part::parts]
+    share, shares = map(int, str(study.cells).split("/"))
+    return [cell for cell in cells if original(cell, cells) is cell][share::shares]
 
 
-def _run_cell(study: Study, cell: Cell, first: Cell, stage: str) -> None:
-    if first is not cell:
-        return
+def _run_cell(study: Study, cell: Cell, stage: str) -> None:
+    """Pre-train a cell and evaluate it, but for what is done; `stage` begins its lines of progress."""
     pretrain(cell.run, f"{stage}pretrain")
     path = Path(cell.run.workdir) / "results.jsonl"
-    done = hosts.broadcast_from_primary([list(_key(row)) for row in read_jsonl(path)])
-    wanted = [job for job in _jobs(study) if list(job[0]) not in done]
-    if not wanted:
+    done = hosts.broadcast_from_primary([list(_key(result)) for result in _read_results(path)])
+    missing = [job for job in _jobs(study) if list(job.key) not in done]
+    if not missing:
         return
     mesh = make_mesh(study.run.mesh)
     with jax.set_mesh(mesh):
         loaded = load(cell.run.workdir)
-        for key, config, seed in wanted:
-            stop_before(f"{config.task if isinstance(config, Finetune) else key[1]} of {cell.name}")
-            if isinstance(config, int | float):
-                row = held_out(loaded, cell.run.data, config, mesh)
-            elif isinstance(config, Evaluate):
-                row = minimal_pairs(loaded, config, mesh)
+        for key, what in missing:
+            stop_before(f"{what.task if isinstance(what, Finetune) else key.task} of {cell.name}")
+            if isinstance(what, Evaluate):
+                line = minimal_pairs(loaded, what, mesh)
+            elif isinstance(what, Finetune):
+                line = tune(loaded, what, key.tuning_seed or 0, mesh, stage)
             else:
-                row = tune(loaded, config, seed, mesh, stage)
-            append_results(path, [{**row, "settings": key[-1]}])
+                line = held_out(loaded, cell.run.data, what, mesh)
+            append_results(path, [{**line, "settings": key.settings}])
+
+
+def _jobs(study: Study) -> Iterator[Job]:
+    """The evaluations of every cell; those at a masking rate are further columns of the loss matrix."""
+    for rate in _own_rates(study):
+        yield Job(ResultKey("heldout", f"mlm at {named(rate)}"), rate)
+    if study.evaluate is not None:
+        plain = {key: value for key, value in describe(study.evaluate).items() if key != "class"}
+        key = ResultKey("blimp", "blimp", settings=json.dumps(plain, sort_keys=True))
+        yield Job(key, study.evaluate)
+    for config in study.finetune:
+        for seed in config.seeds:
+            yield Job(ResultKey("finetune", config.task_name, seed, settings(config)), config)
 
 
 def _own_rates(study: Study) -> list[float]:
-    """The rates that cells are trained at and that are not among the usual ones of the loss matrix."""
+    """The rates that cells are trained at, without those that the loss matrix has anyway."""
     rates = {cell.run.masking.rate for cell in cells_of(study) if not cell.control}
     return sorted(rates - set(HELD_OUT_RATES))
 
 
-def _jobs(study: Study) -> Iterator[tuple[tuple, float | Evaluate | Finetune, int]]:
-    """What every cell is judged by: a key that its line of results has, the configuration, the tuning seed.
-
-    A rate is that of one more column of the loss matrix, which has each model's own.
-    """
-    for rate in _own_rates(study):
-        yield ("heldout", f"mlm at {named(rate)}", None, None), rate, 0
-    if study.evaluate is not None:
-        yield ("blimp", "blimp", None, _settings(study.evaluate)), study.evaluate, 0
-    for config in study.finetune:
-        for seed in config.seeds:
-            yield ("finetune", config.task_name, seed, settings(config)), config, seed
+def _key(result: Result) -> ResultKey:
+    return ResultKey(result.stage, result.task, result.tuning_seed, result.settings)
 
 
-def _settings(config: Evaluate) -> str:
-    plain = {key: value for key, value in describe(config).items() if key != "class"}
-    return json.dumps(plain, sort_keys=True)
+def _keys(study: Study) -> list[ResultKey]:
+    """The keys of the results that every cell has when it is done."""
+    return [ResultKey("pretrain", "mlm"), ResultKey("heldout", "mlm"), *(job.key for job in _jobs(study))]
 
 
-def _key(row: dict[str, Any]) -> tuple:
-    return row["stage"], row["task"], row["tuning_seed"], row.get("settings")
+def _read_results(path: Path) -> list[Result]:
+    return [Result.from_json(line) for line in read_jsonl(path)]
 
 
-def _keys(study: Study) -> list[tuple]:
-    """The lines that every cell's results have when it is done."""
-    return [
-        ("pretrain", "mlm", None, None),
-        ("heldout", "mlm", None, None),
-        *(key for key, _, _ in _jobs(study)),
-    ]
+def _read_cell_results(path: Path) -> list[CellResult]:
+    return [CellResult.from_json(line) for line in read_jsonl(path)]
 
 
-def _collect(study: Study, cells: list[Cell]) -> None:
-    """Append to the study's results what its cells have and it has not."""
-    path, keys = Path(study.workdir) / "results.jsonl", _keys(study)
-    have = {(row["cell"], *_key(row)) for row in read_jsonl(path)}
+def _collect_results(study: Study, cells: list[Cell]) -> None:
+    """Append to the study's results those of its cells that are not there yet."""
+    path = Path(study.workdir) / "results.jsonl"
+    keys = _keys(study)
+    have = {(result.cell, _key(result)) for result in _read_cell_results(path)}
     for cell in cells:
-        where = {"cell": cell.name, "values": cell.values, "control": cell.control, "seed": cell.seed}
-        if cell.control and cell.run.init:
-            where["given"] = True  # it is no encoder of random weights
-        found = read_jsonl(Path(original(cell, cells).run.workdir) / "results.jsonl")
-        new = [row for row in found if _key(row) in keys and (cell.name, *_key(row)) not in have]
-        append_results(path, [{**where, **row} for row in new])
+        new = [
+            CellResult(
+                **result.to_json(),
+                cell=cell.name,
+                values=cell.values,
+                control=cell.control,
+                seed=cell.seed,
+                given=True if cell.control and cell.run.init else None,
+            )
+            for result in _read_results(Path(original(cell, cells).run.workdir) / "results.jsonl")
+            if _key(result) in keys and (cell.name, _key(result)) not in have
+        ]
+        append_results(path, [result.to_json() for result in new])
 
 
-def _describe(study: Study, cells: list[Cell], store: Store) -> None:
+def _write_report_json(study: Study, cells: list[Cell], store: Store) -> None:
     """Write report.json: what the report says beside the numbers, and which lines of the results belong to it."""
-    runs = [Path(cell.run.workdir) for cell in cells if original(cell, cells) is cell]
-    made = [json.loads((folder / "run.json").read_text()) for folder in runs]
-    page = {
+    trained = [Path(cell.run.workdir) for cell in cells if original(cell, cells) is cell]
+    metadata = [json.loads((directory / "run.json").read_text()) for directory in trained]
+    versions = [", ".join(f"{name} {version}" for name, version in one["versions"].items()) for one in metadata]
+    sentences = {
+        label_of(cell.values): preview(cell.run.masking, store, study.sentence) for cell in cells if not cell.control
+    }
+    notes = [study.note, GENERATED if _is_generated(study.run.data.text) else ""]
+    content = {
         "title": titled(study),
-        "note": " ".join(note for note in (study.note, _generated(study)) if note),
-        "sentences": {label(c.values): preview(c.run.masking, store, study.sentence) for c in cells if not c.control},
+        "note": " ".join(note for note in notes if note),
+        "sentences": sentences,
         "origin": {
             "command": shlex.join(["jaxmlm", *sys.argv[1:]]),
-            "commit": _distinct(one["git"] or "unknown" for one in made),
-            "versions": _distinct(", ".join(f"{name} {v}" for name, v in one["versions"].items()) for one in made),
-            "machine": _distinct(f"{one['device']}, Python {one['python']}" for one in made),
+            "commit": _distinct(one["git"] or "unknown" for one in metadata),
+            "versions": _distinct(versions),
+            "machine": _distinct(f"{one['device']}, Python {one['python']}" for one in metadata),
         },
-        "keys": [[c.name, *key] for c in cells for key in _keys(study)],
-        "logs": {c.name: str(Path("cells") / original(c, cells).name / "log.jsonl") for c in cells},
+        "keys": [[cell.name, *key] for cell in cells for key in _keys(study)],
+        "logs": {cell.name: str(Path("cells") / original(cell, cells).name / "log.jsonl") for cell in cells},
     }
-    write_json(Path(study.workdir) / "report.json", page)
+    write_json(Path(study.workdir) / "report.json", content)
 
 
 def titled(study: Study) -> str:
     """The title of a report, made from the text, the tokens and the encoder that are used."""
-    run, tokens = study.run, training_tokens(study.run, study.assume) if not study.run.loop.budget else 0
-    texts = ["the generated sample" if _is_generated(part) else part.rsplit("/", 1)[-1] for part in run.data.texts]
-    size = f"{tokens / 1e6:.3g} M" if tokens >= 1e6 else f"{tokens / 1e3:.3g} k"
-    made = {
+    run = study.run
+    if run.loop.budget:
+        size = f"{run.loop.budget} of"
+    else:
+        tokens = training_tokens(run, study.assume)
+        size = f"{tokens / 1e6:.3g} M" if tokens >= 1e6 else f"{tokens / 1e3:.3g} k"
+    texts = ["the generated sample" if _is_generated(text) else text.rsplit("/", 1)[-1] for text in run.data.texts]
+    parts = {
         "{text}": " + ".join(texts),
-        "{tokens}": f"{run.loop.budget} of" if run.loop.budget else size,
+        "{tokens}": size,
         "{encoder}": str(run.init) if run.init else f"{run.model.layers} x {run.model.width}",
     }
     title = study.title
-    for name, value in made.items():
+    for name, value in parts.items():
         title = title.replace(name, value)
     return title
 
@@ -277,84 +331,47 @@ def _is_generated(text: str) -> bool:
     return text.startswith("sample:")
 
 
-def _generated(study: Study) -> str:
-    return GENERATED if _is_generated(study.run.data.text) else ""
-
-
-def _distinct(found: Iterable[str]) -> str:
+def _distinct(values: Iterable[str]) -> str:
     """What the cells say of where they were pre-trained; where they differ, how many say which.
 
     >>> _distinct(["a", "a"]), _distinct(["a", "b", "a"])
     ('a', 'a (2 cells); b (1 cell)')
     """
-    counts = Counter(found)
+    counts = Counter(values)
     if len(counts) == 1:
         return next(iter(counts))
-    return "; ".join(f"{said} ({n} cell{'s' if n > 1 else ''})" for said, n in counts.items())
+    return "; ".join(f"{value} ({n} cell{'s' if n > 1 else ''})" for value, n in counts.items())
 
 
-def _draw(folder: Path) -> dict[str, Any]:
-    page = json.loads((folder / "report.json").read_text())
-    rows = [row for row in read_jsonl(folder / "results.jsonl") if [row["cell"], *_key(row)] in page["keys"]]
-    origin = page["origin"] | {"work": _hours(sum(row["seconds"] or 0 for row in rows))}
-    curves = {cell: _curve(folder / log) for cell, log in page["logs"].items()}
-    sentences = {name: [(piece, state) for piece, state in pieces] for name, pieces in page["sentences"].items()}
-    summary = reports.write(folder, reports.Report(page["title"], rows, curves, sentences, origin, page["note"]))
+def _draw(directory: Path) -> dict[str, Any]:
+    """Write report.html, print the table and the verdict, and return the numbers."""
+    # Here, because a worker that draws no report needs no matplotlib, which takes a second to import.
+    from jaxmlm.studies.page import Report, write_page
+
+    content = json.loads((directory / "report.json").read_text())
+    keys = content["keys"]
+    lines = _read_cell_results(directory / "results.jsonl")
+    results = collect(result for result in lines if [result.cell, *_key(result)] in keys)
+    seconds = sum(result.seconds or 0.0 for result in results.results)
+    report = Report(
+        title=content["title"],
+        results=results,
+        curves={cell: _curve(directory / log) for cell, log in content["logs"].items()},
+        sentences={label: [Piece(*piece) for piece in pieces] for label, pieces in content["sentences"].items()},
+        provenance=content["origin"] | {"work": dry_runs.duration(seconds)},
+        note=content["note"],
+    )
+    path = write_page(directory, report)
+    summary = summarise(results)
     console = Console(stderr=True)
-    console.print(reports.table(rows))
-    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+    console.print(terminal_table(results))
+    console.print(f"report: {path}", soft_wrap=True)
     for sentence in summary["sentences"]:  # a line each, broken between words
         console.print(sentence, markup=False, highlight=False)
-    return {"workdir": str(folder), "report": str(folder / "report.html"), **summary}
+    return {"workdir": str(directory), "report": str(path), **summary}
 
 
 def _curve(path: Path) -> list[dict[str, Any]]:
     """The training losses of a log; a step that was done again after a kill counts once, the last time."""
-    lines = {row["step"]: row for row in read_jsonl(path) if "eval" not in row}
-    return [lines[step] for step in sorted(lines)]
-
-
-def _plan(study: Study, cells: list[Cell]) -> dict[str, Any]:
-    listed, often = [], _epochs(study, cells)
-    for cell in cells:
-        run = cell.run
-        again = original(cell, cells) is not cell
-        seconds = 0.0 if again else seconds_of(run, study.evaluate, study.finetune, study.assume)
-        done = (Path(run.workdir) / "DONE").exists()
-        found = {"tokens": training_tokens(run, study.assume), "epochs": often[cell.name]}
-        listed.append({"cell": cell.name, **found, "estimated_seconds": round(seconds), "pretrained": done})
-    total = sum(one["estimated_seconds"] for one in listed)
-    columns = [
-        Column("tokens", [f"{one['tokens']:,}" for one in listed]),
-        Column("epochs", ["?" if one["epochs"] is None else f"{one['epochs']:,.1f}" for one in listed]),
-        Column("about", [_hours(one["estimated_seconds"]) for one in listed]),
-    ]
-    if any(one["pretrained"] for one in listed):
-        columns.append(Column("", ["pre-trained" if one["pretrained"] else "" for one in listed]))
-    console = Console()
-    console.print(Tables("", [Column("cell", [cell.name for cell in cells])], columns))
-    machine = study.assume.name if study.assume else "this machine"
-    said = f"{counted(len(cells), 'cell')}, about {_hours(total)} on {machine}"
-    price = None
-    if study.assume:
-        hours = total / 3600 * study.assume.chips
-        price = None if study.assume.price is None else hours * study.assume.price
-        cost = "for a price give --assume.price, of a chip for an hour" if price is None else f"price {price:,.0f}"
-        said += f": {hours:,.1f} chip-hours; {cost}"
-    console.print(said, highlight=False)
-    return {"cells": listed, "estimated_seconds": round(total), "machine": machine, "price": price}
-
-
-def _epochs(study: Study, cells: list[Cell]) -> dict[str, float | None]:
-    """How often each cell reads its text; refuses what is more than was asked for, as a budget asks by itself."""
-    have = {run.data: epochs.size(run) for run in {cell.run.data: cell.run for cell in cells}.values()}
-    found = {}
-    for cell in cells:
-        run = replace_path(cell.run, "most_epochs", None) if cell.run.loop.budget else cell.run
-        tokens = training_tokens(run, study.assume)
-        found[cell.name] = epochs.check(run, tokens, have[cell.run.data], "--run.most-epochs")
-    return found
-
-
-def _hours(seconds: int | float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.1f} min"
+    by_step = {line["step"]: line for line in read_jsonl(path) if "eval" not in line}
+    return [by_step[step] for step in sorted(by_step)]

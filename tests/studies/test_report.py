@@ -9,9 +9,15 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
+from jaxmlm.runs.preview import Piece
 from jaxmlm.runs.statistics import compare_seeds
-from jaxmlm.studies import figures, report, verdict
-from jaxmlm.studies.results import CONTROL, against_control, collect, label, leaders, pairs
+from jaxmlm.studies import figures, verdict
+from jaxmlm.studies.comparisons import best_beyond_noise, compare_pairs, compare_with_controls
+from jaxmlm.studies.labels import CONTROL, label_of
+from jaxmlm.studies.page import Report, write_page
+from jaxmlm.studies.results import CellResult, StudyResults, collect
+from jaxmlm.studies.score_table import score_columns, terminal_table, value_cells, value_headings
+from jaxmlm.studies.summary import summarise
 
 
 def row(values, seed, stage, task, scores, *, main=None, tuning=None, tokens=None):
@@ -49,12 +55,25 @@ def whole() -> list[dict]:
     return rows
 
 
+def results_of(rows: list[dict]) -> StudyResults:
+    """What a study finds in these lines of its results.jsonl."""
+    return collect(CellResult.from_json(one) for one in rows)
+
+
+def summary(rows: list[dict]) -> dict:
+    return summarise(results_of(rows))
+
+
+def verdict_of(rows: list[dict]) -> str:
+    return " ".join(verdict.sentences(results_of(rows)))
+
+
 def last(rows) -> str:
-    return verdict.sentences(collect(rows))[-1]
+    return verdict.sentences(results_of(rows))[-1]
 
 
 def test_summary_equals_numbers_by_hand():
-    found = report.summary(whole())
+    found = summary(whole())
     one = found["rates"]["0.40"]
     assert one["scores"]["blimp"]["metric"] == "accuracy"
     assert one["scores"]["blimp"]["mean"] == pytest.approx(0.715)
@@ -92,43 +111,44 @@ def test_one_seed_and_equal_differences_give_no_p():
 
 
 def test_pairs_are_one_family_and_the_better_is_first():
-    results = collect(blimp({0.15: [0.60, 0.62, 0.61], 0.4: [0.70, 0.72, 0.725], 0.8: [0.6, 0.61, 0.63]}))
-    found = pairs(results, results.measures["blimp"])
+    results = results_of(blimp({0.15: [0.60, 0.62, 0.61], 0.4: [0.70, 0.72, 0.725], 0.8: [0.6, 0.61, 0.63]}))
+    found = compare_pairs(results, results.series["blimp"])
     assert len(found) == 3 and all(pair.difference >= 0 for pair in found)
     assert min(found, key=lambda pair: pair.p).adjusted == pytest.approx(3 * min(pair.p for pair in found))
     assert all(pair.adjusted >= pair.p for pair in found)
 
 
 def test_lower_is_better_for_a_loss():
-    results = collect(whole())
-    assert leaders(results, results.measures["heldout/loss@0.15"]) == set()  # The same difference in every seed.
-    assert results.measures["heldout/loss@0.15"].best(results.labels) == "0.15"
+    results = results_of(whole())
+    series = results.series["heldout/loss@0.15"]
+    assert best_beyond_noise(results, series) == set()  # the same difference in every seed
+    assert series.best_label(results.labels) == "0.15"
 
 
 def test_a_better_control_is_said_and_nothing_is_bold():
     rows = blimp({0.15: [0.40, 0.42, 0.41], 0.4: [0.45, 0.462, 0.464], None: [0.60, 0.61, 0.605]})
     assert last(rows).endswith("but the untrained encoder is better than every value.")
-    results = collect(rows)
-    assert leaders(results, results.measures["blimp"]) == set()
+    results = results_of(rows)
+    assert best_beyond_noise(results, results.series["blimp"]) == set()
 
 
 def test_a_loss_alone_is_no_verdict_and_the_matrix_is_read():
     rows = [r for r in whole() if r["stage"] in ("pretrain", "heldout")]
-    words = report.verdict(rows)
+    words = verdict_of(rows)
     assert words.startswith("Held-out loss, lowest mean: 0.15 at 15 % masks, 0.40 at 40 % masks; each rate is best at")
     assert words.endswith("a loss alone is no verdict.")
     for r in rows:
         r["scores"]["loss@0.40"] = 4.0 if r["values"] == {"masking.rate": 0.15} else 5.0
-    assert "not every rate is best at its own, not 0.40" in report.verdict(rows)
+    assert "not every rate is best at its own, not 0.40" in verdict_of(rows)
 
 
 def test_what_is_unfinished_is_named():
     rows = [r for r in whole() if (r["cell"], r["stage"]) != ("rate=0.4,seed=2", "blimp")]
     rows[-1]["scores"]["accuracy"] = math.nan
-    missing = report.summary(rows)["missing"]
+    missing = summary(rows)["missing"]
     assert missing[0] == "rate=0.4,seed=2 has no result yet for: blimp"
     assert missing[1] == "control,seed=2, rte: not a finite number, left out: accuracy"
-    assert report.summary(rows)["rates"]["0.40"]["scores"]["blimp"]["n"] == 2
+    assert summary(rows)["rates"]["0.40"]["scores"]["blimp"]["n"] == 2
 
 
 def test_a_cell_that_diverged_is_named_and_left_out(tmp_path):
@@ -137,7 +157,7 @@ def test_a_cell_that_diverged_is_named_and_left_out(tmp_path):
         if one["cell"] == "rate=0.4,seed=1" and one["stage"] in ("pretrain", "heldout"):
             one["scores"] = dict.fromkeys(one["scores"])  # null, as it stands in results.jsonl
             one |= {"diverged": "held-out perplexity is not finite"} if one["stage"] == "pretrain" else {}
-    found = report.summary(rows)
+    found = summary(rows)
     assert found["rates"]["0.40"]["heldout"]["perplexity"]["n"] == 2
     assert "rate=0.4,seed=1: the pre-training diverged: held-out perplexity is not finite" in found["notes"]
     curves = {"rate=0.4,seed=1": [{"step": 1, "loss": 5.0, "tokens": 4}, {"step": 2, "loss": None, "tokens": 8}]}
@@ -153,7 +173,7 @@ def test_a_finetuning_that_diverged_is_named_and_what_was_not_whole(tmp_path):
         one |= {"notes": [part], "degenerate": False}
     rows[0] |= {"scores": {}, "notes": [part, "the loss is nan at step 3"], "degenerate": True}
     rows[1] |= {"degenerate": True}
-    found = report.summary(rows)
+    found = summary(rows)
     assert found["missing"] == [
         "rate=0.15,seed=0, rte, tuning seed 0: no accuracy, so left out: the loss is nan at step 3"
     ]
@@ -169,16 +189,16 @@ def test_a_table_of_ones_own_and_the_speed_of_pretraining_are_in_the_summary():
     for one in rows:
         if one["stage"] == "finetune":
             one |= {"task": "data/mine.csv", "tokens_per_second": 7.0}
-    one = report.summary(rows)["rates"]["0.40"]
+    one = summary(rows)["rates"]["0.40"]
     assert set(one["scores"]) == {"blimp", "data/mine.csv", "finetune"} and one["tokens_per_second"] == 500
-    assert report.summary(rows)["control"]["tokens_per_second"] is None
+    assert summary(rows)["control"]["tokens_per_second"] is None
 
 
 def test_a_row_written_twice_counts_once():
     rows = blimp({0.15: [0.6, 0.7]})
     again = json.loads(json.dumps(rows[0]))
     again["scores"]["accuracy"] = 0.5
-    assert report.summary([*rows, again])["rates"]["0.15"]["scores"]["blimp"]["mean"] == pytest.approx(0.6)
+    assert summary([*rows, again])["rates"]["0.15"]["scores"]["blimp"]["mean"] == pytest.approx(0.6)
 
 
 def test_two_paths_are_compared_within_the_second():
@@ -187,15 +207,15 @@ def test_two_paths_are_compared_within_the_second():
             {"accuracy": 0.5 + rate * layers / 20 + (0.001, 0.004, 0.002)[(seed + layers + int(20 * rate)) % 3]})
         for rate, layers, seed in itertools.product((0.15, 0.4), (2, 4), range(3))
     ]  # fmt: skip
-    results = collect(rows)
+    results = results_of(rows)
     assert list(results.groups) == ["layers 2", "layers 4"]
-    assert results.labels[0] == label({"masking.rate": 0.15, "model.layers": 2}) == "rate=0.15,layers=2"
-    assert {(pair.a, pair.b) for pair in pairs(results, results.measures["blimp"])} == {
+    assert results.labels[0] == label_of({"masking.rate": 0.15, "model.layers": 2}) == "rate=0.15,layers=2"
+    assert {(pair.a, pair.b) for pair in compare_pairs(results, results.series["blimp"])} == {
         ("rate=0.40,layers=2", "rate=0.15,layers=2"),
         ("rate=0.40,layers=4", "rate=0.15,layers=4"),
     }
     assert last(rows) == "Verdict: by BLiMP accuracy, 0.40 is best at layers 2 and layers 4."
-    assert "values" in report.summary(rows)
+    assert "values" in summary(rows)
 
 
 def test_each_model_is_compared_with_itself_before_the_pretraining(tmp_path):
@@ -209,20 +229,20 @@ def test_each_model_is_compared_with_itself_before_the_pretraining(tmp_path):
     for model, base in (("tiny", 0.2), ("mini", 0.3)):
         values = [row(None, seed, "blimp", "blimp", {"accuracy": base}) for seed in range(3)]
         rows += [one | {"values": {"model": model}, "cell": f"control,{model},{one['seed']}"} for one in values]
-    results = collect(rows)
-    assert report.names(results)[-2:] == ["not pre-trained, model tiny", "not pre-trained, model mini"]
-    assert report.points(results, "not pre-trained, model mini") == ["not pre-trained", "mini"]
-    found = {pair.a: (pair.b, pair.difference) for pair in against_control(results, results.measures["blimp"])}
+    results = results_of(rows)
+    assert results.all_labels[-2:] == ["not pre-trained, model tiny", "not pre-trained, model mini"]
+    assert value_cells(results, "not pre-trained, model mini") == ["not pre-trained", "mini"]
+    found = {pair.a: (pair.b, pair.difference) for pair in compare_with_controls(results, results.series["blimp"])}
     assert found["rate=0.15,model=mini"] == ("not pre-trained, model mini", pytest.approx(0.15 + 0.007 / 3))
     assert found["rate=0.40,model=tiny"] == ("not pre-trained, model tiny", pytest.approx(0.4 + 0.007 / 3))
-    assert "(model tiny 20.0, model mini 30.0 without pre-training)" in report.verdict(rows)
-    assert set(report.summary(rows)["controls"]) == set(results.controls) and drawn(tmp_path, rows)
+    assert "(model tiny 20.0, model mini 30.0 without pre-training)" in verdict_of(rows)
+    assert set(summary(rows)["controls"]) == set(results.controls) and drawn(tmp_path, rows)
     for one in rows:
         one["given"] = one["control"]
-    assert "as it was given, model tiny" in collect(rows).controls
-    assert "beats the encoder as it was given at every value" in report.verdict(rows)
+    assert "as it was given, model tiny" in results_of(rows).controls
+    assert "beats the encoder as it was given at every value" in verdict_of(rows)
     old = [one | {"values": {}} if one["control"] else one for one in rows]  # one control for several encoders
-    assert against_control(collect(old), collect(old).measures["blimp"]) == []
+    assert compare_with_controls(results_of(old), results_of(old).series["blimp"]) == []
 
 
 class Page(HTMLParser):
@@ -250,7 +270,7 @@ class Page(HTMLParser):
 
 
 def drawn(tmp_path, rows, **fields) -> tuple[str, Page]:
-    report.write(tmp_path, report.Report("A <b>title</b> & more", rows, **fields))
+    write_page(tmp_path, Report("A <b>title</b> & more", results_of(rows), **fields))
     source = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page()
     page.feed(source)
@@ -260,7 +280,8 @@ def drawn(tmp_path, rows, **fields) -> tuple[str, Page]:
 
 def test_the_page_stands_alone_and_escapes_what_it_is_given(tmp_path):
     curves = {"rate=0.4,seed=0": [{"step": 10 * i, "loss": 5 - i / 9, "tokens": 640 * i} for i in range(1, 9)]}
-    sentences = {"0.40": [("▁a", "plain"), ("▁<i>", "random"), ("▁bird", "mask"), ("s", "keep"), ("▁&amp;", "plain")]}
+    pieces = [("▁a", "plain"), ("▁<i>", "random"), ("▁bird", "mask"), ("s", "keep"), ("▁&amp;", "plain")]
+    sentences = {"0.40": [Piece(*piece) for piece in pieces]}
     source, page = drawn(
         tmp_path, whole(), curves=curves, sentences=sentences, note="no <evidence>",
         provenance={"command": "jaxmlm study 'a&b' <x>"},
@@ -297,15 +318,15 @@ def test_the_same_results_give_the_same_page(tmp_path):
 def test_missing_parts_are_left_out_in_words(tmp_path, rows):
     _, page = drawn(tmp_path, rows)
     assert "Verdict:" in page.text
-    json.dumps(report.summary(rows), allow_nan=False)
-    report.table(rows)
+    json.dumps(summary(rows), allow_nan=False)
+    terminal_table(results_of(rows))
 
 
 def test_the_terminal_shows_the_same_table():
     for width in (150, 80, 40):
         console = Console(width=width)
         with console.capture() as captured:
-            console.print(report.table(whole()))
+            console.print(terminal_table(results_of(whole())))
         shown = captured.get()
         assert "71.5 ± 1.3 (3)" in shown and "59.5 ± 0.5 (3)" in shown and CONTROL in shown
         assert max(map(len, shown.splitlines())) <= width and "…" not in shown
@@ -313,33 +334,33 @@ def test_the_terminal_shows_the_same_table():
 
 def test_figures_are_saved_without_the_sentences(tmp_path):
     rows = whole()
-    paths = figures.save_all(report.Report("t", rows), tmp_path)
+    paths = figures.save_all(results_of(rows), {}, tmp_path)
     assert [path.name for path in paths] == ["scores.png", "matrix.png", "fields.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
 def test_the_cost_of_several_views_is_shown_wherever_runs_are_compared(tmp_path):
     rows = whole()
-    assert "rows per example" not in report.heads(collect(rows))  # one row each: nothing to say
+    assert "rows per example" not in value_headings(results_of(rows))  # one row each: nothing to say
     for found in rows:
         if found["stage"] == "pretrain":
             found["views"] = 2 if found["values"]["masking.rate"] == 0.4 else 1
-    results = collect(rows)
-    assert report.heads(results) == ["masking rate", "rows per example"]
-    assert [report.points(results, name)[-1] for name in report.names(results)] == ["1", "2", ""]
-    assert report.summary(rows)["rates"]["0.40"]["rows_per_example"] == 2
-    report.write(tmp_path, report.Report("views", rows))
+    results = results_of(rows)
+    assert value_headings(results) == ["masking rate", "rows per example"]
+    assert [value_cells(results, name)[-1] for name in results.all_labels] == ["1", "2", ""]
+    assert summary(rows)["rates"]["0.40"]["rows_per_example"] == 2
+    write_page(tmp_path, Report("views", results))
     assert "rows per example" in (tmp_path / "report.html").read_text()
 
 
 def test_scores_of_generated_data_are_called_so():
     """In tables, figures and the verdict; those of the others are not."""
     rows = [one | ({"generated": True} if one["stage"] == "finetune" else {}) for one in whole()]
-    results = collect(rows)
-    assert [c.heading for c in report.columns(results)][1:] == ["rte (generated)", "BLiMP"]
-    assert figures.title(results.measures["rte"]) == "rte (generated), accuracy × 100"
-    assert list(verdict.titles(results).values()) == ["BLiMP accuracy", "fine-tuning on rte (generated)"]
-    scores = report.summary(rows)["rates"]["0.40"]["scores"]
+    results = results_of(rows)
+    assert [c.heading for c in score_columns(results)][1:] == ["rte (generated)", "BLiMP"]
+    assert figures.title(results.series["rte"]) == "rte (generated), accuracy × 100"
+    assert list(verdict.verdict_titles(results).values()) == ["BLiMP accuracy", "fine-tuning on rte (generated)"]
+    scores = summary(rows)["rates"]["0.40"]["scores"]
     assert scores["rte"]["generated"] and "generated" not in scores["blimp"]
     pairs = [one | {"generated": True} for one in blimp({0.15: [0.6], 0.4: [0.7]})]
-    assert [c.heading for c in report.columns(collect(pairs))] == ["BLiMP (generated)"]
+    assert [c.heading for c in score_columns(results_of(pairs))] == ["BLiMP (generated)"]

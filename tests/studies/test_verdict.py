@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from jaxmlm.studies import report, verdict
-from jaxmlm.studies.results import against_control, collect, leaders
-from tests.studies.test_report import blimp, last, row, whole
+from jaxmlm.studies import verdict
+from jaxmlm.studies.comparisons import best_beyond_noise, compare_with_controls
+from tests.studies.test_report import blimp, last, results_of, row, summary, verdict_of, whole
 
 
 def test_a_clear_win_is_said_with_its_numbers():
@@ -16,19 +16,19 @@ def test_a_clear_win_is_said_with_its_numbers():
     assert last(rows) == (
         "Verdict: by BLiMP accuracy, 0.40 is best, and pre-training beats the untrained encoder at every value."
     )
-    assert "BLiMP accuracy: 0.40 is best beyond noise. Means 0.40 71.5, 0.15 61.0." in report.verdict(rows)
-    assert "0.40 over 0.15: +10.5 points, interval +" in report.verdict(rows)
-    assert report.verdict(rows).endswith(last(rows))
-    results = collect(rows)
-    assert leaders(results, results.measures["blimp"]) == {"0.40"}
-    assert [pair.a for pair in against_control(results, results.measures["blimp"])] == ["0.15", "0.40"]
+    assert "BLiMP accuracy: 0.40 is best beyond noise. Means 0.40 71.5, 0.15 61.0." in verdict_of(rows)
+    assert "0.40 over 0.15: +10.5 points, interval +" in verdict_of(rows)
+    assert verdict_of(rows).endswith(last(rows))
+    results = results_of(rows)
+    assert best_beyond_noise(results, results.series["blimp"]) == {"0.40"}
+    assert [pair.a for pair in compare_with_controls(results, results.series["blimp"])] == ["0.15", "0.40"]
 
 
 def test_noise_is_called_noise():
     rows = blimp({0.15: [0.60, 0.66, 0.61], 0.4: [0.64, 0.60, 0.65]})
     assert last(rows) == "Verdict: by BLiMP accuracy, no difference beyond noise."
-    results = collect(rows)
-    assert leaders(results, results.measures["blimp"]) == set()
+    results = results_of(rows)
+    assert best_beyond_noise(results, results.series["blimp"]) == set()
 
 
 def test_one_value_may_be_worse_without_any_being_best():
@@ -43,12 +43,12 @@ def test_fewer_than_three_seeds_give_a_tendency_and_no_verdict(seeds):
     """Two seeds that agree have a small p: that is no evidence of three."""
     rows = blimp({0.15: [0.60, 0.6001][:seeds], 0.4: [0.70, 0.7002][:seeds], None: [0.5, 0.5003][:seeds]})
     assert last(rows) == (
-        "Verdict: none, a tendency only, for a verdict needs 3 pre-training seeds: by BLiMP accuracy, 0.40 is ahead."
+        "Verdict: none, a tendency only, as a verdict needs 3 pre-training seeds: by BLiMP accuracy, 0.40 is ahead."
     )
-    said = report.verdict(rows)
+    said = verdict_of(rows)
     assert f"{seeds} seed{'s' if seeds > 1 else ''}, so no error bar" in said.lower() and "beyond noise" not in said
-    results, found = collect(rows), report.summary(rows)
-    assert leaders(results, results.measures["blimp"]) == set()
+    results, found = results_of(rows), summary(rows)
+    assert best_beyond_noise(results, results.series["blimp"]) == set()
     for pair in found["pairs"] + found["control_pairs"]:
         assert (pair["p"], pair["low"], pair["beyond_noise"]) == (None, None, False)
     assert (found["rates"]["0.15"]["scores"]["blimp"]["sd"] is None) == (seeds == 1)
@@ -64,7 +64,7 @@ def test_an_interval_excludes_0_where_the_difference_is_beyond_noise_and_there_o
                 round(0.1 * i, 1): list(0.6 + 0.01 * i + random.normal(0, spread, 3)) for i in range(1, values + 1)
             }
             rows = blimp({**scores, None: list(0.6 + random.normal(0, spread, 3))})
-            found += report.summary(rows)["pairs"] + report.summary(rows)["control_pairs"]
+            found += summary(rows)["pairs"] + summary(rows)["control_pairs"]
     assert {pair["beyond_noise"] for pair in found} == {True, False}
     for pair in found:
         assert (pair["low"] > 0 or pair["high"] < 0) == pair["beyond_noise"] == (pair["adjusted"] < 0.05)
@@ -78,7 +78,7 @@ def test_sentences_are_short_enough_to_be_read_once():
                 {"accuracy": 0.5 + rate / 10 + random.normal(0, spread)})
             for rate, model, seed in itertools.product(rates, ("tiny", "mini"), range(3))
         ]  # fmt: skip
-        for sentence in verdict.sentences(collect(rows))[:-1]:
+        for sentence in verdict.sentences(results_of(rows))[:-1]:
             assert len(sentence) <= 160, sentence
 
 
