@@ -4,8 +4,9 @@ from flax import nnx
 
 from jaxmlm.models.encoder import Encoder
 from jaxmlm.models.encoder_config import EncoderConfig
+from jaxmlm.models.flops import count_parameters
 from jaxmlm.models.heads import Classifier, MaskedLM, SpanPredictor, TokenClassifier, with_head
-from jaxmlm.models.presets import parameters, preset
+from jaxmlm.models.presets import preset
 
 Model = nnx.Module
 
@@ -17,7 +18,7 @@ __all__ = [
     "Model",
     "SpanPredictor",
     "TokenClassifier",
-    "parameters",
+    "count_parameters",
     "preset",
     "with_head",
 ]

@@ -1,7 +1,7 @@
 """The options of an encoder.
 
 A new option that adds matrix products also changes `flops.py`; `formats.py` says which of its values an architecture of
-the transformers format computes. Parameters are counted by themselves (`presets.count_parameters`).
+the transformers format computes. Parameters are counted by themselves (`flops.count_parameters`).
 """
 
 from dataclasses import dataclass, replace

@@ -3,75 +3,88 @@
 from dataclasses import dataclass
 from functools import cache
 
+import jax
+
+from jaxmlm.models.flops import flops
 from jaxmlm.runs.evaluation import Evaluate
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.run import Run
 from jaxmlm.tasks.downstream import SAMPLE
-from jaxmlm.tools.hardware import measured_peak
+from jaxmlm.tools.flops import step_flops
+from jaxmlm.tools.hardware import measured_peak, peak_flops
 from jaxmlm.training import budget
 
-_EFFICIENCY = 0.35  # of the matrix-product peak; measured with 2 x 128 and 4 x 256 encoders on two CPU cores
-_COMPILE = 12.0  # seconds for each program
-_PAIR_TOKENS = 2 * 12 * 16  # in the masked copies of a minimal pair
-_SENTENCE_TOKENS = 32  # in a GLUE input with its padding
-_SETS, _ROWS = {True: 11, False: 67}, {True: 1500, False: 8000}  # of the generated tasks; of BLiMP and GLUE
+_EFFICIENCY = 0.35
+"""Share of the peak that training reaches; measured with 2 x 128 and 4 x 256 encoders on two CPU cores."""
+_COMPILE_SECONDS = 12.0
+"""For each program."""
+_PAIR_ROWS = 2 * 12
+_PAIR_LENGTH = 16
+"""Masked copies of the sentences of a minimal pair, and their tokens."""
+_SENTENCE_TOKENS = 32
+"""Tokens of a GLUE input with its padding."""
+_PAIR_SETS = {True: 11, False: 67}
+_TASK_ROWS = {True: 1500, False: 8000}
+"""Sets of minimal pairs, and training rows of a task whose size is not known: of generated data, of the real ones."""
+_DEV_ROWS = 1_000
+_SCORING = 1 / 3
+"""A forward pass, as a share of a training step."""
 
 
 @dataclass(frozen=True)
 class Assumed:
-    """A machine to estimate for: its name and the FLOP/s that training gets out of it."""
+    """A machine to estimate for."""
 
     name: str
+    """Name of the machine in the listing."""
     flops_per_second: float
+    """FLOP/s that training gets out of the whole machine."""
     chips: int = 1
+    """Chips of the machine, for chip-hours and price."""
     price: float | None = None
-    """Of one chip for one hour."""
-
-
-def flops_per_token(run: Run, length: int | None = None, head: float | None = None) -> float:
-    """FLOPs of a training step for each token: forward and backward, attention counted, the head at its share.
-
-    Args:
-        run: the run.
-        length: of a row; that of pre-training if not given.
-        head: share of the tokens that are predicted; that of the masking, and its views, if not given.
-
-    """
-    m, length = run.model, length or run.data.length
-    mlp = m.mlp or 4 * m.width
-    block = 2 * (4 * m.width * m.width + 2 * m.width * mlp) + 4 * length * m.width
-    output = 2 * (m.width * m.width + m.width * run.data.vocab)
-    if head is not None:
-        return 3 * (m.layers * block + head * output)
-    masking = run.masking
-    return 3 * (masking.views * m.layers * block + (masking.predict or masking.rate) * output)
+    """Price of one chip for one hour."""
 
 
 def training_tokens(run: Run, assume: Assumed | None = None) -> int:
     """Tokens of a pre-training; with a budget those of the steps that it has time for, at the estimated speed."""
-    step = run.loop.batch * run.data.length
+    tokens = run.loop.batch * run.data.length
     if not run.loop.budget:
-        return run.loop.steps * step
-    return max(1, int(budget.seconds(run.loop.budget) * _speed(assume) / (step * flops_per_token(run)))) * step
+        return run.loop.steps * tokens
+    return max(1, int(budget.seconds(run.loop.budget) / _step_seconds(run, assume))) * tokens
 
 
 def seconds_of_cell(
     run: Run, evaluate: Evaluate | None, finetune: tuple[Finetune, ...], assume: Assumed | None = None
 ) -> float:
     """Seconds for a cell: pre-training, minimal pairs, fine-tuning."""
-    speed = _speed(assume)
-    seconds = 2 * _COMPILE + training_tokens(run, assume) * flops_per_token(run) / speed
+    steps = training_tokens(run, assume) / (run.loop.batch * run.data.length)
+    seconds = 2 * _COMPILE_SECONDS + steps * _step_seconds(run, assume)
     if evaluate is not None:
-        copies = _SETS[evaluate.blimp == SAMPLE] * (evaluate.pairs or 1000) * _PAIR_TOKENS
-        seconds += _COMPILE + copies * flops_per_token(run, 16, 1 / 16) / 3 / speed
+        seconds += _COMPILE_SECONDS + _evaluation_flops(run, evaluate) / _speed(assume)
     for config in finetune:
-        task, generated = config.downstream, config.data == SAMPLE
-        rows, dev = task.sizes if task.sizes and not generated else (_ROWS[generated], 1_000)
-        rows = config.point.epochs * min(rows, config.limit or rows) + dev / 3  # scoring is a third of training
-        tokens = rows * (config.length if task.head == "answer" else min(config.length, _SENTENCE_TOKENS))
-        each = tokens * flops_per_token(run, config.length, 0.0) / speed
-        seconds += _COMPILE + len(config.seeds) * each
+        each = _finetuning_flops(run, config) / _speed(assume)
+        seconds += _COMPILE_SECONDS + len(config.seeds) * each
     return seconds
+
+
+def _step_seconds(run: Run, assume: Assumed | None) -> float:
+    return step_flops(run, run.data.vocab).training / _speed(assume)
+
+
+def _evaluation_flops(run: Run, evaluate: Evaluate) -> float:
+    """Operations of scoring minimal pairs, one prediction in each copy of a sentence."""
+    rows = _PAIR_SETS[evaluate.blimp == SAMPLE] * (evaluate.pairs or 1000) * _PAIR_ROWS
+    return flops(run.model, run.data.vocab, rows, _PAIR_LENGTH, 1).forward
+
+
+def _finetuning_flops(run: Run, config: Finetune) -> float:
+    """Operations of one fine-tuning and its scoring."""
+    task = config.downstream
+    is_generated = config.data == SAMPLE
+    rows, dev = (_TASK_ROWS[is_generated], _DEV_ROWS) if is_generated or not task.sizes else task.sizes
+    rows = config.point.epochs * min(rows, config.limit or rows) + dev * _SCORING
+    length = config.length if task.head == "answer" else min(config.length, _SENTENCE_TOKENS)
+    return flops(run.model, run.data.vocab, round(rows), length, 0).training
 
 
 def _speed(assume: Assumed | None) -> float:
@@ -80,4 +93,7 @@ def _speed(assume: Assumed | None) -> float:
 
 @cache
 def _peak() -> float:
-    return measured_peak(seconds=0.3)
+    """FLOP/s of this machine; of an unknown accelerator those of a matrix product on all its devices."""
+    devices = jax.devices()
+    found, _ = peak_flops(devices, seconds=0.3)
+    return found or len(devices) * measured_peak(seconds=0.3)

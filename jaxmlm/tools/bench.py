@@ -14,12 +14,12 @@ from rich.table import Table
 from jaxmlm.data import Batches, Store
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
-from jaxmlm.models.flops import Flops, flops
 from jaxmlm.parallel import make_mesh, place
 from jaxmlm.rng import make_key
 from jaxmlm.runs.run import Run
 from jaxmlm.tasks.mlm import mlm_task
-from jaxmlm.tools.hardware import chip_of, measured_peak
+from jaxmlm.tools.flops import step_flops
+from jaxmlm.tools.hardware import peak_flops
 from jaxmlm.tools.memory import check
 from jaxmlm.tools.stand_ins import BlankStore
 from jaxmlm.training import Task
@@ -84,8 +84,9 @@ def bench(run: Run, options: Bench) -> dict[str, Any]:
                     ours.step()
         parts = ours.parts()
     median = statistics.median(seconds["jaxmlm"])
-    counted, tokens = flops_of(run, store), run.loop.batch * run.data.length
-    peak, by = _peak(run.model.dtype, mesh)
+    counted = step_flops(run, store.tokenizer.size)
+    tokens = run.loop.batch * run.data.length
+    peak, by = peak_flops(list(mesh.devices.flat), run.model.dtype)
     result = {
         "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
         "tokens_per_second": tokens / median,
@@ -107,13 +108,6 @@ def bench(run: Run, options: Bench) -> dict[str, Any]:
         result["ratio"] = statistics.median(pairs)
     Console(stderr=True).print(table(run, result))
     return result
-
-
-def flops_of(run: Run, store: Store) -> Flops:
-    """Floating-point operations of a forward pass over one step's rows, the head at the share that is predicted."""
-    masking, length = run.masking, run.data.length
-    predicted = round((masking.predict or masking.rate) * length / masking.views)
-    return flops(run.model, store.tokenizer.size, run.loop.batch * masking.views, length, predicted)
 
 
 class _Ours:
@@ -206,15 +200,6 @@ def _peer(name: str, run: Run, store: Store) -> Any:
     units = run.needs_phrases
     batches = Batches.of(store, "train", run.data.length, run.loop.batch, run.loop.seed, units=units)
     return Peer(run, store.tokenizer, batches)
-
-
-def _peak(dtype: str, mesh: jax.sharding.Mesh) -> tuple[float | None, str]:
-    """FLOP/s of all devices at most, and where that number is from; of a CPU a matrix product's, measured now."""
-    device = mesh.devices.flat[0]
-    if device.platform == "cpu":
-        return measured_peak(dtype), "the best matrix product, measured"
-    chip = chip_of(device.device_kind)
-    return (chip.flops * mesh.size, f"{chip.name}, bf16, by its documentation") if chip else (None, "")
 
 
 def _timed(work: Callable[[], Any]) -> float:

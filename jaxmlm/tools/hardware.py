@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -120,6 +121,27 @@ def topology(text: str) -> Topology:
         names = ", ".join(f"{generation}:{size}" for size in KNOWN[generation].split())
         raise InputError(f"--topology {text!r}: {generation} has {names} and the like, at most {at_most} chips")
     return Topology(generation, sizes)
+
+
+def peak_flops(devices: Sequence[jax.Device], dtype: str = "float32", seconds: float = 1.0) -> tuple[float | None, str]:
+    """FLOP/s of devices of one kind at most, and where that number is from.
+
+    Args:
+        devices: the devices.
+        dtype: the type of the matrix product that is measured on a CPU.
+        seconds: how long it is measured.
+
+    Returns:
+        The number for all of them, None where the chip is unknown, and its source.
+
+    """
+    device = devices[0]
+    if device.platform == "cpu":  # several CPU devices share the cores
+        return measured_peak(dtype, seconds), "the best matrix product, measured"
+    chip = chip_of(device.device_kind)
+    if chip is None:
+        return None, ""
+    return chip.flops * len(devices), f"{chip.name}, bf16, by its documentation"
 
 
 def measured_peak(dtype: str = "float32", seconds: float = 1.0) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from jaxmlm.errors import InputError
-from jaxmlm.models.flops import parameters
+from jaxmlm.models import EncoderConfig, count_parameters
 from jaxmlm.models.splash import BLOCK, pays
 from jaxmlm.parallel import Mesh, check_slices
 from jaxmlm.runs.run import Run
@@ -47,7 +47,8 @@ def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
     """
     data, fsdp, tensor = sizes
     c, length = run.model, run.data.length
-    all_of_them, table = parameters(c, vocab), vocab * c.width
+    every = count_parameters(_as_counted(c), vocab)
+    table = vocab * c.width
     word = 2 if c.dtype == "bfloat16" else 4
     rows = run.loop.batch * run.masking.views / (data * fsdp * run.loop.accumulate)
     tokens, mlp = rows * length, c.mlp or 4 * c.width
@@ -60,8 +61,8 @@ def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
     attention = scores * (4 + 2 * word + 1)
     of_block = tokens * (everything * word + attention)
     kept = {"full": c.width * word, "dots": (c.width + products) * word}.get(c.remat)
-    share = all_of_them / (fsdp * tensor)
-    cast = (all_of_them - table) / (fsdp * tensor) * word if word < 4 else 0.0
+    share = every / (fsdp * tensor)
+    cast = (every - table) / (fsdp * tensor) * word if word < 4 else 0.0
     return Memory(
         4 * share,
         4 * run.optim.slots * share,
@@ -72,6 +73,11 @@ def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
         rows * _predicted_at_once(run, rows * vocab / tensor) * vocab / tensor * (4 + word),
         UPDATE * 4 * share,
     )
+
+
+def _as_counted(config: EncoderConfig) -> EncoderConfig:
+    """The encoder without the options that do not change its parameters, so that a search counts them once."""
+    return config.with_runtime_fields_of(EncoderConfig())
 
 
 def _predicted_at_once(run: Run, logits: float) -> int:

@@ -18,13 +18,13 @@ from rich.text import Text
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import write_json
-from jaxmlm.models.flops import Flops, flops
 from jaxmlm.paths import describe
 from jaxmlm.runs import epochs
 from jaxmlm.runs.run import Run, identity
 from jaxmlm.runs.tables import Column, Tables
 from jaxmlm.tools.aot import compiled_for
 from jaxmlm.tools.doctor import pairs
+from jaxmlm.tools.flops import step_flops
 from jaxmlm.tools.hardware import CHIPS, GIB, Chip, Topology, topology
 from jaxmlm.tools.memory import alternatives, check, memory, sizes_of
 
@@ -130,12 +130,6 @@ def vocab_of(run: Run) -> int:
     return open_tokenizer(run.data.tokenizer).size if run.data.tokenizer else run.data.vocab
 
 
-def flops_of(run: Run) -> Flops:
-    """Floating-point operations of one step's forward pass."""
-    rows, length = run.loop.batch * run.masking.views, run.data.length
-    return flops(run.model, vocab_of(run), rows, length, _predicted(run))
-
-
 def flags(run: Run, other: Run) -> str:
     """How to make the other run of this one."""
     paths = ("mesh.data", "mesh.fsdp", "mesh.tensor", "loop.accumulate", "model.remat")
@@ -196,12 +190,12 @@ def advice(found: list[dict[str, Any]]) -> Iterator[str]:
 def _times(run: Run, made: dict[str, Any], where: Topology, options: Plan) -> dict[str, Any]:
     chip, chips = CHIPS[KINDS[where.generation]], where.chips * options.slices
     devices = _devices(where) * options.slices
-    counted = flops_of(run)
-    again = {"none": 0.0, "dots": counted.attention, "full": counted.again}[run.model.remat]
+    counted = step_flops(run, vocab_of(run))
+    recomputed = {"none": 0.0, "dots": counted.attention, "full": counted.recomputed}[run.model.remat]
     sent = sum(one["bytes"] for one in made["collectives"].values())
     hidden = sum(one["hidden"] for one in made["collectives"].values())
     bounds = {
-        "compute": (counted.training + again) / devices / chip.flops,
+        "compute": (counted.training + recomputed) / devices / chip.flops,
         "memory": made["moved"] / chip.bandwidth,
     } | ({"links": sent / chip.links} if chip.links else {})
     by = max(bounds, key=lambda name: bounds[name])
@@ -210,7 +204,7 @@ def _times(run: Run, made: dict[str, Any], where: Topology, options: Plan) -> di
     mfu = min(options.mfu, ideal / bounds[by])
     hours = run.loop.steps * ideal / mfu / 3600
     return {
-        "flops": {**counted._asdict(), "training": counted.training, "recomputed": again},
+        "flops": {**counted._asdict(), "training": counted.training, "recomputed": recomputed},
         "hidden": hidden / sent if sent else 0.0,
         "bounds": bounds,
         "bound": bounds[by],
@@ -276,10 +270,6 @@ def _source(run: Run) -> str:
 
 def _devices(where: Topology) -> int:
     return where.chips * (2 if where.generation in ("v2", "v3", "tpu7x") else 1)
-
-
-def _predicted(run: Run) -> int:
-    return min(run.data.length, round((run.masking.predict or run.masking.rate) * run.data.length / run.masking.views))
 
 
 def _at(run: Run, path: str) -> Any:

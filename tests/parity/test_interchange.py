@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from jaxmlm.errors import InputError
-from jaxmlm.models import interchange, parameters, preset
+from jaxmlm.models import count_parameters, interchange, preset
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -167,7 +167,7 @@ def test_a_bin_file_with_more_than_weights_is_refused(tmp_path):
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, options, vocab, published):
-    assert parameters(preset(name, **options), vocab) == published
+    assert count_parameters(preset(name, **options), vocab) == published
 
 
 @pytest.mark.parametrize(("name", "sizes"), [("modern-base", {}), ("modern-large", {"hidden_size": 1024})])
@@ -176,4 +176,4 @@ def test_parameter_counts_of_modern_presets_are_those_of_transformers(name, size
         sizes = {**sizes, "num_hidden_layers": 28, "num_attention_heads": 16, "intermediate_size": 2624}
     with torch.device("meta"):
         model = transformers.ModernBertForMaskedLM(transformers.ModernBertConfig(**sizes))
-    assert parameters(preset(name), 50_368) == model.num_parameters()
+    assert count_parameters(preset(name), 50_368) == model.num_parameters()

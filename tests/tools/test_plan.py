@@ -11,8 +11,8 @@ from jax.extend.core import jaxprs_in_params
 
 from jaxmlm.cli import main
 from jaxmlm.masking import Masking
-from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
-from jaxmlm.models.flops import flops, parameters
+from jaxmlm.models import Encoder, EncoderConfig, MaskedLM, count_parameters
+from jaxmlm.models.flops import flops
 from jaxmlm.parallel import Mesh, spec
 from jaxmlm.runs.run import Run
 from jaxmlm.tools import hlo as compiled
@@ -51,14 +51,14 @@ def test_flops_and_parameters_are_those_of_the_traced_model(config):
     ids, at = jnp.zeros((rows, length), jnp.int32), jnp.zeros((rows, predicted), jnp.int32)
     traced = jax.make_jaxpr(lambda model, ids, at: model.logits(model.hidden(ids, ids), at))(model, ids, at)
     assert products(traced.jaxpr) == flops(config, vocab, rows, length, predicted).forward
-    assert sum(leaf.size for leaf in jax.tree.leaves(model)) == parameters(config, vocab)
+    assert sum(leaf.size for leaf in jax.tree.leaves(model)) == count_parameters(config, vocab)
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_what_is_computed_again_is_that_of_the_traced_gradient(config):
     counted = flops(config, 128, 3, 24, 10)
     ids, at = jnp.zeros((3, 24), jnp.int32), jnp.zeros((3, 10), jnp.int32)
-    for remat, again in (("none", 0.0), ("dots", counted.attention), ("full", counted.again)):
+    for remat, again in (("none", 0.0), ("dots", counted.attention), ("full", counted.recomputed)):
         encoder = replace(config, remat=remat)
         model = jax.eval_shape(lambda key, e=encoder: MaskedLM(Encoder(e, 128, key), key), jax.random.key(0))
         traced = jax.make_jaxpr(jax.grad(lambda m: jnp.square(m.logits(m.hidden(ids, ids), at)).sum()))(model)
