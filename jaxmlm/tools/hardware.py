@@ -123,7 +123,7 @@ def topology(text: str) -> Topology:
     return Topology(generation, sizes)
 
 
-def peak_flops(devices: Sequence[jax.Device], dtype: str = "float32", seconds: float = 1.0) -> tuple[float | None, str]:
+def peak_flops(devices: Sequence[Any], dtype: str = "float32", seconds: float = 1.0) -> tuple[float | None, str]:
     """FLOP/s of devices of one kind at most, and where that number is from.
 
     Args:
