@@ -1,8 +1,8 @@
-"""Go on training an encoder on text of your own, at a masking rate of your own.
+"""Continue training an encoder on text of your own, at a masking rate of your own.
 
     jaxmlm pretrain configs/continue.py --init roberta-base --text "mine/*.txt" --masking.rate 0.4
 
-INIT is the folder of a run, or one of the transformers format: weights, config.json and tokenizer.json, as
+INIT is the directory of a run, or one of the transformers format: weights, config.json and tokenizer.json, as
 `save_pretrained` of a model and of its fast tokenizer write them. The encoder keeps its sizes and its tokenizer.
 """
 
@@ -14,7 +14,7 @@ from jaxmlm.training import AdamW, Loop, Optim
 
 
 def config(init: str = "roberta-base", text: str = "data/*.txt.gz") -> Run:
-    """The encoder to go on from, and the text to learn from."""
+    """The encoder to continue from, and the text to learn from."""
     return Run(
         workdir="runs/continue",
         init=init,

@@ -1,9 +1,9 @@
-"""Real text on one GPU or TPU chip, minutes a cell: fine-tuned scores that can tell masking rates apart.
+"""Real text on one GPU or TPU chip, minutes a cell: fine-tuned scores that can separate masking rates.
 
     jaxmlm prepare configs/wiki_gpu.py --text wiki.txt.xz --store wiki_store
     jaxmlm study configs/wiki_gpu.py --text wiki.txt.xz --store wiki_store --glue glue_data
 
-A store that is there is read without its text: store and GLUE folder alone can travel to the machine. Each cell reads
+A store that is there is read without its text: store and GLUE directory alone can travel to the machine. Each cell reads
 197 M tokens (an 8 x 512 encoder; about 0.04 EFLOP), then is fine-tuned on five tasks with three seeds.
 """
 

@@ -102,7 +102,7 @@ class PretrainedModel:
     def fill_mask(self, text: str, top: int = 5) -> list[list[Filled]]:
         """The `top` predictions for each mask of a text, best first; a mask is written [MASK] or <mask>.
 
-        Probabilities are shares among the pieces that are no special tokens.
+        Probabilities are normalised over the tokens that are not special.
         """
         self._needs("mlm", "fill_mask")
         _at_least("top", top, 1)
@@ -296,12 +296,12 @@ def _first(encoder: Any, ids: Any, segments: Any) -> Any:
 
 
 def load(path: str | Path) -> PretrainedModel:
-    """The model in the folder of a run (its newest checkpoint) or of a step, or in one of the `transformers` format."""
+    """The model in the directory of a run (its newest checkpoint) or of a step, or in one of the `transformers` format."""
     return _on_one_device(loading.load, path)
 
 
 def from_transformers(folder: str | Path) -> PretrainedModel:
-    """The model and the tokenizer in a folder of the `transformers` format."""
+    """The model and the tokenizer in a directory of the `transformers` format."""
     return _on_one_device(loading.from_transformers, folder)
 
 
@@ -314,20 +314,20 @@ def _on_one_device(read: Callable[..., loading.LoadedModel], path: str | Path) -
 
 
 def _types(found: loading.LoadedModel) -> bool:
-    """Whether the second text of a pair has its own token type; in a folder of `transformers` the tokenizer tells."""
+    """Whether the second text of a pair has its own token type; in the `transformers` format the tokenizer says so."""
     if found.config.token_types > 1 and "architecture" in found.about and isinstance(found.tokenizer, HfTokenizer):
         return found.tokenizer.types
     return found.config.token_types > 1
 
 
 def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
-    """Write a checkpoint as a folder that `transformers` reads: weights, config, tokenizer and a model card.
+    """Write a checkpoint as a directory that `transformers` reads: weights, config, tokenizer and a model card.
 
     InputError, and nothing is written, if the format has no architecture or no tokenizer that does the same.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already: name a new folder")
+        raise InputError(f"{folder} is there already: name a new directory")
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         loaded = loading.load(checkpoint)
     t, c = loaded.tokenizer, loaded.config
@@ -346,7 +346,7 @@ def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
 
 @contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """A new folder to write into, which becomes this one when all is written: a failure leaves nothing."""
+    """A new directory to write into, which becomes this one when all is written: a failure leaves nothing."""
     folder = folder.absolute()
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
@@ -360,9 +360,9 @@ def _whole(folder: Path) -> Iterator[Path]:
 
 
 def check_import(folder: str | Path, to: str | Path | None = None) -> dict[str, Any]:
-    """Read a `transformers` folder whole, say what it is, and copy it as a checkpoint if `to` is given."""
+    """Validate a `transformers` checkpoint, say what it is, and copy it as a checkpoint if `to` is given."""
     if to is not None and Path(to).exists():
-        raise InputError(f"{to} is there already: name a new folder")
+        raise InputError(f"{to} is there already: name a new directory")
     loaded = from_transformers(folder)
     if to is not None:
         with _whole(Path(to)) as new:

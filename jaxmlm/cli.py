@@ -344,7 +344,9 @@ VERBS = {
     "study": Verb("CONFIG [--dry-run]", "the main job: a grid of maskings, one report", _study),
     "prepare": Verb("CONFIG (or --inspect STORE)", "text to tokenizer to token shards; what is in one", _prepare),
     "pretrain": Verb("CONFIG", "one pre-training run; running it again resumes it", _pretrain),
-    "finetune": Verb("CHECKPOINT --task NAME --data FOLDER", "fine-tune it on GLUE, a task of it, or SQuAD", _finetune),
+    "finetune": Verb(
+        "CHECKPOINT --task NAME --data DIRECTORY", "fine-tune it on GLUE, a task of it, or SQuAD", _finetune
+    ),
     "compare": Verb("WORKDIR OTHER", "is one fine-tuned checkpoint better than another", _compare),
     "evaluate": Verb("CHECKPOINT [--blimp|text|treebank X]", "BLiMP, held-out loss, layer probes", _evaluate),
     "fill": Verb('CHECKPOINT "a [MASK] text"', "the most probable words for each [MASK]", _fill),
@@ -354,7 +356,9 @@ VERBS = {
     "show": Verb("CONFIG [--rates 0.15 0.4]", "sentences as each masking leaves them, in colour", _show),
     "plan": Verb("CONFIG --topology v5e:4x4", "compile it for TPUs that are not there: fits? how fast? price?", _plan),
     "bench": Verb("CONFIG [--peer transformers]", "tokens/s, MFU and where the time of a step goes", _bench),
-    "doctor": Verb("[--workdir FOLDER]", "what this machine is, what would stop a run; 1 if something would", _doctor),
+    "doctor": Verb(
+        "[--workdir DIRECTORY]", "what this machine is, what would stop a run; 1 if something would", _doctor
+    ),
     "report": Verb("WORKDIR", "draw a study's report again", _report),
 }
 ON_MANY_HOSTS = ("study", "prepare", "pretrain", "finetune", "evaluate")

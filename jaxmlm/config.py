@@ -77,8 +77,9 @@ def from_flags(
     """
     default, args = _without_parts(default, args)
     options: dict[str, Any] = {} if default is None else {"default": default}
+    about = _without_examples(kind.__doc__ or "" if about is None else about)
     if parts := _parts(default):
-        about = f"{about or ''}\n\nA part is left out by {' '.join(f'--no-{name}' for name in parts)}."
+        about = f"{about}\n\nA part is left out by {' '.join(f'--no-{name}' for name in parts)}."
     config, unknown = _parse(kind, args, prog=prog, description=about, return_unknown_args=True, **options)
     if unknown:
         word = unknown[0]
@@ -230,6 +231,15 @@ def _blamed_on(path: Path):
             raise
         what = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise InputError(f"{path}:{lines[-1]}: {' '.join(what.split())}") from error
+
+
+def _without_examples(text: str) -> str:
+    """A docstring for a help text: what stands before its first example.
+
+    >>> _without_examples("Adds two numbers.\\n\\n    >>> add(1, 2)\\n    3")
+    'Adds two numbers.'
+    """
+    return text.partition(">>>")[0].rstrip()
 
 
 def _parse(kind: Callable[..., Any], args: Sequence[str], **options: Any) -> Any:

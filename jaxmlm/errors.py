@@ -17,7 +17,7 @@ class Diverged(ArithmeticError):
 
 
 class Preempted(Exception):
-    """A signal asked for a stop, and what was done is saved: the same command goes on from there.
+    """A signal asked for a stop, and what was done is saved: the same command resumes from there.
 
     The command line prints the message and exits with code 75.
     """

@@ -147,7 +147,9 @@ def refuse_bucket(name: str) -> None:
     """Refuse a working directory in a bucket: it is a folder."""
     if "://" in name:
         root = name.split("://")[1].split("/")[0]
-        raise InputError(f"workdir is {name!r} and must be a folder: mount the bucket (gcsfuse {root} FOLDER) or copy")
+        raise InputError(
+            f"workdir is {name!r} and must be a directory: mount the bucket (gcsfuse {root} DIRECTORY) or copy"
+        )
 
 
 def without(plain: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:

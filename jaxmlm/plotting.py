@@ -51,7 +51,7 @@ def svg(figure: Figure, name: str, title: str) -> str:
 
 
 def audit_figures(found: dict[str, dict[str, Any]], folder: Path) -> list[Path]:
-    """Draw what `jaxmlm audit` measured: selection by position and by unit length, and what is hidden whole."""
+    """Draw what `jaxmlm audit` measured: selection by position and by unit length, and units that are selected entirely."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.2 * WIDTH, 3.6))
         by_position, by_length, whole = figure.subplots(1, 3)
@@ -70,7 +70,7 @@ def audit_figures(found: dict[str, dict[str, Any]], folder: Path) -> list[Path]:
         by_position.set(xlabel="position in the row", title="selected, %", ylim=(0, None))
         by_length.set(xlabel="tokens in the unit", title="units selected, % (intervals)", ylim=(0, None))
         by_length.xaxis.set_major_locator(MaxNLocator(integer=True))
-        whole.set(title="hidden whole, %")
+        whole.set(title="selected entirely, %")
         whole.set_xticks(
             range(len(kinds)), [kind.replace(" of", "\nof").replace(" in", "\nin") for kind in kinds], fontsize=8
         )

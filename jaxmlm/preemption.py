@@ -1,7 +1,7 @@
-"""SIGTERM and SIGINT ask for a stop: the step is finished and saved, and the command run again goes on.
+"""SIGTERM and SIGINT ask for a stop: the step is finished and saved, and the same command resumes the run.
 
 Cloud providers send SIGTERM some 30 seconds before they take a machine back. A second signal ends the process at
-once, by the system's own handler; the last checkpoint is whole, for Orbax renames it when it is.
+once, by the system's own handler; the last checkpoint is complete, for Orbax renames it when it is.
 
 Python runs its handlers between two of its own instructions: not while XLA compiles for a minute. So a thread hears
 the signals too, through the pipe into which Python's C code writes their numbers.

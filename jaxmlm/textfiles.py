@@ -69,7 +69,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is not JSON ({error}): is the file whole?") from error
+        raise InputError(f"{path} is not JSON ({error}): is the file complete?") from error
     if not isinstance(found, dict):
         raise InputError(f"{path} holds a JSON {type(found).__name__}, not an object")
     return found

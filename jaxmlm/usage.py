@@ -13,7 +13,7 @@ class Verb(NamedTuple):
 
 
 OPTIONS_OF_A_RUN = {
-    "--workdir FOLDER": "everything that the run writes",
+    "--workdir DIRECTORY": "everything that the run writes",
     "--data.text FILES": "text to learn from: files, globs, tfds:NAME, sample:N",
     "--masking.rate 0.4": "share of the tokens that is selected",
     "--masking.predict 0.2": "share that is predicted, where it is another",
@@ -25,7 +25,7 @@ OPTIONS_OF_A_RUN = {
     "--loop.eval-every 500": "steps between evaluations",
 }
 OPTIONS_OF_A_STUDY = {
-    "--workdir FOLDER": "everything that the study writes",
+    "--workdir DIRECTORY": "everything that the study writes",
     "--dry-run": "list the cells with tokens and estimated time, and stop",
     "--run.data.text FILES": "text to learn from: files, globs, tfds:NAME, sample:N",
     "--vary.0.values 0.15 0.4": "the values that are compared",
@@ -36,6 +36,31 @@ OPTIONS_OF_A_STUDY = {
     "--no-finetune": "leave the fine-tuning to a later start",
     "--cells I/N": "do the I-th of N shares of the cells on this machine",
 }
+OPTIONS_OF_FINETUNE = {
+    "--task rte": "the task: one of GLUE, glue, squad, a .csv or .tsv file, FILE.py:NAME",
+    "--data DIRECTORY": "the official files of the task",
+    "--recipe paper": "start from the grid of a published recipe",
+    "--learning-rate 1e-5 5e-5": "peak learning rate; several are a grid",
+    "--epochs 3": "passes over the training examples; several are a grid",
+    "--batch 16 32": "batch size; several are a grid",
+    "--length 128": "maximum tokens of an input",
+    "--seeds 0 1 2": "tuning seeds: three or more give error bars",
+    "--limit 1000": "train on this many examples only",
+    "--workdir DIRECTORY": "results, predictions and the best model",
+}
+OPTIONS_OF_EVALUATE = {
+    "--blimp DIRECTORY": "minimal pairs: the data directory of BLiMP",
+    "--pairs 200": "minimal pairs of each set",
+    "--all": "all pairs of each set",
+    "--text FILES": "held-out loss and pseudo-perplexity on these text files",
+    "--rates 0.15 0.4": "masking rates of the held-out loss",
+    "--rows 100": "rows of the text for pseudo-perplexity",
+    "--treebank DIRECTORY": "probe the layers with a treebank",
+    "--pool mean": "how the pieces of a word become one vector",
+    "--figure FILE.png": "draw the probes over the layers",
+    "--batch 100": "masked copies in one pass of the model",
+}
+MOST_USED = {"study": OPTIONS_OF_A_STUDY, "finetune": OPTIONS_OF_FINETUNE, "evaluate": OPTIONS_OF_EVALUATE}
 """The options that are used most; every other value of a configuration is an option too."""
 
 
@@ -74,8 +99,7 @@ def usage_of(name: str, verb: Verb, has_options: bool) -> str:
         "DIR": "DIR is a directory of the transformers format: config.json, weights and tokenizer.json.",
     }[target]
     most_used = ""
-    if target == "CONFIG":
-        listed = OPTIONS_OF_A_STUDY if name == "study" else OPTIONS_OF_A_RUN
+    if listed := MOST_USED.get(name, OPTIONS_OF_A_RUN if target == "CONFIG" else None):
         most_used = "\n\nUsed most:\n" + "\n".join(f"  {flag:26} {does}" for flag, does in listed.items())
     options = " [--OPTION VALUE ...]" if has_options else ""
     return f"usage: jaxmlm {name} {verb.takes}{options} [--json]\n\n{verb.does}\n\n{about}{most_used}"

@@ -10,7 +10,7 @@ import pytest
 
 from jaxmlm import cli
 from jaxmlm.errors import InputError, Preempted
-from jaxmlm.usage import OPTIONS_OF_A_RUN, OPTIONS_OF_A_STUDY
+from jaxmlm.usage import OPTIONS_OF_A_RUN, OPTIONS_OF_A_STUDY, OPTIONS_OF_EVALUATE, OPTIONS_OF_FINETUNE
 
 RUN = """
 from dataclasses import dataclass
@@ -77,13 +77,20 @@ def test_a_verb_shows_its_own_options_without_a_config_or_a_checkpoint(name, opt
 def test_the_options_that_are_used_most_exist():
     from jaxmlm.config import from_flags
     from jaxmlm.runs import Finetune
+    from jaxmlm.runs.evaluation import Evaluation
     from jaxmlm.runs.run import Run
     from jaxmlm.studies import Study
 
-    for listed, config in ((OPTIONS_OF_A_RUN, Run()), (OPTIONS_OF_A_STUDY, Study(finetune=(Finetune(),)))):
+    described = [
+        (OPTIONS_OF_A_RUN, Run()),
+        (OPTIONS_OF_A_STUDY, Study(finetune=(Finetune(),))),
+        (OPTIONS_OF_FINETUNE, Finetune()),
+        (OPTIONS_OF_EVALUATE, Evaluation(text="x", treebank="x")),
+    ]
+    for listed, config in described:
         assert len(listed) == 10
         for flag in listed.keys() - {"--dry-run"}:  # an option of the verb
-            words = flag.replace("FOLDER", "x").replace("FILES", "x").replace("I/N", "0/2").split()
+            words = flag.replace("DIRECTORY", "x").replace("FILES", "x").replace("I/N", "0/2").split()
             from_flags(type(config), words, config)
 
 

@@ -5,13 +5,13 @@
 #
 # Makes the TPU if it is not there (create.sh, setup.sh, data.sh mount), starts the command, and looks at it every --poll
 # seconds. When the TPU is preempted it is deleted and made anew, and the command resumes from its last checkpoint; exit
-# code 75 starts it again as well. While the cloud does not answer, it goes on looking. A command that fails by itself three
+# code 75 starts it again as well. While the cloud does not answer, it keeps looking. A command that fails by itself three
 # times without --steady seconds of running in between, or is wrong, ends the babysitting.
 # --delete yes deletes the TPU when the command is done. Runs on this machine: start it in tmux.
 source "$(dirname "$0")/common.sh"
 source "$HERE/job.sh"
 options "$@"
-((${#WORDS[@]})) || bad "what to run? write: babysit.sh pretrain CONFIG --workdir FOLDER"
+((${#WORDS[@]})) || bad "what to run? write: babysit.sh pretrain CONFIG --workdir DIRECTORY"
 check_job
 if [ "$CAPACITY" = spot ] && [[ $workdir != "$MOUNT"/* ]]; then
   bad "a preemption would delete $workdir, which is on the workers' own disks: give --workdir $MOUNT/runs/NAME"
@@ -40,7 +40,7 @@ prepare() { "$HERE/setup.sh" "${GIVEN[@]}" && mount_bucket; }
 mount_bucket() { [ -z "$BUCKET" ] || "$HERE/data.sh" "${GIVEN[@]}" mount; }
 
 # look: sets `state` of the TPU and, where that is READY, the `lines` of job_status. Waits for an answer, however long: a
-# job goes on without this machine, and what is billed would be so without babysitting too.
+# job continues without this machine, and what is billed would be so without babysitting too.
 look() {
   local code
   while true; do
@@ -118,7 +118,7 @@ for ((launch = 1; launch <= RELAUNCHES; launch++)); do
       ;;
     0:PREEMPTED | "$PREEMPTED":) say "preempted; a new $NAME, and on from the last checkpoint" ;;
     0:[A-Z]*) say "$NAME is $end; made ready again, and on from the last checkpoint" ;;
-    0:again) say "the job ended before its time (75, or its worker restarted); it goes on" ;;
+    0:again) say "the job ended before its time (75, or its worker restarted); it is resumed" ;;
     0:wrong | "$WRONG_INPUT":) "$HERE/logs.sh" "${GIVEN[@]}" --lines 3 || true; exit "$WRONG_INPUT" ;;
     *) failed ;;
   esac

@@ -22,7 +22,7 @@ STEADY=3600          # seconds of running after which babysit.sh forgets how oft
 REQUIRE=tpu          # the platform that a pre-training must find; empty: any
 DELETE=no            # babysit.sh, study.sh: delete the TPU when the work is done
 LINES=40             # logs.sh: how many
-FOLLOW=no            # logs.sh: go on printing
+FOLLOW=no            # logs.sh: keep printing
 OPTIONS=" PROJECT ZONE NAME TYPE VERSION CAPACITY QUEUED SLICES BUCKET MOUNT SOURCE COMMIT PYTHON EXTRAS TRIES PAUSE POLL
   CALL_LIMIT SETUP_LIMIT COPY_LIMIT WAIT_LIMIT STOP_LIMIT RELAUNCHES STEADY REQUIRE DELETE LINES FOLLOW "
 
@@ -197,7 +197,7 @@ wait_ready() {
     last=$state
     sleep "$POLL"
   done
-  fail "no capacity for $NAME within $WAIT_LIMIT s: go on waiting with create.sh --name $NAME wait, or try another zone"
+  fail "no capacity for $NAME within $WAIT_LIMIT s: keep waiting with create.sh --name $NAME wait, or try another zone"
 }
 
 # on_workers SECONDS WORKERS FUNCTION WORD...: run a function of this machine's scripts on WORKERS (all, or a number).

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # usage: create.sh [OPTIONS]        make a TPU and wait until it is ready
-#        create.sh [OPTIONS] wait   go on waiting for one that was asked for
+#        create.sh [OPTIONS] wait   keep waiting for one that was requested
 #
 # A queued resource (--queued yes) waits for capacity; a TPU VM (--queued no) is there at once or never. --slices 2 makes
 # two slices that work on one job. A name that exists is refused, and a request whose answer is lost is not sent again
@@ -67,7 +67,7 @@ case ${WORDS[*]} in
       check_place
       state=$(state_of) || fail "cannot tell whether $NAME exists: $(reason $? "$CALL_LIMIT")"
       [ "$state" = ABSENT ] ||
-        bad "$NAME exists in $ZONE ($state): go on with setup.sh, take another --name, or delete it: $(delete_command)"
+        bad "$NAME exists in $ZONE ($state): continue with setup.sh, take another --name, or delete it: $(delete_command)"
     fi
     BILLED=1
     ask "${command[@]}"

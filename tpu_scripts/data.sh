@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # usage: data.sh [OPTIONS] mount            mount the bucket on every worker, at --mount
-#        data.sh [OPTIONS] copy DIR DEST    copy a folder, as a token store, to DEST on every worker's own disk
+#        data.sh [OPTIONS] copy DIR DEST    copy a directory, as a token store, to DEST on every worker's own disk
 #
 # What the workers write (a --workdir) belongs into the bucket: their disks are their own, and go with the TPU.
 source "$(dirname "$0")/common.sh"
 
-# remote_mount BUCKET FOLDER, on a worker: mounts it with gcsfuse, and proves that it can be written.
+# remote_mount BUCKET DIRECTORY, on a worker: mounts it with gcsfuse, and proves that it can be written.
 remote_mount() {
   local distribution
   if ! command -v gcsfuse >/dev/null; then # https://cloud.google.com/storage/docs/cloud-storage-fuse/install
@@ -26,7 +26,7 @@ remote_mount() {
   echo "$HOSTNAME: gs://$1 is mounted at $2"
 }
 
-# remote_take PART NAME DEST BYTES, on a worker: puts the copy PART/NAME in its place if it is whole.
+# remote_take PART NAME DEST BYTES, on a worker: puts the copy PART/NAME in its place if it is complete.
 remote_take() {
   local bytes
   bytes=$(cd "$1/$2" && find . -type f -printf '%s\n' | awk '{sum += $1} END {print sum + 0}')
@@ -34,10 +34,10 @@ remote_take() {
   rm -rf "$3"
   mv "$1/$2" "$3"
   rmdir "$1"
-  echo "$HOSTNAME: $3 is whole, $bytes bytes"
+  echo "$HOSTNAME: $3 is complete, $bytes bytes"
 }
 
-# remote_clear PART, on a worker: the folder for a copy. It is there before scp, which then puts the second try where the
+# remote_clear PART, on a worker: the directory for a copy. It is there before scp, which then puts the second try where the
 # first one was.
 remote_clear() { rm -rf "$1" && mkdir -p "$1"; }
 
@@ -65,7 +65,7 @@ case ${WORDS[0]:-} in
   copy)
     ((${#WORDS[@]} == 3)) || bad "write: data.sh copy DIR DEST"
     from=${WORDS[1]} to=${WORDS[2]}
-    [ -d "$from" ] || bad "no folder $from on this machine"
+    [ -d "$from" ] || bad "no directory $from on this machine"
     from=$(cd "$from" && pwd)
     bytes=$(cd "$from" && find . -type f -printf '%s\n' | awk '{sum += $1} END {print sum + 0}')
     check_login

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# usage: fetch.sh [OPTIONS] FOLDER DEST   bring FOLDER of the workers, as a run's --workdir, to DEST on this machine
+# usage: fetch.sh [OPTIONS] DIRECTORY DEST   bring DIRECTORY of the workers, as a run's --workdir, to DEST on this machine
 #
-# A FOLDER below --mount comes out of the bucket, with or without a TPU; any other from the first worker's disk.
+# A DIRECTORY below --mount comes out of the bucket, with or without a TPU; any other from the first worker's disk.
 # Running it again brings what is new.
 source "$(dirname "$0")/common.sh"
 options "$@"
-((${#WORDS[@]} == 2)) || bad "write: fetch.sh FOLDER DEST, as fetch.sh $MOUNT/runs/mine runs/mine"
+((${#WORDS[@]} == 2)) || bad "write: fetch.sh DIRECTORY DEST, as fetch.sh $MOUNT/runs/mine runs/mine"
 from=${WORDS[0]%/} to=${WORDS[1]}
-[ ! -e "$to" ] || [ -d "$to" ] || bad "$to is a file: name a folder"
+[ ! -e "$to" ] || [ -d "$to" ] || bad "$to is a file: name a directory"
 check_login
 code=0
 if [[ $from == "$MOUNT"/* ]]; then
@@ -24,11 +24,11 @@ if [[ $from == "$MOUNT"/* ]]; then
     fail "the copy failed: $(reason "$code" "$COPY_LIMIT"); what has come is in $to, run it again for the rest"
   fi
 else
-  [ ! -d "$to" ] || bad "$to is there already: name a new folder"
+  [ ! -d "$to" ] || bad "$to is there already: name a new directory"
   check_there
   BILLED=1
   node=$(nodes | head -n 1)
-  # Into a folder that is there, for scp then puts the second try where the first one was.
+  # Into a directory that is there, for scp then puts the second try where the first one was.
   ((DRY_RUN)) || { rm -rf "$to.part" && mkdir -p "$to.part"; }
   attempt "$COPY_LIMIT" gcloud compute tpus tpu-vm scp --recurse "$node:$from" "$to.part" --project="$PROJECT" --zone="$ZONE" \
     --worker=0 --quiet || code=$?

@@ -2,7 +2,7 @@
 # A job on the workers of a TPU, for run.sh and babysit.sh: check, start, stop, ask. WORDS is the jaxmlm command.
 # On a worker: ~/jaxmlm-job/{pid, log, exit}; exit holds the exit code once the command has ended.
 
-# check_job: the command has a folder to write to, and refuses to fall back to the CPU (--require).
+# check_job: the command has a directory to write to, and refuses to fall back to the CPU (--require).
 check_job() {
   local i
   workdir=''
@@ -13,16 +13,16 @@ check_job() {
     esac
   done
   case ${WORDS[0]},$workdir in finetune, | evaluate,) workdir=${WORDS[1]:-} ;; esac # they stay with the run that they take
-  [ -n "$workdir" ] || bad "no --workdir in '${WORDS[*]}': give a folder in the bucket, as --workdir $MOUNT/runs/NAME"
-  [[ $workdir == /* ]] || bad "$workdir is relative to a worker's disk: give a folder in the bucket, as --workdir $MOUNT/$workdir"
+  [ -n "$workdir" ] || bad "no --workdir in '${WORDS[*]}': give a directory in the bucket, as --workdir $MOUNT/runs/NAME"
+  [[ $workdir == /* ]] || bad "$workdir is relative to a worker's disk: give a directory in the bucket, as --workdir $MOUNT/$workdir"
   case ${WORDS[0]},$REQUIRE in
     *,) ;;
     pretrain,* | study,* | finetune,* | evaluate,*) WORDS+=(--require "$REQUIRE") ;;
   esac
 }
 
-# remote_mark FOLDER NAME MOUNT, on the first worker; remote_see FOLDER NAME, on every worker: is FOLDER the same for all,
-# and in the bucket if it is below MOUNT? Before the mount, and after a restart, that is a folder like any other.
+# remote_mark DIRECTORY NAME MOUNT, on the first worker; remote_see DIRECTORY NAME, on every worker: is DIRECTORY the same for all,
+# and in the bucket if it is below MOUNT? Before the mount, and after a restart, that is a directory like any other.
 remote_mark() {
   case $1 in "$3"/*) mountpoint -q "$3" || { echo "ERROR: $HOSTNAME has nothing mounted at $3" >&2; return 2; } ;; esac
   mkdir -p "$1" && touch "$1/$2"
@@ -30,7 +30,7 @@ remote_mark() {
 remote_see() { [ -e "$1/$2" ] || { echo "ERROR: $HOSTNAME does not see $1" >&2; return 2; }; }
 remote_unmark() { rm -f "$1/$2"; }
 
-# check_workdir: every worker sees the folder that the first one makes.
+# check_workdir: every worker sees the directory that the first one makes.
 check_workdir() {
   local mark=".seen-$$-$RANDOM" code=0
   on_workers "$CALL_LIMIT" 0 remote_mark "$workdir" "$mark" "$MOUNT" || code=$?

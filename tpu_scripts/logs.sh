@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: logs.sh [OPTIONS]   the last --lines of the job's output on every worker, and whether it runs
 #
-# --follow yes goes on printing what the first worker says, until Ctrl-C. The logs of a TPU that is gone are in
+# --follow yes keeps printing what the first worker says, until Ctrl-C. The logs of a TPU that is gone are in
 # WORKDIR/logs in the bucket.
 source "$(dirname "$0")/common.sh"
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: run.sh [OPTIONS] VERB ...   start `jaxmlm VERB ...` on every worker, detached: it goes on when this machine leaves
+# usage: run.sh [OPTIONS] VERB ...   start `jaxmlm VERB ...` on every worker, detached: it continues when this machine leaves
 #        run.sh [OPTIONS] stop       let it finish its step, save and end
 #
 #   run.sh pretrain configs/quickstart_run.py --workdir /gcs/runs/mine --masking.rate 0.4
@@ -9,7 +9,7 @@
 source "$(dirname "$0")/common.sh"
 source "$HERE/job.sh"
 options "$@"
-((${#WORDS[@]})) || bad "what to run? write: run.sh pretrain CONFIG --workdir FOLDER"
+((${#WORDS[@]})) || bad "what to run? write: run.sh pretrain CONFIG --workdir DIRECTORY"
 if [ "${WORDS[*]}" = stop ]; then
   check_login
   check_there

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# usage: study.sh [OPTIONS] K CONFIG --workdir FOLDER ...   a study over K slices of its own each, which share its cells
+# usage: study.sh [OPTIONS] K CONFIG --workdir DIRECTORY ...   a study over K slices of its own each, which share its cells
 #
 #   study.sh 3 configs/paper/rates.py --scale pod --text '/gcs/text/*.gz' --glue /gcs/glue_data --blimp /gcs/blimp \
 #     --workdir /gcs/studies/rates
 #
 # CONFIG and what it reads must be there on every slice: text and tasks in the bucket.
 # The slices are called NAME-1 to NAME-K; each is babysat by itself and does every K-th cell (`jaxmlm study --cells I/K`).
-# The first one makes the token store before, and the report after. What each says is in NAME-I.log of this folder.
-# --delete yes deletes every slice as soon as its work is done. Ctrl-C ends the babysitting of all; what runs goes on.
+# The first one makes the token store before, and the report after. What each says is in NAME-I.log of this directory.
+# --delete yes deletes every slice as soon as its work is done. Ctrl-C ends the babysitting of all; what runs continues.
 source "$(dirname "$0")/common.sh"
 source "$HERE/job.sh"
 options "$@"
 k=${WORDS[0]:-}
-[[ $k =~ ^[1-9][0-9]*$ ]] || bad "how many slices? write: study.sh K CONFIG --workdir FOLDER; got '$k'"
+[[ $k =~ ^[1-9][0-9]*$ ]] || bad "how many slices? write: study.sh K CONFIG --workdir DIRECTORY; got '$k'"
 ((SLICES == 1)) || bad "study.sh gives each slice cells of its own: leave out --slices"
 study=("${WORDS[@]:1}")
 WORDS=(study "${study[@]}")
@@ -31,7 +31,7 @@ babysit() {
 }
 ended() { ((DRY_RUN)) || wait "${pids[$1]}"; }
 
-# give_up CODE: end the babysitters too: they would go on without us, and make a TPU anew that somebody deletes.
+# give_up CODE: end the babysitters too: they would continue without us, and make a TPU anew that somebody deletes.
 give_up() {
   local group
   trap - HUP INT TERM
@@ -73,5 +73,5 @@ if ((code == 0)); then
 fi
 ((DRY_RUN)) && exit
 left
-((code == 0)) || fail "the study is not done (see $NAME-*.log): the same command goes on with it"
+((code == 0)) || fail "the study is not done (see $NAME-*.log): the same command resumes it"
 say "done: bring it with fetch.sh $workdir ${workdir#"$MOUNT"/}"

@@ -1,4 +1,4 @@
-"""What a study is: a base run, the axes on which its cells differ, and how every cell is judged."""
+"""What a study is: a base run, the axes on which its cells differ, and how every cell is evaluated."""
 
 import itertools
 from collections.abc import Sequence
@@ -17,12 +17,14 @@ from jaxmlm.studies.labels import changes_encoder
 
 @dataclass(frozen=True)
 class Vary:
-    """One axis of a study: a dotted path of the run and its values."""
+    """One axis of a study."""
 
     path: str = "masking.rate"
+    """Dotted path of the run that is varied."""
     values: tuple[Any, ...] = (0.15, 0.40, 0.80)
+    """Values to compare."""
     names: tuple[str, ...] = ()
-    """What the values are called in the report; needed where a value is a whole part of the run, as a model."""
+    """Names of the values in the report; needed where a value is a part of the run, as a model."""
 
     def __post_init__(self) -> None:
         if self.names and len(self.names) != len(self.values):
@@ -41,11 +43,11 @@ class Vary:
 
 @dataclass(frozen=True)
 class Study:
-    """A grid of pre-trainings and how each is judged."""
+    """A grid of pre-trainings and how each is evaluated."""
 
     workdir: str = "runs/study"
     title: str = "Which masking rate is best?"
-    """Of the report; {text}, {tokens} and {encoder} in it become what is used."""
+    """Title of the report; {text}, {tokens} and {encoder} in it become what is used."""
     note: str = ""
     """One line at the top of the report."""
     run: Run = field(default_factory=Run)
@@ -54,13 +56,13 @@ class Study:
     seeds: tuple[int, ...] = (0,)
     """Pre-training seeds: the replicates that error bars are made of."""
     control: bool = True
-    """Judge the encoder that was not pre-trained as well; each one, where the model is varied."""
+    """Whether to evaluate the encoder without pre-training as well; each one, where the model is varied."""
     evaluate: Evaluate | None = None
-    """Minimal pairs, if any."""
+    """Evaluation on minimal pairs; None: there is none."""
     finetune: tuple[Finetune, ...] = ()
     """Tasks to fine-tune every cell on; on the command line --no-finetune leaves them to a later start."""
     sentence: str = "The old teacher walked to the river and sat down under a tall tree to read her letters."
-    """Shown in the report as each masking leaves it."""
+    """Sentence that the report shows as each masking leaves it."""
     assume: Assumed | None = None
     """The machine that --dry-run estimates for; by default this one."""
     cells: str | None = None
@@ -127,8 +129,8 @@ class Cell(NamedTuple):
 
 def cells_of(study: Study) -> list[Cell]:
     """The cells, the values' combinations first, the controls last."""
-    folder = Path(study.workdir)
-    store = study.run.data.store or str(folder / "store")
+    directory = Path(study.workdir)
+    store = study.run.data.store or str(directory / "store")
     base = replace_path(study.run, "data.store", store)
 
     def cell(values: dict[str, Any], seed: int, control: bool = False) -> Cell:
@@ -140,7 +142,7 @@ def cells_of(study: Study) -> list[Cell]:
             run = replace_path(replace_path(run, "loop.steps", 0), "loop.budget", None)
         words = [f"{path.rsplit('.', 1)[-1]}={value}" for path, value in values.items()]
         name = ",".join([*(["control"] if control else []), *words, f"seed={seed}"])
-        return Cell(name, values, seed, replace_path(run, "workdir", str(folder / "cells" / name)), control)
+        return Cell(name, values, seed, replace_path(run, "workdir", str(directory / "cells" / name)), control)
 
     def grid(axes: Sequence[Vary]) -> list[dict[str, Any]]:
         paths = [axis.path for axis in axes]

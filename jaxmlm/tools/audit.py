@@ -26,11 +26,11 @@ class Audit:
     """What `jaxmlm audit` takes beside the options of the configuration."""
 
     presets: tuple[str, ...] = ()
-    """Audit these presets (wettig2022, bert, ...; all: every one) in place of the configuration's masking."""
+    """Presets to audit (wettig2022, bert, ...; all: every one) in place of the configuration's masking."""
     rows: int = 2048
     """Rows of the train split to measure on."""
     step: int = 0
-    """The training step whose rate is asked for, where the masking has a schedule."""
+    """Training step whose rate is audited, where the masking has a schedule."""
 
 
 def audit(run: Run, options: Audit) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def rows_of(store: Store, data: Data, rows: int) -> tuple[Tokens, np.ndarray]:
 
 
 def tables(found: dict[str, dict[str, Any]]) -> list[Tables]:
-    """Shares asked and got, and what is hidden whole, for the terminal."""
+    """Shares asked and got, and units that are selected entirely, for the terminal."""
     names, each = [Column("masking", list(found))], list(found.values())
     columns = []
     for kind in each[0]["shares"]:
@@ -84,7 +84,7 @@ def tables(found: dict[str, dict[str, Any]]) -> list[Tables]:
         of = [one["whole"].get(kind, math.nan) for one in each]
         whole.append(Column(kind, ["" if math.isnan(share) else f"{100 * share:.2f}" for share in of]))
     title = "share of the maskable tokens, %: got (asked); red: outside its interval"
-    return [Tables(title, names, columns), Tables("hidden whole, %", names, whole)]
+    return [Tables(title, names, columns), Tables("selected entirely, %", names, whole)]
 
 
 def _marked(said: str, bad: bool) -> Text:

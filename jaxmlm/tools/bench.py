@@ -31,13 +31,13 @@ class Bench:
     """What `jaxmlm bench` takes beside the options of the configuration."""
 
     rounds: int = 10
-    """Steps that are timed, after two that are not."""
+    """Number of timed steps, after two that are not timed."""
     tokens: Literal["random", "text"] = "random"
-    """Train on random tokens, or on the configuration's text (which is prepared if it is not)."""
+    """What to train on: random tokens, or the configuration's text (which is prepared if it is not)."""
     peer: Literal["none", "transformers"] = "none"
     """Train the same model in PyTorch by its side, the two taking turns."""
     profile: str | None = None
-    """Write a trace of three steps into this folder, for xprof or Perfetto."""
+    """Directory for a trace of three steps, for xprof or Perfetto; None: no trace."""
 
     def __post_init__(self) -> None:
         if self.rounds < 2:

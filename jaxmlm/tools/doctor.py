@@ -32,7 +32,7 @@ class Doctor(Hosts):
     """What to look at beside the machine."""
 
     workdir: str = "runs"
-    """The folder where runs are to be written."""
+    """Directory where runs are to be written."""
     bucket: str | None = None
     """A bucket to look into: gs://NAME."""
     wait: float = 30.0
@@ -180,7 +180,7 @@ def devices(require: str | None, there: str | None) -> Iterator[Finding]:
     if chip is not None:
         yield Finding("ok", "peak", f"{chip.flops / 1e12:.0f} TFLOP/s, {chip.memory / GIB:.1f} GiB for each device")
     elif platform != "cpu":
-        yield Finding("note", "peak", f"unknown for {kind}", "jaxmlm bench cannot tell its MFU")
+        yield Finding("note", "peak", f"unknown for {kind}", "jaxmlm bench cannot compute its MFU")
     used = {d.id: stats.get("bytes_in_use", 0) / stats["bytes_limit"] for d in jax.local_devices()
             if (stats := d.memory_stats()) and stats.get("bytes_limit")}  # fmt: skip
     if any(share > 0.1 for share in used.values()):
@@ -199,14 +199,16 @@ def _cure(wanted: str | None) -> str:
         return "libtpu is not installed: pip install 'jaxmlm[tpu]'"
     if wanted == "gpu" and not any("cuda" in (d.metadata["Name"] or "") for d in importlib.metadata.distributions()):
         return "JAX is there without CUDA: pip install 'jaxmlm[cuda]'"
-    return "end other jobs on it, start the same command on all hosts; JAX_PLATFORMS=tpu or cuda tells why"
+    return "end other jobs on it, start the same command on all hosts; JAX_PLATFORMS=tpu or cuda shows why"
 
 
 def disk(workdir: str) -> Iterator[Finding]:
     """Can runs be written there?"""
     if "://" in workdir:
         bucket_ = workdir.split("://")[1].split("/")[0]
-        yield Finding("stop", "disk", f"--workdir {workdir} is no folder", f"mount it: gcsfuse {bucket_} FOLDER")
+        yield Finding(
+            "stop", "disk", f"--workdir {workdir} is not a directory", f"mount it: gcsfuse {bucket_} DIRECTORY"
+        )
         return
     folder = Path(workdir).expanduser().absolute()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())

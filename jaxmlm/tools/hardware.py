@@ -82,7 +82,7 @@ class Topology(NamedTuple):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What libtpu must be told beside the name."""
+        """What libtpu needs besides the name."""
         options: dict[str, Any] = {"chip_config_name": "megacore"} if self.generation in ("v4", "v5p") else {}
         if self.chips == 1:
             options["chips_per_host_bounds"] = (1, 1, 1)

@@ -44,15 +44,15 @@ class Plan:
     topology: str = "v5e:4x4"
     """A slice of a TPU pod, or several separated by commas: v5e:4x4,v6e:2x4,v5p:2x2x2."""
     slices: int = 1
-    """How many such slices, connected by the network of the data centre; the mesh axis data goes across them."""
+    """Number of such slices, connected by the network of the data centre; the mesh axis data goes across them."""
     price: float | None = None
-    """Of one chip for one hour."""
+    """Price of one chip for one hour."""
     mfu: float = 0.4
-    """Share of the peak that is assumed for hours and price, where the roofline allows it."""
+    """Share of the peak FLOP/s that hours and price assume, where the roofline allows it."""
     search: bool = False
-    """Look for a faster way to cut the step up also where the run fits as it is."""
+    """Whether to look for a faster mesh, accumulation and rematerialisation where the run fits as it is."""
     again: bool = False
-    """Compile also what has been compiled before."""
+    """Whether to compile again what has been compiled before."""
 
     def __post_init__(self) -> None:
         if self.slices < 1 or not 0 < self.mfu <= 1 or (self.price is not None and self.price < 0):
@@ -108,7 +108,7 @@ def planned(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
     else:
         if all(way is not run for way, _ in tried):
             tried.append((run, _made(run, where, options, chip)))
-    # What fits came last; if nothing does, the run as it is is told of.
+    # What fits came last; if nothing does, the run as it is is reported.
     chosen, made = tried[-1] if tried[-1][1]["fits"] else next(one for one in tried if one[0] is run)
     estimate = memory(chosen, vocab_of(run), sizes_of(chosen.mesh, devices))
     about = {

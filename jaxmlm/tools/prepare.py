@@ -20,11 +20,11 @@ class Prepare:
     """What `jaxmlm prepare` takes beside the options of the configuration."""
 
     shard: str | None = None
-    """I/N: do the I-th (from 0) of N shares of the work, on a machine that sees the same folder as the others."""
+    """Share of the work, I/N: the I-th (from 0) of N shares of the work, on a machine that sees the same directory as the others."""
     merge: bool = False
-    """Make the store of the shares when all are done."""
+    """Whether to make the store of the shares; when all of them are done."""
     workers: int | None = None
-    """Threads that encode; one for each core if not given. The bytes are the same for any number."""
+    """Number of threads that encode; None: one for each core. The bytes are the same for any number."""
 
 
 @stoppable()

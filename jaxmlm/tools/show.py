@@ -13,15 +13,22 @@ from jaxmlm.data import Batches, Store
 from jaxmlm.data.opening import open_store
 from jaxmlm.json_files import write_text
 from jaxmlm.masking import PhraseUnits, SpanUnits, TokenUnits, Units, WordUnits
-from jaxmlm.runs.preview import Piece, preview
+from jaxmlm.runs.preview import PIECE_STYLE, Piece, preview, preview_html
 from jaxmlm.runs.run import Run
 
 COLOURS = {"mask": "black on cyan", "random": "black on yellow", "keep": "black on green", "plain": ""}
 BRACKETS = {"mask": "[]", "random": "{}", "keep": "()"}  # where there are no colours
-_STYLE = """body { font: 16px/1.7 system-ui, sans-serif; max-width: 60rem; margin: 1rem auto; padding: 0 1rem;
-  color-scheme: light dark; } h2 { font-size: 1.05rem; margin: 1.4rem 0 .2rem; } p { margin: .3rem 0; }
-.mask { background: #30343a; color: #fff; } .random { background: #ffd9b8; color: #222; }
-.keep { background: #cfe8d8; color: #222; } .mask, .random, .keep { border-radius: 3px; padding: 0 .15em; }"""
+_STYLE = """
+body {
+  font: 16px/1.7 system-ui, sans-serif;
+  max-width: 60rem;
+  margin: 1rem auto;
+  padding: 0 1rem;
+  color-scheme: light dark;
+}
+h2 { font-size: 1.05rem; margin: 1.4rem 0 .2rem; }
+p { margin: .3rem 0; }
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +36,13 @@ class Show:
     """What `jaxmlm show` takes beside the options of the configuration."""
 
     rates: tuple[float, ...] = (0.15, 0.40, 0.80)
+    """Masking rates to show."""
     sentence: str | None = None
-    """Your own; else some of the store's."""
+    """Sentence to show; None: some of the store."""
     sentences: int = 3
-    """How many of them."""
+    """Number of sentences of the store to show."""
     draw: int = 0
-    """Another number gives other masks."""
+    """Seed of the masks; another number gives other masks."""
 
 
 def show(run: Run, options: Show) -> dict[str, Any]:
@@ -57,11 +65,13 @@ def show(run: Run, options: Show) -> dict[str, Any]:
             for text in texts:
                 pieces = preview(masking, store, text, options.draw)
                 console.print(_line(pieces, console.color_system is not None), soft_wrap=True)
-                parts.append(_paragraph(pieces))
+                parts.append(f"<p>{preview_html(pieces, reveal=True)}</p>")
     path = Path(run.workdir) / "show.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     title = "What the model sees"
-    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
+    page = (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}{PIECE_STYLE}</style>"
+    )
     page += '<meta name=viewport content="width=device-width"><h1>' + title + "</h1>" + "".join(parts) + "</html>\n"
     write_text(path, page)
     return {"page": str(path), "strategies": list(units), "rates": list(options.rates)}
@@ -85,12 +95,3 @@ def _line(pieces: list[Piece], colours: bool) -> Text:
         else:
             line.append(word.join(BRACKETS[state]))
     return line
-
-
-def _paragraph(pieces: list[Piece]) -> str:
-    marked = []
-    for text, state in pieces:
-        word = escape(text.removeprefix("\u2581"))
-        space = " " if text.startswith("\u2581") else ""
-        marked.append(space + (word if state == "plain" else f'<span class="{state}">{word}</span>'))
-    return f"<p>{''.join(marked)}</p>"

@@ -160,4 +160,4 @@ def test_texts_that_are_not_there(machine, text):
 def test_a_workdir_is_a_folder(config, capsys):
     verb = "study" if config == "quickstart" else "pretrain"
     assert cli.main([verb, f"configs/{config}.py", "--workdir", "gs://mine/run"]) == cli.WRONG_INPUT
-    assert "mount the bucket (gcsfuse mine FOLDER)" in capsys.readouterr().err
+    assert "mount the bucket (gcsfuse mine DIRECTORY)" in capsys.readouterr().err

@@ -125,7 +125,9 @@ def test_a_missing_host_is_a_finding_and_no_device_is_touched(tmp_path):
 
 def test_a_bucket_is_to_be_mounted_and_needs_its_library():
     (finding,) = doctor.disk("gs://mine/runs")
-    assert finding == Finding("stop", "disk", "--workdir gs://mine/runs is no folder", "mount it: gcsfuse mine FOLDER")
+    assert finding == Finding(
+        "stop", "disk", "--workdir gs://mine/runs is not a directory", "mount it: gcsfuse mine DIRECTORY"
+    )
     assert doctor.bucket("mine").do == "write gs:// before it"
 
 

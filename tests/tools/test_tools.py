@@ -29,7 +29,7 @@ def test_audit_reports_every_preset_within_its_interval(workdir, capsys):
     assert cli.main(words) == 0
     captured = capsys.readouterr()
     found = json.loads(captured.out.splitlines()[-1])
-    assert found["ok"] and set(found["maskings"]) == set(PRESETS) and "hidden whole" in captured.err
+    assert found["ok"] and set(found["maskings"]) == set(PRESETS) and "selected entirely" in captured.err
     assert json.loads((workdir / "audit.json").read_text()).keys() == PRESETS.keys()
     assert (workdir / "audit.png").stat().st_size > 10_000
     whole = {name: one["whole"] for name, one in found["maskings"].items()}

@@ -205,7 +205,7 @@ SCRIPTS = {
     ),
     "study": Script(
         STUDY, "nothing", "ssh remote_start", "done: bring it with fetch.sh", "ABSENT",
-        (1, "STILL BILLED: mlm-1 .*delete it: .*the same command goes on with it"),
+        (1, "STILL BILLED: mlm-1 .*delete it: .*the same command resumes it"),
     ),
 }  # fmt: skip
 
