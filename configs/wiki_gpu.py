@@ -3,8 +3,8 @@
     jaxmlm prepare configs/wiki_gpu.py --text wiki.txt.xz --store wiki_store
     jaxmlm study configs/wiki_gpu.py --text wiki.txt.xz --store wiki_store --glue glue_data
 
-A store that is there is read without its text: store and GLUE directory alone can travel to the machine. Each cell reads
-197 M tokens (an 8 x 512 encoder; about 0.04 EFLOP), then is fine-tuned on five tasks with three seeds.
+A store that is there is read without its text: store and GLUE directory alone can travel to the machine. Each cell
+reads 197 M tokens (an 8 x 512 encoder; about 0.04 EFLOP), then is fine-tuned on five tasks with three seeds.
 """
 
 from jaxmlm.data import Data

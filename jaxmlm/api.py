@@ -296,7 +296,7 @@ def _first(encoder: Any, ids: Any, segments: Any) -> Any:
 
 
 def load(path: str | Path) -> PretrainedModel:
-    """The model in the directory of a run (its newest checkpoint) or of a step, or in one of the `transformers` format."""
+    """The model in the directory of a run (its newest checkpoint), of a step or of the `transformers` format."""
     return _on_one_device(loading.load, path)
 
 

@@ -51,7 +51,7 @@ def svg(figure: Figure, name: str, title: str) -> str:
 
 
 def audit_figures(found: dict[str, dict[str, Any]], folder: Path) -> list[Path]:
-    """Draw what `jaxmlm audit` measured: selection by position and by unit length, and units that are selected entirely."""
+    """Draw what `jaxmlm audit` measured: selection by position and by unit length, and units selected entirely."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.2 * WIDTH, 3.6))
         by_position, by_length, whole = figure.subplots(1, 3)

@@ -70,7 +70,7 @@ class Program(NamedTuple):
         return times
 
     def _turns(self, loop: Instruction) -> int:
-        """How often a loop turns: as XLA says, or the number that its condition compares with; 1 if neither is known."""
+        """How often a loop turns: as XLA says, or the number that its condition compares with; 1 if unknown."""
         told = re.search(r'known_trip_count"?:\{"n":"?(\d+)', loop.rest)
         if told:
             return int(told[1])

@@ -20,7 +20,7 @@ class Prepare:
     """What `jaxmlm prepare` takes beside the options of the configuration."""
 
     shard: str | None = None
-    """Share of the work, I/N: the I-th (from 0) of N shares of the work, on a machine that sees the same directory as the others."""
+    """Share of the work, I/N: the I-th (from 0) of N, on a machine that sees the same directory as the others."""
     merge: bool = False
     """Whether to make the store of the shares; when all of them are done."""
     workers: int | None = None

@@ -84,7 +84,7 @@ def test_help_and_dry_run_touch_nothing(script, worlds, tmp_path):
         ("nothing", "create", ["--name", "A b"], "name 'A b': give --name with lower-case letters"),
         ("nothing", "create", ["--project", ""], "no project: give --project"),
         ("nothing", "create", ["--slices", "2", "--queued", "no"], "2 slices need --queued yes"),
-        ("created", "create", [], "mlm exists in us-central2-b .READY.: go on with setup.sh, .*delete.sh"),
+        ("created", "create", [], "mlm exists in us-central2-b .READY.: continue with setup.sh, .*delete.sh"),
         ("nothing", "setup", [], "there is no TPU mlm in us-central2-b: make it with create.sh --name mlm"),
         ("created", "setup", ["--source", "https://example.com/x.git"], "without --commit: give the commit"),
         ("set up", "data", ["--bucket", "not-mine", "mount"], "no rights to bucket gs://not-mine, or no such bucket"),
