@@ -69,11 +69,17 @@ def show(run: Run, options: Show) -> dict[str, Any]:
     path = Path(run.workdir) / "show.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     title = "What the model sees"
-    page = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}{PIECE_STYLE}</style>"
-    )
-    page += '<meta name=viewport content="width=device-width"><h1>' + title + "</h1>" + "".join(parts) + "</html>\n"
-    write_text(path, page)
+    lines = [
+        "<!doctype html>",
+        "<html lang=en><meta charset=utf-8>",
+        '<meta name=viewport content="width=device-width">',
+        f"<title>{title}</title>",
+        f"<style>{_STYLE}{PIECE_STYLE}</style>",
+        f"<h1>{title}</h1>",
+        *parts,
+        "</html>",
+    ]
+    write_text(path, "\n".join(lines) + "\n")
     return {"page": str(path), "strategies": list(units), "rates": list(options.rates)}
 
 
