@@ -20,7 +20,7 @@ PIECE_STYLE = """
   :root { --mask: #c9ced6; --on-mask: #15171a; --random: #7a4314; --keep: #1f5a38; }
 }
 .mask, .random, .keep { border-radius: 3px; padding: 0 .2em; }
-.mask { background: var(--mask); color: var(--on-mask); }
+.mask { background: var(--mask); color: var(--on-mask); white-space: nowrap; }
 .random { background: var(--random); }
 .keep { background: var(--keep); }
 """

@@ -75,7 +75,7 @@ def to_html(report: Report) -> str:
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(report.title)}</title>",
-        f"<style>{STYLE.read_text()}{PIECE_STYLE}</style></head>",
+        f"<style>{PIECE_STYLE}{STYLE.read_text()}</style></head>",
         "<body><main>",
         *body,
         "</main>",
@@ -235,14 +235,17 @@ def _every_seed(results: StudyResults) -> str:
     for label, seed in sorted(cells, key=lambda of: (labels.index(of[0]), of[1])):
         scores = [series.by_label.get(label, {}).get(seed) for series in shown.values()]
         rows.append([cells[label, seed], *map(_score, scores)])
-    headings = ["cell", *(name.removeprefix("heldout/") + series.suffix for name, series in shown.items())]
+    titles = {"blimp": "BLiMP", "finetune": "tuned mean"}
+    headings = ["cell"]
+    for name, series in shown.items():
+        headings.append(titles.get(name, name.removeprefix("heldout/")) + series.suffix)
     return _plain_table(headings, rows)
 
 
 def _score(value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:.1f}" if value >= 100 else f"{value:.4f}"
+    return f"{value:,.1f}" if value >= 100 else f"{value:.4f}"
 
 
 def _cost(results: StudyResults) -> str:

@@ -45,8 +45,8 @@ def mean_and_deviation(column: ScoreColumn, label: str) -> tuple[str, str]:
     found = column.series.spread(label)
     if found is None:
         return "–", ""
-    deviation = "" if found.sd is None else f"± {column.scale * found.sd:.1f} "
-    return f"{column.scale * found.mean:.1f}", f"{deviation}({found.n})"
+    deviation = "" if found.sd is None else f"± {column.scale * found.sd:,.1f} "
+    return f"{column.scale * found.mean:,.1f}", f"{deviation}({found.n})"
 
 
 def value_headings(results: StudyResults) -> list[str]:
