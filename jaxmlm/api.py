@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxmlm.data.buckets import edges_to, pad
 from jaxmlm.data.hf_tokenizer import HfTokenizer, exported_files
+from jaxmlm.data.inputs import Inputs, with_special_tokens
 from jaxmlm.errors import InputError
 from jaxmlm.models import EncoderConfig, interchange
 from jaxmlm.models.formats import format_for
@@ -165,21 +166,19 @@ class PretrainedModel:
         """
         self._needs("answer", "answer")
         _at_least("longest", longest, 1)
-        head = self._ids(spaced(_text(question)))
+        asked = self._tokens(spaced(_text(question)))
         ids, offsets = self.tokenizer.encode_offsets(_text(context))
-        for what, size in (("question", len(head) - 2), ("context", len(ids))):
+        for what, size in (("question", len(asked)), ("context", len(ids))):
             if not size:
                 raise InputError(f"the {what} is empty: give a text with at least one token")
-        gap = self.tokenizer.gap[1:]
-        first = len(head) + len(gap)
+        first = 1 + len(asked) + len(self.tokenizer.gap)
         ids = ids[: max(self.longest - first - 1, 0)]
         if not ids:
             raise InputError(
-                f"the question has {len(head) - 2} tokens and the model reads {self.longest}, which leaves none for "
+                f"the question has {len(asked)} tokens and the model reads {self.longest}, which leaves none for "
                 "the context: shorten it"
             )
-        row = [*head, *gap, *ids, self.tokenizer.sep_id]
-        types = [0] * len(head) + [int(self.types)] * (len(row) - len(head))
+        row, types = self._with_types(with_special_tokens(self.tokenizer, asked, ids))
         with jax.set_mesh(self._mesh):
             batch = self._batch([row], [types])
             outputs = np.asarray(_called(self.model, *batch))[0, first : first + len(ids)]
@@ -196,6 +195,9 @@ class PretrainedModel:
 
     def _ids(self, text: str, masks: bool = False) -> list[int]:
         """The ids of a text with its special tokens; with `masks` those that it spells become the mask token."""
+        return with_special_tokens(self.tokenizer, self._tokens(text, masks)).ids
+
+    def _tokens(self, text: str, masks: bool = False) -> list[int]:
         t, text = self.tokenizer, _text(text)
         if masks:
             for name in MASKS:
@@ -203,7 +205,7 @@ class PretrainedModel:
         ids = t.encode_masked(text) if masks else t.encode(text)
         if len(ids) > self.longest - 2:
             raise InputError(f"the text has {len(ids) + 2} tokens, the model reads {self.longest}: shorten it")
-        return [t.cls_id, *ids, t.sep_id]
+        return ids
 
     def _pair(self, text: str | Sequence[str]) -> tuple[list[int], list[int]]:
         if isinstance(text, str):
@@ -211,9 +213,12 @@ class PretrainedModel:
             return ids, [0] * len(ids)
         if not isinstance(text, Sequence) or len(text) != 2:
             raise InputError(f"{text!r} is not a text nor a pair of texts: give a string, or two in a tuple")
-        ids = self._ids(text[0])
-        rest = [*self.tokenizer.gap[1:], *self._ids(text[1])[1:]]
-        return ids + rest, [0] * len(ids) + [int(self.types)] * len(rest)
+        first, second = map(self._tokens, text)
+        return self._with_types(with_special_tokens(self.tokenizer, first, second))
+
+    def _with_types(self, inputs: Inputs) -> tuple[list[int], list[int]]:
+        """Ids and token types, which are 0 where the model has one type only."""
+        return inputs.ids, inputs.types if self.types else [0] * len(inputs.ids)
 
     def _word(self, i: int) -> str:
         return self.tokenizer.decode([i]).strip()
