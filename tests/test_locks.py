@@ -21,9 +21,9 @@ from pathlib import Path
 from jaxmlm.locks import claim
 with claim(Path(sys.argv[1]), "run"):
     if "fork" in sys.argv and os.fork() == 0:
-        print(os.getpid(), flush=True)
+        os.write(1, f"{os.getpid()}\\n".encode())
         time.sleep(60)
-    print("held", flush=True)
+    os.write(1, b"held\\n")
     time.sleep(60)
 """
 
@@ -129,6 +129,21 @@ def test_many_at_once_get_it_one_at_a_time(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
     assert max(most) == 1 and entered
+
+
+def test_a_lock_of_a_file_that_was_removed_meanwhile_is_none(tmp_path, monkeypatch):
+    """Its holder may end between the moments when the next one opens the file and locks it."""
+    flock = locks._flock
+
+    def late(descriptor):
+        monkeypatch.setattr(locks, "_flock", flock)
+        (tmp_path / LOCK).unlink()
+        return flock(descriptor)
+
+    monkeypatch.setattr(locks, "_flock", late)
+    with claim(tmp_path, "run"):
+        descriptor = next(iter(locks._descriptors))
+        assert locks._is_at(descriptor, tmp_path / LOCK)
 
 
 def test_another_machine_that_beats_is_alive(tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ from jaxmlm.runs.finetune_config import Finetune, settings, values_of
 from jaxmlm.runs.loading import LoadedModel, load, save
 from jaxmlm.runs.recipes import recipe
 from jaxmlm.runs.results import Result
-from jaxmlm.runs.workdir import append_results, check_workdir, write_metadata
+from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, write_metadata
 from jaxmlm.tasks import downstream
 from jaxmlm.tasks.downstream import display_name, task_hash
 from jaxmlm.training import Loop, Task, Trained, evaluate, train
@@ -82,8 +82,17 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
     check(config)
     folder = Path(config.workdir).expanduser() if config.workdir else None
     identity = _identity(checkpoint, config)
+    if folder is None:
+        return _finetune(checkpoint, config, None, identity)
+    check_workdir(folder, "finetune.json", identity)
+    with claim_workdir(folder, "fine-tuning"):
+        check_workdir(folder, "finetune.json", identity)  # another command may have begun one meanwhile
+        return _finetune(checkpoint, config, folder, identity)
+
+
+def _finetune(checkpoint: str, config: Finetune, folder: Path | None, identity: dict[str, Any]) -> dict[str, Any]:
+    """Fine-tune, in a directory that this command holds."""
     if folder is not None:
-        check_workdir(folder, "finetune.json", identity)
         hosts.check_shared_directory(folder)
         if config.intermediate_task:
             first = _intermediate(config)

@@ -4,6 +4,7 @@ WORKDIR/run.json  log.jsonl  tokenizer.model (or .json)  checkpoints/STEP/  resu
 """
 
 import json
+import statistics
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from jaxmlm.runs import epochs
 from jaxmlm.runs.loading import load, sha256_of
 from jaxmlm.runs.results import Result
 from jaxmlm.runs.run import Run, check_length, identity
-from jaxmlm.runs.workdir import append_results, check_workdir, write_metadata
+from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, write_metadata
 from jaxmlm.tasks.mlm import diverged, mlm_task
 from jaxmlm.training import Task, steps_within, train
 from jaxmlm.training.sinks import find_sinks
@@ -50,11 +51,26 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     hosts.assert_same("configurations", describe(replace(run, data=replace(run.data, store=None))))
     stop_before("anything was begun")
     find_sinks(run.loop.sinks)
-    check_workdir(folder, "run.json", identity(run))
-    if hosts.broadcast_from_primary((folder / "DONE").exists()):
+    if _is_done(run):
         return _result(folder, stage)
     if not run.loop.budget:  # of which the steps are not known yet
         epochs.check(run, run.loop.steps * run.loop.batch * run.data.length, epochs.size(run))
+    with claim_workdir(folder, "run"):
+        if not _is_done(run):  # nor has another command done it meanwhile
+            _pretrain(run, stage)
+    return _result(folder, stage)
+
+
+def _is_done(run: Run) -> bool:
+    """Whether the run is finished; refuses a directory that holds another one."""
+    folder = Path(run.workdir)
+    check_workdir(folder, "run.json", identity(run))
+    return hosts.broadcast_from_primary((folder / "DONE").exists())
+
+
+def _pretrain(run: Run, stage: str) -> None:
+    """Pre-train or resume, in a directory that this command holds."""
+    folder = Path(run.workdir)
     hosts.check_shared_directory(folder)
     mesh = make_mesh(run.mesh)
     check_sizes(mesh, [run.loop.rows, *([] if run.init else run.model.sizes)])
@@ -84,22 +100,27 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
             scores={"loss": done.loss} if run.loop.steps else {},
             seconds=round(done.seconds, 2),
             tokens=done.tokens,
-            tokens_per_second=round(done.tokens_per_second, 1) or None,
+            tokens_per_second=round(done.tokens_per_second, 1) or _logged_speed(folder),
             views=run.masking.views,
             diverged=(diverged(done.evals["heldout"], vocab) or None) if run.loop.steps else None,
         ),
         Result("heldout", "mlm", scores=done.evals["heldout"]),
     ]
-    rows = [result.to_json() for result in results]
-    append_results(folder / "results.jsonl", rows)
+    append_results(folder / "results.jsonl", [result.to_json() for result in results])
     if hosts.is_primary():
         (folder / "DONE").touch()
-    return _result(folder, stage, rows)
 
 
-def _result(folder: Path, stage: str, rows: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """What `pretrain` returns; says so where the run diverged."""
-    rows = read_jsonl(folder / "results.jsonl") if rows is None else rows
+def _logged_speed(folder: Path) -> float | None:
+    """Tokens per second as the log has them, for a run of which nothing was left to do but to write its results."""
+    logged = hosts.broadcast_from_primary(read_jsonl(folder / "log.jsonl") if hosts.is_primary() else [])
+    speeds = [line["tokens_per_second"] for line in logged if line.get("tokens_per_second")]
+    return round(statistics.median(speeds), 1) if speeds else None
+
+
+def _result(folder: Path, stage: str) -> dict[str, Any]:
+    """What `pretrain` returns: the results in its directory; says so where the run diverged."""
+    rows = hosts.broadcast_from_primary(read_jsonl(folder / "results.jsonl") if hosts.is_primary() else [])
     for why in (row["diverged"] for row in rows if row.get("diverged") and hosts.is_primary()):
         print(f"{stage}: the run diverged ({why}): try a lower optim.learning_rate", file=sys.stderr)
     return {"workdir": str(folder), "rows": rows}

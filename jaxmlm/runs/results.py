@@ -74,3 +74,11 @@ class Result:
         """
         scores = {name: math.nan if score is None else score for name, score in line["scores"].items()}
         return cls(**{**line, "scores": scores})
+
+def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What no two lines of a results.jsonl have in common.
+
+    >>> key_of({"stage": "finetune", "task": "rte", "tuning_seed": 0, "settings": "{}", "scores": {}})
+    (None, 'finetune', 'rte', 0, '{}')
+    """
+    return row.get("cell"), row["stage"], row["task"], row["tuning_seed"], row.get("settings")

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.runs.comparison import benchmark_score
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.finetuning import check, finetune
-from jaxmlm.runs.workdir import check_workdir
+from jaxmlm.runs.workdir import check_workdir, claim_workdir
 from jaxmlm.tasks.registry import benchmark_tasks
 
 
@@ -44,6 +45,17 @@ def finetune_all(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]
         if config.workdir:
             check_workdir(Path(config.workdir).parent, "glue.json", {})
         check(config)
+    parents = dict.fromkeys(Path(config.workdir).expanduser().parent for config in configs if config.workdir)
+    with ExitStack() as held:
+        for parent in parents:
+            held.enter_context(claim_workdir(parent, "fine-tuning"))
+        return _suite(checkpoint, configs)
+
+
+def _suite(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]:
+    """Fine-tune on tasks that were checked, in directories that this command holds."""
+    names = [config.task_name for config in configs]
+    every = benchmark_tasks("GLUE")
     rows, tasks, notes, models = [], {}, [], {}
     for config in sorted(configs, key=lambda config: config.intermediate_task not in (None, config.task)):
         task, first = config.task_name, config.intermediate_task

@@ -4,15 +4,45 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxmlm.errors import InputError
-from jaxmlm.json_files import append_jsonl, to_json, write_json
+from jaxmlm.errors import InputError, Preempted
+from jaxmlm.json_files import append_jsonl, read_jsonl, to_json, write_json
+from jaxmlm.locks import claim
 from jaxmlm.parallel import hosts
 from jaxmlm.paths import differences
+from jaxmlm.runs.results import key_of
+
+
+@contextmanager
+def claim_workdir(folder: Path, what: str) -> Iterator[None]:
+    """Hold a directory for all processes of this command; all of them must call it.
+
+    Args:
+        folder: the directory.
+        what: what it is: run, study, fine-tuning.
+
+    Raises:
+        InputError: on all of them: another command is at work there (see `locks.claim`).
+
+    """
+    with ExitStack() as held:
+        refused = None
+        if hosts.is_primary():
+            try:
+                held.enter_context(claim(folder, what))
+            except (InputError, Preempted) as error:
+                refused = [type(error).__name__, str(error)]
+        refused = hosts.broadcast_from_primary(refused)
+        if refused is not None:
+            kind, message = refused
+            raise Preempted(message) if kind == "Preempted" else InputError(message)
+        yield
 
 
 def check_workdir(folder: Path, name: str, identity: dict[str, Any]) -> None:
@@ -62,10 +92,27 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def append_results(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Append lines to a results.jsonl, on the primary host alone."""
+def append_results(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Append the lines that a results.jsonl does not have yet, on the primary host alone.
+
+    A command that was killed after it had written a line finds that line, and writes none twice.
+
+    Args:
+        path: the file.
+        rows: results as JSON objects (see `Result`).
+
+    Returns:
+        For each of them the line that is in the file, the same on all hosts.
+
+    """
+    lines = []
     if hosts.is_primary():
-        append_jsonl(path, rows)
+        known = {key_of(row): row for row in read_jsonl(path)}
+        new = {key_of(row): row for row in rows if key_of(row) not in known}
+        if new:
+            append_jsonl(path, new.values())
+        lines = [known.get(key_of(row), row) for row in rows]
+    return hosts.broadcast_from_primary(json.loads(to_json(lines)))
 
 
 def step_of(path: str | Path) -> tuple[Path, int | None]:

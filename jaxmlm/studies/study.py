@@ -33,7 +33,7 @@ from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.preview import Piece, preview
 from jaxmlm.runs.results import Result
 from jaxmlm.runs.run import Run, identity
-from jaxmlm.runs.workdir import append_results, check_workdir, write_metadata
+from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, write_metadata
 from jaxmlm.studies import dry_run as dry_runs
 from jaxmlm.studies.estimate import training_tokens
 from jaxmlm.studies.grid import Cell, Study, cells_of, original
@@ -88,6 +88,16 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
     hosts.assert_same("configurations", describe(replace_path(study, "run.data.store", None)))
     stop_before("anything was begun")
     _check(study, cells)
+    if study.cells is not None:  # machines that share a study hold its cells one by one
+        return _run(study, cells)
+    with claim_workdir(directory, "study"):
+        check_workdir(directory, "study.json", _identity(study))  # another command may have begun one meanwhile
+        return _run(study, cells)
+
+
+def _run(study: Study, cells: list[Cell]) -> dict[str, Any]:
+    """Run the cells, in a directory that this command holds unless it shares it."""
+    directory = Path(study.workdir)
     hosts.check_shared_directory(directory)
     store = open_store(cells[0].run.text, directory, phrases=_needs_phrases(cells))
     write_metadata(directory, "study.json", _identity(study), {"config": describe(study)})
@@ -205,6 +215,12 @@ def _share(study: Study, cells: list[Cell]) -> list[Cell]:
 
 def _run_cell(study: Study, cell: Cell, stage: str) -> None:
     """Pre-train a cell and evaluate it, but for what is done; `stage` begins its lines of progress."""
+    with claim_workdir(Path(cell.run.workdir), "run"):
+        _run_claimed(study, cell, stage)
+
+
+def _run_claimed(study: Study, cell: Cell, stage: str) -> None:
+    """Run a cell in a directory that this command holds."""
     pretrain(cell.run, f"{stage}pretrain")
     path = Path(cell.run.workdir) / "results.jsonl"
     done = hosts.broadcast_from_primary([list(_key(result)) for result in _read_results(path)])

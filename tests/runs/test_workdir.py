@@ -1,0 +1,114 @@
+"""The directory of a run: one command at a time, results once however often it is killed, damaged files."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jaxmlm import locks
+from jaxmlm.data import Data
+from jaxmlm.errors import InputError
+from jaxmlm.json_files import read_jsonl
+from jaxmlm.locks import claim
+from jaxmlm.models import EncoderConfig
+from jaxmlm.runs import Finetune, finetune
+from jaxmlm.runs.pretraining import pretrain
+from jaxmlm.runs.run import Run
+from jaxmlm.runs.suite import finetune_all
+from jaxmlm.runs.workdir import append_results
+from jaxmlm.training import Loop
+
+
+@contextmanager
+def held_by_another(folder: Path) -> Iterator[None]:
+    """A directory that another thread holds, as another process would."""
+    with ThreadPoolExecutor(1) as pool:
+        held = claim(folder, "run")
+        pool.submit(held.__enter__).result()
+        try:
+            yield
+        finally:
+            pool.submit(held.__exit__, None, None, None).result()
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> tuple[Run, list]:
+    """A run of two steps, and its results."""
+    folder = tmp_path_factory.mktemp("workdir")
+    run = Run(
+        str(folder / "run"),
+        data=Data("sample:200", store=str(folder / "store"), vocab=400, length=24, valid=0.1),
+        model=EncoderConfig(layers=1, width=16, heads=2, max_positions=32),
+        loop=Loop(2, 8, save_every=2, log_every=1),
+    )
+    return run, pretrain(run)["rows"]
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_in_use_is_refused_and_not_touched(done, tmp_path):
+    run = replace(done[0], workdir=str(tmp_path / "run"))
+    with held_by_another(tmp_path / "run"):
+        before = files_in(tmp_path)
+        with pytest.raises(InputError, match=r"run is in use: process \d+ on .* works on this run since"):
+            pretrain(run)
+        assert files_in(tmp_path) == before
+    assert pretrain(run)["rows"][1] == done[1][1]
+    with held_by_another(tmp_path / "run"):  # what is finished is read at any time
+        assert pretrain(run)["rows"][1] == done[1][1]
+
+
+def test_a_fine_tuning_in_use_is_refused(done, tmp_path):
+    config = Finetune("cola", "sample:", length=24, workdir=str(tmp_path / "all" / "cola"))
+    with held_by_another(tmp_path / "all" / "cola"), pytest.raises(InputError, match="is in use"):
+        finetune(done[0].workdir, config)
+    second = replace(config, task="rte", workdir=str(tmp_path / "all" / "rte"))
+    with held_by_another(tmp_path / "all"), pytest.raises(InputError, match="all is in use"):
+        finetune_all(done[0].workdir, [config, second])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_leaves_no_lock(done):
+    assert not list(Path(done[0].workdir).rglob(locks.LOCK))
+
+
+def test_a_kill_between_the_results_and_the_mark_of_the_end_writes_nothing_twice(done, tmp_path):
+    """The same command again finds its lines and gives them back: also the seconds that it took the first time."""
+    folder = shutil.copytree(done[0].workdir, tmp_path / "run")
+    before = (folder / "results.jsonl").read_bytes()
+    for _ in range(2):
+        (folder / "DONE").unlink()
+        assert pretrain(replace(done[0], workdir=str(folder)))["rows"] == done[1]
+    assert (folder / "results.jsonl").read_bytes() == before and (folder / "DONE").is_file()
+
+
+@pytest.mark.parametrize("kept", [0, 40, 450])
+def test_a_kill_in_the_last_second_leaves_complete_results(done, tmp_path, kept):
+    """However much of the results was written, each line is there once at last, and its speed is that of the log."""
+    folder = shutil.copytree(done[0].workdir, tmp_path / "run")
+    content = (folder / "results.jsonl").read_bytes()
+    (folder / "results.jsonl").write_bytes(content[:kept])
+    (folder / "DONE").unlink()
+    rows = pretrain(replace(done[0], workdir=str(folder)))["rows"]
+    assert rows == read_jsonl(folder / "results.jsonl")
+    assert [row["stage"] for row in rows] == ["pretrain", "heldout"]
+    assert rows[1] == done[1][1] and rows[0]["tokens_per_second"] > 0 and rows[0]["scores"] == done[1][0]["scores"]
+
+
+def test_appending_is_repeatable(tmp_path):
+    path = tmp_path / "results.jsonl"
+    rows = [{"stage": "finetune", "task": "rte", "tuning_seed": seed, "settings": "{}"} for seed in (0, 1)]
+    assert append_results(path, [rows[0] | {"seconds": 1.0}]) == [rows[0] | {"seconds": 1.0}]
+    with open(path, "a") as file:
+        file.write('{"stage": "fine')
+    assert append_results(path, [rows[0] | {"seconds": 2.0}, rows[1]]) == [rows[0] | {"seconds": 1.0}, rows[1]]
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [rows[0] | {"seconds": 1.0}, rows[1]]
+    assert append_results(path, [rows[1] | {"cell": "another"}]) == [rows[1] | {"cell": "another"}]
+    assert len(read_jsonl(path)) == 3
