@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaxmlm import __version__
 from jaxmlm.errors import Diverged, InputError, Preempted
+from jaxmlm.os_errors import explain
 from jaxmlm.preemption import stoppable
-from jaxmlm.usage import Verb, usage, usage_of
+from jaxmlm.usage import HelpPrinted, Verb, usage, usage_of
 
 if TYPE_CHECKING:
     from jaxmlm.runs.run import Run
@@ -73,7 +74,7 @@ class Call:
         from jaxmlm.config import load
 
         if not self.target:
-            raise SystemExit(DONE)  # the help that needs no configuration is printed
+            raise HelpPrinted(DONE)  # the help that needs no configuration
         config = load(self.target, self.asked, prog=self.prog)
         kind = type(config).__name__
         if kind not in kinds:
@@ -132,8 +133,10 @@ def _main(words: list[str], alone: bool) -> int:
         if _is_primary():
             _say(result, as_json)
         return FAILED if result.get("ok") is False else DONE
-    except SystemExit as exit:  # a --help printed on the way
-        return exit.code if isinstance(exit.code, int) else DONE
+    except HelpPrinted:
+        return DONE
+    except SystemExit as error:
+        return _complain(f"code of yours ended the program (exit {error.code}) before it was done", WRONG_INPUT)
     except InputError as error:
         return _complain(str(error), WRONG_INPUT)
     except Diverged as error:
@@ -145,7 +148,9 @@ def _main(words: list[str], alone: bool) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `jaxmlm --help | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except Exception as error:
+    except BaseException as error:  # also what no program may end by, as a panic of a library in Rust
+        if line := explain(error):
+            return _complain(line, WRONG_INPUT)
         return _complain(f"{type(error).__name__}: {error}", FAILED, "JAXMLM_DEBUG=1 shows where")
 
 

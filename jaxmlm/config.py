@@ -1,4 +1,7 @@
-"""Config files: Python whose `config()` returns one frozen dataclass; typed flags override its values."""
+"""Config files: Python whose `config()` returns one frozen dataclass; typed flags override its values.
+
+A config file is executed, with all the rights of who runs the command: read one of somebody else before you use it.
+"""
 
 import contextlib
 import dataclasses
@@ -24,16 +27,24 @@ from tyro._errors import (
 
 from jaxmlm.errors import InputError
 from jaxmlm.paths import CONFIG_MODULE, hint, leaves, nearest
+from jaxmlm.usage import HelpPrinted
 
 T = TypeVar("T")
 
 
 def load(path: str | Path, overrides: Sequence[str] = (), *, prog: str = "jaxmlm") -> Any:
-    """Run a config file and return the frozen dataclass that its `config()` returns, with overrides applied.
+    """Execute a config file and return the frozen dataclass that its `config()` returns, with overrides applied.
 
-    Overrides are flags: a keyword argument of `config()` (`--scale cpu`) or a dotted path into the dataclass
-    (`--masking.rate 0.3 --loop.save-every 50`). `--help` prints both kinds and exits.
-    InputError for wrong flags, and for a file that cannot be run (with its line).
+    Args:
+        path: the file. It is Python, and is executed: read one of somebody else before you use it.
+        overrides: flags: a keyword argument of `config()` (`--scale cpu`) or a dotted path into the dataclass
+            (`--masking.rate 0.3 --loop.save-every 50`). `--help` prints both kinds and exits.
+        prog: the command, for messages.
+
+    Raises:
+        InputError: wrong flags, or a file that cannot be run, or that ends the program (with its line).
+        HelpPrinted: after `--help`.
+
     """
     path = Path(path)
     build = _function(path)
@@ -41,7 +52,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, prog: str = "jaxmlm
     asked = [word for word in overrides if word in ("-h", "--help")]
     words = [word for word in overrides if word not in asked]
     if asked and keywords:
-        with contextlib.suppress(SystemExit):
+        with contextlib.suppress(HelpPrinted):
             _parse(build, ["--help"], prog=f"{prog} {path}", description="What the file's config() takes.")
     with _blamed_on(path):
         if keywords:
@@ -222,14 +233,21 @@ def _keywords(build: Callable[..., Any]) -> list[str]:
 
 @contextlib.contextmanager
 def _blamed_on(path: Path):
-    """Turn an exception that passes through the config file into an InputError with its file and line."""
+    """Turn an exception that passes through the config file into an InputError with its file and line.
+
+    Also those that end a program, as `sys.exit(0)`: a command that did nothing must not end as one that is done.
+    """
     try:
         yield
-    except Exception as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         if not lines:
             raise
         what = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, SystemExit):
+            what = f"ends the program (exit {error.code}): config() must return a Run or a Study"
         raise InputError(f"{path}:{lines[-1]}: {' '.join(what.split())}") from error
 
 
@@ -245,7 +263,12 @@ def _without_examples(text: str) -> str:
 def _parse(kind: Callable[..., Any], args: Sequence[str], **options: Any) -> Any:
     """Call tyro; what it refuses becomes an InputError of one line."""
     with on_parse_error(_refuse):
-        return tyro.cli(kind, args=_bound(args), config=(tyro.conf.AvoidSubcommands,), **options)
+        try:
+            return tyro.cli(kind, args=_bound(args), config=(tyro.conf.AvoidSubcommands,), **options)
+        except SystemExit as error:
+            if "--help" in args or "-h" in args:
+                raise HelpPrinted(0) from error
+            raise
 
 
 def _refuse(event: ParseErrorEvent) -> None:

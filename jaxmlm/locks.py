@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 from jaxmlm import preemption
 from jaxmlm.errors import InputError
+from jaxmlm.os_errors import explain
 
 LOCK = ".lock"
 BEAT = 10.0
@@ -86,7 +87,7 @@ def claim(directory: Path, what: str, beside: bool = False) -> Iterator[None]:
     ...     os.listdir(directory)
     ['.lock']
     """
-    place = directory.expanduser().resolve()
+    place = Path(os.path.realpath(directory))  # which refuses no path: what is wrong with one shows when it is made
     path = place.with_name(f".{place.name}{LOCK}") if beside else place / LOCK
     if _held.get(path) == threading.get_ident():
         yield
@@ -101,9 +102,7 @@ def claim(directory: Path, what: str, beside: bool = False) -> Iterator[None]:
         for parent in made:
             with suppress(OSError):
                 parent.rmdir()
-        raise InputError(
-            f"{directory} cannot be written to ({error.strerror}): name a directory that can be, with free space"
-        ) from error
+        raise InputError(explain(error) or f"{directory} cannot be used ({error})") from error
     ended = threading.Event()
     heart = threading.Thread(target=_beat, args=(path, directory, holder, ended), daemon=True)
     _held[path] = threading.get_ident()

@@ -144,7 +144,9 @@ def counted(number: int, what: str) -> str:
 
 
 def refuse_bucket(name: str) -> None:
-    """Refuse a working directory in a bucket: it is a folder."""
+    """Refuse a working directory in a bucket, and one without a name: it is a folder."""
+    if not name:
+        raise InputError("workdir is empty: name a directory ('.' is the current one)")
     if "://" in name:
         root = name.split("://")[1].split("/")[0]
         raise InputError(

@@ -4,6 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 
+class HelpPrinted(SystemExit):
+    """`--help` was printed, and nothing is left to do; any other SystemExit is that of a user's code."""
+
+
 class Verb(NamedTuple):
     """What a verb takes, what it does, and the function behind it, which takes a `cli.Call`."""
 
@@ -91,7 +95,8 @@ def usage_of(name: str, verb: Verb, has_options: bool) -> str:
     target = verb.takes.split()[0]
     about = {
         "[--workdir": "It looks at versions, devices, other hosts, the disk and, with --bucket gs://NAME, a bucket.",
-        "CONFIG": "CONFIG is a Python file whose config() returns a Run or a Study (configs/quickstart.py).\n"
+        "CONFIG": "CONFIG is a Python file whose config() returns a Run or a Study (configs/quickstart.py). It is\n"
+        "executed: read one of somebody else before you use it.\n"
         f"Every value in it is an option: `jaxmlm {name} CONFIG --help` lists them with what they are now.",
         "CHECKPOINT": "CHECKPOINT is the directory of a run (its newest step), of one step\n"
         "(WORKDIR/checkpoints/STEP), or of the transformers format.",

@@ -179,6 +179,13 @@ def test_a_value_may_begin_with_a_dash():
         ("def config():\n    return {}\n", "small.py: config() must return a Run or a Study, got dict"),
         ("import no_such_module\n", "small.py:1: ModuleNotFoundError: No module named 'no_such_module'"),
         ("def config():\n    x = 1\n    return x.y\n", "small.py:3: AttributeError: 'int' object has no"),
+        ("import sys\nsys.exit(0)\n", "small.py:2: ends the program (exit 0): config() must return a Run or a Study"),
+        ("def config():\n    exit(5)\n", "small.py:2: ends the program (exit 5): config() must return"),
+        ("def config():\n    raise BaseException('away')\n", "small.py:2: BaseException: away"),
+        (
+            "import os\ndef config(scale: str = 'cpu'):\n    raise SystemExit\n",
+            "small.py:3: ends the program (exit None)",
+        ),
         (
             "from tests.test_config import Masking\ndef config():\n    return Masking(rate=15)\n",
             "small.py:3: masking.rate must be between 0 and 1, got 15",

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = "jaxmlm"
 STORIES = (
-    ("errors", "json_files", "locks", "paths", "preemption", "rng", "textfiles", "user_code"),
+    ("checks", "errors", "json_files", "locks", "os_errors", "paths", "preemption", "rng", "textfiles", "user_code"),
     ("parallel", "masking", "synthetic"),
     ("logs", "plotting"),
     ("data",),

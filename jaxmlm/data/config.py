@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from dataclasses import field as field_of
 from typing import Any, Literal
 
+from jaxmlm.checks import COUNT, POSITIVE, check_numbers, integers
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.phrases.config import Phrases
 from jaxmlm.data.sources import Layout
@@ -56,8 +57,7 @@ class Data:
     def __post_init__(self) -> None:
         if not 0 < self.valid < 1:
             raise InputError(f"data.valid must lie between 0 and 1; got {self.valid:g}: try 0.01")
-        if self.length < 8:
-            raise InputError(f"data.length must be at least 8 tokens; got {self.length}: try 128")
+        check_numbers(self, "data.", length=integers(8), tokenizer_words=COUNT, weights=POSITIVE)
         if not 16 <= self.vocab < 1 << 31:  # SentencePiece counts in 32 bits
             raise InputError(f"data.vocab must be from 16 to 2,147,483,647 tokens; got {self.vocab}: try 4096")
         if self.byte_fallback and self.vocab < 300:
@@ -67,8 +67,6 @@ class Data:
                 f"data.weights are {len(self.weights)} and data.text names {len(self.texts)} texts "
                 f"({', '.join(self.texts)}): give one weight for each, or none to read one text after the other"
             )
-        if wrong := [weight for weight in self.weights if not 0 < weight < float("inf")]:
-            raise InputError(f"data.weights must be positive numbers; got {wrong[0]:g}: leave that text out instead")
 
     @property
     def texts(self) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
+from jaxmlm.checks import INT32
 from jaxmlm.errors import InputError
 
 Step = int | Integer[Array, ""]
@@ -114,5 +115,7 @@ def _check(steps: tuple[int, ...], factors: tuple[float, ...]) -> None:
         )
     if any(a >= b for a, b in zip((-1, *steps), steps)):  # noqa: B905 (pairs of neighbours)
         raise InputError(f"masking.schedule: steps must rise from 0 on; got {steps}")
+    if steps[-1] > INT32:
+        raise InputError(f"masking.schedule: steps end at {INT32:,}; got {steps[-1]:,}")
     if len(steps) == 1 and steps[0] < 1:
         raise InputError(f"masking.schedule: it must last at least 1 step; got {steps[0]}")

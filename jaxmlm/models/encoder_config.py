@@ -4,11 +4,13 @@ A new option that adds matrix products also changes `flops.py`; `formats.py` say
 the transformers format computes. Parameters are counted by themselves (`flops.count_parameters`).
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import jax
 
+from jaxmlm.checks import BELOW_ONE, COUNT, HUGE, NATURAL, NOT_NEGATIVE, POSITIVE, Range, check_numbers
 from jaxmlm.errors import InputError
 from jaxmlm.models.attention import Kernel
 from jaxmlm.models.layers import Activation, Dtype
@@ -77,19 +79,14 @@ class EncoderConfig:
     """Predictions of a row whose logits are computed at a time; None: as many as fit into one GiB on each device."""
 
     def __post_init__(self) -> None:
-        counts = ("layers", "width", "heads", "mlp", "max_positions", "window", "global_every", "logits_chunk")
-        for name, minimum in {**dict.fromkeys(counts, 1), "token_types": 0}.items():
-            size = getattr(self, name)
-            if size is not None and size < minimum:
-                raise InputError(f"model.{name} is {size}: it must be at least {minimum}")
-        for name in ("rope_base", "local_rope_base"):
-            if (base := getattr(self, name)) is not None and not base > 1:
-                raise InputError(f"model.{name} is {base:g}: it must be above 1")
+        check_numbers(self, "model.", layers=COUNT, width=COUNT, heads=COUNT, mlp=COUNT, token_types=NATURAL)
+        check_numbers(self, "model.", max_positions=COUNT, window=COUNT, global_every=COUNT, logits_chunk=COUNT)
+        check_numbers(self, "model.", dropout=BELOW_ONE, attention_dropout=BELOW_ONE)
+        check_numbers(self, "model.", norm_eps=POSITIVE, init=NOT_NEGATIVE)
+        above_one = Range(math.nextafter(1.0, 2.0), HUGE, "be above 1 and finite")
+        check_numbers(self, "model.", rope_base=above_one, local_rope_base=above_one)
         if not self.first_norm and self.norm == "post":
             raise InputError("model.first_norm False goes with model.norm pre only: set one of the two")
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"model.{name} is {getattr(self, name):g}: it must be at least 0 and below 1")
         if self.width % self.heads or (self.positions == "rope" and self.width // self.heads % 2):
             raise InputError(
                 f"model.width {self.width} does not divide into {self.heads} heads"

@@ -24,10 +24,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxmlm import preemption
+from jaxmlm.checks import COUNT, NATURAL, TINY, Range, check_numbers
 from jaxmlm.errors import InputError
 from jaxmlm.parallel.clusters import ClusterSpec, find
 
 PACKAGES = ("jaxmlm", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint")
+_WAIT = Range(TINY, 7 * 24 * 3600.0, "be above 0 and at most 604,800, the seconds of a week")
 HEARTBEAT = 100  # seconds without a sign of life, after which JAX ends the other processes
 
 
@@ -47,6 +49,7 @@ class Hosts:
     """Seconds to wait for the others."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "--", processes=COUNT, process=NATURAL, wait=_WAIT)
         three = (self.coordinator, self.processes, self.process)
         if three == (None, None, None):
             return
@@ -54,6 +57,8 @@ class Hosts:
             raise InputError("--coordinator HOST:PORT, --processes N and --process I go together: give all three")
         if not self.coordinator.rpartition(":")[2].isdecimal() or ":" not in self.coordinator:
             raise InputError(f"--coordinator takes HOST:PORT, got {self.coordinator!r}: try {self.coordinator}:8482")
+        if not 0 < int(self.coordinator.rpartition(":")[2]) < 1 << 16:
+            raise InputError(f"--coordinator takes a port from 1 to 65535, got {self.coordinator!r}: try 8482")
         if not 0 <= self.process < self.processes:
             raise InputError(
                 f"--process counts from 0 and is below --processes; got {self.process} of {self.processes}"

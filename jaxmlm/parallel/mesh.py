@@ -11,6 +11,7 @@ import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxmlm.checks import COUNT, check_numbers
 from jaxmlm.errors import InputError
 from jaxmlm.parallel.rules import RULES, spec
 
@@ -26,6 +27,11 @@ class Mesh:
     """Parts into which each copy's parameters and optimizer state are cut."""
     tensor: int = 1
     """Parts into which heads, mlp and vocabulary of a layer are cut."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "mesh.", fsdp=COUNT, tensor=COUNT)
+        if self.data != -1:
+            check_numbers(self, "mesh.", data=COUNT)
 
 
 def make_mesh(config: Mesh = Mesh(), devices: list | None = None) -> jax.sharding.Mesh:  # noqa: B008

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax
 from rich.console import Console
 
+from jaxmlm.checks import COUNT, NATURAL, check_numbers, integers
 from jaxmlm.data import Batches, Data, Store
 from jaxmlm.data import remote as cloud
 from jaxmlm.data.sources import files
@@ -43,6 +44,9 @@ class Evaluate:
     """Minimal pairs to take from each set."""
     batch: int = 256
     """Batch size: masked copies in one pass of the model."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "evaluate.", pairs=COUNT, batch=COUNT)
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,8 @@ class Evaluation:
     """Batch size: masked copies in one pass of the model."""
 
     def __post_init__(self) -> None:
-        for name, least in (("pairs", 1), ("rows", 0), ("length", 8), ("sentences", 0), ("words", 1), ("batch", 1)):
-            if (value := getattr(self, name)) < least:
-                raise InputError(f"{name} is {value}: it must be at least {least}")
+        check_numbers(self, "", pairs=COUNT, rows=NATURAL, length=integers(8), batch=COUNT)
+        check_numbers(self, "", sentences=NATURAL, words=COUNT, seed=NATURAL)
         if not self.rates or not all(0 < rate <= 1 for rate in self.rates):
             raise InputError(f"rates are {self.rates}: give some above 0 and up to 1, as 0.15 0.4")
         for rate in self.rates:

@@ -7,6 +7,18 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
+from jaxmlm.checks import (
+    COUNT,
+    NATURAL,
+    NOT_NEGATIVE,
+    POSITIVE,
+    POSITIVE_SHARE,
+    SHARE,
+    TINY,
+    Range,
+    check_numbers,
+    integers,
+)
 from jaxmlm.errors import InputError
 from jaxmlm.paths import describe, hint
 from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions, TaskData, generated_mark, task_hash
@@ -16,6 +28,8 @@ from jaxmlm.training import AdamW, Optim
 _ALWAYS_NAMED = ("data", "learning_rate", "epochs", "batch", "length", "stride", "warmup", "weight_decay", "limit")
 """The settings that every result names; any other is named where it is not at its default."""
 _NO_SETTING = ("task", "seeds", "recipe", "workdir", "test", "predict", "intermediate_task")
+
+_EPOCHS = Range(TINY, 10_000.0, "be above 0 and at most 10,000")
 
 TaskOption = Annotated[
     str | DownstreamTask,
@@ -106,6 +120,11 @@ class Finetune:
     written."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "finetune: ", learning_rate=POSITIVE, epochs=_EPOCHS, warmup=SHARE, clip=POSITIVE)
+        check_numbers(self, "finetune: ", weight_decay=NOT_NEGATIVE, layer_decay=POSITIVE_SHARE, seeds=NATURAL)
+        check_numbers(self, "finetune: ", batch=COUNT, length=integers(8), stride=COUNT, limit=COUNT)
+        if self.workdir == "":
+            raise InputError("finetune: workdir is empty: name a directory, or leave it out")
         task = find_task(self.task)
         if task.name != self.task:  # a task of the user's is known by its name from here on
             object.__setattr__(self, "task", task.name)
@@ -126,11 +145,6 @@ class Finetune:
         epochs = values_of(self.epochs)
         if not (self.seeds and learning_rates and batches and epochs):
             raise InputError("finetune: give at least one learning rate, batch, number of epochs and seed")
-        if min(batches) < 1 or min(epochs) <= 0 or self.length < 8:
-            raise InputError(
-                f"finetune: batch must be at least 1, epochs above 0, length at least 8; got {min(batches)}, "
-                f"{min(epochs):g} and {self.length}"
-            )
         for learning_rate in learning_rates:
             self.optim(learning_rate)
 

@@ -6,6 +6,7 @@ Every finished fine-tuning is a line of results.jsonl and is found again: a grid
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
@@ -141,7 +142,7 @@ def _identity(checkpoint: str, config: Finetune) -> dict[str, Any]:
     first = None if config.intermediate_task is None else _intermediate(config)
     source = task_hash(config.downstream)
     return {
-        "checkpoint": str(Path(checkpoint).resolve()),
+        "checkpoint": os.path.realpath(checkpoint),
         "weights": fingerprint(Path(checkpoint)),
         "task": config.task_name,
         "data": config.data,

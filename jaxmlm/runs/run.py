@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jaxmlm.checks import POSITIVE, check_numbers
 from jaxmlm.data import Data
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking, SpanUnits, needs_phrases
@@ -33,6 +34,7 @@ class Run:
 
     def __post_init__(self) -> None:
         refuse_bucket(self.workdir)
+        check_numbers(self, "", most_epochs=POSITIVE)
         if self.init and self.data.tokenizer:
             raise InputError(
                 "init and data.tokenizer are both given, and an encoder goes with its own tokenizer: leave out "

@@ -11,9 +11,11 @@ from typing import Any
 
 import jax
 
+from jaxmlm.data.store import MANIFEST
 from jaxmlm.errors import InputError, Preempted
 from jaxmlm.json_files import append_jsonl, read_jsonl, to_json, write_json
 from jaxmlm.locks import claim
+from jaxmlm.os_errors import writing_to
 from jaxmlm.parallel import hosts
 from jaxmlm.paths import differences
 from jaxmlm.runs.results import key_of
@@ -28,7 +30,7 @@ def claim_workdir(folder: Path, what: str) -> Iterator[None]:
         what: what it is: run, study, fine-tuning.
 
     Raises:
-        InputError: on all of them: another command is at work there (see `locks.claim`).
+        InputError: on all of them: another command is at work there (see `locks.claim`); or its disk is full.
 
     """
     with ExitStack() as held:
@@ -42,13 +44,16 @@ def claim_workdir(folder: Path, what: str) -> Iterator[None]:
         if refused is not None:
             kind, message = refused
             raise Preempted(message) if kind == "Preempted" else InputError(message)
-        yield
+        with writing_to(folder):
+            yield
 
 
 def check_workdir(folder: Path, name: str, identity: dict[str, Any]) -> None:
     """Refuse a folder that holds another configuration's run or study; change nothing."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: name a folder as --workdir")
+    if (folder / MANIFEST).is_file():
+        raise InputError(f"{folder} holds a token store: name another --workdir, and give the store as --data.store")
     for other in {"run.json", "study.json", "finetune.json"} - {name}:
         if (folder / other).is_file():
             raise InputError(f"{folder} holds a {other.removesuffix('.json')}: name another --workdir")
@@ -77,19 +82,22 @@ def provenance() -> dict[str, Any]:
     """Versions, machine and commit, as written beside every run."""
     names = ("jaxmlm", "jax", "flax", "optax", "orbax-checkpoint")
     versions = {name: importlib.metadata.version(name) for name in names}
-    root = Path(__file__).parents[2]
-    git = subprocess.run(
-        ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude", "*"],
-        capture_output=True,
-        text=True,
-    )
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     return {
         "versions": versions,
         "python": platform.python_version(),
         "device": device,
-        "git": git.stdout.strip(),
+        "git": _commit(),
     }
+
+
+def _commit() -> str:
+    """The commit of this copy of jaxmlm; an empty string where it is not in a repository, or git is not installed."""
+    command = ["git", "-C", str(Path(__file__).parents[2]), "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
 
 
 def append_results(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from functools import cache
 
 import jax
 
+from jaxmlm.checks import COUNT, NOT_NEGATIVE, POSITIVE, check_numbers
 from jaxmlm.models.flops import flops
 from jaxmlm.runs.evaluation import Evaluate
 from jaxmlm.runs.finetune_config import Finetune
@@ -43,6 +44,9 @@ class Assumed:
     """Chips of the machine, for chip-hours and price."""
     price: float | None = None
     """Price of one chip for one hour."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "assume.", flops_per_second=POSITIVE, chips=COUNT, price=NOT_NEGATIVE)
 
 
 def training_tokens(run: Run, assume: Assumed | None = None) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxmlm.checks import NATURAL, check_numbers
 from jaxmlm.errors import InputError
 from jaxmlm.paths import refuse_bucket, replace_path
 from jaxmlm.runs.evaluation import Evaluate
@@ -27,6 +28,8 @@ class Vary:
     """Names of the values in the report; needed where a value is a part of the run, as a model."""
 
     def __post_init__(self) -> None:
+        if not self.values:
+            raise InputError(f"vary {self.path}: give at least one value")
         if self.names and len(self.names) != len(self.values):
             raise InputError(f"vary {self.path}: {len(self.values)} values but {len(self.names)} names")
         if len(set(self.names)) < len(self.names):
@@ -70,6 +73,9 @@ class Study:
 
     def __post_init__(self) -> None:
         refuse_bucket(self.workdir)
+        check_numbers(self, "", seeds=NATURAL)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"seeds are {self.seeds}: give one or more, each once")
         if self.cells is not None:
             part, _, parts = self.cells.partition("/")
             if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from jaxmlm.checks import COUNT, NATURAL, check_numbers
 from jaxmlm.data import Batches, Data, Store
 from jaxmlm.data.opening import open_store
 from jaxmlm.json_files import write_json
@@ -31,6 +32,9 @@ class Audit:
     """Rows of the train split to measure on."""
     step: int = 0
     """Training step whose rate is audited, where the masking has a schedule."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "--", rows=COUNT, step=NATURAL)
 
 
 def audit(run: Run, options: Audit) -> dict[str, Any]:

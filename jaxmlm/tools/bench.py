@@ -11,6 +11,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from jaxmlm.checks import check_numbers, integers
 from jaxmlm.data import Batches, Store
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
@@ -40,8 +41,7 @@ class Bench:
     """Directory for a trace of three steps, for xprof or Perfetto; None: no trace."""
 
     def __post_init__(self) -> None:
-        if self.rounds < 2:
-            raise InputError(f"--rounds is {self.rounds}: a spread needs at least 2")
+        check_numbers(self, "--", rounds=integers(2))  # a spread needs two
 
 
 def bench(run: Run, options: Bench) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from jaxmlm.checks import COUNT, NOT_NEGATIVE, POSITIVE_SHARE, check_numbers
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import write_json
@@ -55,11 +56,7 @@ class Plan:
     """Whether to compile again what has been compiled before."""
 
     def __post_init__(self) -> None:
-        if self.slices < 1 or not 0 < self.mfu <= 1 or (self.price is not None and self.price < 0):
-            raise InputError(
-                f"plan: slices must be at least 1, mfu in (0, 1], price at least 0; got {self.slices}, {self.mfu:g}, "
-                f"{self.price}"
-            )
+        check_numbers(self, "--", slices=COUNT, price=NOT_NEGATIVE, mfu=POSITIVE_SHARE)
 
 
 def plan(run: Run, options: Plan) -> dict[str, Any]:

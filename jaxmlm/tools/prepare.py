@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxmlm.checks import COUNT, check_numbers
 from jaxmlm.data import Batches
 from jaxmlm.data.opening import folder_of, merge_shards, notes_of, open_store, prepare_shard
 from jaxmlm.data.phrases.counting import describe_phrases
@@ -26,6 +27,9 @@ class Prepare:
     workers: int | None = None
     """Number of threads that encode; None: one for each core. The bytes are the same for any number."""
 
+    def __post_init__(self) -> None:
+        check_numbers(self, "--", workers=COUNT)
+
 
 @stoppable()
 def prepare(run: Run, options: Prepare | None = None) -> dict[str, Any]:
@@ -34,8 +38,6 @@ def prepare(run: Run, options: Prepare | None = None) -> dict[str, Any]:
     A masking of phrases also gets its phrase list and unit bits.
     """
     options = options or Prepare()
-    if options.workers is not None and options.workers < 1:
-        raise InputError(f"workers is {options.workers}: give 1 or more, or leave it out")
     workdir = Path(run.workdir)
     if options.shard is not None:
         at = re.fullmatch(r"(\d+)/(\d+)", options.shard)

@@ -9,8 +9,10 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from jaxmlm.checks import COUNT, NATURAL, POSITIVE_SHARE, check_numbers
 from jaxmlm.data import Batches, Store
 from jaxmlm.data.opening import open_store
+from jaxmlm.errors import InputError
 from jaxmlm.json_files import write_text
 from jaxmlm.masking import PhraseUnits, SpanUnits, TokenUnits, Units, WordUnits
 from jaxmlm.runs.preview import PIECE_STYLE, Piece, preview, preview_html
@@ -43,6 +45,11 @@ class Show:
     """Number of sentences of the store to show."""
     draw: int = 0
     """Seed of the masks; another number gives other masks."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "--", rates=POSITIVE_SHARE, sentences=COUNT, draw=NATURAL)
+        if not self.rates:
+            raise InputError("--rates is empty: give some, as 0.15 0.4")
 
 
 def show(run: Run, options: Show) -> dict[str, Any]:

@@ -4,6 +4,7 @@ needs."""
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from jaxmlm.checks import COUNT, NATURAL, check_numbers
 from jaxmlm.errors import InputError
 from jaxmlm.training.budget import seconds
 
@@ -36,12 +37,9 @@ class Loop:
     """Where the log goes beside log.jsonl: tensorboard, wandb, or a sink of your own as FILE.py:NAME."""
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.batch < 1 or self.log_every < 1:
-            raise InputError(
-                f"loop: steps must be at least 0, batch and log_every at least 1; got {self.steps}, {self.batch}, "
-                f"{self.log_every}"
-            )
-        if self.accumulate < 1 or self.batch % self.accumulate:
+        check_numbers(self, "loop.", steps=NATURAL, seed=NATURAL, save_every=NATURAL, eval_every=NATURAL)
+        check_numbers(self, "loop.", batch=COUNT, log_every=COUNT, accumulate=COUNT)
+        if self.batch % self.accumulate:
             raise InputError(
                 f"loop.accumulate is {self.accumulate}: it must be at least 1 and divide loop.batch {self.batch}"
             )

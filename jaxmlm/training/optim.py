@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmlm.checks import INSIDE, POSITIVE, POSITIVE_SHARE, SHARE, check_numbers
 from jaxmlm.errors import InputError
 from jaxmlm.training.optimizers import AdamW, Optimizer, check_optimizer, names_of
 
@@ -37,22 +38,13 @@ class Optim:
     """Decay of an exponential moving average of the weights, which is then evaluated and saved; None: no average."""
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0 or not 0 <= self.warmup <= 1:
-            raise InputError(
-                f"optim: learning_rate must be above 0 and warmup between 0 and 1; got {self.learning_rate:g} and "
-                f"{self.warmup:g}"
-            )
-        if not 0 < self.layer_decay <= 1:
-            raise InputError(f"optim.layer_decay is {self.layer_decay:g}: it must be above 0 and at most 1")
-        if not 0 <= self.decay <= 1 or (self.schedule in ("wsd", "wsd_sqrt") and self.warmup + self.decay > 1):
+        check_numbers(self, "optim.", learning_rate=POSITIVE, warmup=SHARE, layer_decay=POSITIVE_SHARE)
+        check_numbers(self, "optim.", decay=SHARE, clip=POSITIVE, ema=INSIDE)
+        if self.schedule in ("wsd", "wsd_sqrt") and self.warmup + self.decay > 1:
             raise InputError(
                 f"optim.decay is {self.decay:g}: it must be between 0 and 1, and together with optim.warmup "
                 f"{self.warmup:g} at most 1"
             )
-        if self.clip is not None and not self.clip > 0:
-            raise InputError(f"optim.clip is {self.clip:g}: it must be above 0; leave it out to clip nothing")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise InputError(f"optim.ema is {self.ema:g}: it must lie between 0 and 1, both excluded: try 0.999")
         check_optimizer(self.optimizer)
 
     @property

@@ -9,6 +9,7 @@ import jax
 import optax
 from optax import contrib
 
+from jaxmlm.checks import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, check_numbers, integers
 from jaxmlm.errors import InputError
 
 LearningRate = Callable[[Any], Any]
@@ -60,6 +61,9 @@ class AdamW:
     """Decoupled weight decay of all parameters but biases and layer norms."""
     slots = 2
 
+    def __post_init__(self) -> None:
+        check_numbers(self, "optim.optimizer.", b1=BELOW_ONE, b2=BELOW_ONE, eps=POSITIVE, weight_decay=NOT_NEGATIVE)
+
     def build(self, schedule: LearningRate) -> optax.GradientTransformation:
         """The transformation, see `Optimizer`."""
         return optax.adamw(schedule, self.b1, self.b2, self.eps, weight_decay=self.weight_decay, mask=decayed)
@@ -82,6 +86,9 @@ class Lamb:
     """Weight decay of all parameters but biases and layer norms."""
     slots = 2
 
+    def __post_init__(self) -> None:
+        check_numbers(self, "optim.optimizer.", b1=BELOW_ONE, b2=BELOW_ONE, eps=POSITIVE, weight_decay=NOT_NEGATIVE)
+
     def build(self, schedule: LearningRate) -> optax.GradientTransformation:
         """The transformation, see `Optimizer`."""
         return optax.lamb(schedule, self.b1, self.b2, self.eps, weight_decay=self.weight_decay, mask=decayed)
@@ -101,6 +108,9 @@ class Lion:
     weight_decay: float = 0.1
     """Decoupled weight decay of all parameters but biases and layer norms."""
     slots = 1
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "optim.optimizer.", b1=BELOW_ONE, b2=BELOW_ONE, weight_decay=NOT_NEGATIVE)
 
     def build(self, schedule: LearningRate) -> optax.GradientTransformation:
         """The transformation, see `Optimizer`."""
@@ -122,6 +132,12 @@ class Adafactor:
     weight_decay: float = 0.01
     """Decoupled weight decay of all parameters but biases and layer norms."""
     slots = 0
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self, "optim.optimizer.", decay_rate=POSITIVE, clipping_threshold=POSITIVE, weight_decay=NOT_NEGATIVE
+        )
+        check_numbers(self, "optim.optimizer.", min_dim_size_to_factor=COUNT)
 
     def build(self, schedule: LearningRate) -> optax.GradientTransformation:
         """The transformation, see `Optimizer`."""
@@ -162,6 +178,10 @@ class Muon:
     eps: float = 1e-6
     """AdamW: epsilon added to the root of the second moment."""
     slots = 2  # an upper bound: AdamW's two for embeddings, one momentum for matrices
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "optim.optimizer.", beta=BELOW_ONE, ns_steps=integers(1, 100), consistent_rms=POSITIVE)
+        check_numbers(self, "optim.optimizer.", b1=BELOW_ONE, b2=BELOW_ONE, eps=POSITIVE, weight_decay=NOT_NEGATIVE)
 
     def build(self, schedule: LearningRate) -> optax.GradientTransformation:
         """The transformation, see `Optimizer`."""

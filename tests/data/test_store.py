@@ -249,7 +249,9 @@ def test_texts_are_mixed_by_their_share_of_the_tokens(tmp_path):
         store.check(replace(data, weights=(0.5, 0.5)))
 
 
-@pytest.mark.parametrize(("weights", "message"), [((1.0,), "one weight for each"), ((1.0, 0.0), "got 0")])
+@pytest.mark.parametrize(
+    ("weights", "message"), [((1.0,), "one weight for each"), ((1.0, 0.0), "data.weights is 0: it must be above 0")]
+)
 def test_weights_that_fit_no_text(weights, message):
     with pytest.raises(InputError, match=message):
         Data(text="a, b", weights=weights)

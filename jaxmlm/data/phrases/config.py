@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxmlm.checks import COUNT, POSITIVE_SHARE, check_numbers
 from jaxmlm.errors import InputError
 
 
@@ -30,8 +31,7 @@ class Phrases:
     def __post_init__(self) -> None:
         if not 2 <= self.longest <= 16:
             raise InputError(f"data.phrases.longest must lie between 2 and 16 words; got {self.longest}: try 5")
-        if self.min_count < 1:
-            raise InputError(f"data.phrases.min_count must be at least 1 occurrence; got {self.min_count}: try 11")
+        check_numbers(self, "data.phrases.", min_count=COUNT, size=COUNT, coverage=POSITIVE_SHARE)
         if self.pmi_power not in (1, 2):
             raise InputError(
                 f"data.phrases.pmi_power must be 1 (the paper) or 2 (the published lists); got {self.pmi_power}"
@@ -41,12 +41,7 @@ class Phrases:
                 f"data.phrases.shares must be {self.longest - 1} numbers above 0 that sum to 1, for 2 to "
                 f"{self.longest} words; got {self.shares}"
             )
-        if self.size is not None and self.size < 1:
-            raise InputError(f"data.phrases.size must be at least 1; got {self.size}: try 800000")
-        if self.size is None and (self.coverage is None or not 0 < self.coverage <= 1):
-            raise InputError(
-                f"data.phrases.coverage must lie between 0 and 1; got {self.coverage}: try 0.5, or set "
-                "data.phrases.size"
-            )
+        if self.size is None and self.coverage is None:
+            raise InputError("data.phrases: give coverage, as 0.5, or size, as 800000")
         if self.overlap not in ("random", "longest"):
             raise InputError(f"data.phrases.overlap must be random or longest; got {self.overlap!r}")

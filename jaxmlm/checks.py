@@ -1,0 +1,82 @@
+"""The numbers of a configuration: each must be finite and in its range, which is checked when it is made.
+
+Ranges end where 32 bits do: steps, sizes and seeds become int32 on the devices, learning rates float32.
+"""
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+from jaxmlm.errors import InputError
+
+INT32 = 2**31 - 1
+TINY = 2.0**-126
+"""The least float32 above 0 that is not rounded to 0 by a device."""
+HUGE = 3.4028234e38
+"""The greatest float32."""
+
+
+class Range(NamedTuple):
+    """Which numbers a field may have.
+
+    Attributes:
+        low: the least of them.
+        high: the greatest.
+        said: what follows "it must" in a message.
+        whole: whether they are integers.
+
+    >>> SHARE.holds(0.5), SHARE.holds(2), SHARE.holds(math.nan), COUNT.holds(1.5)
+    (True, False, False, False)
+    """
+
+    low: float
+    high: float
+    said: str
+    whole: bool = False
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of these numbers."""
+        kind = Integral if self.whole else Real
+        return isinstance(value, kind) and not isinstance(value, bool) and self.low <= float(value) <= self.high
+
+
+def integers(low: int, high: int = INT32) -> Range:
+    """The integers from `low` to `high`."""
+    return Range(low, high, f"be an integer of at least {low:,} and at most {high:,}", whole=True)
+
+
+NATURAL = integers(0)
+COUNT = integers(1)
+POSITIVE = Range(TINY, HUGE, "be above 0 and finite")
+NOT_NEGATIVE = Range(0.0, HUGE, "be at least 0 and finite")
+SHARE = Range(0.0, 1.0, "be between 0 and 1")
+POSITIVE_SHARE = Range(TINY, 1.0, "be above 0 and at most 1")
+BELOW_ONE = Range(0.0, math.nextafter(1.0, 0.0), "be at least 0 and below 1")
+INSIDE = Range(TINY, math.nextafter(1.0, 0.0), "lie between 0 and 1, both excluded")
+
+
+def check_numbers(config: Any, prefix: str, **ranges: Range) -> None:
+    """Refuse a number of a configuration that is not in its range.
+
+    Args:
+        config: the dataclass. A field that is None is not looked at, of a tuple every value is.
+        prefix: what stands before the name of a field in messages, as "loop.".
+        ranges: by the name of a field, which numbers it may have.
+
+    Raises:
+        InputError: it names the field, the value and the range.
+
+    >>> class Loop:
+    ...     steps, lengths, window = -1, (1, 2), None
+    >>> check_numbers(Loop, "loop.", lengths=COUNT, window=COUNT, steps=NATURAL)
+    Traceback (most recent call last):
+    jaxmlm.errors.InputError: loop.steps is -1: it must be an integer of at least 0 and at most 2,147,483,647
+    """
+    for name, numbers in ranges.items():
+        value = getattr(config, name)
+        values: Iterable[Any] = value if isinstance(value, tuple) else (value,)
+        for one in values:
+            if one is not None and not numbers.holds(one):
+                shown = f"{one:g}" if isinstance(one, float) else repr(one)
+                raise InputError(f"{prefix}{name} is {shown}: it must {numbers.said}")

@@ -1,0 +1,119 @@
+"""Every number of every configuration: not finite, negative, zero and huge values are refused when it is made."""
+
+import dataclasses
+import importlib
+import inspect
+import math
+import pkgutil
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+import jaxmlm
+from jaxmlm.errors import InputError
+from jaxmlm.masking.schedule import Cosine, Linear, Piecewise, Stairs
+from jaxmlm.parallel import Mesh
+from jaxmlm.studies.estimate import Assumed
+
+MADE_BY_CODE = {
+    "Batches", "Packed", "Vocab", "Result", "Measure", "Glue", "Sizes", "Table", "Trained",
+}  # fmt: skip
+"""Dataclasses with numbers that no user writes."""
+NEEDED: dict[type, dict[str, Any]] = {
+    Linear: {"end": 0.5, "steps": 10},
+    Cosine: {"end": 0.5, "steps": 10},
+    Stairs: {"steps": (10,), "factors": (0.5,)},
+    Piecewise: {"steps": (0, 10), "factors": (0.5, 1.0)},
+    Assumed: {"name": "a machine", "flops_per_second": 1e12},
+}
+"""Fields without a default."""
+MAY_BE_ZERO = {
+    "AdamW": {"b1", "b2", "weight_decay"},
+    "Lamb": {"b1", "b2", "weight_decay"},
+    "Lion": {"b1", "b2", "weight_decay"},
+    "Adafactor": {"weight_decay"},
+    "Muon": {"b1", "b2", "beta", "weight_decay"},
+    "Optim": {"warmup", "decay"},
+    "Loop": {"steps", "seed", "save_every", "eval_every"},
+    "EncoderConfig": {"token_types", "dropout", "attention_dropout", "init"},
+    "Replace": {"random", "keep"},
+    "Finetune": {"warmup", "weight_decay", "seeds"},
+    "Evaluation": {"rows", "sentences", "seed"},
+    "Study": {"seeds"},
+    "Assumed": {"price"},
+    "Plan": {"price"},
+    "Audit": {"step"},
+    "Show": {"draw"},
+    "Hosts": {"process"},
+    "Doctor": {"process"},
+    "Piecewise": {"steps"},
+}
+TOGETHER = {"processes": {"coordinator": "here:1", "process": 0}, "process": {"coordinator": "here:1", "processes": 2}}
+"""Options of `Hosts` that are given together."""
+
+
+def config_classes() -> dict[str, type]:
+    """The dataclasses of the package that have numbers, by name, without those that users do not write."""
+    found = {}
+    for module in pkgutil.walk_packages(jaxmlm.__path__, "jaxmlm."):
+        if not module.name.endswith("__main__"):
+            for name, kind in vars(importlib.import_module(module.name)).items():
+                if inspect.isclass(kind) and dataclasses.is_dataclass(kind) and kind.__module__ == module.name:
+                    found[name] = kind
+    return {name: kind for name, kind in found.items() if numbers_of(kind) and name not in MADE_BY_CODE}
+
+
+def numbers_of(kind: Any) -> dict[str, tuple[bool, bool]]:
+    """Of each numeric field whether it is a float, and whether it is a tuple only."""
+    hints = get_type_hints(kind)
+    found = {}
+    for field in dataclasses.fields(kind):
+        arms = {hints[field.name], *get_args(hints[field.name])}
+        of_tuples = {inner for arm in arms for inner in get_args(arm)}
+        every = arms | of_tuples
+        if {int, float} & every and dict not in {getattr(arm, "__origin__", None) for arm in arms}:
+            found[field.name] = (float in every, not {int, float} & ({hints[field.name], *_arms(hints[field.name])}))
+    return found
+
+
+def _arms(hint: Any) -> tuple[Any, ...]:
+    """The members of a union."""
+    return () if getattr(hint, "__origin__", None) is tuple else get_args(hint)
+
+
+CLASSES = config_classes()
+FIELDS = [
+    pytest.param(kind, name, *kinds, id=f"{title}.{name}")
+    for title, kind in sorted(CLASSES.items())
+    for name, kinds in numbers_of(kind).items()
+]
+
+
+def test_the_walk_finds_the_numbers():
+    assert {"Loop", "Optim", "AdamW", "Finetune", "Hosts", "Data", "Phrases", "Masking", "SpanUnits"} <= set(CLASSES)
+    assert numbers_of(CLASSES["Finetune"])["epochs"] == (True, False)
+    assert numbers_of(CLASSES["Study"])["seeds"] == (False, True) and "title" not in numbers_of(CLASSES["Study"])
+    assert len(FIELDS) > 90
+
+
+@pytest.mark.parametrize(("kind", "name", "is_float", "is_tuple"), FIELDS)
+def test_numbers_that_cannot_be_are_refused(kind, name, is_float, is_tuple):
+    """In one line that names the field; what may be zero is listed above, and -1 is a value of mesh.data alone."""
+
+    def refused(value: Any) -> bool:
+        needed = NEEDED.get(kind, {})
+        given = (value, *needed.get(name, ())[1:]) if is_tuple else value
+        called = "factors" if name == "end" else name.rstrip("s")
+        together = TOGETHER.get(name, {}) if hasattr(kind, "coordinator") else {}
+        try:
+            kind(**{**needed, **together, name: given})
+        except InputError as error:
+            assert "\n" not in str(error) and called in str(error), str(error)
+            return True
+        return False
+
+    number = float if is_float else int
+    for value in (math.nan, math.inf, -math.inf, 1e39) if is_float else (4_000_000_000,):
+        assert refused(value), value
+    assert refused(number(-1)) == (kind is not Mesh or name != "data")
+    assert refused(number(0)) == (name not in MAY_BE_ZERO.get(kind.__name__, ()))
