@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from jaxmlm.data import Data, Store
+from jaxmlm.data.manifest import read_manifest, write_manifest
 from jaxmlm.data.opening import open_store
 from jaxmlm.data.phrases.counting import add_phrases, count_store, describe_phrases
 from jaxmlm.data.phrases.ranking import Phrases
@@ -66,13 +67,13 @@ def measure(text: Path, workdir: Path) -> None:
 
 
 def linked(store: Path, folder: Path) -> Store:
-    """A store of links to the files of this one, so that nothing is written into it."""
+    """A store of hard links to the files of this one, so that nothing is written into it."""
     folder.mkdir(parents=True)
     for path in store.iterdir():
         if path.suffix in (".bin", ".model"):
-            (folder / path.name).symlink_to(path.resolve())
-    manifest = json.loads((store / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({k: v for k, v in manifest.items() if k != "phrases"}))
+            (folder / path.name).hardlink_to(path.resolve())
+    manifest = read_manifest(store)
+    write_manifest(folder, {key: value for key, value in manifest.items() if key != "phrases"})
     return Store(folder)
 
 

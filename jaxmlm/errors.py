@@ -1,5 +1,8 @@
 """The exceptions that the command line knows."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Wrong input. The message is one line: what is wrong, what was got, what to do.
@@ -21,3 +24,29 @@ class Preempted(Exception):
 
     The command line prints the message and exits with code 75.
     """
+
+
+@contextmanager
+def reading(path: object, what: str) -> Iterator[None]:
+    """Turn whatever a library raises at a file that somebody else made into one InputError that names the file.
+
+    Such libraries have no common exception, and one written in Rust raises a BaseException where it panics. Only the
+    calls that read the file belong into the block: it hides the traceback of any other fault too.
+
+    Args:
+        path: the file, or the place in it.
+        what: what it should be.
+
+    >>> with reading("a.bin", "numbers"):
+    ...     [][0]
+    Traceback (most recent call last):
+    ...
+    jaxmlm.errors.InputError: a.bin cannot be read as numbers (list index out of range): is it complete?
+    """
+    try:
+        yield
+    except (InputError, Preempted, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        why = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        raise InputError(f"{path} cannot be read as {what} ({why}): is it complete?") from error

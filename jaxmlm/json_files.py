@@ -1,13 +1,21 @@
-"""JSON as everything here writes it: a file is complete or absent, a line is complete or dropped."""
+"""JSON as everything here writes and reads it: a file is complete or absent, a line is complete or dropped."""
 
 import json
 import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from jaxmlm.errors import InputError
 from jaxmlm.paths import describe
+from jaxmlm.textfiles import read_bytes
+
+Kind = TypeVar("Kind")
+_KINDS = {
+    **{type(None): "null", bool: "boolean", int: "number", float: "number"},
+    **{str: "string", list: "list", dict: "object"},
+}
 
 
 def to_json(value: Any, **options: Any) -> str:
@@ -31,11 +39,68 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def read_json(path: Path, what: str = "a JSON file", kind: type[Kind] = dict) -> Kind:
+    """Read a JSON file that may be torn, or of somebody else.
+
+    Args:
+        path: the file.
+        what: what it should be, for messages.
+        kind: the type of what it holds.
+
+    Raises:
+        InputError: it is missing, cannot be read, is too large, or `parse_json` refuses what it holds.
+
+    """
+    return parse_json(read_bytes(path, what), path, what, kind)
+
+
+def parse_json(raw: bytes | str, where: object, what: str = "a JSON file", kind: type[Kind] = dict) -> Kind:
+    """Read the value that a JSON text holds.
+
+    Args:
+        raw: the text; as bytes in UTF-8, with or without a byte-order mark.
+        where: the file, or the place in it, for messages.
+        what: what it should be, for messages.
+        kind: the type of the value.
+
+    Raises:
+        InputError: it is not UTF-8, not JSON, nested too deeply, has a number that is too long, or is of another type.
+
+    >>> parse_json(b'{"loss": 1.5}', "log.jsonl, line 1")
+    {'loss': 1.5}
+    """
+    try:
+        value = json.loads(raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw)
+    except UnicodeDecodeError as error:
+        why = f"is not UTF-8 text ({error.reason} at byte {error.start})"
+    except RecursionError:
+        why = "is JSON that is nested too deeply to be read"
+    except ValueError as error:  # also for an integer of more than 4,300 digits
+        why = f"is not JSON ({str(error).partition(';')[0]})"
+    else:
+        if isinstance(value, kind):
+            return value
+        why = f"holds {kind_of(value)}, not {'an object' if kind is dict else 'a list'}"
+    raise InputError(f"{where} {why}: expected {what}; is the file complete?") from None
+
+
+def kind_of(value: Any) -> str:
+    """Return what JSON calls the type of a value.
+
+    >>> kind_of({}), kind_of(1.5), kind_of(None)
+    ('a JSON object', 'a JSON number', 'a JSON null')
+    """
+    return f"a JSON {_KINDS[type(value)]}"
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8 that a kill leaves as it was, or complete."""
+    """Write a text file in UTF-8 that a kill or a full disk leaves as it was, or complete."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -44,10 +109,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read the complete lines of a file of JSON lines; a truncated last line is left out, no file has no lines."""
+    """Read the complete lines of a file of JSON lines; a truncated last line is left out, no file has no lines.
+
+    Raises:
+        InputError: a line that is not the last one is not a JSON object.
+
+    """
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    lines = read_bytes(path, "JSON lines", most=1 << 40).split(b"\n")[:-1]
+    return [
+        parse_json(line, f"{path}, line {number}", "a JSON object in each line") for number, line in enumerate(lines, 1)
+    ]
 
 
 def append_jsonl(path: Path, rows: Iterable[Any]) -> None:

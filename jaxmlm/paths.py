@@ -5,12 +5,13 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import os
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from enum import Enum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from jaxmlm.errors import InputError
@@ -141,6 +142,11 @@ def counted(number: int, what: str) -> str:
     ('1 document', '0 seeds', '2,500 cells')
     """
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def cache_directory() -> Path:
+    """Return where what can be made again is kept on this machine: $JAXMLM_CACHE, or ~/.cache/jaxmlm."""
+    return Path(os.environ.get("JAXMLM_CACHE", "~/.cache/jaxmlm")).expanduser()
 
 
 def refuse_bucket(name: str) -> None:

@@ -1,15 +1,15 @@
 """Text files as users have them: UTF-8 with or without a byte-order mark, lines that end as on any system."""
 
 import io
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from jaxmlm.errors import InputError
 
 BLOCK = 1 << 16
+MOST = 1 << 28
+"""Bytes of the largest file that is read at once; the tokenizer.json of a million tokens has a quarter of that."""
 BOM = "\ufeff"
 """The byte-order mark, with which editors of Windows begin a file. Files joined end to end have it within."""
 # A program of Windows that writes \r\n as text makes \r\r\n of it, which is the end of one line.
@@ -45,9 +45,33 @@ def lines(stream: io.BufferedIOBase, most: int) -> Iterator[bytes]:
     yield from b"".join([*begun, held]).splitlines(keepends=True)
 
 
+def read_bytes(path: Path, what: str = "a text file", most: int = MOST) -> bytes:
+    """Read a small file at once.
+
+    Args:
+        path: the file.
+        what: what it should be, for messages.
+        most: size in bytes of the largest that is read.
+
+    Raises:
+        InputError: it is missing, is not a file (but a directory, pipe or device), cannot be read, or is too large.
+
+    """
+    try:
+        if not path.is_file():
+            why = "is not a file" if path.exists() else "is missing"
+        elif path.stat().st_size > most:
+            why = f"has more than {most >> 20:,} MiB"
+        else:
+            return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        why = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    raise InputError(f"{path} {why}: expected {what}")
+
+
 def read_text(path: Path) -> str:
     r"""The text of a small file, without byte-order marks, each line ended by \n; InputError if it is not UTF-8."""
-    raw = path.read_bytes()
+    raw = read_bytes(path)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -60,16 +84,3 @@ def read_text(path: Path) -> str:
             f"{path} is not UTF-8 text (a NUL byte): convert it, for example with iconv -f UTF-16LE -t UTF-8"
         )
     return "\n".join(line.lstrip(BOM) for line in _END.sub("\n", text).split("\n"))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; InputError if it holds none."""
-    try:
-        found = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not JSON ({error}): is the file complete?") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds a JSON {type(found).__name__}, not an object")
-    return found

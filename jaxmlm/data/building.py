@@ -14,7 +14,6 @@ the files and writes the manifest.
 
 import hashlib
 import itertools
-import json
 import os
 import shutil
 from collections import deque
@@ -26,13 +25,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmlm.data.config import Data
 from jaxmlm.data.hf_tokenizer import open_tokenizer
-from jaxmlm.data.merging import PLAN, SPLITS, check_place, finish, part_name, shard_name, unfinished
+from jaxmlm.data.manifest import DOCUMENT, FORMAT, SPLITS, token_dtype
+from jaxmlm.data.merging import PLAN, check_place, finish, part_name, read_part, shard_name, unfinished
 from jaxmlm.data.sources import Document, TextSource, mixed
-from jaxmlm.data.store import DOCUMENT, Data, Store, whole_list
+from jaxmlm.data.store import Store, read_document_list
 from jaxmlm.data.tokenizer import Tokenizer, pieces_of
 from jaxmlm.errors import InputError
-from jaxmlm.json_files import write_json
+from jaxmlm.json_files import read_json, write_json
 
 PART = 1 << 28  # characters of text
 CHUNK = 1 << 19  # characters that a thread encodes at once
@@ -78,7 +79,7 @@ def build(
             "data.weights do not go with --shard: which documents a mix takes depends on all before them. Prepare the "
             "mix on one machine"
         )
-    plan = {"format": 2, "data": data.content(), "source": [about for source in sources for about in source.about]}
+    plan = {"format": FORMAT, "data": data.content(), "source": [about for source in sources for about in source.about]}
     with _unfinished(folder, plan, shard is not None) as part:
         progress(Progress("tokenizer"))
         tokenizer = _tokenizer(part, data, sources)
@@ -131,7 +132,7 @@ class _Writer:
         size: int,
     ):
         self.folder, self.data, self.tokenizer, self.pool, self.ahead = folder, data, tokenizer, pool, 2 * threads
-        self.dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
+        self.dtype = token_dtype(tokenizer.size)
         self.progress, self.size = progress, size
         self.parts: dict[str, int] = {}
         self.read_before = self.documents = self.tokens = 0
@@ -171,16 +172,19 @@ class _Writer:
             self._write(0, p, _counted(part, taken, passed), files, state)
 
     def _done(self, g: int, p: int) -> dict[str, Any] | None:
-        """What a part's file says of it, if the part is there and whole."""
+        """What a part's file says of it, if the part is there and complete."""
         file = self.folder / part_name(g, p)
         if not file.is_file():
             return None
-        said = json.loads(file.read_text())
+        try:
+            said = read_part(file)
+        except InputError:  # damaged: the part is done again
+            return None
         for split in SPLITS:
             path, tokens = self.folder / said[split]["file"], said[split]["tokens"]
             if not path.is_file() or path.stat().st_size != tokens * self.dtype.itemsize:
                 return None  # killed while the parts became a store
-            if whole_list(path.with_suffix(".docs"), said[split]) is None:
+            if read_document_list(path.with_suffix(".docs"), said[split]) is None:
                 return None
         return said
 
@@ -233,8 +237,13 @@ class _Split:
         self.file.close()
         entries = np.array(self.documents, DOCUMENT)
         entries.tofile(self.folder / f"{self.name}.docs")
-        about = {"tokens": int(entries["tokens"].sum(dtype=np.int64)), "documents": len(entries)}
-        return {"file": f"{self.name}.bin", **about, "sha256": self.sha.hexdigest()}
+        return {
+            "file": f"{self.name}.bin",
+            "tokens": int(entries["tokens"].sum(dtype=np.int64)),
+            "documents": len(entries),
+            "sha256": self.sha.hexdigest(),
+            "documents_sha256": hashlib.sha256(entries.tobytes()).hexdigest(),
+        }
 
 
 def _numbered(items: Iterable[Any], part: int = 0) -> Iterator[tuple[int, Any]]:
@@ -309,7 +318,7 @@ def _unfinished(folder: Path, plan: dict[str, Any], shared: bool) -> Iterator[Pa
     part = unfinished(folder)
     fresh = [parent for parent in part.parents if not parent.exists()]
     file = part / PLAN
-    if file.is_file() and json.loads(file.read_text()) != plan:
+    if file.is_file() and not _is_plan(file, plan):
         if shared:
             raise InputError(
                 f"{part} holds the parts of another text or of other settings: delete it, and in the bucket of a store "
@@ -329,3 +338,10 @@ def _unfinished(folder: Path, plan: dict[str, Any], shared: bool) -> Iterator[Pa
                 for parent in fresh:
                     parent.rmdir()
         raise
+
+
+def _is_plan(file: Path, plan: dict[str, Any]) -> bool:
+    try:
+        return read_json(file, "the plan of a token store") == plan
+    except InputError:  # damaged: what is there cannot be trusted
+        return False

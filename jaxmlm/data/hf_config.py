@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxmlm.textfiles import read_json
+from jaxmlm.json_files import read_json
 
 
 class _Built(NamedTuple):

@@ -1,7 +1,6 @@
 """From the parts of a token store to the store: duplicates dropped, files numbered, the manifest written last."""
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -10,16 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from jaxmlm.data.config import Data
 from jaxmlm.data.hf_tokenizer import open_tokenizer
+from jaxmlm.data.manifest import DOCUMENT, FORMAT, SPLITS, TOKENIZER_FILES, token_dtype, write_manifest
 from jaxmlm.data.sources import sha256
-from jaxmlm.data.store import DOCUMENT, MANIFEST, Data, Store, whole_list
+from jaxmlm.data.store import Store, read_document_list
 from jaxmlm.data.tokenizer import Tokenizer
-from jaxmlm.errors import InputError
-from jaxmlm.json_files import write_json
+from jaxmlm.errors import InputError, reading
+from jaxmlm.json_files import read_json
 
-SPLITS = ("train", "valid")
 PLAN = "plan.json"
-TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")
+_PART = re.compile(r"\d{5}-\d{5}\.json")
+_SHARD = re.compile(r"shard-(\d{1,6})-of-(\d{1,6})\.json")
 
 
 def unfinished(folder: Path) -> Path:
@@ -52,52 +53,85 @@ def check_place(folder: Path) -> None:
         raise InputError(f"{folder} is there and is no token store: name another --data.store or --workdir")
 
 
+def read_part(path: Path) -> dict[str, Any]:
+    """Read what a part's file says of it; InputError if it is damaged, or names files of another part."""
+    what = "what a part of a token store is"
+    part = read_json(path, what)
+    with reading(path, what):
+        for split in SPLITS:
+            about = part[split]
+            if about["file"] != f"{split}-{path.stem}.bin":
+                raise ValueError(f"it names {about['file']}")
+            counts = (about["tokens"], about["documents"], *part.get("taken", ()), *part.get("passed", ()))
+            if not all(type(count) is int and count >= 0 for count in counts):
+                raise ValueError(f"a count of {counts}")
+            bytes.fromhex(about["sha256"] + about["documents_sha256"])
+    return part
+
+
 def merge(folder: Path, data: Data) -> Store:
     """Make one store of the parts that the machines of `build(..., shard=(i, n))` have written to DIR.part.
 
-    InputError if a machine has not finished, had another tokenizer or other settings, or if a file is not whole.
+    InputError if a machine has not finished, had another tokenizer or other settings, or if a file is not complete.
     """
     part = unfinished(folder)
     check_place(folder)
     if not (part / PLAN).is_file():
         raise InputError(f"nothing to merge in {part}: prepare it with --shard 0/N to --shard N-1/N first")
-    plan = json.loads((part / PLAN).read_text())
-    have, want = plan["data"], data.content()
+    plan = read_json(part / PLAN, "the plan of a token store")
+    with reading(part / PLAN, "the plan of a token store"):
+        have, want = dict(plan["data"]), data.content()
+        list(plan["source"])
     if other := [key for key in [*want, *have] if have.get(key) != want.get(key)]:
         raise InputError(f"{part} was prepared with another data.{other[0]}: merge with the options of --shard")
-    notes = sorted(part.glob("shard-*.json"))
-    number = {file: int(file.stem.split("-of-")[1]) for file in notes}
-    # Parts are the same whatever N is, so notes of another N, from before it was changed, do not matter.
-    if not (whole := [n for n in number.values() if list(number.values()).count(n) == n]):
-        found = ", ".join(file.name for file in notes) or "none"
-        raise InputError(f"{part}: not every machine has finished (found {found}): run --shard for the others")
-    n = whole[0]
-    said = {file.name: json.loads(file.read_text()) for file in notes if number[file] == n}
+    machines, shards = _finished_machines(part)
     tokenizer = open_tokenizer(part)
-    if len({shard["tokenizer"] for shard in said.values()} | {hashlib.sha256(tokenizer.model).hexdigest()}) != 1:
+    if len({shard["tokenizer"] for shard in shards} | {hashlib.sha256(tokenizer.model).hexdigest()}) != 1:
         raise InputError(
             f"{part}: the machines have trained different tokenizers: give all the same one as --data.tokenizer"
         )
-    groups = {int(g): parts for shard in said.values() for g, parts in shard["groups"].items()}
+    groups = {int(g): parts for shard in shards for g, parts in shard["groups"].items()}
     for name in (part_name(g, p) for g, parts in groups.items() for p in range(parts)):
         if not (part / name).is_file():
-            raise InputError(f"{part / name} is missing: run --shard again on all {n} machines")
+            raise InputError(f"{part / name} is missing: run --shard again on all {machines} machines")
+        about = read_part(part / name)
         for split in SPLITS:
-            about = json.loads((part / name).read_text())[split]
-            path = part / about["file"]
-            tokens = path.is_file() and sha256(path) == about["sha256"]
-            if not tokens or whole_list(path.with_suffix(".docs"), about) is None:
+            path = part / about[split]["file"]
+            tokens = path.is_file() and sha256(path) == about[split]["sha256"]
+            if not tokens or read_document_list(path.with_suffix(".docs"), about[split]) is None:
                 lacking = path.with_suffix(".docs") if tokens else path
-                raise InputError(f"{lacking} is missing or not whole: delete {name} and run --shard again")
+                raise InputError(f"{lacking} is missing or not complete: delete {name} and run --shard again")
     finish(part, folder, plan, data, tokenizer)
     return Store(folder)
 
 
+def _finished_machines(part: Path) -> tuple[int, list[dict[str, Any]]]:
+    """How many machines have shared the work, and what each says that it has done.
+
+    Parts are the same whatever that number is, so notes of another one, from before it was changed, do not matter.
+    """
+    notes: dict[int, list[Path]] = {}
+    for path in sorted(part.iterdir()):
+        if match := _SHARD.fullmatch(path.name):
+            notes.setdefault(int(match[2]), []).append(path)
+    complete = [machines for machines, paths in notes.items() if len(paths) == machines]
+    if not complete:
+        found = ", ".join(path.name for paths in notes.values() for path in paths) or "none"
+        raise InputError(f"{part}: not every machine has finished (found {found}): run --shard for the others")
+    shards = []
+    for path in notes[complete[0]]:
+        shard = read_json(path, "what a machine has done")
+        with reading(path, "what a machine has done"):
+            shards.append({"tokenizer": str(shard["tokenizer"]), "groups": shard["groups"]})
+            if not all(g.isdecimal() and type(parts) is int for g, parts in shard["groups"].items()):
+                raise ValueError("its groups have no numbers")
+    return complete[0], shards
+
+
 def finish(part: Path, folder: Path, plan: dict[str, Any], data: Data, tokenizer: Tokenizer) -> None:
     """Make a store of the parts in a folder, and give the folder its name."""
-    names = sorted(path for path in part.iterdir() if re.fullmatch(r"\d{5}-\d{5}\.json", path.name))
-    parts = [json.loads(path.read_text()) for path in names]
-    dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
+    parts = [read_part(path) for path in sorted(part.iterdir()) if _PART.fullmatch(path.name)]
+    dtype = token_dtype(tokenizer.size)
     mix = {"mix": dict(zip(data.texts, parts[-1]["taken"], strict=True))} if data.weights and parts else {}
     dropped = {name: _drop_duplicates(part, [p[name] for p in parts], dtype) for name in SPLITS if data.drop_duplicates}
     if (got := sum(p[name]["tokens"] for p in parts for name in SPLITS)) < 4 * data.length:
@@ -105,11 +139,12 @@ def finish(part: Path, folder: Path, plan: dict[str, Any], data: Data, tokenizer
             f"the text {data.text!r} gives {got} tokens, less than a few rows of {data.length}: give more text or "
             "a smaller data.length"
         )
+    tokenizer_files = [part / name for name in TOKENIZER_FILES if (part / name).is_file()]
     manifest = {
-        "format": 2,
+        "format": FORMAT,
         "dtype": dtype.name,
         "vocab": tokenizer.size,
-        "tokenizer_sha256": hashlib.sha256(tokenizer.model).hexdigest(),
+        "tokenizer": [{"file": path.name, "sha256": sha256(path)} for path in tokenizer_files],
         "data": plan["data"],
         "source": plan["source"],
         **mix,
@@ -119,11 +154,11 @@ def finish(part: Path, folder: Path, plan: dict[str, Any], data: Data, tokenizer
     if manifest["valid"]["tokens"] < data.length or manifest["train"]["tokens"] < data.length:
         _split_stream(part, manifest, dtype, data)
     shards = [part / shard["file"] for name in SPLITS for shard in manifest[name]["shards"]]
-    kept = {*shards, *(path.with_suffix(".docs") for path in shards)}
+    kept = {*tokenizer_files, *shards, *(path.with_suffix(".docs") for path in shards)}
     for path in part.iterdir():  # the notes of the work, and what was left by some that was killed
-        if path not in kept and path.name not in TOKENIZER_FILES:
+        if path not in kept:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    write_json(part / MANIFEST, manifest)
+    write_manifest(part, manifest)
     os.replace(part, folder)
 
 
@@ -149,7 +184,7 @@ def _drop_duplicates(folder: Path, shards: list[dict[str, Any]], dtype: np.dtype
             tokens = np.fromfile(path, dtype)[np.repeat(keep, part["tokens"])]
             tokens.tofile(path)
             part[keep].tofile(path.with_suffix(".docs"))
-            shard |= {"tokens": len(tokens), "documents": int(keep.sum()), "sha256": sha256(path)}
+            shard |= {"tokens": len(tokens), "documents": int(keep.sum()), **_sums(path)}
     return int((~kept).sum())
 
 
@@ -193,4 +228,9 @@ def _split_stream(folder: Path, manifest: dict, dtype: np.dtype, data: Data) -> 
         part.tofile(path)
         documents.tofile(path.with_suffix(".docs"))
         about = {"documents": len(documents), "tokens": len(part)}
-        manifest[name] = {**about, "shards": [{"file": path.name, **about, "sha256": sha256(path)}]}
+        manifest[name] = {**about, "shards": [{"file": path.name, **about, **_sums(path)}]}
+
+
+def _sums(path: Path) -> dict[str, str]:
+    """What the manifest says of the bytes of a shard, and of its list of documents."""
+    return {"sha256": sha256(path), "documents_sha256": sha256(path.with_suffix(".docs"))}

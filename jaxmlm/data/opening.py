@@ -9,11 +9,12 @@ from jaxmlm.data import Data, Store, build, merge
 from jaxmlm.data import remote as cloud
 from jaxmlm.data.building import Progress
 from jaxmlm.data.hf_tokenizer import open_tokenizer
+from jaxmlm.data.manifest import MANIFEST
 from jaxmlm.data.merging import PLAN, shard_name, unfinished
 from jaxmlm.data.phrases.counting import add_phrases, check_units, list_of
 from jaxmlm.data.registry import is_files, open_source
 from jaxmlm.data.sources import files
-from jaxmlm.data.store import MANIFEST
+from jaxmlm.data.verification import RECORD
 from jaxmlm.errors import InputError
 from jaxmlm.logs import Log
 from jaxmlm.parallel import hosts
@@ -142,7 +143,7 @@ def _begin_copy(folder: Path) -> None:
 
 
 def _send(folder: Path, bucket: str) -> None:
-    cloud.push(folder, bucket, MANIFEST)
+    cloud.push(folder, bucket, MANIFEST, aside=(RECORD,))
     _unsent(folder).unlink(missing_ok=True)
 
 

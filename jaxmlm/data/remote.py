@@ -14,6 +14,7 @@ from typing import Any
 import fsspec
 
 from jaxmlm.errors import InputError
+from jaxmlm.paths import cache_directory
 
 
 def remote(name: str | Path | None) -> bool:
@@ -61,11 +62,11 @@ def pull(url: str, folder: Path, last: str, only: tuple[str, ...] = ()) -> bool:
     return True
 
 
-def push(folder: Path, url: str, last: str) -> None:
-    """Copy the files of a folder into a bucket, `last` after the others."""
+def push(folder: Path, url: str, last: str, aside: tuple[str, ...] = ()) -> None:
+    """Copy the files of a folder into a bucket, `last` after the others, without those `aside`."""
     with _opened(url) as (fs, root):
         for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
-            if path.is_file():
+            if path.is_file() and path.name not in aside:
                 fs.put_file(str(path), f"{root}/{path.name}")
 
 
@@ -89,8 +90,7 @@ def texts(pattern: str) -> list[Path]:
 
 
 def _cache(what: str) -> Path:
-    root = Path(os.environ.get("JAXMLM_CACHE", "~/.cache/jaxmlm")).expanduser()
-    return root / "bucket" / hashlib.sha256(what.encode()).hexdigest()[:16]
+    return cache_directory() / "bucket" / hashlib.sha256(what.encode()).hexdigest()[:16]
 
 
 def _fetch(fs: Any, about: dict[str, Any], path: Path) -> None:

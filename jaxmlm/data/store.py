@@ -7,7 +7,6 @@ A split is one stream of tokens, each document followed by a separator. It is me
 than memory costs nothing.
 """
 
-import json
 import mmap
 import os
 import resource
@@ -22,35 +21,73 @@ import numpy as np
 from jaxmlm.data import remote as cloud
 from jaxmlm.data.config import Data
 from jaxmlm.data.hf_tokenizer import open_tokenizer
+from jaxmlm.data.manifest import (
+    DOCUMENT,
+    MANIFEST,
+    UNITS,
+    StoreFile,
+    all_files,
+    document_files,
+    documents_of,
+    phrases_file,
+    read_manifest,
+    token_files,
+    tokenizer_files,
+    unit_files,
+    write_manifest,
+)
 from jaxmlm.data.sources import sha256
+from jaxmlm.data.verification import cure, verify
 from jaxmlm.errors import InputError
-from jaxmlm.json_files import write_json
 
-MANIFEST = "manifest.json"
 FILES = 1 << 16  # open at once, where the system lets us
-DOCUMENT = np.dtype([("hash", "<u8"), ("number", "<u8"), ("file", "<u4"), ("tokens", "<u4")])
-"""A document in a store: 64 bits of its text's SHA-1, its id (the `number`-th document of the `file`-th of the
-manifest's "source") and its tokens, the separator counted."""
 
 
 class Store:
-    """A token store opened for reading: `tokenizer`, `manifest`, `tokens(split)`; one in a bucket is copied first."""
+    """A token store on disk, opened for reading; one in a bucket is copied first.
 
-    def __init__(self, folder: str | Path):
-        self.folder = cloud.copy_of(str(folder)) if cloud.remote(folder) else Path(folder)
-        if cloud.remote(folder) and not cloud.pull(str(folder), self.folder, MANIFEST):
-            raise InputError(f"{folder} holds no token store (no manifest.json): make one with jaxmlm prepare")
-        path = self.folder / MANIFEST
-        if not path.is_file():
+    Every file is verified once before its first use: see `verification`.
+
+    Args:
+        directory: its directory, or the URL of one in a bucket.
+
+    Attributes:
+        folder: its directory on this machine.
+        manifest: what `read_manifest` returns.
+        tokenizer: the tokenizer that wrote it.
+
+    Raises:
+        InputError: there is none, its manifest is damaged, or the tokenizer is not the one that wrote it.
+
+    """
+
+    def __init__(self, directory: str | Path):
+        self.folder = cloud.copy_of(str(directory)) if cloud.remote(directory) else Path(directory)
+        if cloud.remote(directory) and not cloud.pull(str(directory), self.folder, MANIFEST):
+            raise InputError(f"{directory} holds no token store (no manifest.json): make one with jaxmlm prepare")
+        if not (self.folder / MANIFEST).is_file():
             raise InputError(f"{self.folder} holds no token store (no manifest.json): make one with jaxmlm prepare")
-        self.manifest = json.loads(path.read_text())
-        files = [
-            file for file in (self.folder / name for name in ("tokenizer.model", "tokenizer.json")) if file.is_file()
-        ]
-        if not files or sha256(files[0]) != self.manifest["tokenizer_sha256"]:
-            name = files[0].name if files else "tokenizer.model"
-            raise InputError(f"{self.folder}: {name} is not the one that wrote this store: prepare it again")
-        self.tokenizer = open_tokenizer(self.folder)
+        self.manifest = read_manifest(self.folder)
+        files = tokenizer_files(self.manifest)
+        for file in files:
+            path = self.folder / file.name
+            if not path.is_file() or path.is_symlink() or sha256(path) != file.sha256:
+                raise InputError(f"{path} is not the one that wrote this store: {cure(self.folder)}")
+        self.tokenizer = open_tokenizer(self.folder / files[0].name)
+        if self.tokenizer.size != self.manifest["vocab"]:
+            raise InputError(
+                f"{self.folder}: the tokenizer has {self.tokenizer.size:,} tokens, and the manifest says "
+                f"{self.manifest['vocab']:,}: {cure(self.folder)}"
+            )
+
+    def verify(self) -> None:
+        """Read every file of the store and compare it with the manifest, whether or not that was done before.
+
+        Raises:
+            InputError: one is damaged; the message names it.
+
+        """
+        verify(self.folder, all_files(self.manifest), again=True)
 
     def check(self, data: Data) -> None:
         """Refuse a store that was made from another text or with other settings."""
@@ -65,7 +102,7 @@ class Store:
 
     def tokens(self, split: str) -> "np.ndarray | Stream":
         """The stream of a split, memory-mapped."""
-        return self._stream(self.shards(split), np.dtype(self.manifest["dtype"]))
+        return self._stream(token_files(self.manifest, split), np.dtype(self.manifest["dtype"]))
 
     def units(self, split: str) -> "np.ndarray | Stream | None":
         """Beside each token a uint8: bit 0, a word starts here, bit 1, a unit (a phrase or a lone word) does.
@@ -74,25 +111,25 @@ class Store:
         """
         if "phrases" not in self.manifest:
             return None
-        return self._stream([(units_of(name), size) for name, size in self.shards(split)], np.dtype(np.uint8))
+        return self._stream(unit_files(self.manifest, split), UNITS)
 
     def documents(self, split: str) -> np.ndarray:
         """What is known of each document of a split, in order: the fields of `DOCUMENT`."""
-        parts = [
-            (self.folder / documents_of(name), shard)
-            for (name, _), shard in zip(self.shards(split), self.manifest[split]["shards"], strict=True)
-        ]
-        if lacking := [path for path, shard in parts if "documents" not in shard or not path.is_file()]:
-            raise InputError(
-                f"the token store {self.folder} has no list of its documents ({lacking[0].name}), which this "
-                "data.format needs: delete the store and prepare it again"
-            )
-        lists = [whole_list(path, shard) for path, shard in parts]
-        found = [entries for entries in lists if entries is not None]
-        if len(found) < len(lists):
-            path = next(path for (path, _), entries in zip(parts, lists, strict=True) if entries is None)
-            raise InputError(f"{path} is not whole: delete the store and prepare it again")
-        return np.concatenate(found)
+        verify(self.folder, document_files(self.manifest, split))
+        lists = []
+        for shard in self.manifest[split]["shards"]:
+            path = self.folder / documents_of(shard["file"])
+            entries = read_document_list(path, shard)
+            if entries is None:
+                raise InputError(f"{path} does not fit the tokens of {shard['file']}: {cure(self.folder)}")
+            lists.append(entries)
+        return np.concatenate([np.zeros(0, DOCUMENT), *lists])
+
+    def phrase_list(self) -> Path:
+        """The file of the phrase list of a store that was prepared with phrases."""
+        file = phrases_file(self.manifest)
+        verify(self.folder, [file])
+        return self.folder / file.name
 
     def shards(self, split: str) -> list[tuple[str, int]]:
         """Name and tokens of each shard of a split."""
@@ -105,9 +142,13 @@ class Store:
         return bool(tokens[np.array([len(tokens) - 1])][0] != self.tokenizer.sep_id)
 
     def chunks(self, split: str, size: int = 1 << 23) -> Iterator[tuple[str, np.ndarray]]:
-        """The split's tokens in order, as (shard, tokens): about `size` tokens, always whole documents."""
-        for name, length in self.shards(split):
-            tokens = self._map(name, np.dtype(self.manifest["dtype"]), length)
+        """The split's tokens in order, as (shard, tokens): about `size` tokens, always complete documents."""
+        dtype = np.dtype(self.manifest["dtype"])
+        files = token_files(self.manifest, split)
+        verify(self.folder, files)
+        for file in files:
+            tokens = self._map(file, dtype)
+            length = len(tokens)
             start = 0
             while start < length:
                 end = start
@@ -117,7 +158,7 @@ class Store:
                     if len(ends) and end < length:
                         end = fresh + int(ends[-1]) + 1
                         break
-                yield name, tokens[start:end]
+                yield file.name, tokens[start:end]
                 start = end
 
     def add_units(self, make: Callable[[Path], dict]) -> None:
@@ -133,27 +174,29 @@ class Store:
             files = sorted(part.iterdir())
             entry["files"] = [{"file": file.name, "sha256": sha256(file)} for file in files]
             manifest = {**self.manifest, "phrases": entry}
-            write_json(part / MANIFEST, manifest)
+            write_manifest(part, manifest)
             for name in [*(file.name for file in files), MANIFEST]:
                 os.replace(part / name, self.folder / name)
             self.manifest = manifest
         finally:
             shutil.rmtree(part)
 
-    def _stream(self, files: list[tuple[str, int]], dtype: np.dtype) -> "np.ndarray | Stream":
+    def _stream(self, files: list[StoreFile], dtype: np.dtype) -> "np.ndarray | Stream":
+        verify(self.folder, files)
+        if not files:
+            return np.zeros(0, dtype)
         _allow_many_files()
-        parts = [_at_random(self._map(name, dtype, size)) for name, size in files]
+        parts = [_at_random(self._map(file, dtype)) for file in files]
         return parts[0] if len(parts) == 1 else Stream(parts)
 
-    def _map(self, name: str, dtype: np.dtype, size: int) -> np.memmap:
-        path = self.folder / name
-        if not path.is_file() or path.stat().st_size != size * dtype.itemsize:
-            raise InputError(f"{path} is missing or not whole: delete the store and prepare it again")
+    def _map(self, file: StoreFile, dtype: np.dtype) -> np.memmap:
+        path = self.folder / file.name
         try:
             return np.memmap(path, dtype, mode="r")
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: it became empty meanwhile
+            why = getattr(error, "strerror", None) or error
             raise InputError(
-                f"{path} cannot be opened ({error.strerror}): if these are too many files, allow more with ulimit -n"
+                f"{path} cannot be opened ({why}): if these are too many files, allow more with ulimit -n"
             ) from error
 
 
@@ -173,30 +216,13 @@ def _at_random(mapped: np.memmap) -> np.memmap:
     return mapped
 
 
-def units_of(shard: str) -> str:
-    """The name of the file of unit bits beside a shard.
-
-    >>> units_of("train-00000.bin")
-    'train-00000.units'
-    """
-    return shard.removesuffix(".bin") + ".units"
-
-
-def documents_of(shard: str) -> str:
-    """The name of the list of documents beside a shard.
-
-    >>> documents_of("train-00000.bin")
-    'train-00000.docs'
-    """
-    return shard.removesuffix(".bin") + ".docs"
-
-
-def whole_list(path: Path, shard: dict[str, Any]) -> np.ndarray | None:
+def read_document_list(path: Path, shard: dict[str, Any]) -> np.ndarray | None:
     """The list of a shard's documents; None if it is not what the manifest says of the shard."""
     if not path.is_file() or path.stat().st_size != shard["documents"] * DOCUMENT.itemsize:
         return None
     entries = np.fromfile(path, DOCUMENT)
-    return entries if entries["tokens"].sum(dtype=np.int64) == shard["tokens"] else None
+    fits = entries["tokens"].sum(dtype=np.int64) == shard["tokens"] and entries["tokens"].all()
+    return entries if fits else None
 
 
 class Stream:

@@ -1,15 +1,21 @@
 """A folder's tokenizer.json, completed by what the files beside it say of special tokens, as `transformers` does it."""
 
+import base64
 import json
+from collections.abc import Iterator, ValuesView
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxmlm.data.hf_config import settled
 from jaxmlm.data.tokenizer import SPECIAL
-from jaxmlm.errors import InputError
-from jaxmlm.textfiles import read_json
+from jaxmlm.errors import InputError, reading
+from jaxmlm.json_files import read_json
 
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json")
+_PROBE = "A cat, 12 owls\tand \u00e9t\u00e9 \ufb01 \u4e2d\u6587 \U0001f600\n\ufffd."
+"""A text of several writings: a vocabulary that cannot encode it is refused when it is opened."""
 _FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 
 
@@ -29,15 +35,73 @@ def opened(model: bytes, where: Path) -> Any:
     cut a text otherwise each time.
     """
     tokenizers = library()
-    try:
-        found = tokenizers.Tokenizer.from_str(model.decode("utf-8"))
-    except Exception as error:  # the library raises bare Exception
-        raise InputError(f"{where} is no tokenizer that the tokenizers library reads: {error}") from error
-    found.no_padding()
-    found.no_truncation()
-    if getattr(found.model, "dropout", None) is not None:
-        found.model.dropout = None
+    with reading(where, "a tokenizer of the tokenizers library"):
+        text = model.decode("utf-8")
+        for charsmap in _charsmaps(json.loads(text)):
+            check_charsmap(charsmap)
+        found = tokenizers.Tokenizer.from_str(text)
+        found.no_padding()
+        found.no_truncation()
+        if getattr(found.model, "dropout", None) is not None:
+            found.model.dropout = None
+        found.encode(_PROBE, _PROBE)
     return found
+
+
+def _charsmaps(value: Any) -> Iterator[bytes]:
+    """The character maps of SentencePiece anywhere in a tokenizer.json."""
+    if isinstance(value, dict):
+        if isinstance(charsmap := value.get("precompiled_charsmap"), str):
+            yield base64.b64decode(charsmap, validate=True)
+        value = value.values() if value.get("type") != "Unigram" else ()
+    if isinstance(value, list | ValuesView):
+        for part in value:
+            yield from _charsmaps(part)
+
+
+def check_charsmap(charsmap: bytes) -> None:
+    """Refuse a character map of SentencePiece in which a text can lead to a place that is not there.
+
+    The library panics at one, with its own lines on stderr. The map is the size of a trie, the trie (a double array of
+    https://github.com/s-yata/darts-clone, 32 bits a unit), and the texts that its leaves name, each ended by a NUL.
+
+    Raises:
+        ValueError: it is damaged.
+
+    """
+    size = int.from_bytes(charsmap[:4], "little")
+    if len(charsmap) < 4 or size % 4 or not 1024 <= size <= min(len(charsmap) - 4, 1 << 24):
+        raise ValueError("the character map has no trie of its size")
+    units = np.frombuffer(charsmap, "<u4", size // 4, 4).astype(np.int64)
+    texts = charsmap[4 + size :]
+    texts.decode("utf-8")
+    begins = (np.frombuffer(texts, np.uint8) & 0xC0) != 0x80  # where a character begins
+    known = np.zeros(len(units), bool)
+    left = _offset(units[:1])
+    while len(left):
+        block, left = left[:4096], left[4096:]
+        if (block | 0xFF).max() >= len(units):
+            raise ValueError("the trie of the character map leads out of itself")
+        known[block] = True
+        places = block[:, None] ^ np.arange(1, 256)
+        children = units[places]
+        below = (children & 0x8000_00FF) == np.arange(1, 256)
+        bases = places[below] ^ _offset(children[below])
+        leaves = bases[(children[below] >> 8 & 1).astype(bool)]
+        if leaves.max(initial=0) >= len(units):
+            raise ValueError("the trie of the character map leads out of itself")
+        values = units[leaves] & 0x7FFF_FFFF
+        if values.max(initial=-1) >= len(begins) or not begins[values].all():
+            raise ValueError("the trie of the character map names a text that is not there")
+        bases = np.unique(bases)
+        if bases.max(initial=0) >= len(units):
+            raise ValueError("the trie of the character map leads out of itself")
+        left = np.concatenate([left, bases[~known[bases]]])
+
+
+def _offset(units: np.ndarray) -> np.ndarray:
+    """Of each unit of a double array the distance to its children."""
+    return (units >> 10) << ((units & 0x200) >> 6)
 
 
 def completed(folder: Path) -> tuple[bytes, Any, dict[str, int]]:

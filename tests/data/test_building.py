@@ -19,9 +19,10 @@ from jaxmlm.data import Data, Store, build, merge
 from jaxmlm.data import building as parts
 from jaxmlm.data import merging as finish
 from jaxmlm.data.building import Progress
+from jaxmlm.data.manifest import DOCUMENT
 from jaxmlm.data.merging import part_name
 from jaxmlm.data.sources import Document, Group, TextSource
-from jaxmlm.data.store import DOCUMENT
+from jaxmlm.data.verification import RECORD
 from jaxmlm.errors import InputError, Preempted
 from jaxmlm.preemption import stop_here, stoppable
 
@@ -57,7 +58,7 @@ def small_parts(monkeypatch):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != RECORD}
 
 
 @pytest.fixture(scope="module", params=["in turn", "mixed", "without duplicates"])
@@ -158,7 +159,7 @@ def test_the_parts_that_were_done_outlive_a_signal_and_an_error(made, tmp_path, 
 
 def test_a_kill_while_the_parts_become_a_store(made, tmp_path, monkeypatch):
     data, wanted = made
-    monkeypatch.setattr("jaxmlm.data.merging.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("jaxmlm.data.merging.write_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "store", data, sources(), workers=1)
     monkeypatch.undo()
@@ -229,8 +230,8 @@ def test_shares_that_do_not_make_a_store(tmp_path):
         build(tmp_path / "store", replace(DATA, valid=0.1), sources(), shard=(0, 2))
     whole, listed = ((part / f"train-00001-00000.{kind}").read_bytes() for kind in ("bin", "docs"))
     for file, raw, message in [
-        ("train-00001-00000.bin", whole[:-2] + b"\0\0", "train-00001-00000.bin is missing or not whole"),
-        ("train-00001-00000.docs", listed[:-24], "train-00001-00000.docs is missing or not whole"),
+        ("train-00001-00000.bin", whole[:-2] + b"\0\0", "train-00001-00000.bin is missing or not complete"),
+        ("train-00001-00000.docs", listed[:-24], "train-00001-00000.docs is missing or not complete"),
         ("shard-1-of-2.json", json.dumps({"tokenizer": "", "groups": {}}).encode(), "trained different tokenizers"),
     ]:
         kept = (part / file).read_bytes()

@@ -194,6 +194,6 @@ def test_a_store_without_a_list_of_documents(tmp_path):
         entries["tokens"].sum() == len(store.tokens("train")) and len(entries) == store.manifest["train"]["documents"]
     )
     (store.folder / "train-00000.docs").unlink()
-    with pytest.raises(InputError, match=r"has no list of its documents \(train-00000.docs\)"):
+    with pytest.raises(InputError, match=r"train-00000.docs is missing or not complete \(missing"):
         Batches.of(store, "train", 16, 4, format="documents")
     Batches.of(store, "train", 16, 4)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from jaxmlm import textfiles
 from jaxmlm.errors import InputError
-from jaxmlm.textfiles import lines, read_json, read_text
+from jaxmlm.json_files import read_json
+from jaxmlm.textfiles import lines, read_text
 
 
 @settings(max_examples=200, deadline=None)

@@ -11,13 +11,13 @@ import pyarrow.compute
 import pyarrow.parquet as parquet
 
 from jaxmlm.data import Store
+from jaxmlm.data.manifest import PHRASES_FILE, units_of
 from jaxmlm.data.phrases.config import Phrases
 from jaxmlm.data.phrases.matching import Found, Trie, covered, find, match, trie
 from jaxmlm.data.phrases.ngrams import count
 from jaxmlm.data.phrases.ranking import choose, rank, read, tabulate
 from jaxmlm.data.phrases.words import spell, word_starts
 from jaxmlm.data.sources import sha256
-from jaxmlm.data.store import units_of
 from jaxmlm.errors import InputError
 from jaxmlm.logs import Log
 from jaxmlm.masking.units import PHRASE, WORD
@@ -86,7 +86,7 @@ def add_phrases(store: Store, phrases: Phrases, ready: pa.Table | None, stage: s
                     f"no phrase of {phrases.file or 'the list'} stands in the text of {store.folder}: "
                     "is it in the same language?"
                 )
-            parquet.write_table(table, folder / "phrases.parquet")
+            parquet.write_table(table, folder / PHRASES_FILE)
             log.show(phrases.longest + 2, {})
             return {
                 "settings": settings(phrases),
@@ -135,7 +135,7 @@ def describe_phrases(entry: dict[str, Any]) -> str:
 
 def matcher(store: Store) -> Callable[[np.ndarray], np.ndarray]:
     """A function that gives the unit bits [T] uint8 of any tokens [T] by the store's phrase list."""
-    table = parquet.read_table(store.folder / "phrases.parquet")
+    table = parquet.read_table(store.phrase_list())
     lists, fold = trie(table["phrase"]), not _cased(table)
     overlap = store.manifest["phrases"]["settings"]["overlap"]
 

@@ -11,10 +11,12 @@ import pytest
 
 from jaxmlm.data import Batches, Data, Store
 from jaxmlm.data import store as store_module
+from jaxmlm.data.manifest import write_manifest
 from jaxmlm.data.opening import open_store
 from jaxmlm.data.phrases import counting as module
 from jaxmlm.data.phrases.counting import count_store, describe_phrases
 from jaxmlm.data.phrases.ranking import Phrases, merge
+from jaxmlm.data.verification import RECORD
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking, PhraseUnits
 from jaxmlm.runs.run import Run
@@ -43,7 +45,7 @@ def workdir(tmp_path, bare) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != RECORD}
 
 
 def words_of(store: Store, split: str) -> tuple[list[int], list[str]]:
@@ -95,7 +97,7 @@ def test_chunks_are_whole_documents_and_decide_nothing(workdir, tmp_path_factory
     for path in bare:
         (other / "store" / path.name).write_bytes(path.read_bytes())
     plain = {key: value for key, value in store.manifest.items() if key != "phrases"}
-    (other / "store" / "manifest.json").write_text(json.dumps(plain))
+    write_manifest(other / "store", plain)
     monkeypatch.setattr(Store, "chunks", lambda self, split, real=Store.chunks: real(self, split, 2000))
     again = open_store(replace(DATA, phrases=PHRASES), other, phrases=True)
     assert contents(other / "store") == contents(workdir / "store") and again.manifest == store.manifest
@@ -119,7 +121,7 @@ def test_the_manifest_and_the_line_of_prepare(workdir, capsys):
     names = [shard["file"].replace(".bin", ".units") for s in ("train", "valid") for shard in shards[s]["shards"]]
     assert sorted(file["file"] for file in entry["files"]) == sorted(["phrases.parquet", *names])
     (workdir / "store" / names[0]).write_bytes(b"")
-    with pytest.raises(InputError, match="train-00000.units is missing or not whole"):
+    with pytest.raises(InputError, match="train-00000.units is missing or not complete"):
         Store(workdir / "store").units("train")
 
 
