@@ -97,7 +97,10 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8 that a kill or a full disk leaves as it was, or complete."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        aside.write_text(text, encoding="utf-8")
+        with open(aside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # else a machine that loses power may keep the new name with nothing behind it
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlm.errors import Diverged, InputError
-from jaxmlm.json_files import read_jsonl
 from jaxmlm.models import EncoderConfig, Model, with_head
 from jaxmlm.parallel import Mesh, hosts, local_rows, make_mesh
 from jaxmlm.paths import describe
@@ -27,7 +26,7 @@ from jaxmlm.runs.comparison import summarise, value_of
 from jaxmlm.runs.finetune_config import Finetune, settings, values_of
 from jaxmlm.runs.loading import LoadedModel, load, save
 from jaxmlm.runs.recipes import recipe
-from jaxmlm.runs.results import Result
+from jaxmlm.runs.results import Result, read_results
 from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, write_metadata
 from jaxmlm.tasks import downstream
 from jaxmlm.tasks.downstream import display_name, task_hash
@@ -183,7 +182,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """A result for each fine-tuning, run or found; the best model so far is saved in the folder."""
     path = None if folder is None else folder / "results.jsonl"
-    done = hosts.broadcast_from_primary(read_jsonl(path) if path else [])
+    done = hosts.broadcast_from_primary(read_results(path) if path else [])
     found = {(row["settings"], row["tuning_seed"]): row for row in done}
     best = max((value_of(row) for row in found.values()), default=-np.inf)
     jobs = [(point, seed) for point in config.grid for seed in config.seeds]

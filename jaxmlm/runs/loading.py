@@ -1,7 +1,6 @@
 """Models read back from a run, a checkpoint or a `transformers` directory, and written as one."""
 
 import hashlib
-import json
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +18,7 @@ from jaxmlm.parallel import abstract, hosts
 from jaxmlm.paths import describe
 from jaxmlm.rng import make_key
 from jaxmlm.runs.checkpoint_advice import not_a_checkpoint
-from jaxmlm.runs.workdir import provenance, step_of
+from jaxmlm.runs.workdir import provenance, read_metadata, step_of
 from jaxmlm.training import Checkpoints, TrainState
 
 
@@ -61,9 +60,11 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> LoadedModel:
         if (folder / "config.json").is_file():
             return from_transformers(folder, like)
         raise not_a_checkpoint(folder)
-    about = json.loads((folder / "run.json").read_text())
-    options = {name: value for name, value in about["config"]["model"].items() if name != "class"}
-    config = EncoderConfig(**options)
+    about = read_metadata(folder / "run.json")
+    try:
+        config = EncoderConfig(**{name: value for name, value in about["config"]["model"].items() if name != "class"})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{folder / 'run.json'}: config.model is not that of an encoder ({error})") from error
     config = config.with_runtime_fields_of(like) if like else config
     tokenizer = _tokenizer(folder, about)
     kind, labels = about.get("kind", "mlm"), tuple(about.get("labels", ()))

@@ -3,7 +3,6 @@
 WORKDIR/run.json  log.jsonl  tokenizer.model (or .json)  checkpoints/STEP/  results.jsonl  DONE
 """
 
-import json
 import statistics
 import sys
 from dataclasses import fields, replace
@@ -24,9 +23,9 @@ from jaxmlm.preemption import stop_before, stoppable
 from jaxmlm.rng import make_key
 from jaxmlm.runs import epochs
 from jaxmlm.runs.loading import load, sha256_of
-from jaxmlm.runs.results import Result
+from jaxmlm.runs.results import Result, read_results
 from jaxmlm.runs.run import Run, check_length, identity
-from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, write_metadata
+from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, read_metadata, write_metadata
 from jaxmlm.tasks.mlm import diverged, mlm_task
 from jaxmlm.training import Task, steps_within, train
 from jaxmlm.training.sinks import find_sinks
@@ -120,7 +119,7 @@ def _logged_speed(folder: Path) -> float | None:
 
 def _result(folder: Path, stage: str) -> dict[str, Any]:
     """What `pretrain` returns: the results in its directory; says so where the run diverged."""
-    rows = hosts.broadcast_from_primary(read_jsonl(folder / "results.jsonl") if hosts.is_primary() else [])
+    rows = hosts.broadcast_from_primary(read_results(folder / "results.jsonl") if hosts.is_primary() else [])
     for why in (row["diverged"] for row in rows if row.get("diverged") and hosts.is_primary()):
         print(f"{stage}: the run diverged ({why}): try a lower optim.learning_rate", file=sys.stderr)
     return {"workdir": str(folder), "rows": rows}
@@ -143,7 +142,7 @@ def _why_not_exported(run: Run) -> str:
 def _steps(run: Run, task: Task, mesh: Any, folder: Path) -> int:
     """The steps that the budget of a run allows: as measured when it was started first."""
     if (folder / "run.json").is_file():
-        return json.loads((folder / "run.json").read_text())["config"]["loop"]["steps"]
+        return read_metadata(folder / "run.json")["config"]["loop"]["steps"]
     return steps_within(str(run.loop.budget), task, run.optim, mesh, run.loop.accumulate)
 
 

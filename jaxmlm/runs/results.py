@@ -2,9 +2,13 @@
 
 import math
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 OneResult = TypeVar("OneResult", bound="Result")
+
+from jaxmlm.errors import InputError
+from jaxmlm.json_files import read_jsonl
 
 
 @dataclass(frozen=True)
@@ -82,3 +86,18 @@ def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
     (None, 'finetune', 'rte', 0, '{}')
     """
     return row.get("cell"), row["stage"], row["task"], row["tuning_seed"], row.get("settings")
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """Read the complete lines of a results.jsonl; no file has none.
+
+    Raises:
+        InputError: a line is not a result.
+
+    """
+    rows = read_jsonl(path)
+    for number, row in enumerate(rows, 1):
+        known = isinstance(row.get("stage"), str) and isinstance(row.get("task"), str) and "tuning_seed" in row
+        if not known or not isinstance(row.get("scores"), dict):
+            raise InputError(f"{path}, line {number} is not a result of jaxmlm: it was edited: delete that line")
+    return rows

@@ -13,12 +13,12 @@ import jax
 
 from jaxmlm.data.store import MANIFEST
 from jaxmlm.errors import InputError, Preempted
-from jaxmlm.json_files import append_jsonl, read_jsonl, to_json, write_json
+from jaxmlm.json_files import append_jsonl, read_json, to_json, write_json
 from jaxmlm.locks import claim
 from jaxmlm.os_errors import writing_to
 from jaxmlm.parallel import hosts
 from jaxmlm.paths import differences
-from jaxmlm.runs.results import key_of
+from jaxmlm.runs.results import key_of, read_results
 
 
 @contextmanager
@@ -57,8 +57,8 @@ def check_workdir(folder: Path, name: str, identity: dict[str, Any]) -> None:
     for other in {"run.json", "study.json", "finetune.json"} - {name}:
         if (folder / other).is_file():
             raise InputError(f"{folder} holds a {other.removesuffix('.json')}: name another --workdir")
-    if (folder / name).is_file():
-        have = json.loads((folder / name).read_text())["identity"]
+    if not _is_missing(folder, name):
+        have = read_metadata(folder / name)["identity"]
         for where, old, new in differences(have, json.loads(to_json(identity))):
             if where.endswith(".source") and old and new:
                 raise InputError(
@@ -73,9 +73,36 @@ def check_workdir(folder: Path, name: str, identity: dict[str, Any]) -> None:
 
 def write_metadata(folder: Path, name: str, identity: dict[str, Any], record: dict[str, Any]) -> None:
     """Write the configuration, the versions and the commit into a folder that `check_workdir` let pass, once."""
-    if not (folder / name).is_file() and hosts.is_primary():
+    if _is_missing(folder, name) and hosts.is_primary():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / name, {"identity": identity, **record, **provenance()})
+
+
+def _is_missing(folder: Path, name: str) -> bool:
+    """Whether a directory has no such file, or an empty one that a full disk left before anything was trained."""
+    path = folder / name
+    if not path.is_file():
+        return True
+    return not path.stat().st_size and not (folder / "checkpoints").exists() and not (folder / "results.jsonl").exists()
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read a run.json, study.json or finetune.json.
+
+    Raises:
+        InputError: it is torn, or was edited by hand.
+
+    """
+    if path.is_file() and not path.stat().st_size:
+        raise InputError(
+            f"{path} is empty, so that nobody knows whose directory this is: delete that file, and the same command "
+            "that made the directory writes it again; or name another --workdir"
+        )
+    found = read_json(path, "what jaxmlm wrote there when it was started first")
+    for key in ("identity", "config"):
+        if not isinstance(found.get(key), dict):
+            raise InputError(f"{path} has no {key}: it was not written by jaxmlm, or edited: put back the one it wrote")
+    return found
 
 
 def provenance() -> dict[str, Any]:
@@ -115,7 +142,7 @@ def append_results(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any
     """
     lines = []
     if hosts.is_primary():
-        known = {key_of(row): row for row in read_jsonl(path)}
+        known = {key_of(row): row for row in read_results(path)}
         new = {key_of(row): row for row in rows if key_of(row) not in known}
         if new:
             append_jsonl(path, new.values())

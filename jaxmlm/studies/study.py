@@ -20,7 +20,7 @@ from rich.console import Console
 from jaxmlm.data import Store
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
-from jaxmlm.json_files import read_jsonl, write_json
+from jaxmlm.json_files import read_json, read_jsonl, write_json
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
 from jaxmlm.paths import describe, replace_path
@@ -31,9 +31,9 @@ from jaxmlm.runs.finetuning import check, fits, tune
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.preview import Piece, preview
-from jaxmlm.runs.results import Result
+from jaxmlm.runs.results import Result, read_results
 from jaxmlm.runs.run import Run, identity
-from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, write_metadata
+from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, read_metadata, write_metadata
 from jaxmlm.studies import dry_run as dry_runs
 from jaxmlm.studies.estimate import training_tokens
 from jaxmlm.studies.grid import Cell, Study, cells_of, original
@@ -270,11 +270,11 @@ def _keys(study: Study) -> list[ResultKey]:
 
 
 def _read_results(path: Path) -> list[Result]:
-    return [Result.from_json(line) for line in read_jsonl(path)]
+    return [Result.from_json(line) for line in read_results(path)]
 
 
 def _read_cell_results(path: Path) -> list[CellResult]:
-    return [CellResult.from_json(line) for line in read_jsonl(path)]
+    return [CellResult.from_json(line) for line in read_results(path)]
 
 
 def _collect_results(study: Study, cells: list[Cell]) -> None:
@@ -301,7 +301,7 @@ def _collect_results(study: Study, cells: list[Cell]) -> None:
 def _write_report_json(study: Study, cells: list[Cell], store: Store) -> None:
     """Write report.json: what the report says beside the numbers, and which lines of the results belong to it."""
     trained = [Path(cell.run.workdir) for cell in cells if original(cell, cells) is cell]
-    metadata = [json.loads((directory / "run.json").read_text()) for directory in trained]
+    metadata = [read_metadata(directory / "run.json") for directory in trained]
     versions = [", ".join(f"{name} {version}" for name, version in one["versions"].items()) for one in metadata]
     sentences = {
         label_of(cell.values): preview(cell.run.masking, store, study.sentence) for cell in cells if not cell.control
@@ -364,7 +364,9 @@ def _draw(directory: Path) -> dict[str, Any]:
     # Here, because a worker that draws no report needs no matplotlib, which takes a second to import.
     from jaxmlm.studies.page import Report, write_page
 
-    content = json.loads((directory / "report.json").read_text())
+    content = read_json(directory / "report.json", "what the last run of the study wrote there")
+    if absent := {"title", "note", "sentences", "origin", "keys", "logs"} - content.keys():
+        raise InputError(f"{directory / 'report.json'} has no {min(absent)}: run the study again, which writes it anew")
     keys = content["keys"]
     lines = _read_cell_results(directory / "results.jsonl")
     results = collect(result for result in lines if [result.cell, *_key(result)] in keys)

@@ -17,6 +17,7 @@ from jaxmlm.json_files import read_jsonl
 from jaxmlm.locks import claim
 from jaxmlm.models import EncoderConfig
 from jaxmlm.runs import Finetune, finetune
+from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.run import Run
 from jaxmlm.runs.suite import finetune_all
@@ -104,7 +105,9 @@ def test_a_kill_in_the_last_second_leaves_complete_results(done, tmp_path, kept)
 
 def test_appending_is_repeatable(tmp_path):
     path = tmp_path / "results.jsonl"
-    rows = [{"stage": "finetune", "task": "rte", "tuning_seed": seed, "settings": "{}"} for seed in (0, 1)]
+    rows = [
+        {"stage": "finetune", "task": "rte", "tuning_seed": seed, "settings": "{}", "scores": {}} for seed in (0, 1)
+    ]
     assert append_results(path, [rows[0] | {"seconds": 1.0}]) == [rows[0] | {"seconds": 1.0}]
     with open(path, "a") as file:
         file.write('{"stage": "fine')
@@ -112,3 +115,38 @@ def test_appending_is_repeatable(tmp_path):
     assert [json.loads(line) for line in path.read_text().splitlines()] == [rows[0] | {"seconds": 1.0}, rows[1]]
     assert append_results(path, [rows[1] | {"cell": "another"}]) == [rows[1] | {"cell": "another"}]
     assert len(read_jsonl(path)) == 3
+
+
+def test_an_empty_run_json_of_a_full_disk_does_not_block_the_run(done, tmp_path):
+    run = replace(done[0], workdir=str(tmp_path / "run"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").touch()
+    assert pretrain(run)["rows"][1] == done[1][1]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["identity"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty, so that nobody knows whose directory this is: delete that file"),
+        ('{"identity": {"lo', "run.json is not JSON"),
+        ("[]", "holds a JSON list, not a JSON object"),
+        ('{"identity": {}}', "has no config: it was not written by jaxmlm, or edited"),
+        ('{"identity": 3, "config": {}}', "has no identity"),
+    ],
+)
+def test_a_damaged_run_json_is_told_in_one_line(done, tmp_path, content, message):
+    folder = shutil.copytree(done[0].workdir, tmp_path / "run")
+    (folder / "run.json").write_text(content)
+    for use in (lambda: pretrain(replace(done[0], workdir=str(folder))), lambda: load(folder)):
+        with pytest.raises(InputError, match=message) as refused:
+            use()
+        assert "\n" not in str(refused.value)
+
+
+def test_a_line_that_is_no_result_is_named(done, tmp_path):
+    folder = shutil.copytree(done[0].workdir, tmp_path / "run")
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    (folder / "results.jsonl").write_text(lines[0] + '\n{"stage": 3}\n')
+    with pytest.raises(InputError, match="results.jsonl, line 2 is not a result"):
+        pretrain(replace(done[0], workdir=str(folder)))
