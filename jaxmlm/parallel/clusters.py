@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxmlm.errors import InputError
+
 PORT = 8482
 """Where the processes of a Cloud TPU meet; the port that JAX takes there too."""
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
@@ -53,7 +55,8 @@ def _slurm(env: Mapping[str, str]) -> ClusterSpec | None:
         return None
     # "node1", "node1,other", "node[001-015],other", "node[3,7-9]": the first one
     first = re.match(r"([^,\[]+)(?:\[([^,\-\]]+))?", env["SLURM_STEP_NODELIST"])
-    assert first is not None
+    if first is None:
+        raise InputError(f"SLURM_STEP_NODELIST is {env['SLURM_STEP_NODELIST']!r}: it must name the hosts, as node[1-4]")
     port = 61440 + int(env["SLURM_JOB_ID"]) % 4096  # its own for each job, above what systems hand out
     processes, process = int(env["SLURM_NTASKS"]), int(env["SLURM_PROCID"])
     return _many(ClusterSpec(f"{first[1]}{first[2] or ''}:{port}", processes, process))

@@ -62,6 +62,12 @@ def test_a_cluster_says_who_is_who(environment, expected):
     assert find(environment, nothing) == expected
 
 
+def test_a_list_of_hosts_that_names_none_is_refused():
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_STEP_NODELIST": ""}
+    with pytest.raises(InputError, match="SLURM_STEP_NODELIST is ''"):
+        find(slurm)
+
+
 def test_a_cloud_tpu_says_it_in_its_metadata():
     said = {"agent-worker-number": "1", "worker-network-endpoints": "w:0:10.0.0.1,w:1:10.0.0.2"}
     assert find({}, said.get) == ClusterSpec("10.0.0.1:8482", 2, 1, ("10.0.0.1", "10.0.0.2"))

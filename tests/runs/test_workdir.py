@@ -130,7 +130,7 @@ def test_an_empty_run_json_of_a_full_disk_does_not_block_the_run(done, tmp_path)
     [
         ("", "is empty, so that nobody knows whose directory this is: delete that file"),
         ('{"identity": {"lo', "run.json is not JSON"),
-        ("[]", "holds a JSON list, not a JSON object"),
+        ("[]", "holds a JSON list, not an object"),
         ('{"identity": {}}', "has no config: it was not written by jaxmlm, or edited"),
         ('{"identity": 3, "config": {}}', "has no identity"),
     ],
