@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-OneResult = TypeVar("OneResult", bound="Result")
-
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import read_jsonl
+
+OneResult = TypeVar("OneResult", bound="Result")
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Result:
         """
         scores = {name: math.nan if score is None else score for name, score in line["scores"].items()}
         return cls(**{**line, "scores": scores})
+
 
 def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
     """What no two lines of a results.jsonl have in common.
