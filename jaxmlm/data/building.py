@@ -19,7 +19,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ from jaxmlm.data.store import Store, read_document_list
 from jaxmlm.data.tokenizer import Tokenizer, pieces_of
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import read_json, write_json
+from jaxmlm.locks import claim
 
 PART = 1 << 28  # characters of text
 CHUNK = 1 << 19  # characters that a thread encodes at once
@@ -80,7 +81,9 @@ def build(
             "mix on one machine"
         )
     plan = {"format": FORMAT, "data": data.content(), "source": [about for source in sources for about in source.about]}
-    with _unfinished(folder, plan, shard is not None) as part:
+    # Machines that share the work write different parts, or the same bytes.
+    claimed = nullcontext() if shard else claim(folder, "token store", beside=True)
+    with claimed, _unfinished(folder, plan, shard is not None) as part:
         progress(Progress("tokenizer"))
         tokenizer = _tokenizer(part, data, sources)
         threads = workers or os.cpu_count() or 1

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from jaxmlm.checks import COUNT, POSITIVE, check_numbers, integers
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.phrases.config import Phrases
-from jaxmlm.data.sources import Layout
+from jaxmlm.data.sources import Layout, has_fields
 from jaxmlm.errors import InputError
 
 Format = Literal["packed", "documents", "sentences"]
@@ -76,7 +76,7 @@ class Data:
     def content(self) -> dict[str, Any]:
         """What decides the tokens of a store: not the length of a row, nor where the store is, nor its phrases."""
         aside = {"store", "length", "format", "phrases"}
-        if self.layout != "jsonl" and not any(text.startswith("tfds:") for text in self.texts):
+        if self.layout != "jsonl" and not any(has_fields(text) for text in self.texts):
             aside.add("field")
         if self.tokenizer is not None:
             aside |= {"vocab", "model_type", "lowercase", "byte_fallback", "tokenizer_words"}

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxmlm.json_files import read_json
+from jaxmlm.json_files import parse_json, read_json
 
 
 class _Built(NamedTuple):
@@ -45,12 +45,9 @@ _USUAL = {"bert": "BertTokenizer", "roberta": "RobertaTokenizer", "roberta-prela
 def settled(model: bytes, folder: Path) -> tuple[bytes, list[str]]:
     """The tokenizer.json of a folder as `transformers` reads it, and in notes what that changes or leaves open."""
     name = _class_of(folder)
-    try:
-        plain = json.loads(model)
-    except ValueError:  # which the tokenizers library tells better
-        return model, []
+    plain = parse_json(model, folder / "tokenizer.json", "a tokenizer")
     built = _BUILT.get(name)
-    if built is None or not isinstance(plain, dict) or plain.get("model", {}).get("type") != built.model:
+    if built is None or plain.get("model", {}).get("type") != built.model:
         return model, []
     have = {part: (plain.get(part) or {}).get("type") for part in built.types}
     if have != built.types:

@@ -12,7 +12,11 @@ import sentencepiece
 from jaxmlm.data.hf_config import feeds_types, settled
 from jaxmlm.data.tokenizer import SPECIAL, Tokenizer, boundaries, clean, surface
 from jaxmlm.data.tokenizer_json import completed, library, opened
-from jaxmlm.errors import InputError
+from jaxmlm.errors import InputError, reading
+from jaxmlm.textfiles import read_bytes
+
+MOST_UNUSED = 1 << 16
+"""Token ids without a token that a small vocabulary may have."""
 
 
 class HfTokenizer(Tokenizer):
@@ -24,7 +28,12 @@ class HfTokenizer(Tokenizer):
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self.model, self._tokenizer, ids = completed(self.folder)
+        with reading(self.folder / "tokenizer.json", "a tokenizer"):
+            self._open()
+
+    def _open(self) -> None:
+        folder = self.folder
+        self.model, self._tokenizer, ids = completed(folder)
         self._tokenizer.encode_special_tokens = True  # text that spells one is text
         plain = json.loads(self.model)
         self.kind: str = plain["model"].get("type", "BPE")
@@ -34,6 +43,11 @@ class HfTokenizer(Tokenizer):
                 f"{folder}: two tokens of the tokenizer have the same id: give each its own in tokenizer.json"
             )
         self.size: int = max(used) + 1  # ids may have holes
+        if self.size > 4 * len(used) + MOST_UNUSED:
+            raise InputError(
+                f"{folder / 'tokenizer.json'}: the largest token id is {self.size - 1:,}, of {len(used):,} tokens: "
+                "number them from 0 on"
+            )
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[name] for name in SPECIAL)
         self._pieces = [self._tokenizer.id_to_token(i) or "" for i in range(self.size)]
         marked = {self._tokenizer.token_to_id(token["content"]) for token in plain["added_tokens"] if token["special"]}
@@ -80,7 +94,7 @@ class HfTokenizer(Tokenizer):
     @property
     def notes(self) -> list[str]:
         """What of its tokenizer.json is not read as it stands there, since tokenizer_config.json says otherwise."""
-        return settled((self.folder / "tokenizer.json").read_bytes(), self.folder)[1]
+        return settled(read_bytes(self.folder / "tokenizer.json", "a tokenizer"), self.folder)[1]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of several texts, without special tokens."""

@@ -204,7 +204,7 @@ def _split_faults(split: str, about: Any) -> Iterator[str]:
             yield f"{split} has a shard called {_brief(shard.get('file'))} in the place of {wanted}"
         elif not all(_is_count(shard.get(what)) and shard[what] for what in ("tokens", "documents")):
             yield f"{wanted} has no tokens or no documents"
-        elif not _is_sha256(shard.get("sha256")) or not _is_sha256(shard.get("documents_sha256")):
+        elif not is_sha256(shard.get("sha256")) or not is_sha256(shard.get("documents_sha256")):
             yield f"{wanted} or its list of documents has no SHA-256"
     for what in ("tokens", "documents"):
         if about.get(what) != sum(shard[what] for shard in about["shards"]):
@@ -241,7 +241,7 @@ def _file_faults(what: str, files: Any, names: set[str]) -> Iterator[str]:
         if not isinstance(entry, dict) or not isinstance(entry.get("file"), str) or entry["file"] not in names:
             yield f"{what} names a file {_brief(entry)}"
             return
-        if not _is_sha256(entry.get("sha256")):
+        if not is_sha256(entry.get("sha256")):
             yield f"{entry['file']} has no SHA-256"
         seen.add(entry["file"])
     if len(seen) < len(files):
@@ -252,7 +252,8 @@ def _is_count(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < 1 << 62
 
 
-def _is_sha256(value: Any) -> bool:
+def is_sha256(value: Any) -> bool:
+    """Whether a value is a SHA-256 as the manifest writes it."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 

@@ -11,12 +11,13 @@ import numpy as np
 
 from jaxmlm.data.config import Data
 from jaxmlm.data.hf_tokenizer import open_tokenizer
-from jaxmlm.data.manifest import DOCUMENT, FORMAT, SPLITS, TOKENIZER_FILES, token_dtype, write_manifest
+from jaxmlm.data.manifest import DOCUMENT, FORMAT, SPLITS, TOKENIZER_FILES, is_sha256, token_dtype, write_manifest
 from jaxmlm.data.sources import sha256
 from jaxmlm.data.store import Store, read_document_list
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError, reading
 from jaxmlm.json_files import read_json
+from jaxmlm.locks import claim
 
 PLAN = "plan.json"
 _PART = re.compile(r"\d{5}-\d{5}\.json")
@@ -65,7 +66,8 @@ def read_part(path: Path) -> dict[str, Any]:
             counts = (about["tokens"], about["documents"], *part.get("taken", ()), *part.get("passed", ()))
             if not all(type(count) is int and count >= 0 for count in counts):
                 raise ValueError(f"a count of {counts}")
-            bytes.fromhex(about["sha256"] + about["documents_sha256"])
+            if not (is_sha256(about["sha256"]) and is_sha256(about["documents_sha256"])):
+                raise ValueError("a SHA-256 is none")
     return part
 
 
@@ -74,6 +76,11 @@ def merge(folder: Path, data: Data) -> Store:
 
     InputError if a machine has not finished, had another tokenizer or other settings, or if a file is not complete.
     """
+    with claim(folder, "token store", beside=True):
+        return _merge(folder, data)
+
+
+def _merge(folder: Path, data: Data) -> Store:
     part = unfinished(folder)
     check_place(folder)
     if not (part / PLAN).is_file():

@@ -23,8 +23,23 @@ LINE = 1 << 30
 """The most bytes of a line."""
 LONGEST = 1 << 28
 """The most characters of a document of several lines: all of it is in memory, some ten times."""
+MOST_NAMED = 20
+"""Fields that a message names."""
 BEGINNING = 1 << 12
 """Bytes of a file within which a NUL shows that it is no text; later on it is one bad character."""
+
+
+WITH_FIELDS = {"tfds"}
+"""Prefixes of the sources whose examples have fields, of which `data.field` names the one that is read."""
+
+
+def has_fields(text: str) -> bool:
+    """Whether a text is of a source whose examples have fields.
+
+    >>> has_fields("tfds:lm1b"), has_fields("my.txt")
+    (True, False)
+    """
+    return text.partition(":")[0] in WITH_FIELDS
 
 
 class Document(NamedTuple):
@@ -190,7 +205,7 @@ def _of_json(line: str, field: str, where: str) -> str:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as e:
-        raise InputError(f"{where}: not JSON ({e}): a .jsonl file has one object a line") from e
+        raise InputError(f"{where}: not JSON ({str(e).partition(';')[0]}): a .jsonl file has one object a line") from e
     if not isinstance(found, dict):
         raise InputError(f"{where}: a JSON {_KINDS[type(found)]}, not an object: a .jsonl file has one object a line")
     value = found
@@ -198,7 +213,7 @@ def _of_json(line: str, field: str, where: str) -> str:
         value = value.get(key, _LACKING) if isinstance(value, dict) else _LACKING
     if isinstance(value, str):
         return value
-    texts = ", ".join(_text_fields(found)) or "none"
+    texts = ", ".join(itertools.islice(_text_fields(found), MOST_NAMED))[:500] or "none"
     if value is _LACKING:
         raise InputError(f"{where}: no text field {field!r}; there are {texts}: name one as --data.field")
     raise InputError(
@@ -214,13 +229,13 @@ _KINDS = {
 }
 
 
-def _text_fields(found: dict[str, Any], within: str = "") -> Iterator[str]:
-    """The names of all fields that hold text, those in objects within by the way to them."""
+def _text_fields(found: dict[str, Any], within: str = "", depth: int = 5) -> Iterator[str]:
+    """The names of the fields that hold text, those in nested objects by the way to them."""
     for key, value in found.items():
         if isinstance(value, str):
             yield within + key
-        elif isinstance(value, dict):
-            yield from _text_fields(value, f"{within}{key}.")
+        elif isinstance(value, dict) and depth:
+            yield from _text_fields(value, f"{within}{key}.", depth - 1)
 
 
 def _lines(name: str, stream: io.BufferedIOBase) -> Iterator[str]:

@@ -39,6 +39,7 @@ from jaxmlm.data.manifest import (
 from jaxmlm.data.sources import sha256
 from jaxmlm.data.verification import cure, verify
 from jaxmlm.errors import InputError
+from jaxmlm.locks import claim
 
 FILES = 1 << 16  # open at once, where the system lets us
 
@@ -166,6 +167,10 @@ class Store:
 
         They take their places when all is written, the manifest last, so that it names whole files only.
         """
+        with claim(self.folder, "token store", beside=True):
+            self._add_units(make)
+
+    def _add_units(self, make: Callable[[Path], dict]) -> None:
         part = self.folder / "units.part"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()

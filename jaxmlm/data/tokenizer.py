@@ -11,7 +11,8 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Bool, UInt8
 
-from jaxmlm.errors import InputError
+from jaxmlm.errors import InputError, reading
+from jaxmlm.textfiles import read_bytes
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 SPECIAL = {
@@ -67,12 +68,9 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
         """The tokenizer in this `tokenizer.model` file."""
-        try:
-            return cls(Path(path).read_bytes())
-        except RuntimeError as error:  # as SentencePiece says that it cannot parse the bytes
-            raise InputError(
-                f"{path} is no SentencePiece model: give the .model file that its trainer wrote"
-            ) from error
+        model = read_bytes(Path(path), "a SentencePiece model")
+        with reading(path, "a SentencePiece model (the .model file that its trainer wrote)"):
+            return cls(model)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer's file into a folder."""

@@ -11,7 +11,8 @@ import numpy as np
 from jaxmlm.data.hf_config import settled
 from jaxmlm.data.tokenizer import SPECIAL
 from jaxmlm.errors import InputError, reading
-from jaxmlm.json_files import read_json
+from jaxmlm.json_files import parse_json, read_json
+from jaxmlm.textfiles import read_bytes
 
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json")
 _PROBE = "A cat, 12 owls\tand \u00e9t\u00e9 \ufb01 \u4e2d\u6587 \U0001f600\n\ufffd."
@@ -37,7 +38,7 @@ def opened(model: bytes, where: Path) -> Any:
     tokenizers = library()
     with reading(where, "a tokenizer of the tokenizers library"):
         text = model.decode("utf-8")
-        for charsmap in _charsmaps(json.loads(text)):
+        for charsmap in _charsmaps(parse_json(text, where, "a tokenizer")):
             check_charsmap(charsmap)
         found = tokenizers.Tokenizer.from_str(text)
         found.no_padding()
@@ -116,7 +117,7 @@ def completed(folder: Path) -> tuple[bytes, Any, dict[str, int]]:
             f"{folder} has no tokenizer.json: write one with transformers, "
             "AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)"
         )
-    model, _ = settled(file.read_bytes().removeprefix(b"\xef\xbb\xbf"), folder)
+    model, _ = settled(read_bytes(file, "a tokenizer").removeprefix(b"\xef\xbb\xbf"), folder)
     tokenizer = opened(model, file)
     ids = tokenizer.get_vocab(with_added_tokens=True)
     said = [read_json(folder / name) for name in BESIDE if (folder / name).is_file()]

@@ -15,6 +15,7 @@ import safetensors.numpy
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmlm.errors import InputError
+from jaxmlm.json_files import read_json
 from jaxmlm.models.config_json import checked
 from jaxmlm.models.encoder import Encoder
 from jaxmlm.models.encoder_config import EncoderConfig
@@ -376,10 +377,4 @@ class _Tensors:
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path.parent} is not a folder of the transformers format (no {path.name})")
-    try:
-        plain = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
-    if not isinstance(plain, dict):
-        raise InputError(f"{path} holds a {type(plain).__name__}: expected a JSON object")
-    return plain
+    return read_json(path, "a JSON object of the transformers format")

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from jaxmlm.data.store import MANIFEST
+from jaxmlm.data.manifest import MANIFEST
 from jaxmlm.errors import InputError
 
 _HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")

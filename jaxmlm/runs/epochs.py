@@ -1,6 +1,5 @@
 """How often a run reads its text, known before it is started."""
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -11,10 +10,10 @@ from typing import Any
 from jaxmlm.data import Data
 from jaxmlm.data import remote as cloud
 from jaxmlm.data.hf_tokenizer import open_tokenizer
+from jaxmlm.data.manifest import MANIFEST, read_manifest
 from jaxmlm.data.opening import folder_of
 from jaxmlm.data.registry import is_files
 from jaxmlm.data.sources import documents, files
-from jaxmlm.data.store import MANIFEST
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import hosts
 from jaxmlm.synthetic import world
@@ -59,9 +58,9 @@ def check(run: Any, tokens: int, have: int | None, flag: str = "--most-epochs") 
 
 def tokens_in(data: Data, workdir: Path) -> int | None:
     """The tokens to train on in a text: those of its store if it is there, else an estimate by a part of the text."""
-    manifest = folder_of(data, workdir) / MANIFEST
-    if manifest.is_file():
-        return json.loads(manifest.read_text())["train"]["tokens"]
+    directory = folder_of(data, workdir)
+    if (directory / MANIFEST).is_file():
+        return read_manifest(directory)["train"]["tokens"]
     parts = [_estimate(part, data) for part in data.texts]
     found = [part for part in parts if part is not None]
     if len(found) < len(parts):

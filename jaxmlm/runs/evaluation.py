@@ -12,8 +12,8 @@ from rich.console import Console
 from jaxmlm.checks import COUNT, NATURAL, check_numbers, integers
 from jaxmlm.data import Batches, Data, Store
 from jaxmlm.data import remote as cloud
+from jaxmlm.data.manifest import MANIFEST
 from jaxmlm.data.sources import files
-from jaxmlm.data.store import MANIFEST
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking
 from jaxmlm.models import Encoder

@@ -161,6 +161,8 @@ def _json(path: Path, raw: bytes) -> tuple[Any, int]:
         raise InputError(f"{path}: not UTF-8 at byte {e.start}: convert the file to UTF-8") from e
     except json.JSONDecodeError as e:
         raise InputError(f"{path}:{e.lineno}: not JSON: {e.msg}") from e
+    except (RecursionError, ValueError) as e:  # nested too deeply, or a number of thousands of digits
+        raise InputError(f"{path}: not JSON that can be read: {str(e).partition(';')[0]}") from e
 
 
 def _field(element: Any, name: str, kind: type, at: str) -> Any:

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -288,6 +289,26 @@ def test_the_ids_of_a_long_document_are_never_all_in_a_list(made, tmp_path, monk
     )
     build(tmp_path / "store", data, sources(), workers=1)
     assert contents(tmp_path / "store") == wanted and max(most) == 2
+
+
+def test_a_store_that_another_command_makes_is_refused(tmp_path):
+    """The second call comes from another thread while the first one reads its text."""
+    refused = []
+
+    def second():
+        with pytest.raises(InputError, match="is in use: process") as error:
+            build(tmp_path / "store", DATA, sources(), workers=1)
+        refused.append(str(error.value))
+
+    def beside():
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+
+    build(tmp_path / "store", DATA, dying(100, beside), workers=1)
+    build(tmp_path / "alone", DATA, sources(), workers=1)
+    assert len(refused) == 1 and contents(tmp_path / "store") == contents(tmp_path / "alone")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "store"]
 
 
 def test_progress_counts_what_is_read(tmp_path):

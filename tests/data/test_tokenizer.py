@@ -286,7 +286,7 @@ def test_a_tokenizer_without_a_mask_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"has no mask piece \(looked for \[MASK\] and <mask>\)"):
         Tokenizer(out.getvalue())
     (tmp_path / "tokenizer.model").write_bytes(b"no model")
-    with pytest.raises(InputError, match="no SentencePiece model"):
+    with pytest.raises(InputError, match="cannot be read as a SentencePiece model"):
         Tokenizer.load(tmp_path / "tokenizer.model")
 
 

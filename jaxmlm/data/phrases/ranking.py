@@ -18,10 +18,15 @@ from jaxtyping import Bool
 
 from jaxmlm.data.phrases.config import Phrases
 from jaxmlm.data.phrases.ngrams import Ngrams, score
-from jaxmlm.errors import InputError
+from jaxmlm.errors import InputError, reading
 from jaxmlm.textfiles import read_text
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers cannot know
+LONGEST = 16
+"""Number of words in the longest phrases that there can be."""
+UNPACKED = 1 << 28
+"""Bytes in memory that any table may have, however small it is on disk."""
+_TYPES = {"n": pa.int8(), "phrase": pa.string(), "count": pa.int64(), "score": pa.float64()}
 
 
 def tabulate(ngrams: Ngrams, words: pa.StringArray) -> pa.Table:
@@ -73,9 +78,10 @@ def merge(files: Sequence[Path], out: Path, min_count: int = 11) -> None:
             query = MERGE.format(files=names, min_count=min_count)
             connection.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet)")
         return
-    total = parquet.read_table(files[0], columns=["n", "phrase", "count"])
+    total = _table(files[0], ("n", "phrase", "count")).select(["n", "phrase", "count"])
     for file in files[1:]:
-        total = pa.concat_tables([total, parquet.read_table(file, columns=["n", "phrase", "count"])])
+        more = _table(file, ("n", "phrase", "count")).select(["n", "phrase", "count"])
+        total = pa.concat_tables([total, more])
         total = total.group_by(["n", "phrase"]).aggregate([("count", "sum")]).rename_columns(["n", "phrase", "count"])
     total = total.filter(pc.or_(pc.greater_equal(total["count"], min_count), pc.equal(total["phrase"], "")))
     parquet.write_table(total.sort_by([("n", "ascending"), ("phrase", "ascending")]), out)
@@ -134,8 +140,8 @@ def read(path: Path, config: Phrases) -> pa.Table:
     if not path.is_file():
         raise InputError(f"no phrase list at {path}: give a text file of one phrase a line, or a .parquet file")
     if path.suffix.lower() == ".parquet":
-        names = _columns(path, ("n", "phrase"))
-        table = parquet.read_table(path)
+        table = _table(path, ("n", "phrase"))
+        names = table.column_names
         if not pc.any(pc.greater(table["n"], 1)).as_py():
             raise InputError(f"the phrase list {path} is empty: give one with phrases of two words or more")
         return table if "score" in names or "count" in names else table.select(["n", "phrase"])
@@ -173,11 +179,42 @@ def _parse(counts: pa.Table, config: Phrases) -> tuple[Ngrams, list[pa.Array]]:
     return ngrams, text
 
 
+def _table(path: Path, wanted: Sequence[str]) -> pa.Table:
+    """A table of phrases that somebody else may have made: its columns have their types, and no value is missing.
+
+    It is read a few rows at a time: a column of one value repeated is small on disk and may be too large in memory.
+    """
+    columns = [name for name in _TYPES if name in _columns(path, wanted)]
+    with reading(path, "Parquet"):
+        most = UNPACKED + 100 * path.stat().st_size
+        batches = []
+        for batch in parquet.ParquetFile(path).iter_batches(4096, columns=columns):
+            batch.validate(full=True)
+            most -= batch.nbytes
+            if most < 0:
+                raise ValueError("it is more than 100 times as large in memory as on disk")
+            batches.append(batch)
+        table = pa.Table.from_batches(batches, schema=pa.schema([_field(path, name) for name in columns]))
+        table = table.cast(pa.schema([(name, _TYPES[name]) for name in columns]))
+        for name in columns:
+            if table[name].null_count:
+                raise ValueError(f"values of the column {name!r} are missing")
+        lengths = pc.min_max(table["n"]).as_py()
+        if len(table) and not 1 <= lengths["min"] <= lengths["max"] <= LONGEST:
+            raise ValueError(f"phrases of {lengths['min']} to {lengths['max']} words")
+        words = pc.add(pc.count_substring(table["phrase"], " "), 1)
+        if len(table) and not pc.all(pc.or_(pc.equal(words, table["n"]), pc.equal(table["phrase"], ""))).as_py():
+            raise ValueError("the column 'n' is not the number of words of each phrase")
+    return table
+
+
+def _field(path: Path, name: str) -> pa.Field:
+    return parquet.read_schema(path).field(name)
+
+
 def _columns(path: Path, wanted: Sequence[str]) -> list[str]:
-    try:
+    with reading(path, "Parquet"):
         names = parquet.read_schema(path).names
-    except (OSError, pa.ArrowInvalid) as e:
-        raise InputError(f"{path} cannot be read as Parquet ({str(e).splitlines()[0]}): is the file whole?") from e
     if lacking := [name for name in wanted if name not in names]:
-        raise InputError(f"{path} has no column {lacking[0]!r}, only {', '.join(names)}: give a table of phrases")
+        raise InputError(f"{path} has no column {lacking[0]!r}, only {', '.join(names)[:200]}: give a table of phrases")
     return names
