@@ -1,17 +1,24 @@
 """What is hidden and what is predicted: arrays in, arrays out. Knows no text, no mesh, no model."""
 
-from jaxmlm.masking.masking import Masked, Masking, Replace, Vocab, mask_batch
+from jaxmlm.masking import laws
+from jaxmlm.masking.laws import Choice, Law, LogUniform, Normal, Uniform
+from jaxmlm.masking.masking import Masked, Masking, mask_batch
 from jaxmlm.masking.presets import PRESETS, preset
+from jaxmlm.masking.replacement import Replace, Vocab
 from jaxmlm.masking.schedule import Constant, Cosine, Linear, Piecewise, Schedule, Stairs
 from jaxmlm.masking.units import PhraseUnits, SpanUnits, Tokens, TokenUnits, Units, WordUnits, needs_phrases
 
 __all__ = [
     "PRESETS",
+    "Choice",
     "Constant",
     "Cosine",
+    "Law",
     "Linear",
+    "LogUniform",
     "Masked",
     "Masking",
+    "Normal",
     "PhraseUnits",
     "Piecewise",
     "Replace",
@@ -20,9 +27,11 @@ __all__ = [
     "Stairs",
     "TokenUnits",
     "Tokens",
+    "Uniform",
     "Units",
     "Vocab",
     "WordUnits",
+    "laws",
     "mask_batch",
     "needs_phrases",
     "preset",

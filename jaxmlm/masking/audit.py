@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlm.masking.masking import Masking, Vocab, mask_batch
+from jaxmlm.masking.laws import Law
+from jaxmlm.masking.masking import Masking, mask_batch
+from jaxmlm.masking.replacement import Vocab
 from jaxmlm.masking.selection import Selection
 from jaxmlm.masking.units import PHRASE, WORD, Tokens, indices_in_units
 from jaxmlm.rng import step_key
@@ -27,7 +29,7 @@ _CHUNK = 256
 class Drawn(NamedTuple):
     """What a masking did to rows: selected, predicted [R, K, L] bool, inputs [R, K, L], place [R, L] in the unit.
 
-    slots [R, K]: predictions made.
+    slots [R, K]: predictions made. points [R]: where the rows stand in the law of the rate, 0 if it is one number.
     """
 
     selected: np.ndarray
@@ -35,6 +37,7 @@ class Drawn(NamedTuple):
     inputs: np.ndarray
     place: np.ndarray
     slots: np.ndarray
+    points: np.ndarray
 
 
 def audit(
@@ -44,13 +47,16 @@ def audit(
 
     Returns shares of the maskable tokens, asked and got, with intervals; the units' lengths and how often each length
     and each position is selected; the share of words, of spans of three words and of phrases (where the unit bits
-    know them) that is hidden whole; faults, all of which must be 0; rows that predict nothing; and "ok".
+    know them) that is hidden whole; faults, all of which must be 0; rows that predict nothing; of a rate that follows
+    a law, "law": what `law_of_rates` gives; and "ok". Batches of 256 rows share the strata of a law out.
     """
     drawn = _draw(masking, tokens, examples, vocab, seed, step)
     tokens = Tokens(*map(np.asarray, tokens))  # pyright: ignore[reportArgumentType]
     maskable, views = np.asarray(tokens.maskable), masking.views
     factor = float(masking.schedule(step))
-    expected = _expected(masking, factor, maskable.sum(-1))
+    rates = _rates(masking, drawn.points)
+    expected = _expected(masking, factor * rates, factor, maskable.sum(-1))
+    law = {"law": law_of_rates(masking.rate, rates)} if isinstance(masking.rate, Law) else {}
     shares = _shares(masking, drawn, tokens, vocab, factor, *expected)
     lengths = _by_length(masking, drawn, maskable, expected[0])
     changed = drawn.inputs != tokens.ids[:, None]
@@ -78,17 +84,51 @@ def audit(
         "rows without a prediction": int((drawn.slots.sum(-1) == 0).sum()),
         "capacity": {"slots": masking.predictions(maskable.shape[1]), "most used": int(drawn.predicted.sum(-1).max())},
         "repeated masks": {"rows": repeated, "of": len(maskable) * (epochs - 1)},
-        "ok": all(share["ok"] for share in shares.values())
-        and all(row["ok"] for row in lengths.values())
+        **law,
+        "ok": all(one["ok"] for one in (*shares.values(), *lengths.values(), *law.values()))
         and not any(faults.values()),
+    }
+
+
+def law_of_rates(law: Law, rates: np.ndarray) -> dict[str, Any]:
+    """Are these rates draws of this law? Their mean, and how many there are in each of ten parts of the law.
+
+    Args:
+        law: the law.
+        rates: [R] the rates that rows drew.
+
+    Returns:
+        The mean "asked" and "got", with its interval "low" to "high"; "chi_square": the statistic of the counts in ten
+        intervals of equal probability, or at each of a few rates, and "p", how likely independent draws of the law
+        exceed it (stratified ones have a statistic near 0); "ok".
+
+    """
+    exact = np.asarray(law.quantile((jnp.arange(20_000) + 0.5) / 20_000), np.float64)
+    values = np.unique(exact)
+    few = len(values) <= 50
+    edges = (values[1:] + values[:-1]) / 2 if few else np.quantile(exact, np.arange(1, 10) / 10)
+    asked = np.bincount(np.searchsorted(edges, exact), minlength=len(edges) + 1) / len(exact) * len(rates)
+    got = np.bincount(np.searchsorted(edges, rates), minlength=len(edges) + 1)
+    statistic = float(((got - asked) ** 2 / asked).sum())
+    likely = float(jax.scipy.special.gammaincc(max(len(edges), 1) / 2, statistic / 2))
+    half = SIGMAS * float(exact.std()) / math.sqrt(len(rates)) + 1e-4
+    return {
+        "asked": round(law.mean, 6),
+        "got": round(float(rates.mean()), 6),
+        "low": round(law.mean - half, 6),
+        "high": round(law.mean + half, 6),
+        "chi_square": round(statistic, 3),
+        "p": round(likely, 6),
+        "ok": abs(float(rates.mean()) - law.mean) <= half and likely > 1e-5 and rates.max() <= law.high + 1e-6,
     }
 
 
 @partial(jax.jit, static_argnums=(0, 1, 4))
 def _chunk(masking: Masking, seed: int, tokens: Tokens, examples: jax.Array, vocab: Vocab, step: jax.Array) -> Any:
     length, views = tokens.ids.shape[1], masking.views
+    points = masking.points(step_key(seed, step), jnp.arange(_CHUNK), _CHUNK)
 
-    def one(example: jax.Array, row: Tokens) -> Any:
+    def one(example: jax.Array, row: Tokens, point: jax.Array | None) -> Any:
         key = jax.random.fold_in(step_key(seed, step), example)
 
         def dense(selection: Selection) -> jax.Array:
@@ -96,16 +136,18 @@ def _chunk(masking: Masking, seed: int, tokens: Tokens, examples: jax.Array, voc
             return jnp.zeros(length, bool).at[jnp.where(filled, selection.positions, length)].set(True, mode="drop")
 
         def view(number: jax.Array) -> Any:
-            predicted, selected = masking.select(key, row, step, number)
+            placed = () if point is None else (point,)
+            predicted, selected = masking.select(key, row, step, number, *placed)
             return dense(selected), dense(predicted), predicted.count
 
         starts = masking.units.starts(masking.keys(key).units, row)
         index = indices_in_units(starts, row.maskable, masking.units.max_length)
         return *jax.vmap(view)(jnp.arange(views)), index
 
-    selected, predicted, slots, place = jax.vmap(one)(examples, tokens)
+    selected, predicted, slots, place = jax.vmap(one)(examples, tokens, points)
     inputs = mask_batch(masking, step_key(seed, step), examples, tokens, vocab, step).inputs
-    return selected, predicted, inputs.reshape(-1, views, length), place, slots
+    points = jnp.zeros(_CHUNK) if points is None else points
+    return selected, predicted, inputs.reshape(-1, views, length), place, slots, points
 
 
 def _draw(masking: Masking, tokens: Tokens, examples: np.ndarray, vocab: Vocab, seed: int, step: int) -> Drawn:
@@ -149,9 +191,9 @@ def _shares(
     shares = {}
     for name, where in got.items():
         if name == "predicted":
-            of, asked, expected = n.sum(), masking.predict or masking.rate, predicted
+            of, asked, expected = n.sum(), masking.mean_predicted, predicted
         else:
-            of, asked, expected = n.sum() * views, masking.rate * parts[name], selected * parts[name]
+            of, asked, expected = n.sum() * views, masking.mean_rate * parts[name], selected * parts[name]
         off = where.sum((1, 2)) - expected
         half = SIGMAS * math.sqrt(len(n)) * float(off.std()) + 1e-3 * len(n)  # of a token, for the mean over u
         low, high = (expected.sum() - half) / of, (expected.sum() + half) / of
@@ -166,21 +208,31 @@ def _shares(
     return shares
 
 
-def _expected(masking: Masking, factor: float, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many tokens rows of n are expected to select, over all views, and to predict: `Masking.draw` averaged over u.
+def _rates(masking: Masking, points: np.ndarray) -> np.ndarray:
+    """The masking rates [R] of rows that stand at these points of its law."""
+    if not isinstance(masking.rate, Law):
+        return np.full(len(points), masking.rate)
+    return np.asarray(masking.rate.quantile(jnp.asarray(points)), np.float64)
+
+
+def _expected(masking: Masking, rates: np.ndarray, factor: float, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many tokens rows of n are expected to select, over all views, and to predict: the budgets averaged over u.
 
     A view selects m_corr, or its slice of the predictions where rounding makes that one larger.
     """
     u = np.array([0.5]) if masking.count == "exact" else (np.arange(1000) + 0.5) / 1000
-    sizes, at = np.unique(n, return_inverse=True)
+    kinds, at = np.unique(np.stack([rates, n]), axis=1, return_inverse=True)
+    rate, sizes = kinds[0][:, None], kinds[1][:, None]
 
-    def budget(rate: float) -> np.ndarray:
-        return np.minimum(np.floor(rate * factor * sizes[:, None] + u), sizes[:, None])
+    def budget(rate: np.ndarray | float) -> np.ndarray:
+        return np.minimum(np.floor(rate * sizes + u), sizes)
 
-    select, predict, views = budget(masking.rate), budget(masking.predict or masking.rate), masking.views
-    edges = [predict * view // views for view in range(views + 1)]
+    cells = np.clip(np.ceil(rate * sizes), np.minimum(sizes, 1), sizes)
+    select = cells + 0 * u if masking.weights == "bound" else budget(rate)
+    predict = select if masking.predict is None else budget(masking.predict * factor)
+    edges = [predict * view // masking.views for view in range(masking.views + 1)]
     selected = np.sum([np.maximum(select, end - begin) for begin, end in pairwise(edges)], axis=0)
-    return selected.mean(1)[at], predict.mean(1)[at]
+    return selected.mean(1)[at.ravel()], predict.mean(1)[at.ravel()]
 
 
 def _same(masking: Masking, tokens: Tokens, vocab: Vocab) -> float:

@@ -1,7 +1,9 @@
 """A masking: from one example to what the model sees and what it must predict.
 
 Everything random is a function of (seed, step, example id), so the same example is masked in the same way in any batch,
-on any mesh, after any resume. A masking works on ONE example; `mask_batch` maps it over a batch.
+on any mesh, after any resume. Where the rate follows a law it is, besides, a function of (seed, step) and the row's
+place in the global batch: still the same on any mesh and after any resume, but another one in a batch of another size.
+A masking works on ONE example; `mask_batch` maps it over a batch.
 """
 
 import math
@@ -11,9 +13,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Integer, Key
+from jaxtyping import Array, Float, Int, Integer, Key
 
 from jaxmlm.errors import InputError
+from jaxmlm.masking import strata
+from jaxmlm.masking.laws import Law, Rate, check_rate, has_density, is_law
+from jaxmlm.masking.replacement import Replace, Vocab
 from jaxmlm.masking.schedule import Constant, Schedule, Step
 from jaxmlm.masking.selection import Selection, budget, shuffle_units, take_units
 from jaxmlm.masking.units import Tokens, TokenUnits, Units, check_units, indices_in_units
@@ -28,7 +33,7 @@ class Masked(NamedTuple):
         inputs: [L] token ids with the selected ones replaced.
         positions: [P] where predictions are made.
         targets: [P] the original ids there.
-        weights: [P] float32, 1 for a prediction and 0 for an unused slot.
+        weights: [P] float32, 0 for an unused slot; 1 for a prediction, or what `Masking.weights` makes of it.
 
     """
 
@@ -46,50 +51,6 @@ class Keys(NamedTuple):
     replace: jax.Array
     offset: jax.Array
     units: jax.Array
-
-
-@dataclass(frozen=True, eq=False)
-class Vocab:
-    """What a masking must know of the tokenizer and the text.
-
-    Attributes:
-        size: number of token ids.
-        mask_id: id of [MASK].
-        pad_id: id of padding.
-        replacement_ids: ids that a random replacement may be, without special tokens.
-        unigram: how often each of `replacement_ids` occurs in the text; needed for `Replace.ids` "unigram" only.
-
-    """
-
-    size: int
-    mask_id: int
-    pad_id: int
-    replacement_ids: np.ndarray
-    unigram: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Replace:
-    """What becomes of a selected token: probabilities that sum to 1. The paper: always [MASK]; BERT: 0.8, 0.1, 0.1."""
-
-    mask: float = 1.0
-    """Probability that a selected token becomes [MASK]."""
-    random: float = 0.0
-    """Probability that a selected token becomes a random token."""
-    keep: float = 0.0
-    """Probability that a selected token stays as it is."""
-    per: Literal["token", "unit"] = "token"
-    """Whether the choice is made for each token, or once for all tokens of a unit."""
-    ids: Literal["uniform", "unigram"] = "uniform"
-    """Distribution of random tokens: uniform, or their frequency in the text."""
-
-    def __post_init__(self) -> None:
-        probabilities = (self.mask, self.random, self.keep)
-        if not (min(probabilities) >= 0 and abs(sum(probabilities) - 1) <= 1e-6):  # so written, nan is refused too
-            raise InputError(
-                f"masking.replace: mask, random and keep must be at least 0 and sum to 1; got mask={self.mask} "
-                f"random={self.random} keep={self.keep}, which sum to {sum(probabilities):g}"
-            )
 
 
 @dataclass(frozen=True)
@@ -111,8 +72,9 @@ class Masking:
     (True, 5)
     """
 
-    rate: float = 0.40
-    """Masking rate: share of the maskable tokens that is selected (m_corr); the maximum over the schedule."""
+    rate: Rate = 0.40
+    """Masking rate: share of the maskable tokens that is selected (m_corr), the maximum over the schedule; or a law by
+    which it differs from example to example: Uniform, Cosine, LogUniform, Normal, Choice, or one of your own."""
     predict: float | None = None
     """Prediction rate (m_pred): share of the maskable tokens that is predicted; None: the masking rate."""
     schedule: Schedule = field(default_factory=Constant)
@@ -123,21 +85,88 @@ class Masking:
     """Rounding of rate * n: floor(rate * n + u) as in fairseq (right in expectation), or always the nearest integer."""
     replace: Replace = field(default_factory=Replace)
     """What becomes of the selected tokens."""
+    weights: Literal["tokens", "rows", "bound"] = "tokens"
+    """Weights of the loss: all predicted tokens alike (sum / count); all rows alike (mean of the rows' means); or 1 /
+    (rate x density of the law), the objective of masked diffusion, a bound on the negative log-likelihood."""
 
     def __post_init__(self) -> None:
         check_units(self.units)
-        for name, share in (("rate", self.rate), ("predict", self.predict)):
-            if share is not None and not 0 < share <= 1:
-                raise InputError(f"masking.{name} must be above 0 and at most 1; got {share:g}: try 0.4")
+        check_rate(self.rate)
+        if self.predict is not None and not 0 < self.predict <= 1:
+            raise InputError(f"masking.predict must be above 0 and at most 1; got {self.predict:g}: try 0.4")
+        if self.predict is not None and self.lowest_rate == 0:
+            raise InputError(
+                f"masking.predict {self.predict:g} cannot be met by rows of which the law masks next to nothing: "
+                f"raise the low end of masking.rate, as to {self.predict:g}, or leave out masking.predict"
+            )
+        if self.weights == "bound":
+            self._check_bound()
+
+    def _check_bound(self) -> None:
+        if not isinstance(self.rate, Law) or not has_density(self.rate):
+            raise InputError(
+                f"masking.weights bound needs a law that draws all rates between its ends; got masking.rate {self.rate}"
+                ": try Uniform(0.001, 1)"
+            )
+        if self.rate.low == 0:
+            raise InputError(
+                f"masking.weights bound weighs by 1 / rate, so the law may not reach down to 0; got {self.rate}: try a "
+                "low end of 0.001"
+            )
+
+    @property
+    def lowest_rate(self) -> float | int:
+        """The masking rate, or the lowest that its law draws."""
+        return self.rate.low if isinstance(self.rate, Law) else self.rate
+
+    @property
+    def highest_rate(self) -> float | int:
+        """The masking rate, or the highest that its law draws."""
+        return self.rate.high if isinstance(self.rate, Law) else self.rate
+
+    @property
+    def mean_rate(self) -> float:
+        """The masking rate, or the mean of its law."""
+        return self.rate.mean if isinstance(self.rate, Law) else self.rate
+
+    @property
+    def mean_predicted(self) -> float:
+        """m_pred: share of the maskable tokens that is predicted, in all views; the mean where it differs by row."""
+        return self.predict or self.mean_rate
 
     @property
     def views(self) -> int:
         """K, the rows that an example becomes: ceil(predict / rate), 1 unless more is predicted than selected."""
-        return max(1, math.ceil((self.predict or self.rate) / self.rate - 1e-9))
+        return 1 if self.predict is None else max(1, math.ceil(self.predict / self.lowest_rate - 1e-9))
+
+    @property
+    def pools_slots(self) -> bool:
+        """Whether rows predict so unequally much that a device's rows share their prediction slots."""
+        return is_law(self.rate) and self.predict is None
 
     def predictions(self, length: int) -> int:
         """P, the most predictions that a row of `length` tokens can need."""
-        all_views = _largest_budget(self.predict or self.rate, length)
+        return self._predictions(length, self.highest_rate)
+
+    def pool_slots(self, length: int, rows: int, devices: int = 1, micro_batches: int = 1) -> int:
+        """The most predictions that a device can have to make at a time, where its rows share their slots.
+
+        Args:
+            length: of a row, in tokens.
+            rows: of the global batch.
+            devices: among which they are divided.
+            micro_batches: of a step.
+
+        >>> from jaxmlm.masking import Uniform
+        >>> Masking(Uniform(0, 1)).pool_slots(128, rows=64), Masking(Uniform(0, 1)).predictions(128)
+        (4160, 128)
+
+        """
+        most = [self._predictions(length, rate) for rate in _highest_rates(self.rate, rows)]
+        return strata.pool_slots(np.array(most), devices, micro_batches)
+
+    def _predictions(self, length: int, rate: float | int) -> int:
+        all_views = _largest_budget(self.predict or rate, length)
         return min(length, _ceil_div(all_views, self.views) + self.units.max_length - 1)
 
     def for_tokenizer(self, tokenizer: Any) -> "Masking":
@@ -150,7 +179,12 @@ class Masking:
         return Keys(*jax.random.split(key, len(Keys._fields)))
 
     def select(
-        self, key: Key[Array, ""], tokens: Tokens, step: Step = 0, view: int | Int[Array, ""] = 0
+        self,
+        key: Key[Array, ""],
+        tokens: Tokens,
+        step: Step = 0,
+        view: int | Int[Array, ""] = 0,
+        point: Float[Array, ""] | None = None,
     ) -> tuple[Selection, Selection]:
         """Choose what one view of an example predicts and what it selects; the predicted are among the selected.
 
@@ -167,6 +201,7 @@ class Masking:
             tokens: the example.
             step: of training, for the schedule.
             view: which of the `views` rows of the example.
+            point: where the example stands in the law of the rate, in [0, 1); None: drawn by the key.
 
         Returns:
             (predicted, selected)
@@ -179,10 +214,7 @@ class Masking:
         index_in_unit = indices_in_units(starts, tokens.maskable, max_length)
         order = shuffle_units(keys.order, index_in_unit, tokens.maskable, keys.offset if max_length > 1 else None)
 
-        factor = self.schedule(step)
-        u = jax.random.uniform(keys.count) if self.count == "expected" else 0.5
-        select = budget(self.rate * factor, order.count, u)
-        predict = select if self.predict is None else budget(self.predict * factor, order.count, u)
+        select, predict = self._budgets(key, order.count, step, point)
         begin = predict * view // self.views
         end = predict * (view + 1) // self.views
 
@@ -190,12 +222,45 @@ class Masking:
         if self.predict is None:
             return predicted, predicted
         slice_of_a_view = _ceil_div(_largest_budget(self.predict, length), self.views)
-        max_tokens = max(_largest_budget(self.rate, length), slice_of_a_view) + max_length - 1
+        max_tokens = max(_largest_budget(self.highest_rate, length), slice_of_a_view) + max_length - 1
         selected = take_units(order, begin, jnp.maximum(select, end - begin), min(length, max_tokens))
         return predicted, selected
 
+    def _budgets(
+        self, key: Key[Array, ""], count: Int[Array, ""], step: Step, point: Float[Array, ""] | None
+    ) -> tuple[Int[Array, ""], Int[Array, ""]]:
+        """How many of `count` maskable tokens an example selects, and how many it predicts in all its views."""
+        factor = self.schedule(step)
+        u = jax.random.uniform(self.keys(key).count) if self.count == "expected" else 0.5
+        if self.weights == "bound":
+            select = _cell(self._rate(key, point) * factor, count)
+        else:
+            select = budget(self._rate(key, point) * factor, count, u)
+        return select, select if self.predict is None else budget(self.predict * factor, count, u)
+
+    def _rate(self, key: Key[Array, ""], point: Float[Array, ""] | None) -> float | Float[Array, ""]:
+        """The masking rate of an example."""
+        return self.rate.quantile(_point(key, point)) if isinstance(self.rate, Law) else self.rate
+
+    def points(self, key: Key[Array, ""], places: Integer[Array, " B"], rows: int) -> Float[Array, " B"] | None:
+        """Where the rows of a batch stand in the law of the rate; None where the rate is one number.
+
+        Args:
+            key: of the step.
+            places: [B] of the rows in the global batch.
+            rows: of the global batch.
+
+        """
+        return strata.draw(key, places, rows) if is_law(self.rate) else None
+
     def __call__(
-        self, key: Key[Array, ""], tokens: Tokens, vocab: Vocab, step: Step = 0, view: int | Int[Array, ""] = 0
+        self,
+        key: Key[Array, ""],
+        tokens: Tokens,
+        vocab: Vocab,
+        step: Step = 0,
+        view: int | Int[Array, ""] = 0,
+        point: Float[Array, ""] | None = None,
     ) -> Masked:
         """Mask one example.
 
@@ -205,54 +270,68 @@ class Masking:
             vocab: of the tokenizer.
             step: of training, for the schedule.
             view: which of the `views` rows of the example.
+            point: where the example stands in the law of the rate, in [0, 1); None: drawn by the key.
 
         """
-        predicted, selected = self.select(key, tokens, step, view)
+        placed = () if point is None else (point,)
+        predicted, selected = self.select(key, tokens, step, view, *placed)
         replace_key = self.keys(key).replace
         if self.views > 1:
             replace_key = jax.random.fold_in(replace_key, view)
-        replaced = self._replacement(replace_key, tokens.ids[selected.positions], selected, vocab)
+        replaced = self.replace(replace_key, tokens.ids[selected.positions], selected, vocab)
         filled = jnp.arange(selected.positions.shape[0]) < selected.count
         where = jnp.where(filled, selected.positions, tokens.ids.shape[0])
         inputs = tokens.ids.at[where].set(replaced, mode="drop")
         weights = (jnp.arange(predicted.positions.shape[0]) < predicted.count).astype(jnp.float32)
+        if self.weights == "rows":
+            weights = weights / jnp.maximum(predicted.count, 1)
+        elif self.weights == "bound":
+            weights = weights * self._bound_weight(key, tokens.maskable.sum(), step, point)
         return Masked(inputs, predicted.positions, tokens.ids[predicted.positions], weights)
 
-    def _replacement(
-        self, key: Key[Array, ""], ids: Integer[Array, " P"], selected: Selection, vocab: Vocab
-    ) -> Integer[Array, " P"]:
-        mask = jnp.full_like(ids, vocab.mask_id)
-        if self.replace.mask == 1.0:
-            return mask
-        kind_key, id_key = jax.random.split(key)
-        u = jax.random.uniform(kind_key, ids.shape)
-        if self.replace.per == "unit":  # the draw of the unit's first token
-            u = u[jnp.maximum(jnp.arange(ids.shape[0]) - selected.index_in_unit, 0)]
-        drawn = _draw(id_key, self.replace.ids, vocab, ids.shape)
-        kept = jnp.where(u < self.replace.mask + self.replace.random, drawn.astype(ids.dtype), ids)
-        return jnp.where(u < self.replace.mask, mask, kept)
+    def _bound_weight(
+        self, key: Key[Array, ""], count: Int[Array, ""], step: Step, point: Float[Array, ""] | None
+    ) -> Float[Array, ""]:
+        """The weight of each prediction of an example of `count` maskable tokens.
+
+        The bound is the sum over k of the mean loss at k masked tokens, so k should be uniform on 1 to `count`. It is
+        the number of the cell ((k - 1) / count, k / count] that the rate falls into: the slope of the inverse CDF, 1 /
+        density, makes all cells alike, and the length of a cell that an end of the law cuts makes that one whole,
+        unless more than half of it is cut off.
+        """
+        law: Any = self.rate
+        rate, slope = jax.jvp(law.quantile, (_point(key, point),), (jnp.float32(1),))
+        factor, n = self.schedule(step), jnp.maximum(count, 1)
+        k = _cell(rate * factor, n)
+        cell = jnp.minimum(k / n, law.high * factor) - jnp.maximum((k - 1) / n, law.low * factor)
+        predict = self._budgets(key, n, step, point)[1]
+        return n * slope * factor / (jnp.maximum(n * cell, 0.5) * jnp.maximum(predict, 1))
 
 
-def _largest_budget(rate: float, length: int) -> int:
+def _largest_budget(rate: float | int, length: int) -> int:
     """The largest budget that a rate can give in a row of `length` tokens."""
     return max(1, math.ceil(rate * length - 1e-9))
 
 
+def _highest_rates(rate: Rate, rows: int) -> list[float]:
+    """The highest rate in each of so many strata of a law."""
+    if not isinstance(rate, Law):
+        return [rate] * rows
+    return np.asarray(rate.quantile(jnp.arange(1, rows + 1) / rows), np.float64).tolist()
+
+
+def _cell(rate: float | Float[Array, ""], count: Int[Array, ""]) -> Int[Array, ""]:
+    """k for a rate in ((k - 1) / count, k / count]: 1 to `count`, each as likely as the others if all rates are."""
+    return jnp.clip(jnp.ceil(jnp.float32(rate) * count).astype(jnp.int32), jnp.minimum(count, 1), count)
+
+
+def _point(key: Key[Array, ""], point: Float[Array, ""] | None) -> Float[Array, ""]:
+    """Where an example stands in a law; drawn by its key where it is alone."""
+    return jax.random.uniform(jax.random.fold_in(key, len(Keys._fields))) if point is None else point
+
+
 def _ceil_div(a: int, b: int) -> int:
     return -(-a // b)
-
-
-def _draw(key: Key[Array, ""], distribution: str, vocab: Vocab, shape: tuple[int, ...]) -> Integer[Array, " P"]:
-    """Draw random tokens."""
-    ids = jnp.asarray(vocab.replacement_ids)
-    if distribution == "uniform":
-        return ids[jax.random.randint(key, shape, 0, len(vocab.replacement_ids))]
-    if vocab.unigram is None:
-        raise InputError('masking.replace.ids is "unigram" and this text has no counts: prepare the store again')
-    # Thresholds in integers: float32 cannot tell the rare tokens of a large vocabulary apart.
-    cumulative = np.cumsum(vocab.unigram, dtype=np.float64) / vocab.unigram.sum(dtype=np.float64)
-    thresholds = jnp.asarray(np.minimum(cumulative[:-1] * 2.0**32, 2.0**32 - 1).astype(np.uint32))
-    return ids[jnp.searchsorted(thresholds, jax.random.bits(key, shape), side="right")]
 
 
 def mask_batch(
@@ -262,8 +341,12 @@ def mask_batch(
     tokens: Tokens,
     vocab: Vocab,
     step: Step = 0,
+    places: Integer[Array, " B"] | None = None,
+    rows: int | None = None,
 ) -> Masked:
     """Mask a batch of examples, each by its own id. A pure function: wrap it in `jax.jit`, with any sharding.
+
+    The last two arguments count only where the rate follows a law: its strata are shared out over the global batch.
 
     Args:
         masking: the masking.
@@ -272,17 +355,22 @@ def mask_batch(
         tokens: the examples, each field [B, L].
         vocab: of the tokenizer.
         step: of training, for the masking's schedule.
+        places: [B] the place of each example in the global batch; None: these examples are the global batch, in order.
+        rows: examples of the global batch; None: B.
 
     Returns:
         Fields [B * views, ...]; rows b * views to (b + 1) * views - 1 are the views of example b.
 
     """
+    size = example_ids.shape[0]
+    points = masking.points(key, jnp.arange(size) if places is None else places, rows or size)
 
-    def mask_example(example_id: Integer[Array, ""], row: Tokens) -> Masked:
+    def mask_example(example_id: Integer[Array, ""], row: Tokens, point: Float[Array, ""] | None) -> Masked:
         own_key = jax.random.fold_in(key, example_id)
         if masking.views == 1:
-            return masking(own_key, row, vocab, step)
-        return jax.vmap(lambda view: masking(own_key, row, vocab, step, view))(jnp.arange(masking.views))
+            return masking(own_key, row, vocab, step, point=point)
+        views = jnp.arange(masking.views)
+        return jax.vmap(lambda view: masking(own_key, row, vocab, step, view, point))(views)
 
-    rows = jax.vmap(mask_example)(example_ids, tokens)
-    return rows if masking.views == 1 else jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), rows)
+    masked = jax.vmap(mask_example)(example_ids, tokens, points)
+    return masked if masking.views == 1 else jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), masked)

@@ -5,7 +5,8 @@
 """
 
 from jaxmlm.errors import InputError
-from jaxmlm.masking.masking import Masking, Replace
+from jaxmlm.masking.masking import Masking
+from jaxmlm.masking.replacement import Replace
 from jaxmlm.masking.units import PhraseUnits, SpanUnits, WordUnits
 from jaxmlm.paths import hint
 

@@ -257,7 +257,7 @@ def _jobs(study: Study) -> Iterator[Job]:
 def _own_rates(study: Study) -> list[float]:
     """The rates that cells are trained at, without those that the loss matrix has anyway."""
     rates = {cell.run.masking.rate for cell in cells_of(study) if not cell.control}
-    return sorted(rates - set(HELD_OUT_RATES))
+    return sorted({rate for rate in rates if isinstance(rate, float | int)} - set(HELD_OUT_RATES))
 
 
 def _key(result: Result) -> ResultKey:

@@ -12,8 +12,9 @@ from jaxtyping import Array, Int, Integer, Key
 
 from jaxmlm.data import Batches, Data, Store, Tokenizer
 from jaxmlm.masking import Masked, Masking, Tokens, Vocab, mask_batch, needs_phrases
+from jaxmlm.masking.laws import is_law
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
-from jaxmlm.parallel import host_shard, keep_unreduced, spec
+from jaxmlm.parallel import host_shard, keep_unreduced, out_spec, spec, without_mesh
 from jaxmlm.rng import make_key
 from jaxmlm.tasks.metrics import log_probability, perplexity_of
 from jaxmlm.training import Batch, Eval, Mean, Task
@@ -66,17 +67,20 @@ def mask(
 ) -> Masked:
     """Mask the rows of a batch on the device, each by its own id, sharded like them; `key` is that of the step.
 
-    The batch has "ids" [B, L], "example" [B], and "unit" [B, L] where the masking needs what only the store knows.
+    The batch is the global one. It has "ids" [B, L], "example" [B], "unit" [B, L] where the masking needs what only the
+    store knows, and "place" [B] where the rate follows a law and rows are not in the order of their places.
     """
+    size = batch["ids"].shape[0]
 
     def local(key: Any, rows: Batch, step: Any) -> Masked:
         tokens = make_tokens(tokenizer, rows["ids"], rows.get("unit"))
-        return mask_batch(masking, key, rows["example"], tokens, vocab, step)
+        return mask_batch(masking, key, rows["example"], tokens, vocab, step, rows.get("place"), size)
 
     # Masking knows no mesh. Its look-ups and sorts are all within a row, so the compiler needs no collective.
     rows: Any = spec("batch", None)
     mask_sharded: Any = jax.sharding.auto_axes(local, out_sharding=Masked(rows, rows, rows, rows))
-    return mask_sharded(key, {name: batch[name] for name in ("ids", "example", "unit") if name in batch}, step)
+    used = ("ids", "example", "unit", "place")
+    return mask_sharded(key, {name: batch[name] for name in used if name in batch}, step)
 
 
 def mlm_task(
@@ -90,6 +94,9 @@ def mlm_task(
 ) -> Task:
     """Pre-train an encoder on a token store under a masking, from random weights or from the model `start`.
 
+    Where the rate follows a law, the rows of a device share their prediction slots; the metric "slot_overflow" counts
+    the predictions that found none: 0, see `Masking.pool_slots`.
+
     The eval "heldout" gives loss (nats) and accuracy at the fixed masks of each of `HELD_OUT_RATES`, and the
     perplexity at the first of them.
     """
@@ -98,7 +105,7 @@ def mlm_task(
     host, of = host_shard(jax.sharding.get_mesh())
     units = needs_phrases(masking.units)
     train = Batches.of(store, "train", data.length, batch, seed, host, of, units=units, format=data.format)
-    vocab = vocab_of(store, masking)
+    vocab, batch_size = vocab_of(store, masking), batch
 
     def init(key: jax.Array) -> MaskedLM:
         return fresh(key) if start is None else jax.tree.map(jnp.copy, start)  # the first step gives its buffers away
@@ -114,11 +121,25 @@ def mlm_task(
 
     def loss(model: Any, batch: Batch, key: jax.Array, step: jax.Array) -> tuple[Mean, dict[str, Mean]]:
         masked = Masked(*(batch[name] for name in Masked._fields))
+        metrics = {}
+        if masking.pools_slots:
+            rows, length = masked.inputs.shape
+            devices = batch_shards()
+            masked, dropped = pool(masked, masking.pool_slots(length, batch_size, devices, batch_size // rows), devices)
+            # Divided by nothing: of several steps the metric is the sum.
+            metrics["slot_overflow"] = Mean(dropped, jnp.zeros(()))
         nats, right = predictions(model, masked, batch.get("segments"), jax.random.fold_in(key, _DROPOUT))
         count = masked.weights.sum()
-        return Mean(nats.sum(), count), {"accuracy": Mean(right.sum(), count)}
+        return Mean(nats.sum(), count), {"accuracy": Mean(right.sum(), count), **metrics}
 
-    return Task(init, loss, train.at, {"heldout": heldout(store, data, batch)}, train.rows // batch, corrupt)
+    def batch_at(step: int) -> Batch:
+        rows = train.at(step)
+        if is_law(masking.rate):
+            share = len(rows["example"])
+            rows["place"] = np.arange(host * share, (host + 1) * share, dtype=np.int32)
+        return rows
+
+    return Task(init, loss, batch_at, {"heldout": heldout(store, data, batch)}, train.rows // batch, corrupt)
 
 
 def heldout(store: Store, data: Data, batch: int) -> Eval:
@@ -183,13 +204,19 @@ def diverged(scores: Mapping[str, float], vocab: int) -> str:
 def predictions(
     model: Any, masked: Masked, segments: jax.Array | None, key: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Nats and hits of every prediction, 0 where its weight is 0; packed rows are one segment, without padding.
+    """Nats and hits of every prediction times its weight; packed rows are one segment, without padding.
+
+    Of `pool`ed predictions [G, S] the positions count through all rows of a device.
 
     Where the logits of all predictions would not fit (`EncoderConfig.logits_chunk`) they are made a chunk at a time,
     and made again in the backward pass.
     """
     segments = jnp.ones_like(masked.inputs) if segments is None else segments
     hidden = model.hidden(masked.inputs, segments, key)
+    rows, most = masked.targets.shape
+    if rows < hidden.shape[0]:
+        by_device = (rows, hidden.shape[0] // rows * hidden.shape[1], hidden.shape[2])
+        hidden = jnp.reshape(hidden, by_device, out_sharding=out_spec("batch", None, None))
     x = model.features(hidden, masked.positions)
     table = model.table(x.dtype)  # outside of the loop: gathered once
 
@@ -198,7 +225,6 @@ def predictions(
         found = log_probability(logits, targets)
         return found, found >= jax.lax.stop_gradient(logits.max(-1) - jax.nn.logsumexp(logits, axis=-1))
 
-    rows, most = masked.targets.shape
     # Cut over the batch and the vocabulary, so over all devices.
     fits = LOGITS_BYTES * jax.sharding.get_abstract_mesh().size // (4 * rows * table.shape[0])
     chunks = -(-most // min(model.encoder.config.logits_chunk or max(fits, 1), most))
@@ -217,6 +243,47 @@ def predictions(
         )
         found, right = (jnp.moveaxis(y, 0, 1).reshape(rows, -1)[:, :most] for y in found_right)
     return -found * masked.weights, right * masked.weights
+
+
+def batch_shards() -> int:
+    """Among how many devices the rows of a batch are divided."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    axes = spec("batch")[0]
+    return math.prod(sizes.get(axis, 1) for axis in axes)
+
+
+def pool(masked: Masked, slots: int, devices: int) -> tuple[Masked, jax.Array]:
+    """Gather the predictions of all rows of a device into so many slots, where rows predict unequally much.
+
+    Args:
+        masked: rows of which each has as many slots as it may need.
+        slots: S, of a device.
+        devices: G, among which the rows are divided.
+
+    Returns:
+        The same inputs, positions in the device's rows one after the other, targets and weights [G, S]; and how many
+        predictions found no slot.
+
+    """
+    length = masked.inputs.shape[1]
+
+    def local(masked: Masked) -> tuple[Masked, jax.Array]:
+        rows = masked.inputs.shape[0] // devices
+        first = length * (jnp.arange(devices * rows) % rows)
+        each = [x.reshape(devices, -1) for x in (masked.positions + first[:, None], masked.targets, masked.weights)]
+        used = each[2] > 0
+        # The slots that are used come first, in their order.
+        order = jnp.argsort(~used, axis=1, stable=True)[:, :slots]
+        dropped = jnp.maximum(used.sum(1) - slots, 0).astype(jnp.float32)
+        return Masked(masked.inputs, *(jnp.take_along_axis(x, order, axis=1) for x in each)), dropped
+
+    if without_mesh():
+        pooled, dropped = local(masked)
+    else:
+        rows: Any = spec("batch", None)
+        pool_sharded: Any = jax.sharding.auto_axes(local, out_sharding=(Masked(rows, rows, rows, rows), spec("batch")))
+        pooled, dropped = pool_sharded(masked)
+    return pooled, dropped.sum()
 
 
 def _segments(masked: Masked, batch: Batch) -> Batch:

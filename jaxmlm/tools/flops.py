@@ -14,5 +14,5 @@ def step_flops(run: Run, vocab: int) -> Flops:
     """
     masking = run.masking
     length = run.data.length
-    predictions = round((masking.predict or masking.rate) * length / masking.views)
+    predictions = min(length, round(masking.mean_predicted * length / masking.views))
     return flops(run.model, vocab, run.loop.batch * masking.views, length, predictions)

@@ -64,7 +64,7 @@ class Peer:
         torch, run = self.torch, self.run
         rows = np.repeat(self.batches.at(self.at)["ids"], run.masking.views, 0)
         # As its data collators mask: each token by itself.
-        rate = (run.masking.predict or run.masking.rate) / run.masking.views
+        rate = run.masking.mean_predicted / run.masking.views
         chosen = (self.draw.random(rows.shape) < rate) & ~self.tokenizer.special[rows]
         inputs, labels = np.where(chosen, self.tokenizer.mask_id, rows), np.where(chosen, rows, -100)
         parts = zip(*(np.split(x, run.loop.accumulate) for x in (inputs, labels)), strict=True)
