@@ -171,12 +171,24 @@ def _flags(config: Any) -> list[str]:
     """The dotted paths that are options: of several dataclasses in a tuple each by its number."""
     found = []
     for path in leaves(config):
-        value = functools.reduce(lambda part, name: getattr(part, name, None), path.split("."), config)
+        if (parent := path.rpartition(".")[0]) and _is_law(_at(config, parent)):
+            found.append(parent)  # one option, with what the law is made of in it
+            continue
+        value = _at(config, path)
         if _is_several(value):
             found += [f"{path}.{number}.{name}" for number, one in enumerate(value) for name in _flags(one)]
         else:
             found.append(path)
     return found
+
+
+def _at(config: Any, path: str) -> Any:
+    return functools.reduce(lambda part, name: getattr(part, name, None), path.split("."), config)
+
+
+def _is_law(value: Any) -> bool:
+    laws = sys.modules.get("jaxmlm.masking.laws")
+    return laws is not None and not isinstance(value, type) and laws.is_law(value)
 
 
 def _parts(config: Any) -> list[str]:
@@ -264,11 +276,33 @@ def _parse(kind: Callable[..., Any], args: Sequence[str], **options: Any) -> Any
     """Call tyro; what it refuses becomes an InputError of one line."""
     with on_parse_error(_refuse):
         try:
-            return tyro.cli(kind, args=_bound(args), config=(tyro.conf.AvoidSubcommands,), **options)
+            config = (tyro.conf.AvoidSubcommands,)
+            return tyro.cli(kind, args=_bound(args), config=config, registry=_registry(), **options)
         except SystemExit as error:
             if "--help" in args or "-h" in args:
                 raise HelpPrinted(0) from error
             raise
+
+
+@functools.cache
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """The types that are one word of a command line, and not several options: a masking rate."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def rate(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+        laws = sys.modules.get("jaxmlm.masking.laws")  # a configuration that has a masking has imported it
+        if laws is None or info.type != laws.Rate:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="RATE",
+            instance_from_str=lambda words: laws.parse_rate(words[0]),
+            is_instance=lambda value: isinstance(value, float | int | laws.Law),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
 
 
 def _refuse(event: ParseErrorEvent) -> None:

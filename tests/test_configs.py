@@ -31,6 +31,7 @@ CELLS = {
     "paper/corruption_vs_prediction": "20% hidden 40% predicted (2 rows)",
     "paper/replacement": "80-10-10",
     "paper/schedules": "step 0.30 to 0.15",
+    "paper/laws": "uniform, bound",
     "wiki_gpu": 0.4,
 }
 
@@ -42,6 +43,7 @@ CELLS = {
         ("strategies", ("tokens 40%", "phrases 15%")),
         ("sizes", ("rate=0.40,model=mini", "rate=0.15,model=mini")),
         ("steps", ("rate=0.40,steps=300", "rate=0.15,steps=300")),
+        ("laws", ("uniform, tokens", "0.40")),
     ],
 )
 def test_a_study_compares_what_it_asks_for(name, pair):

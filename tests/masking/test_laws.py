@@ -181,15 +181,18 @@ def test_weights_of_tokens_and_rows():
         np.testing.assert_allclose(rows.weights.sum(1), np.asarray(plain.weights).any(1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("law", [Uniform(0.001, 1), Cosine(0.001, 1), LogUniform(0.001), Uniform(0.12, 1)], ids=str)
-@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize(
+    ("law", "n"),
+    [(Uniform(0.001, 1), 1), (Uniform(0.12, 1), 3), (Cosine(0.001, 1), 3), (LogUniform(0.001), 3)],
+    ids=str,
+)
 def test_gradients_under_bound_are_those_of_the_sum_over_k(law, n):
     """An example of n tokens, with a parameter for the loss of each token given each set of masked ones.
 
     The bound is the sum over k of the mean over the sets of k tokens of the mean of their losses; its gradient is known
-    exactly, whatever the law that draws k. The second dimension of `positions` is the tokens of a set.
+    exactly, whatever the law that draws k.
     """
-    rows, steps = 4096, 6
+    rows, steps = 4096, 3
     masking, tokens = Masking(law, weights="bound"), full(rows, n)
 
     def loss(table, masked):
