@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from jaxmlm.runs.run import Run
     from jaxmlm.studies import Study, Vary, run_study
     from jaxmlm.tasks.registry import register_task
+    from jaxmlm.tools.collators import audit_collator
     from jaxmlm.training import Loop, Optim
 
 __version__ = "0.1.0"
@@ -62,6 +63,7 @@ __all__ = [
     "Vocab",
     "WordUnits",
     "__version__",
+    "audit_collator",
     "export",
     "finetune",
     "from_transformers",
@@ -92,6 +94,7 @@ _HOMES = {
     "runs.pretraining": ("pretrain",),
     "runs.run": ("Run",),
     "tasks.registry": ("register_task",),
+    "tools.collators": ("audit_collator",),
     "studies": ("Study", "Vary", "run_study"),
     "training": ("Loop", "Optim"),
 }

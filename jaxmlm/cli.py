@@ -201,7 +201,7 @@ def _call(name: str, flags: list[str], words: list[str]) -> Call:
             target, *flags = flags
         elif words:
             target, *words = words
-        elif not helped and not (name == "prepare" and "--inspect" in flags):
+        elif not helped and not any(word.partition("=")[0] == OTHER_JOBS.get(name) for word in flags):
             got = f"got {flags[0]!r} first" if flags else "got nothing"
             raise InputError(f"`jaxmlm {name}` needs a {takes.split()[0]}, {got}; write: jaxmlm {name} {takes}")
     if words and name not in WITHOUT_OPTIONS and "--inspect" not in flags:
@@ -248,6 +248,10 @@ def _prepare(call: Call) -> dict:
 
 
 def _audit(call: Call) -> dict:
+    if any(word.partition("=")[0] == "--collator" for word in call.flags):
+        from jaxmlm.tools.collators import CollatorAudit, audit_named
+
+        return audit_named(call.all(CollatorAudit))
     from jaxmlm.tools.audit import Audit, audit
 
     options, call = call.take(Audit)
@@ -357,7 +361,7 @@ VERBS = {
     "fill": Verb('CHECKPOINT "a [MASK] text"', "the most probable words for each [MASK]", _fill),
     "import": Verb("DIR [NEW]", "validate a transformers checkpoint and describe it", _import),
     "export": Verb("CHECKPOINT DIR", "write a directory that transformers reads", _export),
-    "audit": Verb("CONFIG [--presets all]", "the rates asked and got; 1 if one is not what was asked", _audit),
+    "audit": Verb("CONFIG (or --collator module:name)", "the rates asked and got; 1 if they differ", _audit),
     "show": Verb("CONFIG [--rates 0.15 0.4]", "sentences as each masking leaves them, in colour", _show),
     "plan": Verb("CONFIG --topology v5e:4x4", "compile it for TPUs that are not there: fits? how fast? price?", _plan),
     "bench": Verb("CONFIG [--peer transformers]", "tokens/s, MFU and where the time of a step goes", _bench),
@@ -367,6 +371,7 @@ VERBS = {
     "report": Verb("WORKDIR", "draw a study's report again", _report),
 }
 ON_MANY_HOSTS = ("study", "prepare", "pretrain", "finetune", "evaluate")
+OTHER_JOBS = {"prepare": "--inspect", "audit": "--collator"}  # with which a verb needs no first argument
 WITHOUT_OPTIONS = ("compare", "fill", "import", "export", "report")
 """Verbs that take arguments only."""
 

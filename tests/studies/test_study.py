@@ -257,7 +257,7 @@ def test_unknown_task_suggests():
         Finetune("cloa")
 
 
-STUDIES = ["rates", "sizes", "steps", "strategies", "corruption_vs_prediction", "replacement", "schedules"]
+STUDIES = ["rates", "sizes", "steps", "strategies", "corruption_vs_prediction", "replacement", "schedules", "laws"]
 
 
 @pytest.mark.parametrize("name", STUDIES)
