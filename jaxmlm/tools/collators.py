@@ -133,7 +133,8 @@ def named_collator(name: str, tokenizer: Tokenizer, rate: float) -> Collator:
         sys.path.remove("")
     if not callable(found) or isinstance(found, type):
         raise InputError(f"--collator {name}: {attribute} is not a function of rows in the module {module}")
-    return found
+    function: Any = found
+    return function
 
 
 def table(name: str, found: dict[str, Any]) -> Table:

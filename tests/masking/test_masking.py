@@ -11,7 +11,7 @@ from scipy import stats
 
 from jaxmlm.data import Tokenizer
 from jaxmlm.errors import InputError
-from jaxmlm.masking import Linear, Masking, Replace, SpanUnits, Tokens, Vocab, mask_batch
+from jaxmlm.masking import Linear, Masking, Replace, SpanUnits, Tokens, Uniform, Vocab, mask_batch
 from jaxmlm.parallel import Mesh, make_mesh, place
 from jaxmlm.rng import step_key
 from jaxmlm.tasks import mlm
@@ -107,8 +107,12 @@ def tokenizer() -> Tokenizer:
 
 @pytest.mark.parametrize(
     "masking",
-    [Masking(0.4, replace=BERT), Masking(0.2, predict=0.5, units=SpanUnits(), schedule=Linear(0.5, 9))],
-    ids=["uniform", "spans in three views"],
+    [
+        Masking(0.4, replace=BERT),
+        Masking(0.2, predict=0.5, units=SpanUnits(), schedule=Linear(0.5, 9)),
+        Masking(Uniform(0.001, 1), weights="bound"),
+    ],
+    ids=["uniform", "spans in three views", "a law"],
 )
 def test_masks_are_equal_on_any_mesh_without_a_collective(tokenizer, masking):
     random = np.random.default_rng(0)
