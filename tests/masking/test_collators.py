@@ -1,0 +1,123 @@
+"""The audit of anyone's collator finds what is wrong with it, and nothing wrong with one that is right."""
+
+from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import jaxmlm
+from jaxmlm import cli
+from jaxmlm.data import Tokenizer
+from jaxmlm.errors import InputError
+from jaxmlm.synthetic import world
+
+FILE = Path(__file__).parents[2] / "benchmarks" / "collators.py"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(list(world.documents(1, 300)), 500)
+
+
+@pytest.fixture
+def others() -> ModuleType:
+    """The maskings of other systems, from a fresh seed."""
+    spec = spec_from_file_location("collators", FILE)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    np.random.seed(0)
+    return module
+
+
+def independent(rate: float, random: float = 0.0, change: Callable | None = None) -> Callable:
+    """A collator that masks each token by itself, with a fault."""
+    rng = np.random.default_rng(0)
+
+    def collate(rows: list[dict[str, list[int]]]) -> dict[str, np.ndarray]:
+        longest = max(len(row["input_ids"]) for row in rows)
+        ids, special = np.zeros((len(rows), longest), int), np.ones((len(rows), longest), int)
+        for i, row in enumerate(rows):
+            ids[i, : len(row["input_ids"])] = row["input_ids"]
+            special[i, : len(row["input_ids"])] = row["special_tokens_mask"]
+        chosen = (rng.random(ids.shape) < rate) & (special == 0)
+        inputs = np.where(chosen, np.where(rng.random(ids.shape) < random, rng.integers(5, 500, ids.shape), 4), ids)
+        labels = np.where(chosen, ids, -100)
+        return dict(zip(("input_ids", "labels"), change(inputs, labels) if change else (inputs, labels), strict=True))
+
+    return collate
+
+
+def test_a_right_collator_is_found_right(tokenizer):
+    found = jaxmlm.audit_collator(independent(0.3, random=0.2), tokenizer, rate=0.3, rows=300)
+    assert found["ok"], found
+    shares = found["shares"]
+    assert shares["selected"]["low"] < 0.3 < shares["selected"]["high"] < 0.32
+    assert shares["masked"]["low"] < 0.8 < shares["masked"]["high"]
+    assert shares["random"]["low"] < 0.2 < shares["random"]["high"] and shares["same"]["got"] < 0.01
+    assert found["words"]["cut"] > 0.5 and found["repeats"]["rows"] < 10
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [("electra", "selected"), ("bert", "selected"), ("fairseq", "special tokens"), ("modernbert", "padding")],
+)
+def test_the_faults_of_other_systems_are_found(tokenizer, others, name, where):
+    found = jaxmlm.audit_collator(getattr(others, name), tokenizer, rate=others.RATE, rows=200)
+    assert not found["ok"]
+    assert found["special"].get(where, 0) > 0 or not found["shares"].get(where, {"ok": True})["ok"]
+
+
+def test_the_same_masks_in_every_epoch_are_found(tokenizer):
+    def static(rows):
+        return independent(0.3)(rows)
+
+    found = jaxmlm.audit_collator(static, tokenizer, rate=0.3, rows=100)
+    assert found["repeats"] == {"rows": 200, "of": 200} and not found["ok"]
+
+
+def test_a_bias_by_position_is_found(tokenizer):
+    def late(inputs, labels):
+        early = np.arange(inputs.shape[1])[None] < 4
+        return np.where(early & (labels >= 0), labels, inputs), np.where(early, -100, labels)
+
+    found = jaxmlm.audit_collator(independent(0.3, change=late), tokenizer, rate=0.3, rows=300)
+    assert not found["positions"]["ok"] and found["positions"]["bias"] > 10 and found["positions"]["selected"][2] == 0
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (independent(0.3, change=lambda x, y: (x, np.full_like(y, -100))), "changes ids outside its labels: .* to 4"),
+        (independent(0.3, change=lambda x, y: (x, y + 1)), "labels are not the ids that were there"),
+        (independent(0.3, change=lambda x, y: (x[1:], y[1:])), "it must keep rows"),
+        (lambda rows: {"input_ids": []}, "returns a mapping with the arrays input_ids and labels"),
+    ],
+    ids=["outside", "shifted", "fewer rows", "no labels"],
+)
+def test_a_collator_that_cannot_be_measured_is_refused_in_one_line(tokenizer, function, message):
+    with pytest.raises(InputError, match=message) as caught:
+        jaxmlm.audit_collator(function, tokenizer, rows=40)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_line(tokenizer, tmp_path, monkeypatch, capsys):
+    tokenizer.save(tmp_path)
+    monkeypatch.chdir(FILE.parent)
+    np.random.seed(0)
+    words = ["audit", "--collator", "collators:electra", "--tokenizer", str(tmp_path), "--rate", "0.4", "--rows", "64"]
+    assert cli.main(words) == cli.FAILED
+    assert "asked 40.00 %" in capsys.readouterr().err
+    for name, said in (
+        ("collators", "write module:name"),
+        ("collators:missing", "missing is not a function of rows in the module collators"),
+        ("no_such:function", "cannot import no_such"),
+        ("transformers:Nothing", "transformers:Nothing is not known here"),
+    ):
+        words[2] = name
+        assert cli.main(words) == cli.WRONG_INPUT
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1
