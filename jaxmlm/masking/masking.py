@@ -317,7 +317,8 @@ def _highest_rates(rate: Rate, rows: int) -> list[float]:
     """The highest rate in each of so many strata of a law."""
     if not isinstance(rate, Law):
         return [rate] * rows
-    return np.asarray(rate.quantile(jnp.arange(1, rows + 1) / rows), np.float64).tolist()
+    with jax.ensure_compile_time_eval():  # the number of slots is wanted while a step is traced
+        return np.asarray(rate.quantile(jnp.arange(1, rows + 1) / rows), np.float64).tolist()
 
 
 def _cell(rate: float | Float[Array, ""], count: Int[Array, ""]) -> Int[Array, ""]:

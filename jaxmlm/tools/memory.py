@@ -83,6 +83,8 @@ def _as_counted(config: EncoderConfig) -> EncoderConfig:
 def _predicted_at_once(run: Run, logits: float) -> int:
     """Of how many predictions of every row the logits are made at a time; `logits` of one of each there are."""
     most = run.masking.predictions(run.data.length)
+    if run.masking.pools_slots:
+        most = min(most, math.ceil(run.masking.mean_rate * run.data.length) + run.masking.units.max_length)
     chunk = run.model.logits_chunk or max(int(LOGITS_BYTES / (4 * logits)), 1)
     return -(-most // -(-most // min(chunk, most)))
 

@@ -27,7 +27,7 @@ def masked_rows(masking: Masking) -> mlm.Masked:
     ids = np.random.default_rng(0).integers(10, 300, (16, 24)).astype(np.int32)
     tokens = Tokens(ids, ids > 0, np.ones_like(ids, np.uint8))
     vocab = Vocab(300, 4, 0, np.arange(10, 300))
-    return mask_batch(masking, step_key(0, 0), np.arange(16), tokens, vocab)
+    return mask_batch(masking, step_key(0, 0), jnp.arange(16), jax.tree.map(jnp.asarray, tokens), vocab)
 
 
 def gradient(masked: mlm.Masked, sizes: tuple[int, int, int], slots: int | None, **options: Any) -> Any:
