@@ -1,5 +1,6 @@
 """The audit of anyone's collator finds what is wrong with it, and nothing wrong with one that is right."""
 
+import json
 from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -109,8 +110,9 @@ def test_the_command_line(tokenizer, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(FILE.parent)
     np.random.seed(0)
     words = ["audit", "--collator", "collators:electra", "--tokenizer", str(tmp_path), "--rate", "0.4", "--rows", "64"]
-    assert cli.main(words) == cli.FAILED
-    assert "asked 40.00 %" in capsys.readouterr().err
+    assert cli.main([*words, "--json"]) == cli.FAILED
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["shares"]["selected"]["asked"] == 0.4 and "collators:electra" in captured.err
     for name, said in (
         ("collators", "write module:name"),
         ("collators:missing", "missing is not a function of rows in the module collators"),
