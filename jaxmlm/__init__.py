@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from jaxmlm.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxmlm.api import PretrainedModel, export, from_transformers, load
+    from jaxmlm.api import PretrainedModel, from_transformers, load
     from jaxmlm.data import Batches, Data, Store, Tokenizer, register_source
     from jaxmlm.data.opening import open_store
     from jaxmlm.masking import (
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
     from jaxmlm.parallel import Mesh
     from jaxmlm.rng import step_key
-    from jaxmlm.runs.evaluation import Evaluate
+    from jaxmlm.runs.conversion import export
+    from jaxmlm.runs.evaluation import Bound, Evaluate
     from jaxmlm.runs.finetuning import Finetune, finetune
     from jaxmlm.runs.pretraining import pretrain
     from jaxmlm.runs.preview import preview
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Batches",
+    "Bound",
     "Data",
     "Encoder",
     "EncoderConfig",
@@ -78,7 +80,7 @@ __all__ = [
     "step_key",
 ]
 _HOMES = {
-    "api": ("PretrainedModel", "export", "from_transformers", "load"),
+    "api": ("PretrainedModel", "from_transformers", "load"),
     "data": ("Batches", "Data", "Store", "Tokenizer", "register_source"),
     "data.opening": ("open_store",),
     "masking": (
@@ -88,7 +90,8 @@ _HOMES = {
     "models": ("Encoder", "EncoderConfig", "MaskedLM"),
     "parallel": ("Mesh",),
     "rng": ("step_key",),
-    "runs.evaluation": ("Evaluate",),
+    "runs.conversion": ("export",),
+    "runs.evaluation": ("Bound", "Evaluate"),
     "runs.finetuning": ("Finetune", "finetune"),
     "runs.preview": ("preview",),
     "runs.pretraining": ("pretrain",),

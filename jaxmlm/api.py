@@ -1,9 +1,7 @@
 """The Python interface: `jaxmlm.load(path)` gives a model that fills masks, embeds, scores, classifies and answers."""
 
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,18 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlm.data.buckets import edges_to, pad
-from jaxmlm.data.hf_tokenizer import HfTokenizer, exported_files
 from jaxmlm.data.inputs import Inputs, with_special_tokens
 from jaxmlm.errors import InputError
-from jaxmlm.models import EncoderConfig, interchange
-from jaxmlm.models.formats import format_for
 from jaxmlm.parallel import make_mesh
+from jaxmlm.rng import make_key
 from jaxmlm.runs import loading
-from jaxmlm.runs.model_card import card
+from jaxmlm.tasks import sampling
+from jaxmlm.tasks.bound import likelihood_bound
+from jaxmlm.tasks.likelihood import rows_of_documents
 from jaxmlm.tasks.squad_windows import spaced
+from jaxmlm.training import evaluate
 
-MAX_INPUT = 8192
-"""Tokens of the longest input of an encoder whose positions set no limit."""
 MASKS = ("[MASK]", "<mask>")
 """How a masked word may be written in a text, whatever the tokenizer calls it."""
 
@@ -86,7 +83,7 @@ class PretrainedModel:
         self.model = self.encoder if kind == "encoder" else jax.tree.map(lambda x: x, model)
         if kind != "encoder":
             self.model.encoder = self.encoder
-        self.longest = longest_input(self.encoder.config)
+        self.longest = loading.longest_input(self.encoder.config)
         self._mesh = make_mesh(devices=jax.devices()[:1])
 
     def __repr__(self) -> str:
@@ -131,6 +128,65 @@ class PretrainedModel:
             return 0.0
         logits = self._masked_logits(rows, places).astype(np.float64)
         return float(sum(row[ids[i]] - np.logaddexp.reduce(row) for row, i in zip(logits, places, strict=True)))
+
+    def bound(self, texts: Sequence[str], length: int = 128, draws: int = 1, seed: int = 0) -> dict[str, float]:
+        """The likelihood bound of texts: an upper bound of their negative log-likelihood, averaged over masking rates.
+
+        Args:
+            texts: documents; a longer one is cut into several rows.
+            length: most tokens of a row, special tokens included.
+            draws: how often each row is masked, each time another number of its tokens.
+            seed: of the masks.
+
+        Returns:
+            "bound" (nats per token), "bits_per_word", "bits_per_byte", each with its standard error over the rows
+            ("bound_se") where there are four rows or more; the parts and the curve of `jaxmlm.tasks.bound.estimate`.
+
+        """
+        self._needs("mlm", "bound")
+        _at_least("draws", draws, 1)
+        _at_least("length", length, 3)
+        rows = rows_of_documents(map(_text, _several(texts)), self.tokenizer, min(length, self.longest), None)
+        batch = min(32, 1 << math.ceil(math.log2(len(rows.ids) * draws)))
+        with jax.set_mesh(self._mesh):
+            return evaluate(likelihood_bound(rows, self.tokenizer, batch, draws, seed), self.model, self._mesh)
+
+    def sample(
+        self,
+        template: str | int,
+        steps: int | None = None,
+        key: jax.Array | None = None,
+        order: sampling.Order = "certain",
+        temperature: float = 1.0,
+    ) -> str:
+        """Write text: fill in what is masked, step by step.
+
+        Args:
+            template: a text with masks, written [MASK] or <mask>; or a number of tokens, of which all are masked.
+            steps: passes of the model; None: one for each mask.
+            key: of the draws; None: the key of seed 0.
+            order: "certain": a step keeps the tokens that the model is most certain of; "random": any.
+            temperature: tokens are drawn from the probabilities to the power 1 / temperature; 0: the most probable.
+
+        Returns:
+            the text, as the tokenizer writes it.
+
+        """
+        self._needs("mlm", "sample")
+        t = self.tokenizer
+        if isinstance(template, str):
+            ids = self._ids(template, masks=True)
+        else:
+            _at_least("template", template, 1)
+            self._check_length(template + 2)
+            ids = with_special_tokens(t, [t.mask_id] * template).ids
+        with jax.set_mesh(self._mesh):
+            row, segments, _ = self._batch([ids], None)
+            filled = sampling.fill_in(
+                self.model, row, segments, t.mask_id, t.special, make_key(0) if key is None else key,
+                steps, order, temperature,
+            )  # fmt: skip
+        return t.decode(filled[0, 1 : len(ids) - 1].tolist()).strip()
 
     def embed(self, texts: Sequence[str], pool: str = "mean") -> np.ndarray:
         """One vector [B, D] for each text: the mean over its tokens, or that of the first token (pool="first")."""
@@ -203,9 +259,12 @@ class PretrainedModel:
             for name in MASKS:
                 text = text.replace(name, t.pieces([t.mask_id])[0])
         ids = t.encode_masked(text) if masks else t.encode(text)
-        if len(ids) > self.longest - 2:
-            raise InputError(f"the text has {len(ids) + 2} tokens, the model reads {self.longest}: shorten it")
+        self._check_length(len(ids) + 2)
         return ids
+
+    def _check_length(self, tokens: int) -> None:
+        if tokens > self.longest:
+            raise InputError(f"the text has {tokens} tokens, the model reads {self.longest}: shorten it")
 
     def _pair(self, text: str | Sequence[str]) -> tuple[list[int], list[int]]:
         if isinstance(text, str):
@@ -254,11 +313,6 @@ class PretrainedModel:
         segments = pad([[1] * len(row) for row in full], length, 0)
         more = [*extra, *extra[:1] * (size - len(rows))] if extra else [[0]] * size
         return ids, segments, pad(more, length, 0)
-
-
-def longest_input(config: EncoderConfig) -> int:
-    """Tokens of the longest input that an encoder reads."""
-    return config.max_positions if config.positions == "learned" else MAX_INPUT
 
 
 def _text(text: Any) -> str:
@@ -314,65 +368,8 @@ def _on_one_device(read: Callable[..., loading.LoadedModel], path: str | Path) -
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         found = read(path)
         return PretrainedModel(
-            found.model, found.tokenizer, found.kind, found.labels, found.about, _types(found), found.folder
+            found.model, found.tokenizer, found.kind, found.labels, found.about, found.has_types, found.folder
         )
-
-
-def _types(found: loading.LoadedModel) -> bool:
-    """Whether the second text of a pair has its own token type; in the `transformers` format the tokenizer says so."""
-    if found.config.token_types > 1 and "architecture" in found.about and isinstance(found.tokenizer, HfTokenizer):
-        return found.tokenizer.types
-    return found.config.token_types > 1
-
-
-def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
-    """Write a checkpoint as a directory that `transformers` reads: weights, config, tokenizer and a model card.
-
-    InputError, and nothing is written, if the format has no architecture or no tokenizer that does the same.
-    """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already: name a new directory")
-    with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
-        loaded = loading.load(checkpoint)
-    t, c = loaded.tokenizer, loaded.config
-    format_for(c, loaded.kind)
-    files = exported_files(t, longest_input(c), _types(loaded))
-    ids = {"pad": t.pad_id, "cls": t.cls_id, "sep": t.sep_id, "mask": t.mask_id}
-    labels = loaded.labels if loaded.kind in ("classify", "tokens") else ()
-    with _whole(folder) as new:
-        architecture = interchange.write(loaded.model, new, loaded.kind, ids=ids, labels=labels)
-        for name, content in files.items():
-            (new / name).write_bytes(content)
-        text = card(loaded.about, Path(checkpoint), architecture)
-        (new / "README.md").write_text(text, encoding="utf-8")
-    return {"folder": str(folder), "architecture": architecture, "rows": []}
-
-
-@contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A new directory to write into, which becomes this one when all is written: a failure leaves nothing."""
-    folder = folder.absolute()
-    new = folder.with_name(folder.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    try:
-        yield new
-        new.rename(folder)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-
-
-def check_import(folder: str | Path, to: str | Path | None = None) -> dict[str, Any]:
-    """Validate a `transformers` checkpoint, say what it is, and copy it as a checkpoint if `to` is given."""
-    if to is not None and Path(to).exists():
-        raise InputError(f"{to} is there already: name a new directory")
-    loaded = from_transformers(folder)
-    if to is not None:
-        with _whole(Path(to)) as new:
-            shutil.copytree(folder, new, dirs_exist_ok=True)
-    return {"folder": str(to or folder), "kind": loaded.kind, **loaded.about, "rows": []}
 
 
 def say(result: dict[str, Any]) -> Iterator[str]:

@@ -331,16 +331,16 @@ def _fill(call: Call) -> dict:
 
 
 def _export(call: Call) -> dict:
-    from jaxmlm import api
+    from jaxmlm.runs.conversion import export
 
     [directory] = call.arguments(1, 1, "a CHECKPOINT and a new directory")
-    return api.export(call.target, directory)
+    return export(call.target, directory)
 
 
 def _import(call: Call) -> dict:
-    from jaxmlm import api
+    from jaxmlm.runs.conversion import check_import
 
-    return api.check_import(call.target, *call.arguments(0, 1, "a directory, and a new one to copy it to"))
+    return check_import(call.target, *call.arguments(0, 1, "a directory, and a new one to copy it to"))
 
 
 def _doctor(call: Call) -> dict:
@@ -357,7 +357,7 @@ VERBS = {
         "CHECKPOINT --task NAME --data DIRECTORY", "fine-tune it on GLUE, a task of it, or SQuAD", _finetune
     ),
     "compare": Verb("WORKDIR OTHER", "is one fine-tuned checkpoint better than another", _compare),
-    "evaluate": Verb("CHECKPOINT [--blimp|text|treebank X]", "BLiMP, held-out loss, layer probes", _evaluate),
+    "evaluate": Verb("CHECKPOINT [--bound|blimp|text X]", "likelihood bound, BLiMP, loss, layer probes", _evaluate),
     "fill": Verb('CHECKPOINT "a [MASK] text"', "the most probable words for each [MASK]", _fill),
     "import": Verb("DIR [NEW]", "validate a transformers checkpoint and describe it", _import),
     "export": Verb("CHECKPOINT DIR", "write a directory that transformers reads", _export),

@@ -1,5 +1,6 @@
 """The Python interface on small models with random weights: masks, empty and wrong inputs (numbers: tests/parity)."""
 
+import copy
 import functools
 import json
 from pathlib import Path
@@ -9,14 +10,16 @@ import numpy as np
 import pytest
 
 import jaxmlm
-from jaxmlm.api import PretrainedModel, check_import, export, say
+from jaxmlm.api import PretrainedModel, say
 from jaxmlm.data import Tokenizer
 from jaxmlm.data.hf_tokenizer import HfTokenizer, export_tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig, interchange, with_head
 from jaxmlm.runs import loading
+from jaxmlm.runs.conversion import check_import, export
 from jaxmlm.runs.model_card import card
 from jaxmlm.synthetic import world
+from jaxmlm.tasks import bound
 
 IDS = {"pad": 0, "cls": 2, "sep": 3, "mask": 4}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "old", "hen", "sees", "a", "an", "##s", "[", "]", "m"]
@@ -88,6 +91,44 @@ def wordpiece(folder: Path, second: int = 1, **config) -> None:
     folder.mkdir(exist_ok=True)
     made.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def test_the_bound_s_first_term_is_the_score(tokenizer, monkeypatch):
+    """With one token masked, each once, by a model that gives special tokens nothing."""
+    loaded = model("mlm", tokenizer)
+    text = "the old hen sees"
+    n = len(tokenizer.encode(text))
+    plain = copy.copy(loaded)
+    plain.model = loaded.model.without(jax.numpy.asarray(tokenizer.special))
+    each = bound.Draws(np.zeros((1, n)), np.ones((1, n), int), np.zeros(1, int))
+    monkeypatch.setattr(bound, "draw_counts", lambda *_: each)
+    monkeypatch.setattr(bound.MaskedCopies, "_masked", lambda self, row, draw: self._maskable[row][[draw]])
+    assert loaded.bound([text], draws=n)["bound"] == pytest.approx(-plain.score(text) / n, rel=1e-5)
+
+
+def test_the_bound_of_texts(tokenizer):
+    loaded = model("mlm", tokenizer)
+    texts = ["the old hen sees the river", "a tree"]
+    found = loaded.bound(texts, draws=4)
+    assert found["words"] == 8 and found["rows"] == 2 and abs(found["bound"] - np.log(295)) < 0.5
+    assert "bound_se" not in found and "bound_se" in loaded.bound(texts * 2)
+    assert loaded.bound(texts, draws=4, seed=1)["bound"] != found["bound"] == loaded.bound(texts, draws=4)["bound"]
+    assert loaded.bound([" ".join(texts) * 9], length=12)["rows"] > 3
+    for wrong, message in (([], "no tokens in the texts"), (["", " "], "no tokens"), ("one", "takes several texts")):
+        with pytest.raises(InputError, match=message):
+            loaded.bound(wrong)
+
+
+def test_samples_fill_a_template_or_a_length(tokenizer):
+    loaded = model("mlm", tokenizer)
+    key = jax.random.key(1)
+    assert loaded.sample(6) == loaded.sample(6) != loaded.sample(6, key=key)
+    found = loaded.sample("the old hen [MASK][MASK][MASK] the river", 2, key)
+    assert found.startswith("the old hen") and found.endswith("the river") and "mask" not in found
+    assert loaded.sample("[MASK] hen", order="random", temperature=0.0).endswith("hen")
+    for wrong, message in (("the hen", "no mask"), (0, "template is 0"), (23, "25 tokens, the model reads 24")):
+        with pytest.raises(InputError, match=message):
+            loaded.sample(wrong)
 
 
 SPELLED = ["[CLS] x", "x [SEP] y", "<cls> x", "[PAD]", "<s></s>", "[UNK]"]
@@ -250,7 +291,7 @@ def test_a_failed_export_leaves_nothing(what, tokenizer, tmp_path, monkeypatch):
         def full(*_):
             raise OSError("no space left")
 
-        monkeypatch.setattr("jaxmlm.api.card", full)
+        monkeypatch.setattr("jaxmlm.runs.conversion.card", full)
     (tmp_path / "empty").mkdir()
     for folder in ("out", "empty", "new/out"):
         with pytest.raises(OSError if what == "disk" else InputError, match="space|only unigram|cannot hold"):

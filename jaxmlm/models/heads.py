@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmlm.models.attention import take_positions
 from jaxmlm.models.encoder import Encoder
@@ -65,6 +65,14 @@ class MaskedLM(nnx.Module):
         logits = jnp.einsum("BPD,VD->BPV", x, table, out_sharding=out, preferred_element_type=jnp.float32)
         real = shard(jnp.arange(table.shape[0]) < self.encoder.vocab, "vocab")
         return jnp.where(real[None, None], logits + lift(self.bias[...], logits), -jnp.inf)
+
+    def without(self, excluded: Bool[Array, " V"]) -> "MaskedLM":
+        """The same model, which gives no probability to the excluded ids, nor to those past the end of `excluded`."""
+        copy = jax.tree.map(lambda x: x, self)
+        rows = self.bias[...].shape[0]
+        mask = jnp.pad(excluded, (0, rows - len(excluded)), constant_values=True)
+        copy.bias = nnx.Param(jnp.where(shard(mask, "vocab"), -jnp.inf, self.bias[...]))
+        return copy
 
 
 class Classifier(nnx.Module):

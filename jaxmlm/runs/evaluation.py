@@ -25,6 +25,7 @@ from jaxmlm.runs import layer_probes as layers
 from jaxmlm.runs.loading import LoadedModel, load
 from jaxmlm.runs.results import Result
 from jaxmlm.tasks import blimp, likelihood, probing
+from jaxmlm.tasks.bound import likelihood_bound
 from jaxmlm.tasks.downstream import SAMPLE, directory_of
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, at_rates, named
 from jaxmlm.training import Batch, Eval, Log
@@ -50,8 +51,23 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """The likelihood bound on held-out text, by which the cells of a study are evaluated."""
+
+    rows: int = 256
+    """Rows of the held-out text to take, each a document or a part of one."""
+    draws: int = 2
+    """How often each row is masked: more draws make the standard error smaller, as more rows do."""
+    seed: int = 0
+    """Seed of the masks, which are the same for all cells."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "bound.", rows=COUNT, draws=COUNT, seed=NATURAL)
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """What a checkpoint is evaluated on: minimal pairs, a text, a treebank.
+    """What a checkpoint is evaluated on: minimal pairs, a text, the likelihood bound of a text, a treebank.
 
     If none is named: generated minimal pairs, and the held-out text of a run.
     """
@@ -70,6 +86,12 @@ class Evaluation:
     """Masking rates at which loss and accuracy are measured, at masks that are the same for every model."""
     rows: int = 200
     """Rows of the text for pseudo-perplexity, which costs a pass for every token; 0 disables it."""
+    bound: str | None = None
+    """Text files for the likelihood bound; heldout: reads the run's own held-out split."""
+    bound_rows: int = 1024
+    """Rows of that text for the bound, each a document or a part of one; 0: all."""
+    bound_draws: int = 1
+    """How often each row is masked for the bound, each time another number of its tokens."""
     length: int = 128
     """Tokens of a row of the text, and the most of a sentence of the treebank."""
     treebank: str | None = None
@@ -81,7 +103,7 @@ class Evaluation:
     pool: Literal["mean", "first"] = "mean"
     """Vector of a word or sentence: the mean over its tokens, or its first token (of a sentence <cls>)."""
     seed: int = 0
-    """Seed of the untrained encoder that is probed for comparison."""
+    """Seed of the masks of the bound, and of the untrained encoder that is probed for comparison."""
     figure: str | None = None
     """A .png file to draw the probes over the layers into."""
     batch: int = 256
@@ -89,6 +111,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         check_numbers(self, "", pairs=COUNT, rows=NATURAL, length=integers(8), batch=COUNT)
+        check_numbers(self, "", bound_rows=NATURAL, bound_draws=COUNT)
         check_numbers(self, "", sentences=NATURAL, words=COUNT, seed=NATURAL)
         if not self.rates or not all(0 < rate <= 1 for rate in self.rates):
             raise InputError(f"rates are {self.rates}: give some above 0 and up to 1, as 0.15 0.4")
@@ -120,16 +143,17 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
         raise InputError(f"the probes of a treebank run on one host, and this is one of {many}: start it on one alone")
     hosts.assert_same("configurations", {"checkpoint": checkpoint, **describe(config)})
     stop_before("anything was begun")
-    asked_nothing = not (config.blimp or config.text or config.treebank)
+    asked_nothing = not (config.blimp or config.text or config.bound or config.treebank)
     pairs = SAMPLE if asked_nothing else config.blimp
     if pairs is not None:
         blimp.read(directory_of(pairs), 1)
-    if config.text and config.text != HELD_OUT:
-        files(config.text)
+    for text in (config.text, config.bound):
+        if text and text != HELD_OUT:
+            files(text)
     data = probing.treebank(config.treebank) if config.treebank else None
     mesh = make_mesh(Mesh())
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
-    if (pairs or config.text) and config.batch % devices:
+    if (pairs or config.text or config.bound) and config.batch % devices:
         raise InputError(
             f"batch {config.batch} is not divisible by {devices} devices: give --batch "
             f"{-(-config.batch // devices) * devices}"
@@ -137,7 +161,7 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
     with jax.set_mesh(mesh):
         loaded = load(checkpoint)
         text = HELD_OUT if asked_nothing and _has_store(loaded) else config.text
-        if pairs or text:
+        if pairs or text or config.bound:
             _needs_head(loaded)
         length = _length(loaded, config.length)
         rows: list[dict[str, Any]] = []
@@ -146,6 +170,8 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
             rows.append(minimal_pairs(loaded, Evaluate(pairs, limit, config.batch), mesh))
         if text is not None:
             rows += _of_text(loaded, text, length, config, mesh)
+        if config.bound is not None:
+            rows.append(_bound_of_text(loaded, config.bound, length, config, mesh))
         if data is not None:
             rows += _of_layers(loaded, data, length, config, mesh)
     return {"rows": rows} | ({"sets": True} if config.sets else {})
@@ -169,6 +195,42 @@ def held_out(loaded: LoadedModel, data: Data, rate: float, mesh: jax.sharding.Me
     scores = run_eval(at_rates(valid, loaded.tokenizer, few, (rate,)), fast(loaded), mesh)
     scores.pop("perplexity")  # which is that of the first of the usual rates
     return _row("heldout", f"mlm at {named(rate)}", f"loss@{named(rate)}", scores, started)
+
+
+def held_out_bound(loaded: LoadedModel, data: Data, config: Bound, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """The likelihood bound of the held-out text of a run: a result."""
+    rows = likelihood.rows_of_split(documents_of(Store(str(data.store)), data.length), loaded.tokenizer, config.rows)
+    return _bound(loaded, rows, "heldout", Evaluate.batch, config, mesh)
+
+
+def documents_of(store: Store, length: int) -> Batches:
+    """The held-out documents of a store, cut into rows of which none holds two, however pre-training packed them."""
+    return Batches.of(store, "valid", length, 1, format="sentences")
+
+
+def _bound_of_text(
+    loaded: LoadedModel, text: str, length: int, config: Evaluation, mesh: jax.sharding.Mesh
+) -> dict[str, Any]:
+    """The likelihood bound of the run's held-out split, or of text files: a result."""
+    limit = config.bound_rows or None
+    if text == HELD_OUT:
+        split = documents_of(_held_out_store(loaded), loaded.about["config"]["data"]["length"])
+        rows = likelihood.rows_of_split(split, loaded.tokenizer, limit)
+    else:
+        rows = likelihood.rows_of_text(text, loaded.tokenizer, length, limit)
+    options = Bound(draws=config.bound_draws, seed=config.seed)
+    return _bound(loaded, rows, text, config.batch, options, mesh)
+
+
+def _bound(
+    loaded: LoadedModel, rows: likelihood.ScoredRows, task: str, batch: int, config: Bound, mesh: jax.sharding.Mesh
+) -> dict[str, Any]:
+    _needs_head(loaded)
+    started = time.perf_counter()
+    few = _few(batch, mesh.shape["data"] * mesh.shape["fsdp"])
+    task_eval = likelihood_bound(rows, loaded.tokenizer, few, config.draws, config.seed)
+    scores = run_eval(_shown(task_eval, "bound"), fast(loaded), mesh)
+    return _row("bound", task, "bound", scores, started)
 
 
 def _of_text(
@@ -274,13 +336,18 @@ def _has_store(loaded: LoadedModel) -> bool:
 
 
 def _held_out(loaded: LoadedModel) -> Batches:
-    if "config" not in loaded.about:
-        raise InputError(f"{loaded.folder} is no run of jaxmlm, so it has no held-out split: give --text FILE")
+    store = _held_out_store(loaded)
     data = loaded.about["config"]["data"]
+    return Batches.of(store, "valid", data["length"], 1, format=data.get("format", "packed"))
+
+
+def _held_out_store(loaded: LoadedModel) -> Store:
+    if "config" not in loaded.about:
+        raise InputError(f"{loaded.folder} is not a run of jaxmlm, so it has no held-out split: name a file of text")
     store = Store(_store_of(loaded))
     if store.tokenizer.model != loaded.tokenizer.model:
         raise InputError(
             f"the token store {store.folder} has another vocabulary ({store.tokenizer.size:,} pieces) than the model "
-            f"in {loaded.folder} ({loaded.tokenizer.size:,}): give the text itself, --text FILE"
+            f"in {loaded.folder} ({loaded.tokenizer.size:,}): name a file of text instead"
         )
-    return Batches.of(store, "valid", data["length"], 1, format=data.get("format", "packed"))
+    return store

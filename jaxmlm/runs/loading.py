@@ -21,6 +21,14 @@ from jaxmlm.runs.checkpoint_advice import not_a_checkpoint
 from jaxmlm.runs.workdir import provenance, read_metadata, step_of
 from jaxmlm.training import Checkpoints, TrainState
 
+MAX_INPUT = 8192
+"""Tokens of the longest input of an encoder whose positions set no limit."""
+
+
+def longest_input(config: EncoderConfig) -> int:
+    """Tokens of the longest input that an encoder reads."""
+    return config.max_positions if config.positions == "learned" else MAX_INPUT
+
 
 class LoadedModel(NamedTuple):
     """A model read back: itself (`kind` is what its head is for), its tokenizer, its configuration, its folder.
@@ -41,6 +49,13 @@ class LoadedModel(NamedTuple):
     def encoder(self) -> Encoder:
         """The encoder without its head."""
         return self.model if self.kind == "encoder" else self.model.encoder
+
+    @property
+    def has_types(self) -> bool:
+        """Whether the second text of a pair has its own token type; in a `transformers` folder the tokenizer tells."""
+        if self.config.token_types > 1 and "architecture" in self.about and isinstance(self.tokenizer, HfTokenizer):
+            return self.tokenizer.types
+        return self.config.token_types > 1
 
 
 def load(path: str | Path, like: EncoderConfig | None = None) -> LoadedModel:

@@ -30,13 +30,15 @@ def number(value: float | None) -> str:
 
 
 def lines(row: dict[str, Any], sets: bool = False) -> list[str]:
-    """A line of results as it is printed: its scores, those of single BLiMP sets only where `sets` asks for them.
+    """A line of results as it is printed: its scores.
+
+    Those of single BLiMP sets, and of halves of a text, only where `sets` asks for them.
 
     >>> lines({"stage": "masked", "task": "a.txt", "tuning_seed": None, "scores": {"loss": 4.5, "set/x": 1.0}})
     ['masked a.txt: loss 4.5']
     """
     seed = "" if row["tuning_seed"] is None else f" seed {row['tuning_seed']}"
-    shown = {name: value for name, value in row["scores"].items() if sets or not name.startswith("set/")}
+    shown = {name: value for name, value in row["scores"].items() if sets or not name.startswith(("set/", "half/"))}
     found, gap = [f"{row['stage']} {display_name(row)}{seed}:"], " "
     for name, value in shown.items():
         score = f"{gap}{name} {number(value)}"

@@ -4,7 +4,7 @@ Salazar et al. 2020, arXiv 1910.14659. Every token costs a pass over a masked co
 many rows of similar length, and the model computes its last block and its logits at the masked position only.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
 from jaxmlm.data.inputs import with_special_tokens
 from jaxmlm.data.rows import Packed
 from jaxmlm.data.sources import documents, files
+from jaxmlm.data.tokenizer import clean
 from jaxmlm.errors import InputError
 from jaxmlm.tasks.metrics import log_probability, perplexity_of
 from jaxmlm.training import Batch, Eval
@@ -28,10 +29,18 @@ BATCH = 256
 
 
 class ScoredRows(NamedTuple):
-    """Rows of token ids with their special tokens, and how many words each has of the text."""
+    """Rows of one document or a part of one.
+
+    Attributes:
+        ids: token ids of each row, with its special tokens.
+        words: [R] words of the text that begin in a row.
+        bytes: [R] bytes of the text, in UTF-8, from where a row begins to where the next row of its document does.
+
+    """
 
     ids: list[np.ndarray]
     words: np.ndarray
+    bytes: np.ndarray
 
 
 class Copies:
@@ -104,34 +113,59 @@ def perplexity(rows: ScoredRows, tokenizer: Tokenizer, batch: int) -> Eval:
 
 
 def rows_of_text(text: str, tokenizer: Tokenizer, length: int, limit: int | None) -> ScoredRows:
-    """The documents of text files, cut into rows of at most `length` tokens; `limit` rows, always the same ones.
+    """Rows of the documents of text files: see `rows_of_documents`."""
+    found = (document.text for document in documents(files(text)))
+    return rows_of_documents(found, tokenizer, length, limit, repr(text))
+
+
+def rows_of_documents(
+    texts: Iterable[str], tokenizer: Tokenizer, length: int, limit: int | None, name: str = "the texts"
+) -> ScoredRows:
+    """Documents, cut into rows of at most `length` tokens; `limit` rows, always the same ones.
 
     A document's rows have its tokens in order, each row between <cls> and <sep>. A word is what spaces separate; it is
     of the row in which it begins.
+
+    Args:
+        texts: the documents.
+        tokenizer: of the model.
+        length: most tokens of a row, special tokens included.
+        limit: rows to take; None: all.
+        name: what an error calls the documents.
+
+    Raises:
+        InputError: the documents have no tokens.
+
     """
-    ids, words = [], []
-    for document, *_ in documents(files(text)):
-        found, offsets = tokenizer.encode_offsets(document)
-        for start in range(0, len(found), length - 2):
+    ids, words, sizes = [], [], []
+    for text in map(clean, texts):
+        found, offsets = tokenizer.encode_offsets(text)
+        starts = range(0, len(found), length - 2)
+        edges = [0, *(offsets[start][0] for start in starts[1:]), len(text)]
+        for start, begin, end in zip(starts, edges, edges[1:], strict=False):
             part = found[start : start + length - 2]
             ids.append(np.array(with_special_tokens(tokenizer, part).ids, np.int32))
             begins = {b for b, e in offsets[start : start + length - 2] if b < e}
-            words.append(sum(b == 0 or document[b - 1].isspace() for b in begins))
+            words.append(sum(b == 0 or text[b - 1].isspace() for b in begins))
+            sizes.append(len(text[begin:end].encode()))
     if not ids:
-        raise InputError(f"no tokens in {text!r}: give a file with text in it")
+        raise InputError(f"no tokens in {name}: give a text of at least one word")
     keep = np.sort(chosen(len(ids), limit))
-    return ScoredRows([ids[i] for i in keep], np.array(words)[keep])
+    return ScoredRows([ids[i] for i in keep], np.array(words)[keep], np.array(sizes)[keep])
 
 
 def rows_of_split(split: Batches, tokenizer: Tokenizer, limit: int | None) -> ScoredRows:
     """Rows of a store's split, as pre-training cuts them; a packed row is read as one text.
 
-    The documents of a row that do not see each other are rows of their own.
+    The documents of a row that do not see each other are rows of their own. Words and bytes are those of the decoded
+    tokens.
     """
     rows = split.take(np.sort(chosen(split.rows, limit)))
     segments = rows.get("segments", np.ones_like(rows["ids"]))
     ids = [row[own == n] for row, own in zip(rows["ids"], segments, strict=True) for n in range(1, own.max() + 1)]
-    return ScoredRows(ids, np.array([len(tokenizer.decode(row.tolist()).split()) for row in ids]))
+    texts = [tokenizer.decode(row.tolist()) for row in ids]
+    words = np.array([len(text.split()) for text in texts])
+    return ScoredRows(ids, words, np.array([len(clean(text).encode()) for text in texts]))
 
 
 def packed(text: str, tokenizer: Tokenizer, length: int) -> Batches:

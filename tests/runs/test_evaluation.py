@@ -98,7 +98,7 @@ def test_pseudo_perplexity_is_that_of_a_loop_and_counts_words(folder, one_device
     t, model = loaded.tokenizer, loaded.model
     rows = likelihood.rows_of_text(str(folder / "text.txt"), t, 24, None)
     assert max(map(len, rows.ids)) == 24 and rows.words.sum() == 4 * 20 + 2
-    some = likelihood.ScoredRows(rows.ids[:2] + rows.ids[-1:], rows.words[[0, 1, -1]])
+    some = likelihood.ScoredRows(rows.ids[:2] + rows.ids[-1:], rows.words[[0, 1, -1]], rows.bytes[[0, 1, -1]])
     found = [evaluate(likelihood.perplexity(some, t, batch), model, one_device) for batch in (4, 32)]
     nats, count = 0.0, 0
     one = jax.jit(lambda m, ids, at: m.logits(m.hidden(ids, jnp.ones_like(ids)), at))
@@ -111,6 +111,42 @@ def test_pseudo_perplexity_is_that_of_a_loop_and_counts_words(folder, one_device
         assert scores["pseudo_perplexity"] == pytest.approx(np.exp(nats / count), rel=1e-4)
         assert scores["pseudo_perplexity_word"] == pytest.approx(np.exp(nats / some.words.sum()), rel=1e-3)
         assert (scores["tokens"], scores["words"]) == (count, some.words.sum())
+
+
+def test_rows_of_a_document_have_its_words_and_bytes(folder):
+    text, t = (folder / "text.txt").read_text(), load(folder / "run").tokenizer
+    texts = [part.strip() for part in text.split("\n\n")] + ["Un\u00efcode \u2603  caf\u00e9s, in bytes"]
+    for length in (8, 24, 512):
+        rows = likelihood.rows_of_documents(texts, t, length, None)
+        assert rows.words.sum() == sum(len(text.split()) for text in texts)
+        assert rows.bytes.sum() == sum(len(text.encode()) for text in texts) and max(map(len, rows.ids)) <= length
+    tokens = sum(len(t.encode(text)) for text in texts)
+    assert len(rows.ids) == 3 and sum(len(ids) - 2 for ids in rows.ids) == tokens
+
+
+def test_the_bound_of_a_text_and_of_the_held_out_text(folder, capsys):
+    """Untrained: about the logarithm of the vocabulary, in each part as wide as the part."""
+    code, rows = said(capsys, folder / "run", "--bound", folder / "text.txt", "--length", "16", "--bound-draws", "3")
+    assert code == 0 and [(row["stage"], row["main"]) for row in rows] == [("bound", "bound")]
+    found = rows[0]["scores"]
+    assert abs(found["bound"] - np.log(200 - 5)) < 0.5 and 0 < found["bound_se"] < 0.1
+    assert found["words"] == 4 * 20 + 2 and found["bytes"] == 18 * 20 - 1 + 10
+    nats = found["bound"] * found["tokens"] / np.log(2)
+    assert found["bits_per_word"] * found["words"] == pytest.approx(nats)
+    assert found["bits_per_byte"] * found["bytes"] == pytest.approx(nats)
+    assert sum(value for name, value in found.items() if name.startswith("part@")) == pytest.approx(found["bound"])
+    code, rows = said(capsys, folder / "run", "--bound", "heldout:", "--bound-rows", "3")
+    assert code == 0 and rows[0]["scores"]["rows"] == 3 and abs(rows[0]["scores"]["bound"] - np.log(195)) < 0.5
+
+
+def test_the_bound_reads_documents_apart_however_they_were_packed(folder, one_device):
+    """No row of it holds two documents: no separator but at its end."""
+    store = Store(folder / "run" / "store")
+    rows = likelihood.rows_of_split(MODULE.documents_of(store, 32), store.tokenizer, None)
+    documents = store.documents("valid")["tokens"] - 1  # each with its separator
+    assert sum(len(ids) - 2 for ids in rows.ids) == documents.sum() and len(rows.ids) >= len(documents)
+    for ids in rows.ids:
+        assert (np.flatnonzero(ids == store.tokenizer.sep_id) == len(ids) - 1).all()
 
 
 def test_documents_that_share_a_row_are_judged_apart(folder):
@@ -132,6 +168,8 @@ def test_a_batch_fits_the_devices_and_a_text_has_text(folder, capsys):
     (folder / "blank.txt").write_text("\n\n\n")
     code, error = said(capsys, folder / "run", "--text", folder / "blank.txt")
     assert code == 2 and "blank.txt: 0 tokens, fewer than one row of 128" in error and error.count("\n") == 1
+    code, error = said(capsys, folder / "run", "--bound", folder / "blank.txt")
+    assert code == 2 and "no tokens in" in error and "blank.txt" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -139,6 +177,8 @@ def test_a_batch_fits_the_devices_and_a_text_has_text(folder, capsys):
     [
         (["--blimp", "nowhere"], "no .jsonl files"),
         (["--text", "nowhere"], "no text file at 'nowhere'"),
+        (["--bound", "nowhere"], "no text file at 'nowhere'"),
+        (["--bound", "x.txt", "--bound-draws", "0"], "bound_draws is 0"),
         (["--treebank", "nowhere"], "0 files *train*.conllu"),
         (["--rates", "0"], "rates are (0.0,)"),
         (["--pairs", "0"], "pairs is 0"),
@@ -155,8 +195,9 @@ def test_a_bare_encoder_has_layers_but_no_pairs(folder, capsys, monkeypatch):
     monkeypatch.setattr(MODULE, "load", bare)
     code, rows = said(capsys, folder / "run", "--treebank", folder, "--sentences", "8")
     assert code == 0 and rows[0]["scores"]["train"] == 16
-    code, error = said(capsys, folder / "run", "--text", "heldout:")
-    assert code == 2 and "no masked-LM head (encoder)" in error
+    for option in ("--text", "--bound"):
+        code, error = said(capsys, folder / "run", option, "heldout:")
+        assert code == 2 and "no masked-LM head (encoder)" in error
 
 
 def test_probes_are_for_one_host(monkeypatch, capsys):

@@ -1,0 +1,68 @@
+"""Checkpoints written to, and validated in, the `transformers` format."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxmlm.data.hf_tokenizer import exported_files
+from jaxmlm.errors import InputError
+from jaxmlm.models import interchange
+from jaxmlm.models.formats import format_for
+from jaxmlm.parallel import make_mesh
+from jaxmlm.runs.loading import from_transformers, load, longest_input
+from jaxmlm.runs.model_card import card
+
+
+def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
+    """Write a checkpoint as a folder that `transformers` reads: weights, config, tokenizer and a model card.
+
+    InputError, and nothing is written, if the format has no architecture or no tokenizer that does the same.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already: name a new folder")
+    with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
+        loaded = load(checkpoint)
+    t, c = loaded.tokenizer, loaded.config
+    format_for(c, loaded.kind)
+    files = exported_files(t, longest_input(c), loaded.has_types)
+    ids = {"pad": t.pad_id, "cls": t.cls_id, "sep": t.sep_id, "mask": t.mask_id}
+    labels = loaded.labels if loaded.kind in ("classify", "tokens") else ()
+    with _whole(folder) as new:
+        architecture = interchange.write(loaded.model, new, loaded.kind, ids=ids, labels=labels)
+        for name, content in files.items():
+            (new / name).write_bytes(content)
+        text = card(loaded.about, Path(checkpoint), architecture)
+        (new / "README.md").write_text(text, encoding="utf-8")
+    return {"folder": str(folder), "architecture": architecture, "rows": []}
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A new folder to write into, which becomes this one when all is written: a failure leaves nothing."""
+    folder = folder.absolute()
+    new = folder.with_name(folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        new.rename(folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+def check_import(folder: str | Path, to: str | Path | None = None) -> dict[str, Any]:
+    """Read a `transformers` folder whole, say what it is, and copy it as a checkpoint if `to` is given."""
+    if to is not None and Path(to).exists():
+        raise InputError(f"{to} is there already: name a new folder")
+    with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
+        loaded = from_transformers(folder)
+    if to is not None:
+        with _whole(Path(to)) as new:
+            shutil.copytree(folder, new, dirs_exist_ok=True)
+    return {"folder": str(to or folder), "kind": loaded.kind, **loaded.about, "rows": []}
