@@ -99,7 +99,7 @@ def _plans(study: Study, cells: Sequence[Cell]) -> list[CellPlan]:
     for cell in cells:
         seconds = 0.0
         if original(cell, cells) is cell:
-            seconds = seconds_of_cell(cell.run, study.evaluate, study.finetune, study.assume)
+            seconds = seconds_of_cell(cell.run, study.bound, study.evaluate, study.finetune, study.assume)
         plans.append(
             CellPlan(
                 cell=cell.name,

@@ -7,7 +7,7 @@ import jax
 
 from jaxmlm.checks import COUNT, NOT_NEGATIVE, POSITIVE, check_numbers
 from jaxmlm.models.flops import flops
-from jaxmlm.runs.evaluation import Evaluate
+from jaxmlm.runs.evaluation import Bound, Evaluate
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.run import Run
 from jaxmlm.tasks.downstream import SAMPLE
@@ -58,11 +58,19 @@ def training_tokens(run: Run, assume: Assumed | None = None) -> int:
 
 
 def seconds_of_cell(
-    run: Run, evaluate: Evaluate | None, finetune: tuple[Finetune, ...], assume: Assumed | None = None
+    run: Run,
+    bound: Bound | None,
+    evaluate: Evaluate | None,
+    finetune: tuple[Finetune, ...],
+    assume: Assumed | None = None,
 ) -> float:
-    """Seconds for a cell: pre-training, minimal pairs, fine-tuning."""
+    """Seconds for a cell: pre-training, likelihood bound, minimal pairs, fine-tuning."""
     steps = training_tokens(run, assume) / (run.loop.batch * run.data.length)
     seconds = 2 * _COMPILE_SECONDS + steps * _step_seconds(run, assume)
+    if bound is not None:
+        rows, predicted = bound.rows * bound.draws, run.data.length // 2
+        operations = flops(run.model, run.data.vocab, rows, run.data.length, predicted).forward
+        seconds += _COMPILE_SECONDS + operations / _speed(assume)
     if evaluate is not None:
         seconds += _COMPILE_SECONDS + _evaluation_flops(run, evaluate) / _speed(assume)
     for config in finetune:

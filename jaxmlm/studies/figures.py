@@ -16,6 +16,7 @@ from matplotlib.transforms import ScaledTranslation, Transform
 from jaxmlm.plotting import DASHES, INK, MARKERS, PALETTE, WIDTH, save, styled
 from jaxmlm.runs.statistics import Spread
 from jaxmlm.studies.labels import all_numbers, path_in_words
+from jaxmlm.studies.likelihood import RATES, curve, envelopes, mean_curve, seeds_of
 from jaxmlm.studies.results import ScoreSeries, StudyResults
 
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -29,6 +30,7 @@ BEST = "#D55E00"
 def save_all(results: StudyResults, curves: Curves, directory: Path) -> list[Path]:
     """Write every figure of a report as directory/NAME.png; no text of the data is in them."""
     drawn = {
+        "likelihood": likelihood_curves(results),
         "scores": scores(results, score_names(results)),
         "losses": losses(results, curves),
         "matrix": loss_matrix(results),
@@ -87,6 +89,39 @@ def _legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
 def _legend_columns(results: StudyResults) -> int:
     """How many labels fit side by side: those of several paths are long."""
     return 5 if len(results.paths) < 2 else 2
+
+
+@styled
+def likelihood_curves(results: StudyResults) -> Figure | None:
+    """Held-out loss over the rate, a panel for each group: every model, its seeds, the lower envelope and its area."""
+    curves = {label: one for label in results.all_labels if (one := mean_curve(results, label)) is not None}
+    groups = {group: shown for group, labels in results.groups.items() if (shown := [x for x in labels if x in curves])}
+    if not groups:
+        return None
+    figure = Figure(figsize=(WIDTH * max(1.0, 0.72 * len(groups)), 3.6))
+    panels = figure.subplots(1, len(groups), squeeze=False, sharey=True).ravel()
+    colours = _colours(results) | dict.fromkeys(results.controls, INK)
+    handles: dict[str, Any] = {}
+    for axes, (group, labels) in zip(panels, groups.items(), strict=True):
+        controls = dict.fromkeys(control for x in labels if (control := results.control_of(x)) in curves)
+        for number, label in enumerate([*labels, *controls]):
+            seeds = seeds_of(results, label)
+            if len(seeds) > 1:
+                for one in (curve(results, label, seed) for seed in seeds):
+                    if one is not None:
+                        axes.plot(RATES, one, lw=0.6, alpha=0.5, color=colours[label])
+            marker = "x" if label in results.controls else MARKERS[number % len(MARKERS)]
+            [line] = axes.plot(RATES, curves[label], marker=marker, ms=4, lw=1.4, color=colours[label])
+            handles[results.short_label(label)] = line
+        if found := list(envelopes(results, labels).values()):
+            lower = np.mean(found, axis=0)
+            axes.fill_between(RATES, lower, color=INK, alpha=0.1, lw=0)
+            [handles["lower envelope"]] = axes.plot(RATES, lower, color=INK, lw=2.2, ls=":")
+        axes.set(xlabel="masking rate", xlim=(0, 1), title=group)
+        axes.set_ylim(bottom=0)
+    panels[0].set_ylabel("nats per masked token")
+    _legend(figure, handles, _legend_columns(results))
+    return figure
 
 
 @styled

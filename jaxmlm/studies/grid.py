@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jaxmlm.checks import NATURAL, check_numbers
 from jaxmlm.errors import InputError
 from jaxmlm.paths import refuse_bucket, replace_path
-from jaxmlm.runs.evaluation import Evaluate
+from jaxmlm.runs.evaluation import Bound, Evaluate
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.run import Run, identity
 from jaxmlm.studies.estimate import Assumed
@@ -60,6 +60,8 @@ class Study:
     """Pre-training seeds: the replicates that error bars are made of."""
     control: bool = True
     """Whether to evaluate the encoder without pre-training as well; each one, where the model is varied."""
+    bound: Bound | None = field(default_factory=Bound)
+    """Likelihood bound on the held-out text; None: there is none."""
     evaluate: Evaluate | None = None
     """Evaluation on minimal pairs; None: there is none."""
     finetune: tuple[Finetune, ...] = ()

@@ -11,12 +11,15 @@ from jaxmlm.plotting import svg
 from jaxmlm.runs.preview import PIECE_STYLE, Piece, preview_html
 from jaxmlm.studies import figures, verdict
 from jaxmlm.studies.comparisons import best_beyond_noise
+from jaxmlm.studies.likelihood import BOUND, HOW_TO_READ
 from jaxmlm.studies.results import CellResult, StudyResults
 from jaxmlm.studies.score_table import mean_and_deviation, score_columns, value_cells, value_headings
 
 STYLE = Path(__file__).with_name("page.css")
-STAGES = ("pretrain", "heldout", "blimp", "finetune")
+STAGES = ("pretrain", "heldout", "bound", "blimp", "finetune")
 """The stages whose seconds have a column."""
+BOUNDS = (BOUND, "bound/bits_per_word", "bound/bits_per_byte")
+"""What of the likelihood bound has a column for every seed."""
 LEGEND = {"mask": "[MASK]", "random": "random piece", "keep": "predicted, but unchanged"}
 """What the colours of pieces mean, by their state."""
 
@@ -61,6 +64,8 @@ def to_html(report: Report) -> str:
     body.append(f'<p class="lead">{escape(last)}</p>')
     body.append(_list(others))
     body.append(_first_table(report))
+    if BOUND in results.series:
+        body.append(_section("Likelihood bound", _likelihood(results)))
     body.append(_section("Scores", _scores(results)))
     body.append(_section("Training loss", _losses(report)))
     body.append(_section("Loss matrix", _loss_matrix(results)))
@@ -176,6 +181,16 @@ def _legend(report: Report) -> str:
     return "".join(f' <span class="{state}">{said}</span>' for state, said in LEGEND.items() if state in states)
 
 
+def _likelihood(results: StudyResults) -> str:
+    """The curves and their envelope, and how to read them."""
+    words = "".join(f"<p>{escape(sentence)}</p>" for sentence in HOW_TO_READ)
+    figure = figures.likelihood_curves(results)
+    if figure is None:
+        return words
+    caption = "Held-out loss over the masking rate, mean over seeds; thin: each seed; grey: under the lower envelope."
+    return words + _figure(figure, "likelihood", caption)
+
+
 def _scores(results: StudyResults) -> str:
     drawn = []
     for name in figures.score_names(results):
@@ -227,7 +242,7 @@ def _every_seed(results: StudyResults) -> str:
     shown = {
         name: series
         for name, series in results.series.items()
-        if name in results.tasks or not name.startswith("blimp/")
+        if name in results.tasks or name in BOUNDS or not name.startswith(("blimp/", "bound/"))
     }
     cells = {(one.label, one.seed): one.cell for one in results.results}
     labels = results.all_labels

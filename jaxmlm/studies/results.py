@@ -71,6 +71,20 @@ class ScoreSeries:
         """What stands behind the name where a score is shown."""
         return GENERATED if self.generated else ""
 
+    @property
+    def unit(self) -> str:
+        """The unit of differences: of a score that is a share, points of a hundred; of a loss, nats."""
+        return "points" if self.higher_is_better else "nats"
+
+    def shown(self, value: float, sign: str = "") -> str:
+        """A score as it stands in a sentence: a share times 100 with one decimal, a loss with three.
+
+        >>> ScoreSeries("rte", "accuracy", {}).shown(0.7153), ScoreSeries("bound", "bound", {}, False).shown(0.05, "+")
+        ('71.5', '+0.050')
+        """
+        scale, digits = (100, 1) if self.higher_is_better else (1, 3)
+        return f"{round(scale * value, digits) + 0.0:{sign}.{digits}f}"  # + 0.0 turns -0.0 into +0.0
+
     def spread(self, label: str) -> Spread | None:
         """Mean, standard deviation and number of a label's scores; None where there are none."""
         return spread(self.by_label.get(label, {}).values())
@@ -198,7 +212,7 @@ def _groups(values: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> di
 
 
 def _all_series(results: list[CellResult], tasks: tuple[str, ...]) -> dict[str, ScoreSeries]:
-    found = [series for stage in ("heldout", "blimp") for series in _series_of_stage(results, stage)]
+    found = [series for stage in ("heldout", "bound", "blimp") for series in _series_of_stage(results, stage)]
     tuned = [one for one in results if one.stage == "finetune"]
     for task in tasks:
         of_task = [one for one in tuned if one.task == task]

@@ -7,21 +7,27 @@ from rich.text import Text
 from jaxmlm.runs import tables
 from jaxmlm.studies.comparisons import best_beyond_noise
 from jaxmlm.studies.labels import format_value, path_in_words
+from jaxmlm.studies.likelihood import BOUND, price
 from jaxmlm.studies.results import ScoreSeries, StudyResults
 
 
 class ScoreColumn(NamedTuple):
-    """A column of scores: its heading, and the series whose scores times `scale` it shows with one decimal."""
+    """A column of scores: its heading, and the series whose scores times `scale` it shows with so many digits."""
 
     heading: str
     series: ScoreSeries
     scale: float
+    digits: int = 1
 
 
 def score_columns(results: StudyResults) -> list[ScoreColumn]:
     """The columns of scores, those that have a number."""
     series = results.series
     found = []
+    if bound := series.get(BOUND):
+        found.append(ScoreColumn("bound (nats)", bound, 1.0, digits=3))
+    if cost := price(results):
+        found.append(ScoreColumn("price (nats)", cost, 1.0, digits=3))
     if perplexity := series.get("heldout/perplexity"):
         found.append(ScoreColumn("perplexity (15 % masks)", perplexity, 1.0))
     for task in results.tasks:
@@ -45,8 +51,8 @@ def mean_and_deviation(column: ScoreColumn, label: str) -> tuple[str, str]:
     found = column.series.spread(label)
     if found is None:
         return "–", ""
-    deviation = "" if found.sd is None else f"± {column.scale * found.sd:,.1f} "
-    return f"{column.scale * found.mean:,.1f}", f"{deviation}({found.n})"
+    deviation = "" if found.sd is None else f"± {column.scale * found.sd:,.{column.digits}f} "
+    return f"{column.scale * found.mean:,.{column.digits}f}", f"{deviation}({found.n})"
 
 
 def value_headings(results: StudyResults) -> list[str]:

@@ -25,7 +25,7 @@ from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
 from jaxmlm.paths import describe, replace_path
 from jaxmlm.preemption import stop_before, stoppable
-from jaxmlm.runs.evaluation import Evaluate, held_out, minimal_pairs
+from jaxmlm.runs.evaluation import Bound, Evaluate, held_out, held_out_bound, minimal_pairs
 from jaxmlm.runs.finetune_config import Finetune, settings
 from jaxmlm.runs.finetuning import check, fits, tune
 from jaxmlm.runs.loading import load
@@ -59,10 +59,10 @@ class ResultKey(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One evaluation of a cell: the key that its result will have, and a masking rate, BLiMP or a fine-tuning."""
+    """One evaluation of a cell: the key that its result will have, and what it evaluates."""
 
     key: ResultKey
-    what: float | Evaluate | Finetune
+    what: float | Bound | Evaluate | Finetune
 
 
 @stoppable()
@@ -232,7 +232,9 @@ def _run_claimed(study: Study, cell: Cell, stage: str) -> None:
         loaded = load(cell.run.workdir)
         for key, what in missing:
             stop_before(f"{what.task if isinstance(what, Finetune) else key.task} of {cell.name}")
-            if isinstance(what, Evaluate):
+            if isinstance(what, Bound):
+                line = held_out_bound(loaded, cell.run.data, what, mesh)
+            elif isinstance(what, Evaluate):
                 line = minimal_pairs(loaded, what, mesh)
             elif isinstance(what, Finetune):
                 line = tune(loaded, what, key.tuning_seed or 0, mesh, stage)
@@ -245,13 +247,17 @@ def _jobs(study: Study) -> Iterator[Job]:
     """The evaluations of every cell; those at a masking rate are further columns of the loss matrix."""
     for rate in _own_rates(study):
         yield Job(ResultKey("heldout", f"mlm at {named(rate)}"), rate)
-    if study.evaluate is not None:
-        plain = {key: value for key, value in describe(study.evaluate).items() if key != "class"}
-        key = ResultKey("blimp", "blimp", settings=json.dumps(plain, sort_keys=True))
-        yield Job(key, study.evaluate)
+    for stage, task, config in (("bound", "heldout", study.bound), ("blimp", "blimp", study.evaluate)):
+        if config is not None:
+            yield Job(ResultKey(stage, task, settings=_settings(config)), config)
     for config in study.finetune:
         for seed in config.seeds:
             yield Job(ResultKey("finetune", config.task_name, seed, settings(config)), config)
+
+
+def _settings(config: Bound | Evaluate) -> str:
+    plain = {key: value for key, value in describe(config).items() if key != "class"}
+    return json.dumps(plain, sort_keys=True)
 
 
 def _own_rates(study: Study) -> list[float]:

@@ -6,6 +6,7 @@ from typing import Any
 from jaxmlm.runs.statistics import Comparison
 from jaxmlm.studies import verdict
 from jaxmlm.studies.comparisons import compare_pairs, compare_with_controls
+from jaxmlm.studies.likelihood import BOUND, PRICE, price
 from jaxmlm.studies.results import StudyResults
 from jaxmlm.studies.score_table import rows_per_example
 
@@ -24,7 +25,7 @@ def summarise(results: StudyResults) -> dict[str, Any]:
     """
     controls = {label: _of_label(results, label) for label in results.controls}
     pairs, control_pairs = [], []
-    for name in ("blimp", "finetune"):
+    for name in (BOUND, "blimp", "finetune"):
         if series := results.series.get(name):
             pairs += [_comparison(name, one) for one in compare_pairs(results, series)]
             control_pairs += [_comparison(name, one) for one in compare_with_controls(results, series)]
@@ -60,10 +61,13 @@ def _of_label(results: StudyResults, label: str) -> dict[str, Any]:
             continue
         if name.startswith("heldout/"):
             heldout[name.removeprefix("heldout/")] = found._asdict()
-        elif name in ("blimp", "finetune", *results.tasks):
+        elif name in (BOUND, "blimp", "finetune", *results.tasks):
             scores[name] = {"metric": series.metric, **found._asdict()}
             if series.generated:
                 scores[name]["generated"] = True
+    cost = price(results)
+    if cost and (found := cost.spread(label)):
+        scores[PRICE] = {"metric": cost.metric, **found._asdict()}
     fields = {name: series.spread(label) for name, series in results.blimp_fields().items()}
     return {
         "values": (results.values | results.controls)[label],

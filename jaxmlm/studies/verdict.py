@@ -8,6 +8,7 @@ from jaxmlm.paths import counted
 from jaxmlm.runs.statistics import Comparison
 from jaxmlm.studies.comparisons import MIN_SEEDS, compare_pairs, compare_with_controls
 from jaxmlm.studies.labels import GIVEN, all_numbers, format_value, last_name
+from jaxmlm.studies.likelihood import BOUND, price_sentences
 from jaxmlm.studies.results import ScoreSeries, StudyResults
 
 MAX_PAIRS = 4
@@ -61,6 +62,8 @@ def sentences(results: StudyResults) -> list[str]:
             ]
             if outcomes:
                 sink.append(f"by {title}, {', '.join(outcomes)}{control.outcome}")
+        if name == BOUND:
+            said += price_sentences(results)
     said += [f"Unfinished: {line}." for line in results.missing]
     return [*said, _last_sentence(verdicts, tendencies)]
 
@@ -74,14 +77,14 @@ def _last_sentence(verdicts: list[str], tendencies: list[str]) -> str:
         return f"Verdict: {'; '.join(verdicts)}."
     if tendencies:
         return f"Verdict: none, {tendency}."
-    return "Verdict: none; there are no BLiMP or fine-tuning scores, and a loss alone is no verdict."
+    return "Verdict: none; there is no likelihood bound, BLiMP or fine-tuning score, and a loss alone is no verdict."
 
 
 def verdict_titles(results: StudyResults) -> dict[str, str]:
     """The series that a verdict goes by, with their names in a sentence."""
     several = len(results.tasks) > 1
     tuned = "the mean fine-tuning score" if several else f"fine-tuning on {''.join(results.tasks)}"
-    titles = {"blimp": "BLiMP accuracy", "finetune": tuned}
+    titles = {BOUND: "the likelihood bound", "blimp": "BLiMP accuracy", "finetune": tuned}
     return {name: title + results.series[name].suffix for name, title in titles.items() if name in results.series}
 
 
@@ -91,8 +94,8 @@ def group_verdict(results: StudyResults, series: ScoreSeries, labels: Sequence[s
     best = series.best_label(labels)
     if best is None:
         return GroupVerdict(["no finished cell"], "nothing is finished")
-    order = sorted(labels, key=lambda label: -_mean(series, label))
-    means = ", ".join(f"{results.short_label(label)} {_points(_mean(series, label))}" for label in order)
+    order = sorted(labels, key=lambda label: _mean(series, label), reverse=series.higher_is_better)
+    means = ", ".join(f"{results.short_label(label)} {series.shown(_mean(series, label))}" for label in order)
     if len(labels) == 1:
         return GroupVerdict([f"there is only {means}, and nothing to compare it with"], "there is nothing to compare")
     name = results.short_label(best)
@@ -106,15 +109,16 @@ def group_verdict(results: StudyResults, series: ScoreSeries, labels: Sequence[s
     sure = [pair for pair in tested if pair.sure]
     won = [pair for pair in sure if pair.a == best]
     if len(won) == len(labels) - 1:
-        details = _pair_sentences(results, won)
+        details = _pair_sentences(results, series, won)
         return GroupVerdict([f"{name} is best beyond noise", means, basis, *details], f"{name} is best")
     if sure:
         rivals = _and([results.short_label(pair.b) for pair in pairs if pair.a == best and not pair.sure])
-        lead = f"{name} has the highest mean, but its lead over {rivals} is not beyond noise"
+        extreme = "highest" if series.higher_is_better else "lowest"
+        lead = f"{name} has the {extreme} mean, but its lead over {rivals} is not beyond noise"
         outcome = f"no single best beyond noise, but {_who_is_worse(results, sure)}"
-        return GroupVerdict([lead, means, basis, *_pair_sentences(results, sure)], outcome)
+        return GroupVerdict([lead, means, basis, *_pair_sentences(results, series, sure)], outcome)
     widest = max(tested, key=lambda pair: abs(pair.difference))
-    gap = f"the largest gap: {_pair_sentence(results, widest)}"
+    gap = f"the largest gap: {_pair_sentence(results, series, widest)}"
     return GroupVerdict(["no difference beyond noise", means, basis, gap], "no difference beyond noise")
 
 
@@ -138,10 +142,10 @@ def _who_is_worse(results: StudyResults, sure: Sequence[Comparison]) -> str:
     return _and([f"{loser} is worse than {_and(winners)}" for loser, winners in losers.items()])
 
 
-def _pair_sentences(results: StudyResults, pairs: Sequence[Comparison]) -> list[str]:
+def _pair_sentences(results: StudyResults, series: ScoreSeries, pairs: Sequence[Comparison]) -> list[str]:
     """Comparisons one by one; of many the surest."""
     shown = sorted(pairs, key=lambda pair: pair.adjusted)[:MAX_PAIRS]
-    said = [_pair_sentence(results, pair) for pair in pairs if pair in shown]
+    said = [_pair_sentence(results, series, pair) for pair in pairs if pair in shown]
     if len(pairs) > len(shown):
         said.append(f"so are {len(pairs) - len(shown)} more comparisons beyond noise")
     return said
@@ -158,16 +162,16 @@ def against_control(results: StudyResults, series: ScoreSeries, title: str) -> C
     for label in results.controls:
         if label in series.by_label:
             where = ", ".join(label.split(", ")[1:])
-            scores.append(f"{where} {_points(_mean(series, label))}".strip())
+            scores.append(f"{where} {series.shown(_mean(series, label))}".strip())
     when = "before" if given else "without pre-training"
     head = f"Against {rival}, {title} ({', '.join(scores)} {when}): "
     if all(math.isnan(one.adjusted) for one in found):
-        gains = ", ".join(f"{one.a} {_signed(one.difference)} points" for one in found)
+        gains = ", ".join(f"{one.a} {series.shown(one.difference, '+')} {series.unit}" for one in found)
         seeds = max(one.seeds for one in found)
         why = counted(seeds, "seed") if seeds < MIN_SEEDS else "the same difference in every seed"
         return ControlVerdict([f"{head}{gains}.", f"{_capitalised(why)}, so no error bar."], "")
-    better = [one.a for one in found if one.sure and one.difference > 0]
-    worse = [one.a for one in found if one.sure and one.difference < 0]
+    better = [one.a for one in found if one.sure and (one.difference > 0) == series.higher_is_better]
+    worse = [one.a for one in found if one.sure and (one.difference < 0) == series.higher_is_better]
     unsure = [one.a for one in found if not one.sure]
     statements = []
     if better:
@@ -179,7 +183,7 @@ def against_control(results: StudyResults, series: ScoreSeries, title: str) -> C
     first, *others = statements
     said = [f"{head}{first}."]
     said += [f"{_capitalised(statement)}." for statement in [*others, _basis(found)]]
-    said += _gains(found)
+    said += _gains(series, found)
     return ControlVerdict(said, _control_outcome(rival, better, worse, len(found)))
 
 
@@ -227,23 +231,24 @@ def _best_at_its_own(results: StudyResults, labels: Sequence[str], best: Mapping
     return f"; not every rate is best at its own, not {_and(lost)}" if lost else "; each rate is best at its own"
 
 
-def _pair_sentence(results: StudyResults, pair: Comparison) -> str:
-    return f"{results.short_label(pair.a)} over {results.short_label(pair.b)}: {_difference(pair)}"
+def _pair_sentence(results: StudyResults, series: ScoreSeries, pair: Comparison) -> str:
+    return f"{results.short_label(pair.a)} over {results.short_label(pair.b)}: {_difference(series, pair)}"
 
 
-def _gains(found: Sequence[Comparison]) -> list[str]:
+def _gains(series: ScoreSeries, found: Sequence[Comparison]) -> list[str]:
     """What pre-training adds; of many labels the least and the most."""
     if len(found) <= MAX_PAIRS:
-        return [f"{_capitalised(one.a)}: {_difference(one)}." for one in found]
-    least, *_, most = sorted(found, key=lambda one: one.difference)
-    return [f"The least, {least.a}: {_difference(least)}.", f"The most, {most.a}: {_difference(most)}."]
+        return [f"{_capitalised(one.a)}: {_difference(series, one)}." for one in found]
+    least, *_, most = sorted(found, key=lambda one: one.difference, reverse=not series.higher_is_better)
+    return [f"The least, {least.a}: {_difference(series, least)}.", f"The most, {most.a}: {_difference(series, most)}."]
 
 
-def _difference(pair: Comparison) -> str:
-    points = f"{_signed(pair.difference)} points"
+def _difference(series: ScoreSeries, pair: Comparison) -> str:
+    difference = f"{series.shown(pair.difference, '+')} {series.unit}"
     if math.isnan(pair.adjusted):
-        return f"{points}, no error bar"
-    return f"{points}, interval {_signed(pair.low)} to {_signed(pair.high)}, {_p(pair.adjusted)}"
+        return f"{difference}, no error bar"
+    low, high = series.shown(pair.low, "+"), series.shown(pair.high, "+")
+    return f"{difference}, interval {low} to {high}, {_p(pair.adjusted)}"
 
 
 def _basis(family: Sequence[Comparison]) -> str:
@@ -266,14 +271,6 @@ def _p(p: float) -> str:
 def _mean(series: ScoreSeries, label: str) -> float:
     found = series.spread(label)
     return math.nan if found is None else found.mean
-
-
-def _signed(value: float) -> str:
-    return f"{round(100 * value, 1) + 0.0:+.1f}"  # + 0.0 turns -0.0 into +0.0
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:.1f}"
 
 
 def _percent(rate: float) -> str:
