@@ -1,6 +1,6 @@
 """What is on disk and done with it: run directories, pre-training, fine-tuning, evaluation, loading and saving."""
 
-from jaxmlm.runs.evaluation import Evaluate, Evaluation, evaluate
+from jaxmlm.runs.evaluation import Bound, Evaluate, Evaluation, evaluate
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.finetuning import finetune
 from jaxmlm.runs.loading import LoadedModel, from_transformers, load, save
@@ -9,6 +9,7 @@ from jaxmlm.runs.recipes import recipe
 from jaxmlm.runs.run import Run
 
 __all__ = [
+    "Bound",
     "Evaluate",
     "Evaluation",
     "Finetune",

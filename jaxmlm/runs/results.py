@@ -18,7 +18,7 @@ class Result:
     A field from `views` on stands in the line only where it is not None: it belongs to some stages.
 
     Attributes:
-        stage: pretrain, heldout, masked, likelihood, blimp, probe or finetune.
+        stage: pretrain, heldout, bound, masked, likelihood, blimp, probe or finetune.
         task: the task, the text or the probe.
         main: the main metric among `scores`, by which settings are compared.
         scores: metrics and their values; empty where the run diverged.
