@@ -120,7 +120,7 @@ def likelihood_curves(results: StudyResults) -> Figure | None:
         axes.set(xlabel="masking rate", xlim=(0, 1), title=group)
         axes.set_ylim(bottom=0)
     panels[0].set_ylabel("nats per masked token")
-    _legend(figure, handles, _legend_columns(results))
+    _legend(figure, handles, min(3, _legend_columns(results)))
     return figure
 
 

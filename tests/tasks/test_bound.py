@@ -226,7 +226,7 @@ def test_seeds_strata_and_batches_agree(mesh):
 
 
 def test_logits_in_chunks_give_the_same(mesh):
-    rows = random_rows(12, 12)
+    rows = random_rows(8, 12)
     whole, chunked = (
         bound_of(random_model(config), rows, mesh)
         for config in (CONFIG, EncoderConfig(**{**vars(CONFIG), "logits_chunk": 3}))
@@ -236,11 +236,11 @@ def test_logits_in_chunks_give_the_same(mesh):
 
 @pytest.mark.parametrize(
     "sizes",
-    [(2, 1, 1), (1, 1, 2), pytest.param((2, 2, 2), marks=pytest.mark.slow("compiles for eight devices"))],
+    [(2, 1, 1), pytest.param((2, 2, 2), marks=pytest.mark.slow("compiles for eight devices"))],
     ids=str,
 )
 def test_it_is_the_same_on_every_mesh(sizes):
-    rows = random_rows(10, 12)
+    rows = random_rows(8, 12)
     found = []
     for shape in ((1, 1, 1), sizes):
         mesh = make_mesh(Mesh(*shape), jax.local_devices()[: int(np.prod(shape))])
