@@ -24,6 +24,7 @@ from jaxmlm.tools.prepare import prepare
 from jaxmlm.training import Loop
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+STAGES = ["pretrain", "heldout", "bound", "blimp", "finetune"]
 
 
 def command(capsys, *words: str) -> dict:
@@ -95,7 +96,7 @@ def test_a_killed_study_goes_on(study, done):
     ]
     assert again["rates"]["0.15"]["scores"] == done["rates"]["0.15"]["scores"]  # tuned again, to the same score
     assert (cell / "log.jsonl").read_bytes() == log
-    assert [row["stage"] for row in read_jsonl(cell / "results.jsonl")] == ["pretrain", "heldout", "blimp", "finetune"]
+    assert [row["stage"] for row in read_jsonl(cell / "results.jsonl")] == STAGES
 
 
 def test_the_report_says_where_the_cells_were_trained(study, done):
