@@ -256,12 +256,13 @@ def _cached(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
 
 
 def _source(run: Run) -> str:
-    """A hash of the code that a program is made by; units may be of the user's own."""
+    """A hash of the code that a program is made by; units and the law of the rate may be of the user's own."""
     root, rooms = Path(__file__).parents[1], ("models", "training", "masking", "parallel", "tasks")
     files = [file for room in rooms for file in sorted((root / room).glob("*.py"))]
     files += [Path(__file__).with_name("aot.py"), Path(__file__).with_name("hlo.py")]
-    if own := getattr(sys.modules.get(type(run.masking.units).__module__), "__file__", None):
-        files.append(Path(own))
+    for part in (run.masking.units, run.masking.rate):
+        if own := getattr(sys.modules.get(type(part).__module__), "__file__", None):
+            files.append(Path(own))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
