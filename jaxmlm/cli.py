@@ -2,11 +2,11 @@
 
 import os
 import sys
-import traceback
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaxmlm import __version__
+from jaxmlm.answers import complain, say
 from jaxmlm.errors import Diverged, InputError, Preempted
 from jaxmlm.os_errors import explain
 from jaxmlm.preemption import stoppable
@@ -131,27 +131,27 @@ def _main(words: list[str], alone: bool) -> int:
         if result is None:
             return DONE
         if _is_primary():
-            _say(result, as_json)
+            say(result, as_json)
         return FAILED if result.get("ok") is False else DONE
     except HelpPrinted:
         return DONE
     except SystemExit as error:
-        return _complain(f"code of yours ended the program (exit {error.code}) before it was done", WRONG_INPUT)
+        return complain(f"code of yours ended the program (exit {error.code}) before it was done", WRONG_INPUT)
     except InputError as error:
-        return _complain(str(error), WRONG_INPUT)
+        return complain(str(error), WRONG_INPUT)
     except Diverged as error:
-        return _complain(str(error), FAILED)
+        return complain(str(error), FAILED)
     except Preempted as stop:
-        return _complain(str(stop), PREEMPTED)
+        return complain(str(stop), PREEMPTED)
     except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED)
+        return complain("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone, as in `jaxmlm --help | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except BaseException as error:  # also what no program may end by, as a panic of a library in Rust
         if line := explain(error):
-            return _complain(line, WRONG_INPUT)
-        return _complain(f"{type(error).__name__}: {error}", FAILED, "JAXMLM_DEBUG=1 shows where")
+            return complain(line, WRONG_INPUT)
+        return complain(f"{type(error).__name__}: {error}", FAILED, "JAXMLM_DEBUG=1 shows where")
 
 
 def _is_primary() -> bool:
@@ -374,35 +374,3 @@ ON_MANY_HOSTS = ("study", "prepare", "pretrain", "finetune", "evaluate")
 OTHER_JOBS = {"prepare": "--inspect", "audit": "--collator"}  # with which a verb needs no first argument
 WITHOUT_OPTIONS = ("compare", "fill", "import", "export", "report")
 """Verbs that take arguments only."""
-
-
-def _complain(message: str, code: int, advice: str = "") -> int:
-    if os.environ.get("JAXMLM_DEBUG", "0") not in ("", "0"):
-        traceback.print_exc()
-        advice = ""
-    line = " ".join(message.split())
-    print(f"jaxmlm: {line}" + (f" ({advice})" if advice else ""), file=sys.stderr, flush=True)
-    return code
-
-
-def _say(result: dict, as_json: bool = False) -> None:
-    """Print what a verb gave: as JSON, or the lines of its results with scores rounded."""
-    if as_json:
-        from jaxmlm.json_files import to_json
-
-        print(to_json(result), flush=True)
-        return
-    from jaxmlm.runs.tables import lines
-
-    found = [line for row in result.get("rows", []) for line in lines(row, bool(result.get("sets")))]
-    if {"summary", "difference", "average"} & result.keys():
-        from jaxmlm.runs import comparison
-
-        found += comparison.say(result) if "summary" in result else ()
-        found += comparison.say_comparison(result) if "difference" in result else ()
-        found += comparison.say_average(result) if "average" in result else ()
-    if {"fills", "architecture"} & result.keys():
-        from jaxmlm import api
-
-        found += api.say(result)
-    print("".join(f"{line}\n" for line in found), end="", flush=True)

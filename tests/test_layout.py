@@ -17,7 +17,7 @@ STORIES = (
     ("tasks",),
     ("runs",),
     ("studies", "tools"),
-    ("config", "api", "usage", "cli", "__init__"),
+    ("config", "api", "usage", "answers", "cli", "__init__"),
     ("__main__",),
 )
 """The rooms (and files) of the package from the ground up, in the order of the data. Imports go down only."""

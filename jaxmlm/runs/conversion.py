@@ -24,7 +24,7 @@ def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already: name a new folder")
+        raise InputError(f"{folder} is there already: name a new directory")
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         loaded = load(checkpoint)
     t, c = loaded.tokenizer, loaded.config
@@ -59,7 +59,7 @@ def _whole(folder: Path) -> Iterator[Path]:
 def check_import(folder: str | Path, to: str | Path | None = None) -> dict[str, Any]:
     """Read a `transformers` folder whole, say what it is, and copy it as a checkpoint if `to` is given."""
     if to is not None and Path(to).exists():
-        raise InputError(f"{to} is there already: name a new folder")
+        raise InputError(f"{to} is there already: name a new directory")
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         loaded = from_transformers(folder)
     if to is not None:

@@ -1,0 +1,38 @@
+"""What a command prints when it ends: its results, or one line that says why there are none."""
+
+import os
+import sys
+import traceback
+
+
+def complain(message: str, code: int, advice: str = "") -> int:
+    """Print an error as one line, with the traceback before it if JAXMLM_DEBUG is set; returns the exit code."""
+    if os.environ.get("JAXMLM_DEBUG", "0") not in ("", "0"):
+        traceback.print_exc()
+        advice = ""
+    line = " ".join(message.split())
+    print(f"jaxmlm: {line}" + (f" ({advice})" if advice else ""), file=sys.stderr, flush=True)
+    return code
+
+
+def say(result: dict, as_json: bool = False) -> None:
+    """Print what a verb gave: as JSON, or the lines of its results with scores rounded."""
+    if as_json:
+        from jaxmlm.json_files import to_json
+
+        print(to_json(result), flush=True)
+        return
+    from jaxmlm.runs.tables import lines
+
+    found = [line for row in result.get("rows", []) for line in lines(row, bool(result.get("sets")))]
+    if {"summary", "difference", "average"} & result.keys():
+        from jaxmlm.runs import comparison
+
+        found += comparison.say(result) if "summary" in result else ()
+        found += comparison.say_comparison(result) if "difference" in result else ()
+        found += comparison.say_average(result) if "average" in result else ()
+    if {"fills", "architecture"} & result.keys():
+        from jaxmlm import api
+
+        found += api.say(result)
+    print("".join(f"{line}\n" for line in found), end="", flush=True)
