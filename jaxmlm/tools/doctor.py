@@ -18,6 +18,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.parallel import hosts
 from jaxmlm.parallel.hosts import Hosts
 from jaxmlm.tools.hardware import GIB, chip_of
+from jaxmlm.tools.integrity import damage
 
 COUPLED = ("libtpu", "jax-rocm7-plugin")
 """Packages of which the requirements of JAX say which version goes with it."""
@@ -32,7 +33,7 @@ class Doctor(Hosts):
     """What to look at beside the machine."""
 
     workdir: str = "runs"
-    """Directory where runs are to be written."""
+    """The directory where runs are to be written; what a run, a study or a store in it holds is verified."""
     bucket: str | None = None
     """A bucket to look into: gs://NAME."""
     wait: float = 30.0
@@ -76,6 +77,7 @@ def look(options: Doctor) -> Iterator[Finding]:
     if joined:
         yield from devices(options.require, accelerator())
     yield from disk(options.workdir)
+    yield from contents(options.workdir)
     if options.bucket is not None:
         yield bucket(options.bucket)
 
@@ -225,6 +227,16 @@ def disk(workdir: str) -> Iterator[Finding]:
     level = "stop" if free < 0.5 else "note" if free < 10 else "ok"
     advice = "" if level == "ok" else "a base-size checkpoint takes 1.3 GiB and two are kept"
     yield Finding(level, "disk", f"{free:.1f} GiB free in {there}", advice)
+
+
+def contents(workdir: str) -> Iterator[Finding]:
+    """Is what a run or a study has left there what was written?"""
+    found = list(damage(Path(workdir).expanduser()))
+    for _, why in found:
+        if why:
+            yield Finding("stop", "contents", why)
+    if found and not any(why for _, why in found):
+        yield Finding("ok", "contents", f"{len(found)} files and checkpoints in {workdir} are as they were written")
 
 
 def bucket(name: str) -> Finding:

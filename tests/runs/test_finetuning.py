@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jaxmlm
-from jaxmlm.answers import say
+from jaxmlm import answers
 from jaxmlm.cli import main
 from jaxmlm.data import Data, Tokenizer
 from jaxmlm.data.opening import open_store
@@ -322,7 +322,7 @@ def test_scores_of_generated_data_are_called_so(checkpoint, grid, tmp_path, caps
     """In the lines that are printed, the results, the note, the average and the model card."""
     config, result = grid
     assert all(row["generated"] for row in result["rows"])
-    say({**result, "rows": result["rows"][:1]})
+    answers.say({**result, "rows": result["rows"][:1]})
     said = capsys.readouterr().out
     assert said.startswith("finetune rte (generated) seed 0: accuracy ") and "note: generated data in the" in said
     jaxmlm.export(Path(config.workdir) / "model", tmp_path / "out")

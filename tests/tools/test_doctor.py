@@ -3,6 +3,7 @@
 import fcntl
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -136,3 +137,21 @@ def test_a_full_disk_is_found(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
     (finding,) = doctor.disk(str(Path(tmp_path) / "new"))
     assert finding.level == "stop" and "0.0 GiB free" in finding.found
+
+
+def test_what_a_run_holds_is_verified(checkpoint, tmp_path, capsys):
+    """A run as it was written is well; with one bit of a checkpoint, of its store or of a record changed it is not."""
+    run = Path(shutil.copytree(checkpoint, tmp_path / "run"))
+    assert cli.main(["doctor", "--workdir", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert f"files and checkpoints in {run} are as they were written" in said
+    largest = max((run / "checkpoints").glob("*/model/d/*"), key=lambda file: file.stat().st_size)
+    for file in (largest, next((run / "store").glob("*.bin")), run / "run.json", run / "log.jsonl"):
+        before = file.read_bytes()
+        damaged = bytearray(before)
+        damaged[len(before) // 2] ^= 0x80
+        file.write_bytes(damaged)
+        assert cli.main(["doctor", "--workdir", str(run)]) == 1, file
+        assert "STOP  contents" in capsys.readouterr().out
+        file.write_bytes(before)
+    assert cli.main(["doctor", "--workdir", str(run)]) == 0
