@@ -14,9 +14,10 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking.schedule import Cosine, Linear, Piecewise, Stairs
 from jaxmlm.parallel import Mesh
 from jaxmlm.studies.estimate import Assumed
+from jaxmlm.tools.collators import CollatorAudit
 
 MADE_BY_CODE = {
-    "Batches", "Packed", "Vocab", "Result", "Measure", "Glue", "Sizes", "Table", "Trained",
+    "Batches", "Packed", "Vocab", "Result", "CellResult", "CellPlan", "Glue", "Sizes", "Table", "Trained",
 }  # fmt: skip
 """Dataclasses with numbers that no user writes."""
 NEEDED: dict[type, dict[str, Any]] = {
@@ -25,6 +26,7 @@ NEEDED: dict[type, dict[str, Any]] = {
     Stairs: {"steps": (10,), "factors": (0.5,)},
     Piecewise: {"steps": (0, 10), "factors": (0.5, 1.0)},
     Assumed: {"name": "a machine", "flops_per_second": 1e12},
+    CollatorAudit: {"collator": "module:name", "tokenizer": "a directory"},
 }
 """Fields without a default."""
 MAY_BE_ZERO = {
@@ -38,7 +40,9 @@ MAY_BE_ZERO = {
     "EncoderConfig": {"token_types", "dropout", "attention_dropout", "init"},
     "Replace": {"random", "keep"},
     "Finetune": {"warmup", "weight_decay", "seeds"},
-    "Evaluation": {"rows", "sentences", "seed"},
+    "Bound": {"seed"},
+    "Evaluation": {"rows", "bound_rows", "sentences", "seed"},
+    "Uniform": {"low"},
     "Study": {"seeds"},
     "Assumed": {"price"},
     "Plan": {"price"},

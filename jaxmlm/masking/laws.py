@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxmlm.checks import POSITIVE
 from jaxmlm.errors import InputError
 
 
@@ -147,7 +148,7 @@ class Normal:
     high = 1.0
 
     def __post_init__(self) -> None:
-        if not (0 < self.center <= 1 and 0 < self.sd < math.inf):
+        if not (0 < self.center <= 1 and POSITIVE.holds(self.sd)):
             raise InputError(
                 "masking.rate: the center of Normal must be above 0 and at most 1, its sd above 0; got "
                 f"{self.center:g} and {self.sd:g}"

@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from jaxmlm.checks import COUNT, POSITIVE_SHARE, check_numbers, integers
 from jaxmlm.data.buckets import pad
 from jaxmlm.data.hf_tokenizer import export_tokenizer, open_tokenizer
 from jaxmlm.data.inputs import with_special_tokens
@@ -50,6 +51,9 @@ class CollatorAudit:
     """Tokens of the longest row, special tokens included."""
     epochs: int = 3
     """How often the collator gets the same rows."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "", rate=POSITIVE_SHARE, rows=COUNT, length=integers(8), epochs=COUNT)
 
 
 def audit_collator(

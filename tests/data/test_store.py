@@ -207,7 +207,7 @@ def test_a_list_of_documents_that_does_not_fit_the_tokens_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("field", "value"), [("valid", 0.0), ("valid", 1.0), ("length", 7), ("vocab", 15)])
 def test_settings_out_of_range(field, value):
-    with pytest.raises(InputError, match=rf"data\.{field} must"):
+    with pytest.raises(InputError, match=rf"data\.{field} (must|is .*: it must)"):
         Data(**{field: value})
 
 

@@ -334,7 +334,7 @@ def test_labels_that_are_null_are_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("config.json", "[1]", "holds a list"),
+        ("config.json", "[1]", "holds a JSON list"),
         ("model.safetensors.index.json", "{}", "no weight_map"),
         ("model.safetensors.index.json", '{"weight_map": {"a": "one.safetensors"}}', "one.safetensors is missing"),
     ],

@@ -17,7 +17,7 @@ from jaxmlm import answers
 from jaxmlm.cli import main
 from jaxmlm.data import Data, Tokenizer
 from jaxmlm.data.opening import open_store
-from jaxmlm.errors import InputError
+from jaxmlm.errors import Diverged, InputError
 from jaxmlm.json_files import read_jsonl
 from jaxmlm.runs import Finetune, finetune
 from jaxmlm.runs.comparison import compare, say
@@ -207,7 +207,7 @@ def test_a_diverged_run_is_a_line_that_is_found_again(checkpoint, tmp_path, monk
     config = replace(GRID, seeds=(0,), learning_rate=1e-3, workdir=str(tmp_path))
 
     def diverges(*_: object, **__: object) -> None:
-        raise FloatingPointError("the loss is nan at step 1")
+        raise Diverged("step 1: not finite: the loss")
 
     with monkeypatch.context() as patch:
         patch.setattr(sys.modules["jaxmlm.runs.finetuning"], "train", diverges)
