@@ -314,7 +314,7 @@ def test_a_run_with_an_edited_class_of_the_config_file_is_another_run(write, tmp
     assert len(first["masking"]["units"]["source"]) == 16 and "source" not in first["masking"]
     edited = identity(load(write(OWN.format(every=4))))
     assert edited["masking"]["units"]["source"] != first["masking"]["units"]["source"]
-    write_metadata(tmp_path / "run", "run.json", first, {})
+    write_metadata(tmp_path / "run", "run.json", first, {"config": {}})
     check_workdir(tmp_path / "run", "run.json", first)
     with pytest.raises(InputError, match="another masking.units: the file that defines its class has changed"):
         check_workdir(tmp_path / "run", "run.json", edited)

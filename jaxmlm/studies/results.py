@@ -7,11 +7,12 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxmlm.runs.results import Result
+from jaxmlm.runs.results import Result, read_results
 from jaxmlm.runs.statistics import Series, Spread, spread
 from jaxmlm.studies.labels import all_numbers, changes_encoder, format_value, label_of, label_of_control, named_values
 from jaxmlm.tasks.downstream import GENERATED
@@ -160,6 +161,11 @@ class StudyResults:
 
     def _with_prefix(self, prefix: str) -> dict[str, ScoreSeries]:
         return {name.removeprefix(prefix): one for name, one in self.series.items() if name.startswith(prefix)}
+
+
+def read_cell_results(path: Path) -> list[CellResult]:
+    """Read the results.jsonl of a study; no file has none."""
+    return [CellResult.from_json(line) for line in read_results(path)]
 
 
 def collect(results: Iterable[CellResult]) -> StudyResults:

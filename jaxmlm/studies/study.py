@@ -38,7 +38,7 @@ from jaxmlm.studies import dry_run as dry_runs
 from jaxmlm.studies.estimate import training_tokens
 from jaxmlm.studies.grid import Cell, Study, cells_of, original
 from jaxmlm.studies.labels import label_of
-from jaxmlm.studies.results import CellResult, collect
+from jaxmlm.studies.results import CellResult, collect, read_cell_results
 from jaxmlm.studies.score_table import terminal_table
 from jaxmlm.studies.summary import summarise
 from jaxmlm.tasks import blimp
@@ -279,15 +279,11 @@ def _read_results(path: Path) -> list[Result]:
     return [Result.from_json(line) for line in read_results(path)]
 
 
-def _read_cell_results(path: Path) -> list[CellResult]:
-    return [CellResult.from_json(line) for line in read_results(path)]
-
-
 def _collect_results(study: Study, cells: list[Cell]) -> None:
     """Append to the study's results those of its cells that are not there yet."""
     path = Path(study.workdir) / "results.jsonl"
     keys = _keys(study)
-    have = {(result.cell, _key(result)) for result in _read_cell_results(path)}
+    have = {(result.cell, _key(result)) for result in read_cell_results(path)}
     for cell in cells:
         new = [
             CellResult(
@@ -374,7 +370,7 @@ def _draw(directory: Path) -> dict[str, Any]:
     if absent := {"title", "note", "sentences", "origin", "keys", "logs"} - content.keys():
         raise InputError(f"{directory / 'report.json'} has no {min(absent)}: run the study again, which writes it anew")
     keys = content["keys"]
-    lines = _read_cell_results(directory / "results.jsonl")
+    lines = read_cell_results(directory / "results.jsonl")
     results = collect(result for result in lines if [result.cell, *_key(result)] in keys)
     seconds = sum(result.seconds or 0.0 for result in results.results)
     report = Report(
