@@ -33,9 +33,8 @@ from jaxmlm.json_files import parse_json, read_jsonl
 from tests.data.mutations import COUNT, damaged_bytes, damaged_json, survive
 
 DATA = Data(text="sample:60", vocab=200, length=16, valid=0.2, phrases=Phrases(min_count=3, coverage=0.3))
-FORMS = pytest.mark.parametrize(
-    "count", [40, pytest.param(COUNT or 2000, marks=pytest.mark.slow("thousands of damaged files"))]
-)
+LONG = [pytest.param(COUNT, marks=pytest.mark.slow("thousands of damaged files"))] if COUNT else []
+FORMS = pytest.mark.parametrize("count", [40, *LONG])
 WORDS = "the a cat dogs runs sees house tree big small red under over".split()
 TEXTS = [" ".join(WORDS[(i * k) % 13] for k in range(1, 10)) + f" {i}" for i in range(80)]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
