@@ -140,9 +140,10 @@ def same_pretraining(ran: Ran, alone: Ran) -> None:
 def test_two_processes_change_no_loss_mask_score_or_file(alone, tmp_path):
     ran = run(tmp_path, 2, 2, "1,2,2")  # the tensor axis within a process
     same_pretraining(ran, alone)
-    assert [row["task"] for row in ran.results] == ["mlm", "mlm", "blimp"] * 2 + ["cola"]
+    assert [row["task"] for row in ran.results] == ["mlm", "mlm", "heldout", "blimp"] * 2 + ["cola"]
     for row, expected in zip(ran.results, alone.results, strict=True):
-        assert row["scores"] == pytest.approx(expected["scores"], abs=5e-4)
+        # Bits per word are some tens: the same digits are a larger difference there.
+        assert row["scores"] == pytest.approx(expected["scores"], rel=5e-5, abs=5e-4)
     files, expected = (
         sorted(str(path.relative_to(r.folder)) for path in r.folder.rglob("*") if "checkpoints" not in path.parts)
         for r in (ran, alone)
