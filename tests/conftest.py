@@ -1,5 +1,7 @@
 """What the tests of several rooms share."""
 
+import jax
+import numpy as np
 import pytest
 
 from jaxmlm.data import Data
@@ -16,3 +18,11 @@ def checkpoint(tmp_path_factory) -> str:
     model = EncoderConfig(layers=1, width=16, heads=2, max_positions=32, dropout=0.0, attention_dropout=0.0)
     pretrain(Run(folder, data=Data("sample:200", vocab=400, length=24, valid=0.1), model=model, loop=Loop(0, 8)))
     return folder
+
+
+@pytest.fixture
+def no_mesh(mesh):
+    """Undo the mesh that every test is given."""
+    empty = jax.sharding.Mesh(np.empty((), object), ())
+    with jax.set_mesh(empty):
+        yield

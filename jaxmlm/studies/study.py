@@ -50,7 +50,7 @@ GENERATED = "The text is generated: this exercises the whole pipeline and is no 
 
 
 class ResultKey(NamedTuple):
-    """What tells the results of a cell apart; `settings` is the configuration as JSON."""
+    """What distinguishes the results of a cell; `settings` is the configuration as JSON."""
 
     stage: str
     task: str

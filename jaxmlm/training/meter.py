@@ -39,7 +39,7 @@ class _Steps(NamedTuple):
 
 
 class Meter:
-    """The measurements of a run; those of a checkpoint go on where they were.
+    """The measurements of a run; a resumed run continues those of its checkpoint.
 
     Metrics stay on the devices until `read`, which is called while the next step runs. The sums of a line that is not
     complete are part of a checkpoint: a run that was stopped logs what it would have.

@@ -35,7 +35,7 @@ class TensorBoard:
 class WandB:
     """A run of Weights & Biases, which the directory names; WANDB_MODE=offline and WANDB_PROJECT work as usual.
 
-    A resumed run goes on in the same W&B run, whose id is in DIRECTORY/wandb_id. The step is a metric of its own:
+    A resumed run continues the same W&B run, whose id is in DIRECTORY/wandb_id. The step is a metric of its own:
     W&B refuses steps that come again, as those after a checkpoint do.
     """
 

@@ -17,7 +17,7 @@ from jaxmlm.training.task import Batch, Mean, Task
 
 CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander", "xla_backend_optimization_level": "2"}
 """XLA's CPU compiler takes the barriers between unrolled blocks away before it fuses; with them 12 layers take three
-quarters of the time. A compiler that does not know this name goes on as usual. At LLVM's second level it takes a fifth
+quarters of the time. A compiler that does not know this name compiles as usual. At LLVM's second level it takes a fifth
 less time than at its third, and the step as long (docs/results/speed.md)."""
 
 
@@ -45,7 +45,7 @@ def make_step(task: Task, optimizer: optax.GradientTransformation, accumulate: i
     Args:
         task: gives the loss; its gradient is that of sum / count over the whole batch.
         optimizer: makes updates of the gradients.
-        accumulate: micro-batches, worked off one after the other for less memory.
+        accumulate: micro-batches, computed one after the other for less memory.
 
     Returns:
         `step(state, batch, key) -> (state, metrics)`. The state is donated. `key` is that of the seed: the step folds

@@ -17,12 +17,12 @@ import pyarrow.parquet as parquet
 import pytest
 import zstandard
 
-from jaxmlm.data import Data, Store, build, merge
+from jaxmlm.data import Data, build, merge
 from jaxmlm.data.hf_tokenizer import export_tokenizer, open_tokenizer
-from jaxmlm.data.manifest import MANIFEST, SPLITS, write_manifest
+from jaxmlm.data.manifest import MANIFEST, write_manifest
 from jaxmlm.data.opening import open_store
 from jaxmlm.data.phrases import Phrases
-from jaxmlm.data.phrases.counting import list_of, matcher
+from jaxmlm.data.phrases.counting import list_of
 from jaxmlm.data.phrases.matching import find, trie
 from jaxmlm.data.phrases.ranking import rank
 from jaxmlm.data.phrases.ranking import read as read_phrases
@@ -31,6 +31,7 @@ from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import parse_json, read_jsonl
 from tests.data.mutations import COUNT, damaged_bytes, damaged_json, survive
+from tests.data.test_verification import use
 
 DATA = Data(text="sample:60", vocab=200, length=16, valid=0.2, phrases=Phrases(min_count=3, coverage=0.3))
 LONG = [pytest.param(COUNT, marks=pytest.mark.slow("thousands of damaged files"))] if COUNT else []
@@ -49,15 +50,6 @@ def made(tmp_path_factory) -> Path:
 @pytest.fixture
 def store(made, tmp_path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "store"))
-
-
-def use(folder: Path) -> None:
-    store = Store(folder)
-    for split in SPLITS:
-        store.tokens(split)
-        store.documents(split)
-        store.units(split)
-    matcher(store)
 
 
 @FORMS

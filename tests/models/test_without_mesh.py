@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from flax import nnx
 
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
@@ -16,14 +15,6 @@ CONFIG = EncoderConfig(layers=1, width=16, mlp=32, max_positions=8, init=0.2)
 IDS = np.arange(16, dtype=np.int32).reshape(2, 8)
 SEGMENTS = np.ones_like(IDS)
 POSITIONS = np.array([[1, 2], [3, 0]], np.int32)
-
-
-@pytest.fixture
-def no_mesh(mesh):
-    """Undo the mesh that every test is given."""
-    empty = jax.sharding.Mesh(np.empty((), object), ())
-    with jax.set_mesh(empty):
-        yield
 
 
 def loss(model: MaskedLM, key: jax.Array | None = None) -> jax.Array:

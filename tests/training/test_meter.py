@@ -1,7 +1,5 @@
 """What the loop measures, what is due after a step, and the best state, each by itself."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -144,7 +142,7 @@ def test_a_metric_of_no_evaluation_is_refused():
         Best("train/loss", ["dev"])
 
 
-def test_the_kept_state_is_a_copy() -> Any:
+def test_the_kept_state_is_a_copy():
     """The loop donates its state to the next step."""
     best, given = Best("dev/accuracy", {"dev"}), state(1)
     best.offer({"dev": {"accuracy": 1.0}}, given)
