@@ -108,8 +108,8 @@ def test_a_real_limit_is_told(here):
     """The size of files is limited, as by a quota: the store cannot be written."""
     program = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000));"
     program += "from jaxmlm.cli import main; sys.exit(main(['pretrain', 'run.py']))"
-    made = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"}
-    )
+    # Python cuts off bytecode that it writes under the limit (EOFError: marshal data too short), and others import it.
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONDONTWRITEBYTECODE": "1"}
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert made.returncode == 2, made.stderr
     assert "file too large" in made.stderr.splitlines()[-1], made.stderr
