@@ -17,6 +17,7 @@ import jax
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import hosts
 from jaxmlm.parallel.hosts import Hosts
+from jaxmlm.parallel.rendezvous import installed_versions
 from jaxmlm.tools.hardware import GIB, chip_of
 from jaxmlm.tools.integrity import damage
 
@@ -65,8 +66,8 @@ def doctor(options: Doctor = Doctor()) -> dict[str, Any]:  # noqa: B008
 
 def look(options: Doctor) -> Iterator[Finding]:
     """The findings, those first that need no device: a TPU whose other hosts are missing would hang."""
-    yield versions(hosts.versions())
-    yield from pairs(hosts.versions()["jax"])
+    yield versions(installed_versions())
+    yield from pairs(installed_versions()["jax"])
     yield from lock(LOCK)
     joined = True
     try:
