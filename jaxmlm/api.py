@@ -254,7 +254,8 @@ class PretrainedModel:
         return with_special_tokens(self.tokenizer, self._tokens(text, masks)).ids
 
     def _tokens(self, text: str, masks: bool = False) -> list[int]:
-        t, text = self.tokenizer, _text(text)
+        t = self.tokenizer
+        text = _text(text)
         if masks:
             for name in MASKS:
                 text = text.replace(name, t.pieces([t.mask_id])[0])

@@ -145,7 +145,8 @@ def _modern(plain: dict[str, Any], sizes: dict[str, Any], gelu: str, refuse: Any
         raise refuse("decoder_bias", "True")
     if _ACTIVATIONS.get(plain.get("classifier_activation", "gelu")) != gelu:
         raise refuse("classifier_activation", "that of the blocks")
-    layers, kinds = sizes["layers"], plain.get("layer_types")
+    layers = sizes["layers"]
+    kinds = plain.get("layer_types")
     every = plain.get("global_attn_every_n_layers", 3)
     if kinds is not None:
         every = next((n for n in range(1, layers + 1) if kinds == _kinds(layers, n)), None)
@@ -222,7 +223,8 @@ def plain_of(form: Format, config: EncoderConfig, kind: str, vocab: int, ids: di
         "dtype": "float32",
     }
     if form is MODERN:
-        local, every = c.local_rope_base or c.rope_base, 1 if c.window is None else c.global_every
+        local = c.local_rope_base or c.rope_base
+        every = 1 if c.window is None else c.global_every
         return shared | {
             "cls_token_id": ids["cls"], "sep_token_id": ids["sep"], "max_position_embeddings": c.max_positions,
             "hidden_activation": gelu, "classifier_activation": gelu, "norm_eps": c.norm_eps,

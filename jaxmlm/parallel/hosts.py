@@ -88,9 +88,11 @@ def start(hosts: Hosts = Hosts()) -> None:  # noqa: B008
 def require(platform: str) -> None:
     """Refuse to run on anything but this platform, above all on the CPU that JAX falls back to without an error."""
     try:
-        found, reason = jax.default_backend(), ""
+        found = jax.default_backend()
+        reason = ""
     except RuntimeError as error:
-        found, reason = "nothing", f" ({' '.join(str(error).split())[:200]})"
+        found = "nothing"
+        reason = f" ({' '.join(str(error).split())[:200]})"
     if found != platform:
         raise InputError(
             f"--require {platform}: JAX sees {found} here{reason}: `jaxmlm doctor` tells why; "
@@ -156,7 +158,8 @@ def _appears(path: Path) -> bool:
 @contextlib.contextmanager
 def primary_first() -> Iterator[None]:
     """Process 0 runs the body, then all others do: they find what it has written, or write their own elsewhere."""
-    many, first = jax.process_count() > 1, jax.process_index() == 0
+    many = jax.process_count() > 1
+    first = jax.process_index() == 0
     if many and not first:
         all_gather_json(None)
     try:

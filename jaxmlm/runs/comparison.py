@@ -73,7 +73,8 @@ def say_average(result: dict[str, Any]) -> Iterator[str]:
         of = ", ".join(f"{part} {100 * found[part]:.1f}" for part in metrics)
         worse = f", {found['degenerate']} degenerate" if found["degenerate"] else ""
         yield f"{shown[name]:{wide}} {100 * found['score']:6.1f} {sd:>5}  {found['n']:4}  {of}{worse}"
-    count, every = len(result["tasks"]), len(benchmark_tasks("GLUE"))
+    count = len(result["tasks"])
+    every = len(benchmark_tasks("GLUE"))
     generated = GENERATED if any(found.get("generated") for found in result["tasks"].values()) else ""
     yield f"average over {count} of the {every} tasks of GLUE{generated}: {100 * result['average']:.1f}"
     if "wnli" in result["tasks"]:
@@ -225,13 +226,15 @@ def _best(folder: Path) -> tuple[str, str, list[dict[str, Any]]]:
 
 def _of_scores(folder: Path, rows: list[dict[str, Any]], name: str) -> Predictions:
     """What each example adds to a score, as scores.tsv has it."""
-    found, ids = {}, []
+    found = {}
+    ids = []
     for row in rows:
         path = folder / row["predictions"] / "scores.tsv"
         if not path.is_file():
             raise InputError(f"{path} is missing: run the fine-tuning again in a new --workdir")
         header, *lines = read_table(path)
-        ids, column = [line[0] for line in lines], header.index(name)
+        ids = [line[0] for line in lines]
+        column = header.index(name)
         found[row["tuning_seed"]] = np.array([float(line[column]) for line in lines])
     return Predictions(ids, np.zeros(len(ids)), found)
 

@@ -237,7 +237,8 @@ def _of_text(
     loaded: LoadedModel, text: str, length: int, config: Evaluation, mesh: jax.sharding.Mesh
 ) -> list[dict[str, Any]]:
     """Loss and accuracy at fixed masks, and pseudo-perplexity: of the run's held-out split, or of text files."""
-    model, tokenizer = fast(loaded), loaded.tokenizer
+    model = fast(loaded)
+    tokenizer = loaded.tokenizer
     if text == HELD_OUT:
         split = _held_out(loaded)
     else:

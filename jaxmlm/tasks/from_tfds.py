@@ -55,7 +55,8 @@ def rows(name: str, split: str, table: Table, labelled: bool = True) -> Examples
     """One split of a GLUE task; InputError if its classes are not those of the table, in the same order."""
     found = from_tfds.examples(f"glue/{name}", split)
     if labelled and table.labels:
-        have, want = found.classes.get("label", ()), CLASSES.get(name, table.labels)
+        have = found.classes.get("label", ())
+        want = CLASSES.get(name, table.labels)
         if have != want:
             raise InputError(f"{found.name}: the classes are {', '.join(have) or 'none'}, expected {', '.join(want)}")
     every = sorted(found.rows, key=lambda row: row["idx"])

@@ -114,7 +114,8 @@ def _first(squad: Squad, limit: int | None) -> Squad:
 
 
 def _batch(data: EncodedSquad, w: Windows, rows: np.ndarray, length: int) -> Batch:
-    real, tokenizer = filled(rows), data.tokenizer
+    real = filled(rows)
+    tokenizer = data.tokenizer
     ids = pad([w.row(row, tokenizer) for row in real.tolist()], length, tokenizer.pad_id)
     segments = (ids != tokenizer.pad_id).astype(np.int32)
     first = np.array([1 + len(w.questions[q]) + len(w.gap) for q in w.question[real]])

@@ -152,7 +152,8 @@ def _compile(run: Run, topology: Topology, slices: int) -> dict[str, Any]:
                 raise
             return {"fits": False, **sizes, **_too_much(str(error)), "seconds": time.perf_counter() - started}
     seconds = time.perf_counter() - started
-    memory, program = made.memory_analysis(), compiled.read(made.as_text())
+    memory = made.memory_analysis()
+    program = compiled.read(made.as_text())
     found: dict[str, dict[str, float]] = {}
     for one in program.collectives():
         sums = found.setdefault(one.kind, {"times": 0, "bytes": 0.0, "hidden": 0.0})

@@ -138,8 +138,11 @@ class _Ours:
 
     def parts(self) -> dict[str, float]:
         """Seconds of each part, by programs that do one part more each: what a part adds is its own."""
-        task, key, step = self.task, jax.random.fold_in(self.key, 0), self.state.step
-        part, model = self.run.loop.accumulate, self.state.model
+        task = self.task
+        key = jax.random.fold_in(self.key, 0)
+        step = self.state.step
+        part = self.run.loop.accumulate
+        model = self.state.model
         batch = self.batch(0)
         corrupt = jax.jit(task.corrupt)
         # The loss sees one part of the batch at a time.
@@ -170,7 +173,8 @@ class _Ours:
 
 def table(run: Run, result: dict[str, Any]) -> Table:
     """The result for the terminal."""
-    c, step = run.model, result["step"]
+    c = run.model
+    step = result["step"]
     shown = Table(
         title=f"{c.layers} x {c.width}, batch {run.loop.batch} x {run.data.length}, {c.dtype}", show_header=False
     )

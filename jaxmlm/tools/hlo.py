@@ -146,7 +146,8 @@ class Program(NamedTuple):
 
     def _needed(self, inside: list[Instruction], value: Instruction) -> int:
         """Bytes of a value that a fusion uses: where it takes slices only, the slices, also in fusions within it."""
-        whole, part = size_of(value.shape), 0
+        whole = size_of(value.shape)
+        part = 0
         for line in inside:
             for place, name in enumerate(line.operands):
                 if name == value.name:
@@ -168,7 +169,8 @@ class Program(NamedTuple):
 def read(text: str) -> Program:
     """Parse the text of a compiled program (`compiled.as_text()`)."""
     computations: dict[str, list[Instruction]] = {}
-    entry, lines = "", None
+    entry = ""
+    lines = None
     for line in text.splitlines():
         if head := _HEAD.match(line):
             lines = computations.setdefault(head[2], [])
@@ -215,12 +217,15 @@ def group_of(rest: str) -> int:
 
 def _instruction(line: str) -> Instruction:
     left, _, right = line.strip().partition(" = ")
-    root, name = left.startswith("ROOT "), left.removeprefix("ROOT ").lstrip("%")
+    root = left.startswith("ROOT ")
+    name = left.removeprefix("ROOT ").lstrip("%")
     end = _closing(right, 0) + 1 if right.startswith("(") else right.index(" ")
-    shape, right = right[:end], right[end:].lstrip()
+    shape = right[:end]
+    right = right[end:].lstrip()
     op, _, _ = right.partition("(")
     end = _closing(right, len(op))
-    inner, rest = right[len(op) + 1 : end], right[end + 1 :]
+    inner = right[len(op) + 1 : end]
+    rest = right[end + 1 :]
     return Instruction(name, shape, op, tuple(re.findall(r"%([\w.\-]+)", inner)), rest, root, inner)
 
 

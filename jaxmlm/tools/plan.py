@@ -185,7 +185,8 @@ def advice(found: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _times(run: Run, made: dict[str, Any], where: Topology, options: Plan) -> dict[str, Any]:
-    chip, chips = CHIPS[KINDS[where.generation]], where.chips * options.slices
+    chip = CHIPS[KINDS[where.generation]]
+    chips = where.chips * options.slices
     devices = _devices(where) * options.slices
     counted = step_flops(run, vocab_of(run))
     recomputed = {"none": 0.0, "dots": counted.attention, "full": counted.recomputed}[run.model.remat]
@@ -257,7 +258,8 @@ def _cached(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
 
 def _source(run: Run) -> str:
     """A hash of the code that a program is made by; units and the law of the rate may be of the user's own."""
-    root, rooms = Path(__file__).parents[1], ("models", "training", "masking", "parallel", "tasks")
+    root = Path(__file__).parents[1]
+    rooms = ("models", "training", "masking", "parallel", "tasks")
     files = [file for room in rooms for file in sorted((root / room).glob("*.py"))]
     files += [Path(__file__).with_name("aot.py"), Path(__file__).with_name("hlo.py")]
     for part in (run.masking.units, run.masking.rate):
