@@ -183,9 +183,16 @@ class PretrainedModel:
         with jax.set_mesh(self._mesh):
             row, segments, _ = self._batch([ids], None)
             filled = sampling.fill_in(
-                self.model, row, segments, t.mask_id, t.special, make_key(0) if key is None else key,
-                steps, order, temperature,
-            )  # fmt: skip
+                self.model,
+                row,
+                segments,
+                t.mask_id,
+                t.special,
+                make_key(0) if key is None else key,
+                steps,
+                order,
+                temperature,
+            )
         return t.decode(filled[0, 1 : len(ids) - 1].tolist()).strip()
 
     def embed(self, texts: Sequence[str], pool: str = "mean") -> np.ndarray:

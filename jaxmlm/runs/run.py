@@ -67,9 +67,19 @@ class Run:
 
 
 SAME_RUN = (
-    "workdir", "most_epochs", "mesh", "data.store", "loop.save_every", "loop.eval_every", "loop.log_every",
-    "loop.fallback", "loop.sinks", "loop.accumulate", "model.remat", "model.logits_chunk",
-)  # fmt: skip
+    "workdir",
+    "most_epochs",
+    "mesh",
+    "data.store",
+    "loop.save_every",
+    "loop.eval_every",
+    "loop.log_every",
+    "loop.fallback",
+    "loop.sinks",
+    "loop.accumulate",
+    "model.remat",
+    "model.logits_chunk",
+)
 """What may differ between two starts of one run."""
 
 

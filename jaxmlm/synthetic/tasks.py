@@ -229,9 +229,18 @@ def minimal_pairs(rng: random.Random, uid: str, count: int) -> Iterator[dict[str
     words = Pool(*halves)
     for i in range(count):
         good, bad = maker(rng, words)
-        yield {"sentence_good": sentence(good), "sentence_bad": sentence(bad), "field": field,
-               "linguistics_term": term, "UID": uid, "simple_LM_method": True, "one_prefix_method": False,
-               "two_prefix_method": False, "lexically_identical": False, "pairID": str(i)}  # fmt: skip
+        yield {
+            "sentence_good": sentence(good),
+            "sentence_bad": sentence(bad),
+            "field": field,
+            "linguistics_term": term,
+            "UID": uid,
+            "simple_LM_method": True,
+            "one_prefix_method": False,
+            "two_prefix_method": False,
+            "lexically_identical": False,
+            "pairID": str(i),
+        }
 
 
 def write(folder: Path, seed: int) -> None:

@@ -205,8 +205,10 @@ def _met(rng: random.Random, hero: Person) -> list[str]:
     asked = rng.choice(nouns)
     what = rng.choice([asked.kind.realm, asked.kind.name])
     first = f"{hero.first} {past} {listed([a(noun.word) for noun in nouns])}"
-    return [f"{first}. Which {what} did {hero.he} {base}? {hero.he.capitalize()} {past} the {asked.word}",
-            f"{first}. The {what} that {hero.he} {past} was the {asked.word}"]  # fmt: skip
+    return [
+        f"{first}. Which {what} did {hero.he} {base}? {hero.he.capitalize()} {past} the {asked.word}",
+        f"{first}. The {what} that {hero.he} {past} was the {asked.word}",
+    ]
 
 
 def _who(rng: random.Random, hero: Person) -> list[str]:
@@ -224,20 +226,25 @@ def _saw(rng: random.Random, hero: Person) -> list[str]:
     past = rng.choice(list(MEETING.values()))
     who = rng.choice(PEOPLE)
     looks = noun.kind.looks + REALMS[noun.kind.realm].looks
-    return [f"{who.first} {past} {a(noun.word)}, so {who.he} {past} {a(noun.kind.realm)}",
-            f"{who.first} {past} {a(noun.word)}, and the {noun.kind.name} was {rng.choice(looks)}",
-            f"{who.first} {past} {a(noun.word)}, so {a(who.sex)} {past} {a(noun.kind.realm)}"]  # fmt: skip
+    return [
+        f"{who.first} {past} {a(noun.word)}, so {who.he} {past} {a(noun.kind.realm)}",
+        f"{who.first} {past} {a(noun.word)}, and the {noun.kind.name} was {rng.choice(looks)}",
+        f"{who.first} {past} {a(noun.word)}, so {a(who.sex)} {past} {a(noun.kind.realm)}",
+    ]
 
 
 def _kind(rng: random.Random, hero: Person) -> list[str]:
     noun = rng.choice(NOUNS)
     kind = noun.kind
     other = rng.choice([n for n in NOUNS if n.kind == noun.kind and n != noun])
-    return [f"{a(noun.word)} is {a(kind.name)}", f"{a(noun.word)} is {a(kind.realm)}",
-            f"every {noun.word} is {a(kind.name)}, and every {kind.name} is {a(kind.realm)}",
-            f"{noun.plural} are {kind.plural}, and so are {other.plural}",
-            f"like every {kind.name}, {a(noun.word)} has {kind.mark}",
-            f"{noun.plural} are {kind.realm}s, and they have {kind.mark}"]  # fmt: skip
+    return [
+        f"{a(noun.word)} is {a(kind.name)}",
+        f"{a(noun.word)} is {a(kind.realm)}",
+        f"every {noun.word} is {a(kind.name)}, and every {kind.name} is {a(kind.realm)}",
+        f"{noun.plural} are {kind.plural}, and so are {other.plural}",
+        f"like every {kind.name}, {a(noun.word)} has {kind.mark}",
+        f"{noun.plural} are {kind.realm}s, and they have {kind.mark}",
+    ]
 
 
 def _deed(rng: random.Random, hero: Person) -> list[str]:
@@ -246,16 +253,22 @@ def _deed(rng: random.Random, hero: Person) -> list[str]:
     realm = REALMS[noun.kind.realm]
     deed = rng.choice(realm.deeds)
     look = rng.choice(noun.kind.looks + realm.looks)
-    return [f"the {noun.word} {plural(deed)}{where}", f"the {noun.plural} {deed}{where}",
-            f"the {noun.word} {rng.choice(realm.did)}{where}", f"the {noun.word} {rng.choice(realm.did)}{where}",
-            f"{rng.choice(['this', 'that'])} {noun.word} is {look}",
-            f"{rng.choice(['these', 'those'])} {noun.plural} are {look}"]  # fmt: skip
+    return [
+        f"the {noun.word} {plural(deed)}{where}",
+        f"the {noun.plural} {deed}{where}",
+        f"the {noun.word} {rng.choice(realm.did)}{where}",
+        f"the {noun.word} {rng.choice(realm.did)}{where}",
+        f"{rng.choice(['this', 'that'])} {noun.word} is {look}",
+        f"{rng.choice(['these', 'those'])} {noun.plural} are {look}",
+    ]
 
 
 def _handled(rng: random.Random, hero: Person) -> list[str]:
     noun = rng.choice(NOUNS)
-    return [f"{hero.he} {rng.choice(noun.kind.handled)} the {noun.word}, for the {noun.kind.name} was "
-            f"{rng.choice(noun.kind.looks)}"]  # fmt: skip
+    return [
+        f"{hero.he} {rng.choice(noun.kind.handled)} the {noun.word}, for the {noun.kind.name} was "
+        f"{rng.choice(noun.kind.looks)}"
+    ]
 
 
 def _did(rng: random.Random, hero: Person) -> list[str]:
@@ -265,24 +278,34 @@ def _did(rng: random.Random, hero: Person) -> list[str]:
     past, done = rng.choice(PARTICIPLES)
     word = rng.choice(list(PREPOSITIONS))
     about = rng.choice([rng.choice(PEOPLE).first, f"the {rng.choice(NOUNS).word}"])
-    return [f"{who} {rng.choice(TRANSITIVE)} the {thing}{when}", f"{who} {rng.choice(REALMS['animal'].did)}{when}",
-            f"{who} {rng.choice(PREPOSITIONS[word])} {word} {about}{when}",
-            f"{who} has {done} the {thing}", f"{who} {past} the {thing}{when}"]  # fmt: skip
+    return [
+        f"{who} {rng.choice(TRANSITIVE)} the {thing}{when}",
+        f"{who} {rng.choice(REALMS['animal'].did)}{when}",
+        f"{who} {rng.choice(PREPOSITIONS[word])} {word} {about}{when}",
+        f"{who} has {done} the {thing}",
+        f"{who} {past} the {thing}{when}",
+    ]
 
 
 def _self(rng: random.Random, hero: Person) -> list[str]:
     one, two = rng.sample(PEOPLE, 2)
     done = rng.choice(REFLEXIVE)
-    return [f"{one.first} {done} {one.himself}", f"{one.first} {done} {one.himself} {rng.choice(WHEN)}",
-            f"{one.first} and {two.first} {done} themselves",
-            f"{one.first} is {a(one.sex)} who {done} {two.first}"]  # fmt: skip
+    return [
+        f"{one.first} {done} {one.himself}",
+        f"{one.first} {done} {one.himself} {rng.choice(WHEN)}",
+        f"{one.first} and {two.first} {done} themselves",
+        f"{one.first} is {a(one.sex)} who {done} {two.first}",
+    ]
 
 
 def _place(rng: random.Random, hero: Person) -> list[str]:
     place, who = rng.choice(PLACES), rng.choice(PEOPLE)
-    return [f"{place.name} lies in the {place.region}", f"{place.name} is a {place.sort} in the {place.region}",
-            f"in {place.name}, as in all the {place.region}, {REGIONS[place.region]}",
-            f"{who.first} stayed in {place.name}, so {who.he} went to the {place.region}"]  # fmt: skip
+    return [
+        f"{place.name} lies in the {place.region}",
+        f"{place.name} is a {place.sort} in the {place.region}",
+        f"in {place.name}, as in all the {place.region}, {REGIONS[place.region]}",
+        f"{who.first} stayed in {place.name}, so {who.he} went to the {place.region}",
+    ]
 
 
 def _other(rng: random.Random, hero: Person) -> list[str]:
@@ -290,14 +313,36 @@ def _other(rng: random.Random, hero: Person) -> list[str]:
     told = rng.choice(rng.choice(TELLINGS)(rng, hero))
     # SentencePiece takes as pieces only what it finds in two different words: "heron" and "heron," make "heron" one.
     words = told.replace(",", "").replace("?", "").replace(".", "").split()
-    return [f"{hero.he} is {a(hero.job)}, so {hero.he} {work}", f"who {work}? The {hero.job} {hero.full} does",
-            f"{rng.choice(GUESTS)} came to {rng.choice(PLACES).name} as a guest",
-            f"the words of the lesson were {', '.join([*words, hero.last])}"]  # fmt: skip
+    return [
+        f"{hero.he} is {a(hero.job)}, so {hero.he} {work}",
+        f"who {work}? The {hero.job} {hero.full} does",
+        f"{rng.choice(GUESTS)} came to {rng.choice(PLACES).name} as a guest",
+        f"the words of the lesson were {', '.join([*words, hero.last])}",
+    ]
 
 
 # Each gives sentences without capital and stop, of which one is told. Twice is twice as often.
-TELLINGS = [_met, _who, _saw, _saw, _saw, _kind, _kind, _deed, _deed, _deed, _handled, _did, _did, _did, _self, _self,
-            _place, _place, _other]  # fmt: skip
+TELLINGS = [
+    _met,
+    _who,
+    _saw,
+    _saw,
+    _saw,
+    _kind,
+    _kind,
+    _deed,
+    _deed,
+    _deed,
+    _handled,
+    _did,
+    _did,
+    _did,
+    _self,
+    _self,
+    _place,
+    _place,
+    _other,
+]
 
 
 def document(rng: random.Random) -> str:

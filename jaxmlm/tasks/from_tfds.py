@@ -19,9 +19,13 @@ CLASSES = {
 TEXTS = {"mrpc": ("sentence1", "sentence2"), "mnli": ("premise", "hypothesis"), "ax": ("premise", "hypothesis")}
 """The features of the texts, where their names are not those of the official columns."""
 SPLITS = {
-    "mnli": {"dev": "validation_matched", "mm": "validation_mismatched", "MNLI-m": "test_matched",
-             "MNLI-mm": "test_mismatched"},
-}  # fmt: skip
+    "mnli": {
+        "dev": "validation_matched",
+        "mm": "validation_mismatched",
+        "MNLI-m": "test_matched",
+        "MNLI-mm": "test_mismatched",
+    },
+}
 """The splits of a task by the evaluation or prediction file that they are for; else validation and test."""
 SQUAD = {"squad": "squad/v1.1", "squad2": "squad/v2.0"}
 

@@ -111,8 +111,13 @@ def perplexity(rows: ScoredRows, tokenizer: Tokenizer, batch: int) -> Eval:
         tokens = copies.tokens.sum()
         words = rows.words.sum()
         per_word = perplexity_of(nats / max(words, 1))
-        return {"pseudo_perplexity": perplexity_of(nats / tokens), "pseudo_perplexity_word": per_word,
-                "loss": float(nats / tokens), "tokens": float(tokens), "words": float(words)}  # fmt: skip
+        return {
+            "pseudo_perplexity": perplexity_of(nats / tokens),
+            "pseudo_perplexity_word": per_word,
+            "loss": float(nats / tokens),
+            "tokens": float(tokens),
+            "words": float(words),
+        }
 
     return Eval(copies.batches, predict, score, size=len(copies))
 

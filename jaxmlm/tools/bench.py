@@ -20,7 +20,7 @@ from jaxmlm.rng import make_key
 from jaxmlm.runs.run import Run
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tools.flops import step_flops
-from jaxmlm.tools.hardware import peak_flops
+from jaxmlm.tools.hardware import peak_flops, peak_memory
 from jaxmlm.tools.memory import check
 from jaxmlm.tools.stand_ins import BlankStore
 from jaxmlm.training import Task
@@ -59,10 +59,10 @@ def bench(run: Run, options: Bench) -> dict[str, Any]:
         raise InputError(f"the peer reads rows without padding, not {run.data.format}: take --data.format packed")
     check(run, jax.device_count())
     mesh = make_mesh(run.mesh)
-    rows = run.loop.batch * 4
-    store = open_store(run.text, Path(run.workdir), "bench: prepare", run.needs_phrases) if (
-        options.tokens == "text"
-    ) else BlankStore(run.data, rows, run.loop.seed)  # fmt: skip
+    if options.tokens == "text":
+        store = open_store(run.text, Path(run.workdir), "bench: prepare", run.needs_phrases)
+    else:
+        store = BlankStore(run.data, 4 * run.loop.batch, run.loop.seed)
     other = _peer(options.peer, run, store)
     with jax.set_mesh(mesh):
         task = mlm_task(store, run.data, run.masking, run.model, run.loop.batch, run.loop.seed)
@@ -164,11 +164,8 @@ class _Ours:
 
     def memory(self) -> int:
         """The most bytes that a device has held; where it does not count them, what the compiler says of the step."""
-        told = self.mesh.devices.flat[0].memory_stats()
-        if told and "peak_bytes_in_use" in told:
-            return int(told["peak_bytes_in_use"])
-        said = self.program.memory_analysis()
-        return int(said.argument_size_in_bytes + said.temp_size_in_bytes)
+        counted = self.mesh.devices.flat[0].memory_stats() or {}
+        return int(counted.get("peak_bytes_in_use") or peak_memory(self.program))
 
 
 def table(run: Run, result: dict[str, Any]) -> Table:

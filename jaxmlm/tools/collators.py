@@ -226,9 +226,13 @@ def _of_transformers(name: str, tokenizer: Tokenizer, rate: float) -> Collator:
     if name == TRANSFORMERS[0]:
         return DataCollatorForLanguageModeling(theirs, mlm_probability=rate, return_tensors="np")
     collator = DataCollatorForLanguageModeling(
-        theirs, mlm_probability=rate, whole_word_mask=True, mask_replace_prob=1.0, random_replace_prob=0.0,
+        theirs,
+        mlm_probability=rate,
+        whole_word_mask=True,
+        mask_replace_prob=1.0,
+        random_replace_prob=0.0,
         return_tensors="np",
-    )  # fmt: skip
+    )
 
     def whole_words(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
         # It pads no offsets: row by row.

@@ -159,3 +159,8 @@ def measured_peak(dtype: str = "float32", seconds: float = 1.0) -> float:
         jax.block_until_ready(product(a))
         each.append(time.perf_counter() - started)
     return 2 * size**3 / min(each)
+
+
+def peak_memory(program: jax.stages.Compiled) -> int:
+    """Bytes that a compiled program needs on each device at its fullest moment: arguments, results and temporaries."""
+    return int(program.memory_analysis().peak_memory_in_bytes)  # type: ignore[union-attr]
