@@ -363,12 +363,40 @@ def _first(encoder: Any, ids: Any, segments: Any) -> Any:
 
 
 def load(path: str | Path) -> PretrainedModel:
-    """The model in the directory of a run (its newest checkpoint), of a step or of the `transformers` format."""
+    """Load a model to use it, on the first device.
+
+    Args:
+        path: the directory of a run, of which the newest complete checkpoint is read, of one of its steps, of a
+            fine-tuned model, or of a model in the `transformers` format.
+
+    Returns:
+        The model with its tokenizer; its `repr` says what it is.
+
+    Raises:
+        InputError: there is no checkpoint, or it is not complete or damaged.
+
+    >>> model = load("runs/rate-0.40")  # doctest: +SKIP
+    >>> model.fill_mask("She bought the [MASK] at the market.")[0][0].token  # doctest: +SKIP
+    'sparrow'
+    """
     return _on_one_device(loading.load, path)
 
 
 def from_transformers(folder: str | Path) -> PretrainedModel:
-    """The model and the tokenizer in a directory of the `transformers` format."""
+    """Load a model in the `transformers` format, without its code: BERT, RoBERTa, ESM or ModernBERT, with any head.
+
+    Args:
+        folder: a directory with config.json, weights (safetensors or PyTorch's) and a tokenizer.
+
+    Returns:
+        The model with its tokenizer.
+
+    Raises:
+        InputError: a file is missing or damaged, or asks for what jaxmlm does not compute.
+
+    >>> from_transformers("downloads/bert-base-uncased").encoder.config.width  # doctest: +SKIP
+    768
+    """
     return _on_one_device(loading.from_transformers, folder)
 
 

@@ -150,7 +150,7 @@ def cache_directory() -> Path:
 
 
 def refuse_bucket(name: str) -> None:
-    """Refuse a working directory in a bucket, and one without a name: it is a folder."""
+    """Refuse a working directory in a bucket, and one without a name: it is a directory on disk."""
     if not name:
         raise InputError("workdir is empty: name a directory ('.' is the current one)")
     if "://" in name:

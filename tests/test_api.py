@@ -15,7 +15,7 @@ from jaxmlm.data import Tokenizer
 from jaxmlm.data.hf_tokenizer import HfTokenizer, export_tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig, interchange, with_head
-from jaxmlm.runs import loading
+from jaxmlm.runs import loading, preview
 from jaxmlm.runs.conversion import check_import, export
 from jaxmlm.runs.model_card import card
 from jaxmlm.synthetic import world
@@ -346,3 +346,10 @@ def test_the_public_names_are_there_and_editors_see_them():
     assert (Path(jaxmlm.__file__).parent / "py.typed").is_file()
     with pytest.raises(AttributeError, match="no attribute 'Maskin'"):
         _ = jaxmlm.Maskin
+
+
+def test_a_preview_brings_its_style_where_there_is_none():
+    pieces = [preview.Piece("▁a", "mask")]
+    assert preview.preview_html(pieces) == '<span class="mask">[MASK]</span>'
+    styled = preview.preview_html(pieces, style=True)
+    assert styled == f"<style>{preview.PIECE_STYLE}</style>{preview.preview_html(pieces)}"

@@ -78,7 +78,9 @@ def checked(plain: dict[str, Any], folder: Path) -> dict[str, Any]:
         elif not isinstance(rope, float | int | str | dict | None):
             raise InputError(f"{folder}: config.json has rope_parameters with {kind} {rope!r}: it must be an object")
     if not all(isinstance(one, str) for name in ("architectures", "layer_types") for one in known.get(name, [])):
-        raise InputError(f"{folder}: config.json has architectures or layer_types that are not strings")
+        raise InputError(
+            f"{folder}: config.json has architectures or layer_types that are not lists of strings: correct it"
+        )
     return known
 
 

@@ -48,7 +48,9 @@ def recognise(plain: dict[str, Any], names: Iterable[str], folder: Path) -> tupl
     """
     family = plain.get("model_type")
     if family not in FORMATS:
-        raise InputError(f"{folder}: config.json has model_type {family!r}: jaxmlm reads {', '.join(FORMATS)}")
+        raise InputError(
+            f"{folder}: config.json has model_type {family!r}: convert it, or take a model of type {', '.join(FORMATS)}"
+        )
     form = FORMATS[family]
     # The small BERTs of Turc et al. (google/bert_uncased_L-*) name no architecture.
     architecture = (plain.get("architectures") or [form.family + HEADS[_kind(form, set(names))]])[0]
@@ -58,7 +60,9 @@ def recognise(plain: dict[str, Any], names: Iterable[str], folder: Path) -> tupl
         there = ", ".join(HEADS[kind] for kind in kinds_of(form))
         raise InputError(f"{folder}: no reader for {architecture}: for {family} there are {there}")
     if ends[end] == "classify" and plain.get("problem_type") == "multi_label_classification":
-        raise InputError(f"{folder}: config.json has problem_type multi_label_classification: jaxmlm gives one label")
+        raise InputError(
+            f"{folder}: config.json has problem_type multi_label_classification: jaxmlm predicts one label only"
+        )
     # princeton-nlp/efficient_mlm_* call themselves RoBERTa and have pre-layer-norm.
     if form is ROBERTA and any(name.endswith("layer.0.attention.LayerNorm.weight") for name in names):
         form = PRE_ROBERTA._replace(prefix=ROBERTA.prefix)

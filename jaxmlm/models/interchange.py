@@ -1,4 +1,4 @@
-"""Models to and from the `transformers` format: config.json and model.safetensors (or PyTorch's .bin) in a folder."""
+"""Models to and from the `transformers` format: config.json and model.safetensors (or PyTorch's .bin)."""
 
 import json
 import re
@@ -37,7 +37,7 @@ MOST_FAULTS = 20
 
 
 class Imported(NamedTuple):
-    """A model read from a folder: itself, what it is, its labels, and the weights in the file that it does not use."""
+    """A model as it was read: itself, what it is, its labels, and the weights in the file that it does not use."""
 
     model: Any
     config: EncoderConfig
@@ -49,7 +49,7 @@ class Imported(NamedTuple):
 
 
 def read(folder: str | Path, like: EncoderConfig | None = None) -> Imported:
-    """The model in a `transformers` folder, on the current mesh; to be trained as `like` says, if that is given.
+    """The model in a directory of the `transformers` format, on the current mesh; trained as `like` says, if given.
 
     Its kind is that of the architecture in config.json: "mlm", "encoder", "classify", "answer" or "tokens".
     InputError names every weight that is missing, not known or of another shape, and what no option here spans.
@@ -65,11 +65,11 @@ def read(folder: str | Path, like: EncoderConfig | None = None) -> Imported:
         except InputError as error:
             if str(folder) in str(error):
                 raise
-            raise InputError(f"{folder}: config.json asks for what is not possible: {error}") from error
+            raise InputError(f"{folder}: config.json has values that do not go together: {error}") from error
         if config.layers > len(tensors.shapes):  # before their names are counted up
             raise InputError(
-                f"{folder}: config.json has num_hidden_layers {config.layers}, and the weights are "
-                f"{len(tensors.shapes)} arrays"
+                f"{folder}: config.json has num_hidden_layers {config.layers}, and there are only "
+                f"{len(tensors.shapes)} weights: copy the model again"
             )
         if kind == "mlm" and not config.tied and form.head + "decoder.bias" not in tensors.shapes and form is not ESM:
             tensors.rename(form.head + "bias", form.head + "decoder.bias")  # transformers 4 saves one of the two names
@@ -132,8 +132,8 @@ def write(model: Any, folder: str | Path, kind: str = "mlm", *, ids: dict[str, i
     left = leaves.keys() - {name for weight in table for name in weight.ours.split()}
     if left:
         raise InputError(
-            f"{form.family}, the transformers format of this encoder, has no place for {', '.join(sorted(left))}: "
-            "export a model that has no parameters of its own"
+            f"{form.family}, the transformers format of this encoder, has no weights named {', '.join(sorted(left))}: "
+            "export a model without parameters of your own"
         )
     for weight in table:
         parts = [np.asarray(jax.device_get(leaves[name])) for name in weight.ours.split()]
@@ -281,7 +281,7 @@ def _joined(weight: Weight, like: Any, tensors: "_Tensors", config: EncoderConfi
 
 
 class _Tensors:
-    """The named tensors of a folder, read one at a time, in float32."""
+    """The named tensors of a directory, read one at a time, in float32."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -295,7 +295,7 @@ class _Tensors:
                 try:
                     opened = safetensors.safe_open(file, framework="numpy")
                 except safetensors.SafetensorError as error:
-                    raise InputError(f"{file} is not a whole safetensors file ({error}): copy it again") from error
+                    raise InputError(f"{file} is not a complete safetensors file ({error}): copy it again") from error
                 self._open.append(opened)
                 self._add({name: opened for name in opened.keys()})
 
@@ -314,9 +314,9 @@ class _Tensors:
             if index.is_file():
                 names = _json(index).get("weight_map")
                 if not isinstance(names, dict) or not names:
-                    raise InputError(f"{index} has no weight_map: copy it again")
+                    raise InputError(f"{index} has no weight_map, which names the file of each weight: copy it again")
                 if outside := [part for part in names.values() if not isinstance(part, str) or Path(part).name != part]:
-                    raise InputError(f"{index} names {outside[0]!r}: its files lie beside it")
+                    raise InputError(f"{index} names {outside[0]!r}: give names of files in the same directory")
                 parts = [self.folder / part for part in sorted(set(names.values()))]
                 for part in parts:
                     if not part.is_file():
@@ -332,7 +332,7 @@ class _Tensors:
         try:
             found = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # pickle and zip errors of many kinds; weights_only refuses code
-            raise InputError(f"{file} is not a file of weights alone: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{file} holds more than weights, or is damaged: {str(error).splitlines()[0]}") from error
         if not isinstance(found, dict) or not all(map(torch.is_tensor, found.values())):
             raise InputError(f"{file} is not a table of names and tensors: save the state_dict of the model alone")
         return found
@@ -378,5 +378,5 @@ class _Tensors:
 
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise InputError(f"{path.parent} is not a folder of the transformers format (no {path.name})")
+        raise InputError(f"{path.parent} is not a directory of the transformers format: it has no {path.name}")
     return read_json(path, "a JSON object of the transformers format")

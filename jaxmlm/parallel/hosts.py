@@ -95,20 +95,20 @@ def require(platform: str) -> None:
         reason = f" ({' '.join(str(error).split())[:200]})"
     if found != platform:
         raise InputError(
-            f"--require {platform}: JAX sees {found} here{reason}: `jaxmlm doctor` tells why; "
+            f"--require {platform}: JAX sees {found} here{reason}: `jaxmlm doctor` says why; "
             "leave out --require to run on what there is"
         )
 
 
 def assert_same(what: str, values: Mapping[str, Any]) -> None:
-    """Refuse to go on when hosts were given different configurations: one program cannot run on two of them."""
+    """Refuse hosts that were given different configurations: one program cannot run on two of them."""
     told = all_gather_json({"host": socket.gethostname(), "values": dict(_flat(values))})
     named = [(f"host {i} ({one['host']})", one["values"]) for i, one in enumerate(told)]
     refuse_different(named, what, "start the same command on every host")
 
 
 def all_gather_json(value: Any) -> list[Any]:
-    """What each process gives, by process; a plain JSON value."""
+    """Gather a JSON value from every process, in the order of the processes."""
     if jax.process_count() == 1:
         return [value]
     data = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -119,12 +119,12 @@ def all_gather_json(value: Any) -> list[Any]:
 
 
 def broadcast_from_primary(value: Any) -> Any:
-    """What process 0 gives: one answer where several could differ, as about files that only it has just written."""
+    """Return the JSON value of process 0, where the processes could differ, as about files that it has just written."""
     return all_gather_json(value)[0]
 
 
 def check_shared_directory(folder: Path) -> None:
-    """Refuse a folder that not every host sees: a run's checkpoints are written by all of them into one."""
+    """Refuse a directory that not every host sees: all of them write a run's checkpoints into it."""
     if jax.process_count() == 1:
         return
     probe = folder / f".seen-by-all-{all_gather_json(time.time_ns())[0]}"

@@ -62,8 +62,8 @@ def check_slices(data: int, slices: int) -> None:
     """Refuse a data axis that slices, connected by the network only, cannot share."""
     if data % slices:
         raise InputError(
-            f"the mesh data={data} does not divide over {slices} slices, each of which has whole copies of the model: "
-            f"choose mesh.data as a multiple of {slices}"
+            f"the mesh data={data} does not divide over {slices} slices, each of which holds complete copies of the "
+            f"model: choose mesh.data as a multiple of {slices}"
         )
 
 
@@ -113,8 +113,8 @@ def host_shard(mesh: jax.sharding.Mesh) -> tuple[int, int]:
     shares = sorted({tuple(rows) for rows in have.values()})
     if sum(map(len, shares)) != len(lines) or len({len(share) for share in shares}) > 1:
         raise InputError(
-            f"the mesh {dict(mesh.shape)} cuts the rows of a batch across hosts of {jax.local_device_count()} devices: "
-            "choose mesh.tensor so that it divides a host's devices, or a multiple of them"
+            f"the mesh {dict(mesh.shape)} divides rows of a batch among hosts of {jax.local_device_count()} devices "
+            "each: choose mesh.tensor so that it divides a host's devices, or a multiple of them"
         )
     return shares.index(tuple(have[jax.process_index()])), len(shares)
 

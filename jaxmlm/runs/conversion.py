@@ -18,9 +18,21 @@ from jaxmlm.runs.model_card import card
 
 
 def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
-    """Write a checkpoint as a folder that `transformers` reads: weights, config, tokenizer and a model card.
+    """Write a checkpoint in the `transformers` format: weights, config, tokenizer and a model card.
 
-    InputError, and nothing is written, if the format has no architecture or no tokenizer that does the same.
+    Args:
+        checkpoint: what `load` takes.
+        folder: a new directory.
+
+    Returns:
+        {"folder": where it was written, "architecture": the class of `transformers` that reads it, "rows": []}.
+
+    Raises:
+        InputError: the directory is there already, or the format has no architecture or no tokenizer that computes
+            the same; nothing is written then.
+
+    >>> export("runs/rate-0.40", "exported")["architecture"]  # doctest: +SKIP
+    'RobertaPreLayerNormForMaskedLM'
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -32,7 +44,7 @@ def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
     files = exported_files(t, longest_input(c), loaded.has_types)
     ids = {"pad": t.pad_id, "cls": t.cls_id, "sep": t.sep_id, "mask": t.mask_id}
     labels = loaded.labels if loaded.kind in ("classify", "tokens") else ()
-    with _whole(folder) as new:
+    with _complete_or_absent(folder) as new:
         architecture = interchange.write(loaded.model, new, loaded.kind, ids=ids, labels=labels)
         for name, content in files.items():
             (new / name).write_bytes(content)
@@ -42,8 +54,8 @@ def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A new folder to write into, which becomes this one when all is written: a failure leaves nothing."""
+def _complete_or_absent(folder: Path) -> Iterator[Path]:
+    """A new directory to write into, which is renamed to this one when all is written: a failure leaves nothing."""
     folder = folder.absolute()
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
@@ -57,12 +69,24 @@ def _whole(folder: Path) -> Iterator[Path]:
 
 
 def check_import(folder: str | Path, to: str | Path | None = None) -> dict[str, Any]:
-    """Read a `transformers` folder whole, say what it is, and copy it as a checkpoint if `to` is given."""
+    """Validate a directory of the `transformers` format, and copy it if `to` is given.
+
+    Args:
+        folder: the directory.
+        to: a new directory; None: it is not copied.
+
+    Returns:
+        {"folder", "kind": the head, "architecture", "unused": names of weights, "notes", "rows": []}.
+
+    Raises:
+        InputError: the model cannot be read, or `to` is there already.
+
+    """
     if to is not None and Path(to).exists():
         raise InputError(f"{to} is there already: name a new directory")
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         loaded = from_transformers(folder)
     if to is not None:
-        with _whole(Path(to)) as new:
+        with _complete_or_absent(Path(to)) as new:
             shutil.copytree(folder, new, dirs_exist_ok=True)
     return {"folder": str(to or folder), "kind": loaded.kind, **loaded.about, "rows": []}

@@ -29,10 +29,11 @@ _GENERATED = 1.28
 
 
 def size(run: Any) -> int | None:
-    """The tokens of a `Run`'s text, about; None where it cannot be read from here, as one in a bucket."""
+    """Estimate the tokens of a `Run`'s text; None where it cannot be read from here, as one in a bucket."""
     # The vocabulary of an encoder that a run starts from is like those that were published.
     data = replace(run.data, vocab=30_000) if run.init else run.data
-    return hosts.broadcast_from_primary(tokens_in(data, Path(run.workdir)))
+    tokens = tokens_in(data, Path(run.workdir))
+    return hosts.broadcast_from_primary(tokens)
 
 
 def check(run: Any, tokens: int, have: int | None, flag: str = "--most-epochs") -> float | None:

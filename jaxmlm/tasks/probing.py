@@ -73,7 +73,7 @@ def _files(folder: Path, part: str) -> list[Path]:
         there = f" ({file_formats.brief(', '.join(path.name for path in found))})" if found else ""
         raise InputError(
             f"{folder}: {len(found)} files *{part}*.conllu{there}: "
-            "give the folder of one Universal Dependencies treebank"
+            "give the directory of one Universal Dependencies treebank"
         )
     return found
 

@@ -123,6 +123,12 @@ _BUILT_IN = frozenset(TASKS)
 def register_task(task: Any) -> DownstreamTask:
     """Make a task known by its name, as in `Finetune("boolq")`; of two of one name the later one counts.
 
+    Args:
+        task: an instance of a subclass of `SentenceTask` or `DownstreamTask`, a frozen dataclass (docs/extending.md).
+
+    Returns:
+        The task.
+
     Raises:
         InputError: it is not a task, cannot be hashed, or has the name of one of the package.
 

@@ -147,5 +147,5 @@ def test_rows_that_hosts_share_in_part_are_refused(monkeypatch):
     for i in range(6):
         layout[i] = Chip(i // 3)
     mesh = jax.sharding.Mesh(layout.reshape(3, 1, 2), ("data", "fsdp", "tensor"))
-    with pytest.raises(InputError, match="cuts the rows of a batch across hosts"):
+    with pytest.raises(InputError, match="divides rows of a batch among hosts"):
         host_shard(mesh)
