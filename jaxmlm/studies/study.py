@@ -124,11 +124,17 @@ def store_run(study: Study) -> Run:
     return replace_path(run, "workdir", study.workdir)
 
 
-def report(workdir: str) -> dict[str, Any]:
-    """Draw the report of a study's directory again, from what its last run left there."""
+def report(workdir: str, markdown: bool = False) -> dict[str, Any]:
+    """Draw the report of a study's directory again, from what its last run left there.
+
+    Args:
+        workdir: directory of the study: report.json, results.jsonl, and the logs of its cells if they are there.
+        markdown: also write report.md, which says the same, and figures/*.png.
+
+    """
     if not (Path(workdir) / "report.json").is_file():
         raise InputError(f"{workdir} has no results of a study (no report.json): give the --workdir of a study")
-    return _draw(Path(workdir))
+    return _draw(Path(workdir), markdown)
 
 
 def _check(study: Study, cells: list[Cell]) -> None:
@@ -361,10 +367,12 @@ def _distinct(values: Iterable[str]) -> str:
     return "; ".join(f"{value} ({n} cell{'s' if n > 1 else ''})" for value, n in counts.items())
 
 
-def _draw(directory: Path) -> dict[str, Any]:
-    """Write report.html, print the table and the verdict, and return the numbers."""
+def _draw(directory: Path, markdown: bool = False) -> dict[str, Any]:
+    """Write report.html, and report.md if asked, print the table and the verdict, and return the numbers."""
     # Here, because a worker that draws no report needs no matplotlib, which takes a second to import.
-    from jaxmlm.studies.page import Report, write_page
+    from jaxmlm.studies.content import Report
+    from jaxmlm.studies.markdown import write_markdown
+    from jaxmlm.studies.page import write_page
 
     content = read_json(directory / "report.json", "what the last run of the study wrote there")
     if absent := {"title", "note", "sentences", "origin", "keys", "logs"} - content.keys():
@@ -382,10 +390,13 @@ def _draw(directory: Path) -> dict[str, Any]:
         note=content["note"],
     )
     path = write_page(directory, report)
+    document = write_markdown(directory, report) if markdown else None
     summary = summarise(results)
     console = Console(stderr=True)
     console.print(terminal_table(results))
     console.print(f"report: {path}", soft_wrap=True)
+    if document:
+        console.print(f"        {document}", soft_wrap=True)
     for sentence in summary["sentences"]:  # a line each, broken between words
         console.print(sentence, markup=False, highlight=False)
     return {"workdir": str(directory), "report": str(path), **summary}
