@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jaxmlm.runs.evaluation import Bound, Evaluate
     from jaxmlm.runs.finetuning import Finetune, finetune
     from jaxmlm.runs.pretraining import pretrain
-    from jaxmlm.runs.preview import preview
+    from jaxmlm.runs.preview import preview, preview_html
     from jaxmlm.runs.run import Run
     from jaxmlm.studies import Study, Vary, run_study
     from jaxmlm.tasks.registry import register_task
@@ -74,6 +74,7 @@ __all__ = [
     "open_store",
     "pretrain",
     "preview",
+    "preview_html",
     "register_source",
     "register_task",
     "run_study",
@@ -93,7 +94,7 @@ _HOMES = {
     "runs.conversion": ("export",),
     "runs.evaluation": ("Bound", "Evaluate"),
     "runs.finetuning": ("Finetune", "finetune"),
-    "runs.preview": ("preview",),
+    "runs.preview": ("preview", "preview_html"),
     "runs.pretraining": ("pretrain",),
     "runs.run": ("Run",),
     "tasks.registry": ("register_task",),

@@ -295,13 +295,15 @@ def _pretrain(call: Call) -> dict:
 
 
 def _finetune(call: Call) -> dict:
-    from jaxmlm.config import from_flags
-    from jaxmlm.runs import recipes
+    from jaxmlm.config import from_flags, take_flags
     from jaxmlm.runs.finetuning import Finetune
+    from jaxmlm.runs.recipes import Selection, selected
     from jaxmlm.runs.suite import finetune_all
 
+    selection, others = take_flags(Selection, call.flags, prog=call.prog)
+    flags = [*others, *(["--help"] if call.help else [])]
     prog = f"{call.prog} {call.target or 'CHECKPOINT'}"
-    configs = [from_flags(Finetune, flags, usual, prog=prog) for flags, usual in recipes.from_words(call.asked)]
+    configs = [from_flags(Finetune, flags, one, prog=prog) for one in selected(selection)]
     return finetune_all(call.target, configs)
 
 

@@ -19,7 +19,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.logs import Log
 from jaxmlm.parallel import hosts
 from jaxmlm.paths import counted
-from jaxmlm.preemption import stop_here
+from jaxmlm.preemption import raise_if_stop_requested
 
 LEAST_DOCUMENTS, LEAST_TOKENS = 20, 5_000
 """With fewer of either, the loss on what is held out says little about other texts."""
@@ -156,7 +156,7 @@ def _build_store(
         started = time.monotonic()
 
         def show(at: Progress) -> None:
-            stop_here("prepared the text")
+            raise_if_stop_requested("prepared the text")
             values: dict[str, float] = {}
             if at.read:
                 left = (time.monotonic() - started) * (at.size - at.read) / at.read

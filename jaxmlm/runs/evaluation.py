@@ -19,7 +19,7 @@ from jaxmlm.masking import Masking
 from jaxmlm.models import Encoder
 from jaxmlm.parallel import Mesh, hosts, make_mesh
 from jaxmlm.paths import describe
-from jaxmlm.preemption import stop_before
+from jaxmlm.preemption import raise_if_all_hosts_stop
 from jaxmlm.rng import make_key
 from jaxmlm.runs import layer_probes as layers
 from jaxmlm.runs.loading import LoadedModel, load
@@ -142,7 +142,7 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
     if config.treebank and (many := jax.process_count()) > 1:
         raise InputError(f"the probes of a treebank run on one host, and this is one of {many}: start it on one alone")
     hosts.assert_same("configurations", {"checkpoint": checkpoint, **describe(config)})
-    stop_before("anything was begun")
+    raise_if_all_hosts_stop("anything was begun")
     asked_nothing = not (config.blimp or config.text or config.bound or config.treebank)
     pairs = SAMPLE if asked_nothing else config.blimp
     if pairs is not None:
@@ -237,7 +237,8 @@ def _of_text(
     loaded: LoadedModel, text: str, length: int, config: Evaluation, mesh: jax.sharding.Mesh
 ) -> list[dict[str, Any]]:
     """Loss and accuracy at fixed masks, and pseudo-perplexity: of the run's held-out split, or of text files."""
-    model, tokenizer = fast(loaded), loaded.tokenizer
+    model = fast(loaded)
+    tokenizer = loaded.tokenizer
     if text == HELD_OUT:
         split = _held_out(loaded)
     else:

@@ -56,7 +56,10 @@ def _suite(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]:
     """Fine-tune on tasks that were checked, in directories that this command holds."""
     names = [config.task_name for config in configs]
     every = benchmark_tasks("GLUE")
-    rows, tasks, notes, models = [], {}, [], {}
+    rows = []
+    tasks = {}
+    notes = []
+    models = {}
     for config in sorted(configs, key=lambda config: config.intermediate_task not in (None, config.task)):
         task, first = config.task_name, config.intermediate_task
         if first in models or first == task:

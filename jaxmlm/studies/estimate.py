@@ -68,7 +68,8 @@ def seconds_of_cell(
     steps = training_tokens(run, assume) / (run.loop.batch * run.data.length)
     seconds = 2 * _COMPILE_SECONDS + steps * _step_seconds(run, assume)
     if bound is not None:
-        rows, predicted = bound.rows * bound.draws, run.data.length // 2
+        rows = bound.rows * bound.draws
+        predicted = run.data.length // 2
         operations = flops(run.model, run.data.vocab, rows, run.data.length, predicted).forward
         seconds += _COMPILE_SECONDS + operations / _speed(assume)
     if evaluate is not None:

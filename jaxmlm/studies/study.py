@@ -24,7 +24,7 @@ from jaxmlm.json_files import read_json, read_jsonl, write_json
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
 from jaxmlm.paths import describe, replace_path
-from jaxmlm.preemption import stop_before, stoppable
+from jaxmlm.preemption import raise_if_all_hosts_stop, stoppable
 from jaxmlm.runs.evaluation import Bound, Evaluate, held_out, held_out_bound, minimal_pairs
 from jaxmlm.runs.finetune_config import Finetune, settings
 from jaxmlm.runs.finetuning import check, fits, tune
@@ -86,7 +86,7 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
     if dry_run:
         return dry_runs.dry_run(study, cells if study.cells is None else _share(study, cells))
     hosts.assert_same("configurations", describe(replace_path(study, "run.data.store", None)))
-    stop_before("anything was begun")
+    raise_if_all_hosts_stop("anything was begun")
     _check(study, cells)
     if study.cells is not None:  # machines that share a study hold its cells one by one
         return _run(study, cells)
@@ -237,7 +237,7 @@ def _run_claimed(study: Study, cell: Cell, stage: str) -> None:
     with jax.set_mesh(mesh):
         loaded = load(cell.run.workdir)
         for key, what in missing:
-            stop_before(f"{what.task if isinstance(what, Finetune) else key.task} of {cell.name}")
+            raise_if_all_hosts_stop(f"{what.task if isinstance(what, Finetune) else key.task} of {cell.name}")
             if isinstance(what, Bound):
                 line = held_out_bound(loaded, cell.run.data, what, mesh)
             elif isinstance(what, Evaluate):

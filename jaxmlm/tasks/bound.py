@@ -72,7 +72,8 @@ def draw_counts(tokens: Int[np.ndarray, " R"], draws: int, seed: int) -> Draws:
     """
     random = _generator(seed)
     order = random.permutation(len(tokens))
-    place, half = np.zeros(len(tokens)), np.zeros(len(tokens), int)
+    place = np.zeros(len(tokens))
+    half = np.zeros(len(tokens), int)
     for number in (0, 1):
         mine = order[number::2]
         place[mine] = (np.arange(len(mine)) + random.random(len(mine))) / max(len(mine), 1)

@@ -27,7 +27,8 @@ def lines(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     >>> list(lines([b"a\r\n", b"b\rc\n"])), list(lines([b"a\rb\r\rc"]))
     ([(1, b'a'), (2, b'b\rc')], [(1, b'a'), (2, b'b'), (3, b''), (4, b'c')])
     """
-    number, also_r = 0, None
+    number = 0
+    also_r = None
     for raw in file:
         line = raw.rstrip(b"\r\n")
         also_r = b"\r" in line if also_r is None else also_r
@@ -54,7 +55,8 @@ def json_of(raw: bytes) -> tuple[Any, int]:
         ValueError: it is not JSON, or not UTF-8.
 
     """
-    content, found = json.loads(raw.decode("utf-8-sig")), 0
+    content = json.loads(raw.decode("utf-8-sig"))
+    found = 0
 
     def mended(value: Any) -> Any:
         nonlocal found
@@ -106,7 +108,8 @@ def read_csv(file: io.BufferedIOBase, path: str | Path) -> Iterator[tuple[int, l
     csv.field_size_limit(_LONGEST_FIELD)
     ended = enumerate(textfiles.lines(file, _LONGEST_FIELD), 1)  # quoted fields keep the ends
     texts = (decoded(raw.removeprefix(_MARK), f"{path}:{number}") for number, raw in ended)
-    reader, begun = csv.reader(texts, strict=True), 1
+    reader = csv.reader(texts, strict=True)
+    begun = 1
     while True:
         try:
             fields = next(reader, None)

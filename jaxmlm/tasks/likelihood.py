@@ -51,7 +51,9 @@ class Copies:
     """
 
     def __init__(self, rows: Sequence[Sequence[int]] | Sequence[np.ndarray], tokenizer: Tokenizer, batch: int):
-        self.rows, self.tokenizer, self.batch = [np.asarray(row, np.int32) for row in rows], tokenizer, batch
+        self.rows = [np.asarray(row, np.int32) for row in rows]
+        self.tokenizer = tokenizer
+        self.batch = batch
         lengths = np.array([len(row) for row in self.rows])
         ends = (tokenizer.cls_id, tokenizer.sep_id)
         self._ids = pad(self.rows, int(lengths.max()), tokenizer.pad_id)
@@ -68,7 +70,8 @@ class Copies:
 
     def batches(self) -> Iterator[Batch]:
         """Each copy once; the last batch is filled up with copies of weight 0."""
-        t, every = self.tokenizer, np.arange(self.batch)
+        t = self.tokenizer
+        every = np.arange(self.batch)
         for copies, length in self._buckets.all():
             full = filled(copies)
             row, position = self._row[full], self._position[full]
@@ -104,10 +107,17 @@ def perplexity(rows: ScoredRows, tokenizer: Tokenizer, batch: int) -> Eval:
     copies = Copies(rows.ids, tokenizer, batch)
 
     def score(outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
-        nats, tokens, words = -copies.sums(outputs).sum(), copies.tokens.sum(), rows.words.sum()
+        nats = -copies.sums(outputs).sum()
+        tokens = copies.tokens.sum()
+        words = rows.words.sum()
         per_word = perplexity_of(nats / max(words, 1))
-        return {"pseudo_perplexity": perplexity_of(nats / tokens), "pseudo_perplexity_word": per_word,
-                "loss": float(nats / tokens), "tokens": float(tokens), "words": float(words)}  # fmt: skip
+        return {
+            "pseudo_perplexity": perplexity_of(nats / tokens),
+            "pseudo_perplexity_word": per_word,
+            "loss": float(nats / tokens),
+            "tokens": float(tokens),
+            "words": float(words),
+        }
 
     return Eval(copies.batches, predict, score, size=len(copies))
 

@@ -105,7 +105,8 @@ def mlm_task(
     host, of = host_shard(jax.sharding.get_mesh())
     units = needs_phrases(masking.units)
     train = Batches.of(store, "train", data.length, batch, seed, host, of, units=units, format=data.format)
-    vocab, batch_size = vocab_of(store, masking), batch
+    vocab = vocab_of(store, masking)
+    batch_size = batch
 
     def init(key: jax.Array) -> MaskedLM:
         return fresh(key) if start is None else jax.tree.map(jnp.copy, start)  # the first step gives its buffers away

@@ -83,7 +83,8 @@ def windows(squad: Squad, tokenizer: Tokenizer, length: int, stride: int) -> Win
     )
     for p in np.unique(paragraph_of):
         ids, characters = tokenizer.encode_offsets(squad.paragraphs[p])
-        paragraphs[p], offsets[p] = np.array(ids, np.int32), np.array(characters, int).reshape(-1, 2)
+        paragraphs[p] = np.array(ids, np.int32)
+        offsets[p] = np.array(characters, int).reshape(-1, 2)
     tokens = np.array([len(ids) for ids in paragraphs])[paragraph_of]
     room = length - 2 - len(gap) - np.array([len(ids) for ids in questions])
     step = np.minimum(stride, room)

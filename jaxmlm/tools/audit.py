@@ -75,7 +75,8 @@ def rows_of(store: Store, data: Data, rows: int) -> tuple[Tokens, np.ndarray]:
 
 def tables(found: dict[str, dict[str, Any]]) -> list[Tables]:
     """Shares asked and got, and units that are selected entirely, for the terminal."""
-    names, each = [Column("masking", list(found))], list(found.values())
+    names = [Column("masking", list(found))]
+    each = list(found.values())
     columns = []
     for kind in each[0]["shares"]:
         of = [one["shares"][kind] for one in each]

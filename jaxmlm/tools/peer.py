@@ -22,7 +22,8 @@ class Peer:
         import torch
         import transformers
 
-        c, self.torch = run.model, torch
+        c = run.model
+        self.torch = torch
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.bf16 = c.dtype == "bfloat16"
         kind: Any = transformers.RobertaPreLayerNormForMaskedLM if c.norm == "pre" else transformers.RobertaForMaskedLM
@@ -50,7 +51,10 @@ class Peer:
         self.called, self.compiled = self._compiled(
             self.model, (run.loop.batch // run.loop.accumulate * run.masking.views, run.data.length)
         )
-        self.run, self.tokenizer, self.batches, self.at = run, tokenizer, batches, 0
+        self.run = run
+        self.tokenizer = tokenizer
+        self.batches = batches
+        self.at = 0
         self.draw = np.random.default_rng(run.loop.seed)
 
     @property
@@ -66,7 +70,8 @@ class Peer:
         # As its data collators mask: each token by itself.
         rate = run.masking.mean_predicted / run.masking.views
         chosen = (self.draw.random(rows.shape) < rate) & ~self.tokenizer.special[rows]
-        inputs, labels = np.where(chosen, self.tokenizer.mask_id, rows), np.where(chosen, rows, -100)
+        inputs = np.where(chosen, self.tokenizer.mask_id, rows)
+        labels = np.where(chosen, rows, -100)
         parts = zip(*(np.split(x, run.loop.accumulate) for x in (inputs, labels)), strict=True)
         self.optimizer.zero_grad(set_to_none=True)
         for ids, wanted in parts:

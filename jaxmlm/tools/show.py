@@ -62,7 +62,8 @@ def show(run: Run, options: Show) -> dict[str, Any]:
     units: dict[str, Units] = {"tokens": TokenUnits(), "words": WordUnits(), "spans": SpanUnits()}
     if store.units("train") is not None:
         units["phrases"] = PhraseUnits()
-    console, parts = Console(), []
+    console = Console()
+    parts = []
     for name, unit in units.items():
         for rate in options.rates:
             masking = dataclasses.replace(run.masking, rate=rate, predict=None, units=unit)

@@ -25,7 +25,7 @@ from jaxmlm.data.merging import part_name
 from jaxmlm.data.sources import Document, Group, TextSource
 from jaxmlm.data.verification import RECORD
 from jaxmlm.errors import InputError, Preempted
-from jaxmlm.preemption import stop_here, stoppable
+from jaxmlm.preemption import raise_if_stop_requested, stoppable
 
 DATA = Data(text="red, big", vocab=40, valid=0.2, length=16)
 PART = 1000
@@ -145,8 +145,12 @@ def an_error(error):
 )
 def test_the_parts_that_were_done_outlive_a_signal_and_an_error(made, tmp_path, monkeypatch, act, error):
     data, wanted = made
+
+    def progress(documents: int) -> None:
+        raise_if_stop_requested("prepared the text")
+
     with stoppable(), pytest.raises(error):
-        build(tmp_path / "store", data, dying(100, act), lambda _: stop_here("prepared the text"), workers=1)
+        build(tmp_path / "store", data, dying(100, act), progress, workers=1)
     kept = sorted(path.name for path in (tmp_path / "store.part").glob("*-*.json"))
     monkeypatch.setattr(parts.Tokenizer, "train", None)
     written, real = [], parts._Writer._write

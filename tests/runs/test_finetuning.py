@@ -73,7 +73,7 @@ def test_a_signal_keeps_what_is_done_and_the_grid_goes_on(grid, checkpoint, tmp_
         return make_task(*of)
 
     monkeypatch.setattr(sys.modules[make_task.__module__], "make_task", signals)
-    monkeypatch.setattr("jaxmlm.runs.recipes.from_words", lambda words: [(words, config)])
+    monkeypatch.setattr("jaxmlm.runs.recipes.selected", lambda asked: [replace(config, workdir=asked.workdir)])
     command = ["finetune", checkpoint, "--workdir", str(tmp_path / "rte")]
     assert main(command) == 75
     assert capsys.readouterr().err.splitlines()[-1] == (

@@ -21,7 +21,7 @@ from jaxmlm.data.sources import sha256
 from jaxmlm.errors import InputError
 from jaxmlm.logs import Log
 from jaxmlm.masking.units import PHRASE, WORD
-from jaxmlm.preemption import stop_here
+from jaxmlm.preemption import raise_if_stop_requested
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers cannot know
 _SAMPLE, _SLICES = 1 << 22, 8  # tokens on which the size of a list is decided, and in how many pieces
@@ -66,7 +66,7 @@ def add_phrases(store: Store, phrases: Phrases, ready: pa.Table | None, stage: s
     with Log(None, f"{stage}: phrases", phrases.longest + 2) as log:
 
         def progress(step: int) -> None:
-            stop_here("counted phrases")
+            raise_if_stop_requested("counted phrases")
             log.show(step, {})
 
         def make(folder: Path) -> dict[str, Any]:
