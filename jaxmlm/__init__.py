@@ -7,7 +7,7 @@ from jaxmlm.errors import InputError
 
 if TYPE_CHECKING:
     from jaxmlm.api import PretrainedModel, from_transformers, load
-    from jaxmlm.data import Batches, Data, Store, Tokenizer, register_source
+    from jaxmlm.data import Batches, Data, Store, Tokenizer, open_rows, register_source
     from jaxmlm.data.opening import open_store
     from jaxmlm.masking import (
         Masking,
@@ -71,6 +71,7 @@ __all__ = [
     "from_transformers",
     "load",
     "mask_batch",
+    "open_rows",
     "open_store",
     "pretrain",
     "preview",
@@ -82,7 +83,7 @@ __all__ = [
 ]
 _HOMES = {
     "api": ("PretrainedModel", "from_transformers", "load"),
-    "data": ("Batches", "Data", "Store", "Tokenizer", "register_source"),
+    "data": ("Batches", "Data", "Store", "Tokenizer", "open_rows", "register_source"),
     "data.opening": ("open_store",),
     "masking": (
         *("Masking", "PhraseUnits", "Replace", "SpanUnits", "Tokens", "TokenUnits", "Units", "Vocab", "WordUnits"),

@@ -10,7 +10,7 @@ import jax
 from rich.console import Console
 
 from jaxmlm.checks import COUNT, NATURAL, check_numbers, integers
-from jaxmlm.data import Batches, Data, Store
+from jaxmlm.data import Batches, Data, Store, open_rows
 from jaxmlm.data import remote as cloud
 from jaxmlm.data.manifest import MANIFEST
 from jaxmlm.data.sources import files
@@ -190,7 +190,7 @@ def minimal_pairs(loaded: LoadedModel, config: Evaluate, mesh: jax.sharding.Mesh
 def held_out(loaded: LoadedModel, data: Data, rate: float, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """Loss and accuracy on the held-out text of a run, at the fixed masks of one more rate: a result."""
     started = time.perf_counter()
-    valid = Batches.of(Store(str(data.store)), "valid", data.length, 1, format=data.format)
+    valid = Batches(open_rows(Store(str(data.store)), "valid", data.length, data.format), 1)
     few = _few(Evaluate.batch, mesh.shape["data"] * mesh.shape["fsdp"])
     scores = run_eval(at_rates(valid, loaded.tokenizer, few, (rate,)), fast(loaded), mesh)
     scores.pop("perplexity")  # which is that of the first of the usual rates
@@ -205,7 +205,7 @@ def held_out_bound(loaded: LoadedModel, data: Data, config: Bound, mesh: jax.sha
 
 def documents_of(store: Store, length: int) -> Batches:
     """The held-out documents of a store, cut into rows of which none holds two, however pre-training packed them."""
-    return Batches.of(store, "valid", length, 1, format="sentences")
+    return Batches(open_rows(store, "valid", length, "sentences"), 1)
 
 
 def _bound_of_text(
@@ -339,7 +339,7 @@ def _has_store(loaded: LoadedModel) -> bool:
 def _held_out(loaded: LoadedModel) -> Batches:
     store = _held_out_store(loaded)
     data = loaded.about["config"]["data"]
-    return Batches.of(store, "valid", data["length"], 1, format=data.get("format", "packed"))
+    return Batches(open_rows(store, "valid", data["length"], data.get("format", "packed")), 1)
 
 
 def _held_out_store(loaded: LoadedModel) -> Store:

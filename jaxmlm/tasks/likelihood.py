@@ -13,7 +13,7 @@ from jaxtyping import Array
 from jaxmlm.data import Batches, Tokenizer
 from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
 from jaxmlm.data.inputs import with_special_tokens
-from jaxmlm.data.rows import Packed
+from jaxmlm.data.rows import PackedRows
 from jaxmlm.data.sources import documents, files
 from jaxmlm.data.tokenizer import clean
 from jaxmlm.errors import InputError
@@ -185,4 +185,4 @@ def packed(text: str, tokenizer: Tokenizer, length: int) -> Batches:
     stream = np.concatenate([none, *(np.array([*ids, tokenizer.sep_id], np.int32) for ids in found)])
     if len(stream) < length - 1:
         raise InputError(f"{text}: {len(stream)} tokens, fewer than one row of {length}: give more text or --length")
-    return Batches(Packed(stream, tokenizer.cls_id, length), 1)
+    return Batches(PackedRows(stream, tokenizer.cls_id, length), 1)

@@ -11,7 +11,7 @@ import pytest
 
 import jaxmlm
 from jaxmlm import cli
-from jaxmlm.data import Tokenizer
+from jaxmlm.data import SentencePieceTokenizer, Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.synthetic import world
 
@@ -20,7 +20,7 @@ FILE = Path(__file__).parents[2] / "benchmarks" / "collators.py"
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(list(world.documents(1, 300)), 500)
+    return SentencePieceTokenizer.train(list(world.documents(1, 300)), 500)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmlm.data import Tokenizer
+from jaxmlm.data import SentencePieceTokenizer, Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Linear, Masking, Replace, SpanUnits, Tokens, Uniform, Vocab, mask_batch
 from jaxmlm.parallel import Mesh, make_mesh, place
@@ -102,7 +102,7 @@ def test_one_compilation_for_all_steps_and_ids():
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(["a cat saw the dog", "the dog saw a cat and a bird"] * 20, 20)
+    return SentencePieceTokenizer.train(["a cat saw the dog", "the dog saw a cat and a bird"] * 20, 20)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxmlm.cli import main
-from jaxmlm.data import Batches, Data, Store
+from jaxmlm.data import Batches, Data, Store, open_rows
 from jaxmlm.data import remote as cloud
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh, make_mesh
@@ -152,10 +152,10 @@ def test_the_bound_reads_documents_apart_however_they_were_packed(folder, one_de
 def test_documents_that_share_a_row_are_judged_apart(folder):
     store, split = Store(folder / "run" / "store"), "train"
     rows = {
-        form: likelihood.rows_of_split(Batches.of(store, split, 96, 1, format=form), store.tokenizer, None)
+        form: likelihood.rows_of_split(Batches(open_rows(store, split, 96, form), 1), store.tokenizer, None)
         for form in ("documents", "sentences")
     }
-    assert Batches.of(store, split, 96, 1, format="documents").rows < len(rows["documents"].ids)
+    assert Batches(open_rows(store, split, 96, "documents"), 1).rows < len(rows["documents"].ids)
     texts = {form: sorted(map(tuple, found.ids)) for form, found in rows.items()}
     assert texts["documents"] == texts["sentences"]
     assert rows["documents"].words.sum() == rows["sentences"].words.sum()
