@@ -172,6 +172,20 @@ def test_a_batch_fits_the_devices_and_a_text_has_text(folder, capsys):
     assert code == 2 and "no tokens in" in error and "blank.txt" in error and error.count("\n") == 1
 
 
+def test_an_encoder_without_a_mask_token_has_no_bound(folder, tmp_path, capsys):
+    assert main(["export", str(folder / "run"), str(tmp_path / "encoder")]) == 0
+    for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        if (path := tmp_path / "encoder" / file).is_file():
+            plain = json.loads(path.read_text().replace("<mask>", "mask"))
+            plain.pop("mask_token", None)
+            if file == "tokenizer.json":
+                plain["added_tokens"] = [token for token in plain["added_tokens"] if token["content"] != "mask"]
+            path.write_text(json.dumps(plain))
+    capsys.readouterr()
+    code, error = said(capsys, tmp_path / "encoder", "--bound", folder / "text.txt")
+    assert code == 2 and "the tokenizer has no mask token" in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
