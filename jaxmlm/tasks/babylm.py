@@ -205,9 +205,18 @@ def read(directory: str | Path, name: str, fast: bool = False) -> list[Row]:
     return rows
 
 
+def size(name: str, fast: bool = False) -> int:
+    """The official number of rows of a task.
+
+    >>> size("blimp"), size("supplement"), size("blimp", fast=True)
+    (59875, 5218, 13400)
+    """
+    return sum(_sizes(TASKS[name], fast).values())
+
+
 def notes_on(rows: Sequence[Row], name: str, fast: bool = False) -> list[str]:
     """A note where the number of rows is not BabyLM's, whose own check refuses such predictions."""
-    wanted = sum(_sizes(TASKS[name], fast).values())
+    wanted = size(name, fast)
     if len(rows) == wanted:
         return []
     return [f"{name}: {len(rows):,} rows, officially {wanted:,}: BabyLM's leaderboard refuses their predictions"]
