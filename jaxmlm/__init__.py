@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from jaxmlm.parallel import Mesh
     from jaxmlm.rng import step_key
     from jaxmlm.runs.conversion import export
-    from jaxmlm.runs.evaluation import Bound, Evaluate
+    from jaxmlm.runs.evaluation import Bound
     from jaxmlm.runs.finetuning import Finetune, finetune
     from jaxmlm.runs.pretraining import pretrain
     from jaxmlm.runs.preview import preview, preview_html
     from jaxmlm.runs.run import Run
+    from jaxmlm.runs.zero_shot import Evaluate
     from jaxmlm.studies import Study, Vary, run_study
     from jaxmlm.tasks.registry import register_task
     from jaxmlm.tools.collators import audit_collator
@@ -93,11 +94,12 @@ _HOMES = {
     "parallel": ("Mesh",),
     "rng": ("step_key",),
     "runs.conversion": ("export",),
-    "runs.evaluation": ("Bound", "Evaluate"),
+    "runs.evaluation": ("Bound",),
     "runs.finetuning": ("Finetune", "finetune"),
     "runs.preview": ("preview", "preview_html"),
     "runs.pretraining": ("pretrain",),
     "runs.run": ("Run",),
+    "runs.zero_shot": ("Evaluate",),
     "tasks.registry": ("register_task",),
     "tools.collators": ("audit_collator",),
     "studies": ("Study", "Vary", "run_study"),

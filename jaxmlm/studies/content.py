@@ -11,8 +11,8 @@ from jaxmlm.studies.likelihood import BOUND, HOW_TO_READ
 from jaxmlm.studies.results import CellResult, StudyResults
 from jaxmlm.studies.score_table import mean_and_deviation, score_columns, value_cells, value_headings
 
-STAGES = ("pretrain", "heldout", "bound", "blimp", "finetune")
-"""The stages whose seconds have a column."""
+STAGES = ("pretrain", "heldout", "bound", "blimp", "babylm", "finetune")
+"""The stages whose seconds have a column, where there are any."""
 BOUNDS = (BOUND, "bound/bits_per_word", "bound/bits_per_byte")
 """What of the likelihood bound has a column for every seed."""
 
@@ -243,6 +243,7 @@ def _cost(results: StudyResults) -> PlainTable:
     of_cells: dict[str, list[CellResult]] = {}
     for one in results.results:
         of_cells.setdefault(one.cell, []).append(one)
+    stages = [stage for stage in STAGES if any(one.stage == stage for one in results.results)]
     rows = []
     for cell, of_cell in of_cells.items():
         seconds: dict[str, float] = {}
@@ -252,10 +253,10 @@ def _cost(results: StudyResults) -> PlainTable:
         numbers = [
             trained and trained.tokens,
             trained and trained.tokens_per_second,
-            *(seconds.get(stage) for stage in STAGES),
+            *(seconds.get(stage) for stage in stages),
         ]
         rows.append([cell, *map(_count, numbers), f"{sum(seconds.values()):,.0f}"])
-    return PlainTable(["cell", "tokens", "tokens/s", *(f"{stage} s" for stage in STAGES), "all s"], rows)
+    return PlainTable(["cell", "tokens", "tokens/s", *(f"{stage} s" for stage in stages), "all s"], rows)
 
 
 def _count(value: int | float | None) -> str:

@@ -25,7 +25,7 @@ from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
 from jaxmlm.paths import describe, replace_path
 from jaxmlm.preemption import raise_if_all_hosts_stop, stoppable
-from jaxmlm.runs.evaluation import Bound, Evaluate, held_out, held_out_bound, minimal_pairs
+from jaxmlm.runs.evaluation import Bound, held_out, held_out_bound
 from jaxmlm.runs.finetune_config import Finetune, settings
 from jaxmlm.runs.finetuning import check, fits, tune
 from jaxmlm.runs.loading import load
@@ -34,6 +34,7 @@ from jaxmlm.runs.preview import Piece, preview
 from jaxmlm.runs.results import Result, read_results
 from jaxmlm.runs.run import Run, identity
 from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, read_metadata, write_metadata
+from jaxmlm.runs.zero_shot import BabyLM, Evaluate, check_sentences, zero_shot
 from jaxmlm.studies import dry_run as dry_runs
 from jaxmlm.studies.estimate import training_tokens
 from jaxmlm.studies.grid import Cell, Study, cells_of, original
@@ -41,8 +42,6 @@ from jaxmlm.studies.labels import label_of
 from jaxmlm.studies.results import CellResult, collect, read_cell_results
 from jaxmlm.studies.score_table import terminal_table
 from jaxmlm.studies.summary import summarise
-from jaxmlm.tasks import blimp
-from jaxmlm.tasks.downstream import directory_of
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, named
 
 GENERATED = "The text is generated: this exercises the whole pipeline and is no evidence about masking rates."
@@ -62,7 +61,7 @@ class Job(NamedTuple):
     """One evaluation of a cell: the key that its result will have, and what it evaluates."""
 
     key: ResultKey
-    what: float | Bound | Evaluate | Finetune
+    what: float | Bound | Evaluate | BabyLM | Finetune
 
 
 @stoppable()
@@ -161,7 +160,7 @@ def _check(study: Study, cells: list[Cell]) -> None:
             fits(config, model, mesh)
     if study.evaluate is not None:
         check_sizes(mesh, [(f"evaluate.batch {study.evaluate.batch}", study.evaluate.batch, "batch")])
-        blimp.read(directory_of(study.evaluate.blimp), study.evaluate.pairs)
+        check_sentences(study.evaluate)
 
 
 def _check_stores(cells: list[Cell]) -> None:
@@ -240,8 +239,8 @@ def _run_claimed(study: Study, cell: Cell, stage: str) -> None:
             raise_if_all_hosts_stop(f"{what.task if isinstance(what, Finetune) else key.task} of {cell.name}")
             if isinstance(what, Bound):
                 line = held_out_bound(loaded, cell.run.data, what, mesh)
-            elif isinstance(what, Evaluate):
-                line = minimal_pairs(loaded, what, mesh)
+            elif isinstance(what, Evaluate | BabyLM):
+                line = zero_shot(loaded, what, mesh)
             elif isinstance(what, Finetune):
                 line = tune(loaded, what, key.tuning_seed or 0, mesh, stage)
             else:
@@ -253,15 +252,16 @@ def _jobs(study: Study) -> Iterator[Job]:
     """The evaluations of every cell; those at a masking rate are further columns of the loss matrix."""
     for rate in _own_rates(study):
         yield Job(ResultKey("heldout", f"mlm at {named(rate)}"), rate)
-    for stage, task, config in (("bound", "heldout", study.bound), ("blimp", "blimp", study.evaluate)):
-        if config is not None:
-            yield Job(ResultKey(stage, task, settings=_settings(config)), config)
+    if study.bound is not None:
+        yield Job(ResultKey("bound", "heldout", settings=_settings(study.bound)), study.bound)
+    for stage, task, config in study.evaluate.parts if study.evaluate else ():
+        yield Job(ResultKey(stage, task, settings=_settings(config)), config)
     for config in study.finetune:
         for seed in config.seeds:
             yield Job(ResultKey("finetune", config.task_name, seed, settings(config)), config)
 
 
-def _settings(config: Bound | Evaluate) -> str:
+def _settings(config: Bound | Evaluate | BabyLM) -> str:
     plain = {key: value for key, value in describe(config).items() if key != "class"}
     return json.dumps(plain, sort_keys=True)
 
