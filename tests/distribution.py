@@ -8,10 +8,13 @@ from pathlib import Path, PurePosixPath
 MOST = 1 << 20
 """Bytes of either: the package is text."""
 IN_WHEEL = ("jaxmlm/py.typed", "jaxmlm/studies/page.css", "jaxmlm/cli.py")
-IN_SDIST = ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "conftest.py", "jaxmlm/py.typed")
-IN_SDIST = (*IN_SDIST, "configs/quickstart.py", "tests/test_api.py")
+IN_SDIST = (
+    "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "jaxmlm/py.typed",
+    "configs/quickstart.py",
+)  # fmt: skip
+METADATA = ("Name: jaxmlm", "License-Expression: Apache-2.0", "Requires-Python: >=3.11", "Classifier: Typing :: Typed")
 SUFFIXES = {".py", ".css", ".typed", ".md", ".txt", ".toml", ".cff", ".json", ""}
-"""Of the files that belong into a distribution; configs and tests have no others."""
+"""Of the files that belong into a distribution."""
 
 
 def faults_of_wheel(path: Path) -> list[str]:
@@ -21,16 +24,13 @@ def faults_of_wheel(path: Path) -> list[str]:
         about = next(name.split("/")[0] for name in names if name.endswith(".dist-info/METADATA"))
         metadata = wheel.read(f"{about}/METADATA").decode()
         starts = wheel.read(f"{about}/entry_points.txt").decode()
-    wanted = {**dict.fromkeys(IN_WHEEL), f"{about}/licenses/LICENSE": None}
+    wanted = (*IN_WHEEL, f"{about}/licenses/LICENSE")
     faults = [f"{path.name} lacks {name}" for name in wanted if name not in names]
     faults += [f"{path.name} has {name}" for name in names if name.split("/")[0] not in ("jaxmlm", about)]
     faults += [f"{path.name} says nothing of {line!r}" for line in METADATA if line not in metadata.splitlines()]
     if "jaxmlm = jaxmlm.cli:main" not in starts:
         faults.append(f"{path.name} installs no command jaxmlm")
     return faults + _faults_of_any(path, names)
-
-
-METADATA = ("Name: jaxmlm", "License-Expression: Apache-2.0", "Requires-Python: >=3.11", "Classifier: Typing :: Typed")
 
 
 def faults_of_sdist(path: Path) -> list[str]:
