@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import MISSING
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -9,12 +10,14 @@ from typing import NamedTuple
 import pytest
 
 import jaxmlm
-from jaxmlm import Data, EncoderConfig, Loop, Run, cli, pretrain
+from jaxmlm import Data, EncoderConfig, Loop, Masking, Run, SpanUnits, cli, pretrain
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CURRENT = [page for page in PAGES if page.parent.name != "results"]  # results name files as they were at their commit
 FENCE = re.compile(r"(?ms)^(?:<!-- not run: (?P<why>[^\n]+) -->\n+)?```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```")
+INDENTED = re.compile(r"(?m)^ {4}(jaxmlm (?:.*\\\n)*.*)")
+OPTION = re.compile(r"--(?:run\.)?((?:data|masking|model|optim|loop|mesh)\.[a-z_0-9.-]*[a-z_0-9])")
 INLINE = re.compile(r"(?<!`)`(jaxmlm \w+\s[\w.][^`]+)`(?!`)")
 RUN_ELSEWHERE = "docs/extending.md"  # tests/test_extending.py runs its files and commands
 SHELL = ("bash", "sh", "console", "")
@@ -81,9 +84,9 @@ COMMANDS = [
     if block.language in SHELL and block.page != RUN_ELSEWHERE
     for command in commands_in(block.text)
 ] + [
-    (page.relative_to(ROOT).as_posix(), " ".join(command.split()))
+    (page.relative_to(ROOT).as_posix(), " ".join(command.replace("\\\n", " ").split()))
     for page in PAGES
-    for command in INLINE.findall(page.read_text())
+    for command in (*INLINE.findall(page.read_text()), *INDENTED.findall(page.read_text()))
 ]
 
 
@@ -168,6 +171,29 @@ def test_a_command_that_is_not_one_is_found(command, reader, only_parsed, monkey
 def test_the_files_that_a_page_names_exist(page):
     named = set(REPOSITORY_FILE.findall(page.read_text()))
     assert sorted(name for name in named if not (ROOT / name).is_file()) == []
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_options_that_a_page_names_exist(page):
+    """Also in tables and in the text; those of a page's own classes are run elsewhere."""
+    named = set(OPTION.findall(page.read_text())) if page.name != Path(RUN_ELSEWHERE).name else set()
+    assert sorted(name for name in named if not is_option_of_a_run(name)) == []
+
+
+def is_option_of_a_run(name: str) -> bool:
+    """Whether a path leads to a field of a run with its usual parts, or with one of the other units."""
+    path = name.replace("-", "_").split(".")
+    for run in (Run(), Run(masking=Masking(units=SpanUnits()))):
+        part = run
+        for field in path:
+            part = getattr(part, field, MISSING)
+        if part is not MISSING:
+            return True
+    return False
+
+
+def test_an_option_that_is_not_one_is_found():
+    assert is_option_of_a_run("optim.optimizer.weight-decay") and not is_option_of_a_run("loop.stepz")
 
 
 def test_what_is_not_run_has_a_reason():
