@@ -35,7 +35,7 @@ def folder_of(data: Data, workdir: Path) -> Path:
 
 def open_store(
     data: Data,
-    workdir: Path,
+    workdir: str | Path,
     stage: str = "prepare",
     phrases: bool = False,
     workers: int | None = None,
@@ -60,7 +60,7 @@ def open_store(
 
     """
     with hosts.primary_first():
-        return _open_store(data, folder_of(data, workdir), stage, phrases, workers, notes)
+        return _open_store(data, folder_of(data, Path(workdir)), stage, phrases, workers, notes)
 
 
 def _open_store(data: Data, folder: Path, stage: str, phrases: bool, workers: int | None, notes: bool) -> Store:
