@@ -234,7 +234,7 @@ class PretrainedModel:
         for what, size in (("question", len(asked)), ("context", len(ids))):
             if not size:
                 raise InputError(f"the {what} is empty: give a text with at least one token")
-        first = 1 + len(asked) + len(self.tokenizer.gap)
+        first = 1 + len(asked) + len(self.tokenizer.pair_separator_ids)
         ids = ids[: max(self.longest - first - 1, 0)]
         if not ids:
             raise InputError(

@@ -68,7 +68,7 @@ def say(result: dict[str, Any]) -> Iterator[str]:
 
 
 def say_average(result: dict[str, Any]) -> Iterator[str]:
-    """The table of several tasks of GLUE, in points, and their average."""
+    """The table of several tasks of a benchmark, in points, and their average."""
     shown = {name: display_name({"task": name, **found}) for name, found in result["tasks"].items()}
     wide = max(6, *map(len, shown.values()))
     yield f"{'task':{wide}} {'score':>6} {'sd':>5}  runs  of"
@@ -78,10 +78,11 @@ def say_average(result: dict[str, Any]) -> Iterator[str]:
         of = ", ".join(f"{part} {100 * found[part]:.1f}" for part in metrics)
         worse = f", {found['degenerate']} degenerate" if found["degenerate"] else ""
         yield f"{shown[name]:{wide}} {100 * found['score']:6.1f} {sd:>5}  {found['n']:4}  {of}{worse}"
+    benchmark = result["benchmark"]
     count = len(result["tasks"])
-    every = len(benchmark_tasks("GLUE"))
+    every = len(benchmark_tasks(benchmark))
     generated = GENERATED if any(found.get("generated") for found in result["tasks"].values()) else ""
-    yield f"average over {count} of the {every} tasks of GLUE{generated}: {100 * result['average']:.1f}"
+    yield f"average over {count} of the {every} tasks of {benchmark}{generated}: {100 * result['average']:.1f}"
     if "wnli" in result["tasks"]:
         yield f"without WNLI, over {count - 1}{generated}: {100 * result['without_wnli']:.1f}"
     yield from (f"note: {note}" for note in result["notes"])

@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,48 @@ def json_of(raw: bytes) -> tuple[Any, int]:
         return value
 
     return (mended(content), found) if _ESCAPED_HALF.search(raw) else (content, 0)
+
+
+def json_lines(path: Path, most: int | None = None) -> Iterator[tuple[str, Any]]:
+    """What the first lines of a file of JSON lines hold, each with its place FILE:LINE; blank ones are left out.
+
+    Raises:
+        InputError: the file is missing or has no rows, or a line is not JSON in UTF-8.
+
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing")
+    where = None
+    with path.open("rb") as file:
+        written = ((number, line) for number, line in lines(file) if line.strip())
+        for number, line in islice(written, most):
+            where = f"{path}:{number}"
+            try:
+                item, _ = json_of(line)
+            except ValueError as error:  # not JSON, or not UTF-8
+                raise InputError(f"{where}: not a JSON object: {error}") from error
+            yield where, item
+    if where is None:
+        raise InputError(f"{path}: empty: expected one JSON object a line")
+
+
+def texts_of(item: Any, names: Sequence[str], where: str, kind: str) -> list[str]:
+    """The texts that a JSON object has under these names.
+
+    Args:
+        item: what a line holds.
+        names: of its texts.
+        where: its place, as FILE:LINE.
+        kind: what an error calls such lines, as "BLiMP lines".
+
+    Raises:
+        InputError: it is not an object, or one of the texts is not there.
+
+    """
+    for name in names:
+        if not isinstance(item, dict) or not isinstance(item.get(name), str):
+            raise InputError(f"{where}: no text {name!r}: {kind} have {', '.join(names)}")
+    return [item[name] for name in names]
 
 
 def named(folder: Path, suffix: str) -> list[Path]:

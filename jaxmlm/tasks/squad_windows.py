@@ -67,7 +67,7 @@ def windows(squad: Squad, tokenizer: Tokenizer, length: int, stride: int) -> Win
     """
     if length < 8 or stride < 1:
         raise InputError(f"length {length}, stride {stride}: windows need 8 tokens or more, and a stride of 1 or more")
-    gap = list(tokenizer.gap)
+    gap = list(tokenizer.pair_separator_ids)
     whole = tokenizer.encode_batch([spaced(q.text) for q in squad.questions])
     for question, ids in zip(squad.questions, whole, strict=True):
         if len(ids) > length - 3 - len(gap):

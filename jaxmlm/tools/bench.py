@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxmlm.checks import check_numbers, integers
-from jaxmlm.data import Batches, Store
+from jaxmlm.data import Batches, TokenSplits, open_rows
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import make_mesh, place
@@ -193,13 +193,14 @@ def table(run: Run, result: dict[str, Any]) -> Table:
     return shown
 
 
-def _peer(name: str, run: Run, store: Store) -> Any:
+def _peer(name: str, run: Run, store: TokenSplits) -> Any:
     if name == "none":
         return None
     from jaxmlm.tools.peer import Peer
 
     units = run.needs_phrases
-    batches = Batches.of(store, "train", run.data.length, run.loop.batch, run.loop.seed, units=units)
+    rows = open_rows(store, "train", run.data.length, phrases=units)
+    batches = Batches(rows, run.loop.batch, run.loop.seed)
     return Peer(run, store.tokenizer, batches)
 
 

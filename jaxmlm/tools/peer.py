@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmlm.data import Batches, Tokenizer
+from jaxmlm.data import Batches, Vocabulary
 from jaxmlm.errors import InputError
 from jaxmlm.runs.run import Run
 from jaxmlm.training import AdamW
@@ -15,7 +15,7 @@ from jaxmlm.training import AdamW
 class Peer:
     """RoBERTa of the same size, batch, rate and dropout; its own attention, AdamW and, where it works, compiled."""
 
-    def __init__(self, run: Run, tokenizer: Tokenizer, batches: Batches):
+    def __init__(self, run: Run, tokenizer: Vocabulary, batches: Batches):
         if missing := [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]:
             raise InputError(f"--peer transformers needs {missing[0]}: pip install 'jaxmlm[parity]'")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

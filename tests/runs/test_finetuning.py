@@ -15,7 +15,7 @@ import pytest
 import jaxmlm
 from jaxmlm import answers
 from jaxmlm.cli import main
-from jaxmlm.data import Data, Tokenizer
+from jaxmlm.data import Data, SentencePieceTokenizer
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import Diverged, InputError
 from jaxmlm.json_files import read_jsonl
@@ -341,7 +341,7 @@ def test_a_checkpoint_with_the_tokenizer_of_another_is_refused(checkpoint, tmp_p
     other = tmp_path / "other"
     shutil.copytree(checkpoint, other)
     for seed, pieces in ((0, 300), (1, 400)):
-        made = Tokenizer.train(list(world.documents(seed, 200)), pieces)
+        made = SentencePieceTokenizer.train(list(world.documents(seed, 200)), pieces)
         made.save(other)
         assert main(["finetune", str(other), "--task", "rte", "--data", "sample:", "--length", "24"]) == 2
         error = capsys.readouterr().err

@@ -105,10 +105,10 @@ def count_store(
     progress: Callable[[int], None] = lambda step: None,
 ) -> pa.Table:
     """The counts of the n-grams of a store's train split, as `tabulate` gives them; those of several stores add up."""
-    surfaces = pa.array(store.tokenizer.surfaces)
+    texts = pa.array(store.tokenizer.piece_texts)
     numbers, words = [], []
     for _, tokens in store.chunks("train"):
-        number, word = spell(tokens, word_starts(tokens, store.tokenizer.boundaries), surfaces)
+        number, word = spell(tokens, word_starts(tokens, store.tokenizer.boundaries), texts)
         numbers.append(number)
         words.append(word)
     coded = pa.concat_arrays(words).dictionary_encode()
@@ -169,7 +169,7 @@ class _Sample:
 def _words(store: Store, tokens: np.ndarray, lists: Trie, fold: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokens, where words start in them, and the words' ids in a trie."""
     first = word_starts(tokens, store.tokenizer.boundaries)
-    number, words = spell(tokens, first, pa.array(store.tokenizer.surfaces), fold)
+    number, words = spell(tokens, first, pa.array(store.tokenizer.piece_texts), fold)
     ids = pc.fill_null(pc.index_in(words, lists.words), -1).to_numpy(zero_copy_only=False).astype(np.int32)
     return tokens, first, np.append(ids, np.int32(-1))[number]
 
