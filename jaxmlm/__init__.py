@@ -119,5 +119,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, for editors and notebooks."""
-    return sorted({*__all__, *globals()})
+    """The public names, for editors and notebooks: not what this file imports for itself."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

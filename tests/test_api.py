@@ -340,7 +340,7 @@ def test_a_loaded_model_says_what_it_is(tokenizer, tmp_path):
 
 
 def test_the_public_names_are_there_and_editors_see_them():
-    assert set(jaxmlm.__all__) <= set(dir(jaxmlm))
+    assert {name for name in dir(jaxmlm) if not name.startswith("__")} == set(jaxmlm.__all__) - {"__version__"}
     for name in jaxmlm.__all__:
         assert getattr(jaxmlm, name) is not None
     assert (Path(jaxmlm.__file__).parent / "py.typed").is_file()

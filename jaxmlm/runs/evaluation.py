@@ -281,7 +281,7 @@ def _length(loaded: LoadedModel, asked: int) -> int:
 
 
 def _store_of(loaded: LoadedModel) -> str:
-    """Folder of the run's token store, which may be in a bucket: no Path."""
+    """Directory of the run's token store, which may be in a bucket: no Path."""
     return loaded.about.get("config", {}).get("data", {}).get("store") or str(loaded.folder / "store")
 
 

@@ -244,7 +244,7 @@ def minimal_pairs(rng: random.Random, uid: str, count: int) -> Iterator[dict[str
 
 
 def write(folder: Path, seed: int) -> None:
-    """Writes `CoLA/`, `RTE/`, `squad/` and `blimp/` below the folder, each in its official file format."""
+    """Writes `CoLA/`, `RTE/`, `squad/` and `blimp/` below the directory, each in its official file format."""
 
     def rng(name: str) -> random.Random:
         return random.Random(f"{seed}/{name}")

@@ -30,7 +30,7 @@ class MinimalPair(NamedTuple):
 
 
 def read(folder: str | Path, pairs_per_set: int | None = None) -> list[MinimalPair]:
-    """The first pairs of every `*.jsonl` in the folder (or its `data` or `blimp`), in order of file name."""
+    """The first pairs of every `*.jsonl` in the directory (or its `data` or `blimp`), in order of file name."""
     folder = Path(folder)
     sets = next((found for sub in ("", "data", "blimp") if (found := file_formats.named(folder / sub, ".jsonl"))), None)
     if sets is None:

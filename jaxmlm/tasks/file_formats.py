@@ -117,7 +117,7 @@ def texts_of(item: Any, names: Sequence[str], where: str, kind: str) -> list[str
 
 
 def named(folder: Path, suffix: str) -> list[Path]:
-    """The files of a folder with a suffix, in upper or lower case, sorted; without hidden ones, as a Mac's `._x`."""
+    """The files of a directory with a suffix, in upper or lower case, sorted; without hidden ones, as a Mac's `._x`."""
     return sorted(p for p in folder.glob("*") if p.suffix.lower() == suffix and not p.name.startswith("."))
 
 

@@ -1,4 +1,4 @@
-"""GLUE: what the tasks are (a table), and their official files: a folder, the official zips, or TensorFlow Datasets."""
+"""GLUE: what the tasks are (a table), and their official files: a directory, zips, or TensorFlow Datasets."""
 
 import hashlib
 import zipfile
@@ -79,7 +79,7 @@ MSR = {
 
 
 def sets(task: Glue, folder: str | Path, train: str | None = None, dev: str | None = None) -> Sets:
-    """The train and dev rows in `folder`, which holds the task's own folder or zip, or is it.
+    """The train and dev rows in `folder`, which holds the task's own directory or zip, or is it.
 
     `train` and `dev` name other files there, parts of the official ones. The notes say what is not whole.
     """
@@ -111,7 +111,7 @@ def tests(task: Glue, folder: str | Path) -> dict[str, Examples]:
 
 
 def rows(task: Glue, folder: str | Path, file: str, table: Table | None = None, labelled: bool = True) -> Examples:
-    """The rows of one file of a task, from the folder or from the zip."""
+    """The rows of one file of a task, from the directory or from the zip."""
     table = table or task.table
     inside = _inside(task, folder)
     broken = task.broken and labelled  # a test file is answered whole
@@ -155,7 +155,7 @@ def _there(task: Glue, folder: str | Path, file: str) -> bool:
 
 
 def _archive(task: Glue, folder: str | Path) -> Path | None:
-    """The task's zip in the folder, if there is one; InputError if it is not the official one."""
+    """The task's zip in the directory, if there is one; InputError if it is not the official one."""
     name, sha256 = task.archive
     path = Path(folder) / name
     if not name or not path.is_file():

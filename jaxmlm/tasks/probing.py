@@ -59,7 +59,7 @@ class Treebank(NamedTuple):
 
 
 def treebank(folder: str | Path) -> Treebank:
-    """The sentences of the train and the dev part (`*train*.conllu`, `*dev*.conllu`) of a treebank's folder."""
+    """The sentences of the train and the dev part (`*train*.conllu`, `*dev*.conllu`) in a treebank's directory."""
     folder = Path(folder).expanduser()
     return Treebank(*([s for path in _files(folder, part) for s in read(path)] for part in ("train", "dev")))
 

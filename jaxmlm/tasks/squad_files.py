@@ -70,7 +70,7 @@ class Squad(NamedTuple):
 def files_in(
     folder: str | Path, name: str = "squad", train: str | None = None, dev: str | None = None
 ) -> tuple[Path, Path]:
-    """The training and the development file of a task in a folder, or in its folder `squad`.
+    """The training and the development file of a task in a directory, or in its directory `squad`.
 
     `train` and `dev` are other files to use: paths, or the names of files in the folder.
     """
