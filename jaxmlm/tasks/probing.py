@@ -260,7 +260,9 @@ def choose(x: np.ndarray, y: np.ndarray, classes: int) -> float:
     Of equal ones the largest. The last fifth are other sentences, as examples come in the order of the text.
     """
     kept = len(y) - len(y) // HELD_OUT
-    best, right, w = L2[0], -1, None
+    best = L2[0]
+    right = -1
+    w = None
     for l2 in L2 if kept < len(y) else ():
         w = fit(x[:kept], y[:kept], classes, l2, w)  # the last one is near
         now = int(((x[kept:] @ w[:-1] + w[-1]).argmax(1) == y[kept:]).sum())
@@ -273,7 +275,8 @@ def probe(train: tuple[np.ndarray, np.ndarray], dev: tuple[np.ndarray, np.ndarra
     """The accuracy on dev of a probe fitted on train; each is (vectors [n, D], labels [n])."""
     (x, labels), (dev_x, dev_labels) = train, dev
     classes, y = np.unique(labels, return_inverse=True)
-    mean, scale = x.mean(0), x.std(0) + 1e-6
+    mean = x.mean(0)
+    scale = x.std(0) + 1e-6
     x = (x - mean) / scale
     w = fit(x, y, len(classes), choose(x, y, len(classes)))
     said = classes[((dev_x - mean) / scale @ w[:-1] + w[-1]).argmax(1)]
@@ -294,7 +297,8 @@ def probes(
     encoders: Mapping[str, Encoder], data: Treebank, tokenizer: Tokenizer, sizes: Sizes, mesh: jax.sharding.Mesh
 ) -> dict[str, dict[str, float]]:
     """Per probe its scores: "majority", and "<name>/<layer>" for each encoder and layer; "train" and "dev" count."""
-    parts, edges = {}, length_edges(data.train)
+    parts = {}
+    edges = length_edges(data.train)
     for share, (part, all_) in zip((1, 4), data._asdict().items(), strict=True):
         keep = np.sort(chosen(len(all_), None if sizes.sentences is None else -(-sizes.sentences // share)))
         some = [all_[i] for i in keep]

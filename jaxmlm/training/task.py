@@ -10,7 +10,7 @@ import numpy as np
 from jaxmlm.errors import Preempted
 from jaxmlm.models import Model
 from jaxmlm.parallel import fetch, local_rows, place
-from jaxmlm.preemption import stop_agreed
+from jaxmlm.preemption import all_hosts_stop
 
 Batch = dict[str, Any]
 
@@ -96,7 +96,7 @@ def evaluate(
     predict = predict or jax.jit(task_eval.predict)
     outputs, weights = [], []
     for batch in task_eval.batches():
-        if stop_agreed():
+        if all_hosts_stop():
             raise Preempted("stopped by a signal within an evaluation: run the same command again")
         weights.append(batch["weight"])
         placed, row = place(local_rows((batch, np.arange(len(batch["weight"]))), mesh), mesh)
