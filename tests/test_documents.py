@@ -182,7 +182,7 @@ def test_the_options_that_a_page_names_exist(page):
 
 def is_option_of_a_run(name: str) -> bool:
     """Whether a path leads to a field of a run with its usual parts, or with one of the other units."""
-    path = name.replace("-", "_").split(".")
+    path = name.replace("-", "_").replace(".no_", ".").split(".")  # --loop.no-fallback sets loop.fallback
     for run in (Run(), Run(masking=Masking(units=SpanUnits()))):
         part = run
         for field in path:
