@@ -4,7 +4,6 @@ import fcntl
 import importlib.metadata
 import importlib.util
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +19,10 @@ from jaxmlm.parallel.hosts import Hosts
 from jaxmlm.parallel.rendezvous import installed_versions
 from jaxmlm.tools.hardware import GIB, chip_of
 from jaxmlm.tools.integrity import damage
+from jaxmlm.tools.versions import tested, tested_versions, wanted
 
-COUPLED = ("libtpu", "jax-rocm7-plugin")
-"""Packages of which the requirements of JAX say which version goes with it."""
-TESTED = ({"python": "3.11", "jax": "0.10.2", "flax": "0.12.8"}, {"python": "3.13", "jax": "0.12", "flax": "0.12.12"})
-"""Versions that the tests run on."""
+COUPLED = ("jaxlib", "flax", "libtpu", "jax-rocm7-plugin")
+"""Packages that go with some versions of JAX only."""
 LOCK = Path(tempfile.gettempdir()) / "libtpu_lockfile"
 """libtpu holds it while a process uses the TPU."""
 
@@ -84,54 +82,38 @@ def look(options: Doctor) -> Iterator[Finding]:
 
 
 def versions(have: dict[str, str]) -> Finding:
-    """Are these versions a pair that is tested, or one that cannot work?"""
-    said = ", ".join(
-        f"{name} {have.get(name, 'missing')}" for name in ("python", "jax", "flax", "libtpu") if name in have
-    )
-    jax_, flax = _numbers(have["jax"]), _numbers(have["flax"])
-    if jax_ >= (0, 11) and flax < (0, 12, 10):
-        return Finding(
-            "stop", "versions", said, f"flax before 0.12.10 does not go with jax {have['jax']}: pip install -U flax"
-        )
-    for pair in TESTED:
-        if have["python"] == pair["python"] and all(_same(have[name], pair[name]) for name in ("jax", "flax")):
-            return Finding("ok", "versions", said)
-    pairs = " or ".join(f"Python {p['python']} with jax {p['jax']} and flax {p['flax']}" for p in TESTED)
-    return Finding("note", "versions", said, f"tested are {pairs}")
+    """Are these versions those of a run of the tests?"""
+    names = [name for name in ("python", "jax", "jaxlib", "flax", "libtpu") if name in have]
+    said = ", ".join(f"{name} {have[name]}" for name in names)
+    if tested(have):
+        return Finding("ok", "versions", said)
+    return Finding("note", "versions", said, f"tested are {tested_versions()}")
 
 
-def pairs(jax_: str, have: Mapping[str, str] | None = None, wanted: Sequence[str] | None = None) -> Iterator[Finding]:
-    """Does what compiles for TPUs, or runs JAX elsewhere, go with this JAX? Without a TPU that stops plans only.
+def pairs(
+    jax_: str, have: Mapping[str, str] | None = None, requirements: Sequence[str] | None = None
+) -> Iterator[Finding]:
+    """The packages that do not go with this JAX. Without a TPU a wrong libtpu stops plans only.
 
     Args:
         jax_: its version.
         have: the versions of the packages of `COUPLED`; those that are installed, if not given.
-        wanted: the requirements of JAX; those of the one that is installed, if not given.
+        requirements: the requirements of JAX; those of the one that is installed, if not given.
 
     """
     for name in COUPLED:
-        is_, goes = _version(name, have), _goes_with(name, wanted)
-        if is_ is not None and goes is not None and not _same(is_, goes.removesuffix(".*")):
-            level = "note" if name == "libtpu" and accelerator() != "tpu" else "stop"
-            said = f"{name} {is_} does not go with jax {jax_}, which wants {goes}"
-            yield Finding(level, "versions", said, f"pip install '{name}=={goes}'")
+        version, goes = _version(name, have), wanted(name, jax_, requirements)
+        if version is None or goes is None or goes.admits(version):
+            continue
+        level = "note" if name == "libtpu" and accelerator() != "tpu" else "stop"
+        said = f"{name} {version} does not go with jax {jax_}, which wants {goes}"
+        yield Finding(level, "versions", said, f"pip install '{goes.requirement(name)}'")
 
 
 def _version(name: str, have: Mapping[str, str] | None) -> str | None:
     if have is not None:
         return have.get(name)
     return importlib.metadata.version(name) if any(importlib.metadata.distributions(name=name)) else None
-
-
-def _goes_with(name: str, requirements: Sequence[str] | None) -> str | None:
-    """The version of a package that JAX asks for, as 0.0.42.*: the one place that says so is its own metadata.
-
-    >>> _goes_with("libtpu", ['jaxlib<=0.10.2,>=0.10.2; extra == "tpu"', 'libtpu==0.0.42.*; extra == "tpu"'])
-    '0.0.42.*'
-    """
-    asked = (importlib.metadata.requires("jax") or []) if requirements is None else requirements
-    found = [re.match(rf"{name}\s*(?:\[[^\]]*\])?\s*\(?==\s*([\w.*]+)", one) for one in asked]
-    return next((one[1] for one in found if one), None)
 
 
 def lock(path: Path) -> Iterator[Finding]:
@@ -260,12 +242,3 @@ def bucket(name: str) -> Finding:
             "stop", "bucket", f"{name} cannot be listed ({why})", "give this account roles/storage.objectAdmin on it"
         )
     return Finding("ok", "bucket", f"{name} can be listed")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:3] if part.isdecimal())
-
-
-def _same(version: str, tested: str) -> bool:
-    wanted = _numbers(tested)
-    return _numbers(version)[: len(wanted)] == wanted

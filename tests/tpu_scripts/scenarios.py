@@ -77,6 +77,8 @@ class World:
         }  # fmt: skip
         if like:
             shutil.copytree(like.folder, folder, symlinks=True)
+            for path in [*folder.glob("workers/*/timer.json"), *folder.glob("workers/*/var/lib/jaxmlm/ceiling.sh")]:
+                path.write_text(path.read_text().replace(str(like.folder), str(folder)))
             return
         (folder / "here").mkdir(parents=True)
         (folder / "buckets" / "data").mkdir(parents=True)
@@ -144,6 +146,20 @@ class World:
         """End what still runs on the workers."""
         for name in [path.name.removeprefix("t1v-n-").rpartition("-w-")[0] for path in self.folder.glob("workers/*")]:
             subprocess.run([STANDIN, "preempt", name], env=self.environment | {"STANDIN_GRACE": "0"})
+
+
+def wait_until(there, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def wait_for(world: World, sitter: subprocess.Popen, there) -> None:
+    until = time.monotonic() + 60
+    while not there():
+        assert time.monotonic() < until and sitter.poll() is None, sitter.communicate()
+        time.sleep(0.05)
 
 
 BILLED = "(?<!PERHAPS )STILL BILLED: mlm.*; delete it: .*delete.sh .*--name mlm"
@@ -261,10 +277,9 @@ def stages(top: Path) -> dict[str, World]:
         if script:
             done = world.run(*script)
             assert done.returncode == 0, f"{script}: {done.stderr}"
-    until = time.monotonic() + 60
-    while len(list(world.folder.glob("workers/*/jaxmlm-job/exit"))) < 2:
-        assert time.monotonic() < until, "the job of the stage `run` does not end"
-        time.sleep(0.05)
+        if stage == "created":
+            wait_until(lambda world=world: len(list(world.folder.glob("workers/*/timer.json"))) == 2)
+    wait_until(lambda: len(list(world.folder.glob("workers/*/jaxmlm-job/exit"))) == 2)
     return worlds
 
 

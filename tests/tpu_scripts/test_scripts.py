@@ -12,31 +12,9 @@ from pathlib import Path
 import pytest
 
 from jaxmlm import config
-from tests.tpu_scripts.scenarios import ROOT, SCRIPTS, STAGES, World, checkout, play, play_all, scenarios, stages
-
-JOB = STAGES["run"][1:]
-
-
-@pytest.fixture(scope="module")
-def worlds(tmp_path_factory):
-    return stages(tmp_path_factory.mktemp("tpu"))
-
-
-@pytest.fixture
-def world(worlds, tmp_path):
-    """A world at a stage; what runs in it is ended afterwards."""
-    made = []
-
-    def at(stage: str, **config) -> World:
-        made.append(World(tmp_path / "world", worlds[stage].package, worlds[stage]))
-        with open(made[-1].folder / "config.env", "a") as f:
-            f.writelines(f"{name}='{value}'\n" for name, value in config.items())
-        return made[-1]
-
-    yield at
-    for one in made:
-        one.close()
-
+from tests.tpu_scripts import standin
+from tests.tpu_scripts.scenarios import JOB, ROOT, SCRIPTS, World, checkout, play, play_all, scenarios, wait_for
+from tests.tpu_scripts.test_flags import commands
 
 QUICK = [
     ("create", "answer lost"),
@@ -69,8 +47,12 @@ def test_help_and_dry_run_touch_nothing(script, worlds, tmp_path):
     assert shown.returncode == 0 and shown.stdout.startswith(f"usage: {script}.sh [OPTIONS]")
     done = world.run(script, "--dry-run", *SCRIPTS[script].words)
     assert done.returncode == 0, done.stderr
-    lines = shlex.split(done.stdout.replace("\n", " ; "), posix=True)
-    assert lines[0] == "gcloud" and not world.calls() and not list((world.folder / "here").iterdir())
+    for command in commands(done.stdout):
+        verb = next(verb for verb in standin.FLAGS if " ".join(command).startswith(f"gcloud {verb} "))
+        flags = {word.split("=")[0] for word in command if word.startswith("--")}
+        assert flags <= standin.FLAGS[verb] | standin.ANYWHERE, command
+    assert "# price: " in done.stdout and "# budget alert" in done.stdout and done.stdout.count("# price: ") == 1
+    assert not world.calls() and not list((world.folder / "here").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -79,7 +61,23 @@ def test_help_and_dry_run_touch_nothing(script, worlds, tmp_path):
         ("nothing", "create", ["--zone", "mars-a"], "unknown zone 'mars-a'; known: us-central2-b us-west4-a"),
         ("nothing", "create", ["--type", "v4-9"], "unknown type 'v4-9'; known: v4-8 v4-16 v4-32"),
         ("nothing", "create", ["--type", "tpu7x-8"], "type 'tpu7x-8': known are .*docs/tpu-gke.md"),
-        ("nothing", "create", ["--capacity", "free"], "capacity 'free': give --capacity spot, reserved or on-demand"),
+        ("nothing", "create", ["--capacity", "free"], "capacity 'free': give --capacity spot, reserved, on-demand or"),
+        ("nothing", "create", ["--capacity", "flex-start", "--queued", "no"], "flex-start needs --queued yes"),
+        (
+            "nothing",
+            "create",
+            ["--capacity", "flex-start", "--max-hours", "200"],
+            "flex-start lasts for 1 to 168 hours",
+        ),
+        ("nothing", "create", ["--max-hours", "soon"], "max-hours 'soon': give --max-hours a whole number of hours"),
+        ("nothing", "create", ["--price", "$2"], "price '.2': give --price a number, as 1.35"),
+        ("nothing", "babysit", ["--delete", "maybe", *JOB], "delete 'maybe': give --delete yes or --delete no"),
+        (
+            "nothing",
+            "babysit",
+            ["--capacity", "on-demand", "pretrain", "x.py", "--workdir", "/disk/x"],
+            "/disk/x is on the workers' own disks, which go with the TPU",
+        ),
         ("nothing", "create", ["--nmae", "x"], "unknown option --nmae; create.sh --help lists the options"),
         ("nothing", "create", ["--name", "A b"], "name 'A b': give --name with lower-case letters"),
         ("nothing", "create", ["--project", ""], "no project: give --project"),
@@ -240,24 +238,17 @@ def test_babysit_goes_on_after_75_and_gives_up_on_what_is_wrong(world):
             time.sleep(0.05)
         here.run("run", "stop")
         out, err = sitter.communicate(timeout=60)
-    assert sitter.returncode == 0 and "it goes on" in err and err.count("launch") == 2, err
+    assert sitter.returncode == 0 and "it is resumed" in err and err.count("launch") == 2, err
     wrong = here.run("babysit", *JOB, "--code", "2")
     assert wrong.returncode == 2 and "exit 2" in wrong.stdout and "STILL BILLED" in wrong.stderr
     broken = here.run("babysit", *JOB, "--code", "1")
-    assert broken.returncode == 1 and "failure 3 of at most 3" in broken.stderr and "STILL BILLED" in broken.stderr
-
-
-def wait_for(world: World, sitter: subprocess.Popen, there) -> None:
-    until = time.monotonic() + 60
-    while not there():
-        assert time.monotonic() < until and sitter.poll() is None, sitter.communicate()
-        time.sleep(0.05)
+    assert broken.returncode == 1 and "failure 3 of at most 3" in broken.stderr and here.state() == "ABSENT"
 
 
 @pytest.mark.slow("waits for processes and time-outs")
 def test_babysit_mounts_the_bucket_again_after_a_restart(world):
     """One worker alone would else begin anew on its own disk."""
-    here = world("nothing", TYPE="v4-8")
+    here = world("nothing", TYPE="v4-8", DELETE="no")
     run = here.folder / "buckets" / "data" / "runs" / "mine"
     with here.start("babysit", *JOB, "--steps", "80") as sitter:
         wait_for(here, sitter, (run / "step-3").exists)
