@@ -173,7 +173,7 @@ def test_a_classifier_of_several_labels_a_text_is_refused(tmp_path):
 
 def test_a_weight_without_a_place_is_never_dropped(tmp_path, monkeypatch):
     monkeypatch.setattr(interchange, "weights", lambda *a: weights(*a)[:-1])
-    with pytest.raises(InputError, match="no place for bias"):
+    with pytest.raises(InputError, match="no weights named bias"):
         write(tmp_path)
 
 
