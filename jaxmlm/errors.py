@@ -48,5 +48,13 @@ def reading(path: object, what: str) -> Iterator[None]:
     except (InputError, Preempted, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
-        why = (" ".join(str(error).split()) or type(error).__name__)[:200]
-        raise InputError(f"{path} cannot be read as {what} ({why}): is it complete?") from error
+        raise InputError(f"{path} cannot be read as {what} ({brief(error)}): is it complete?") from error
+
+
+def brief(error: BaseException) -> str:
+    r"""Return what an exception says, as a part of one line.
+
+    >>> brief(ValueError("no\n  such name")), brief(EOFError())
+    ('no such name', 'EOFError')
+    """
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -13,10 +13,12 @@ from typing import Any
 
 import zstandard
 
-from jaxmlm.errors import InputError
+from jaxmlm.errors import InputError, brief
 
-BROKEN = (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError, zipfile.BadZipFile, NotImplementedError)
-"""What the libraries raise at a file that is not whole, or packed in a way that they do not know."""
+BROKEN = (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError, zipfile.BadZipFile)
+"""What the libraries raise at a file that is not complete."""
+_ZSTD_INPUT = 1 << 10
+"""Compressed bytes that are unpacked at once: of zstd they may become 32,768 times as many."""
 READ = "plain text, .gz, .bz2, .xz, .zst or .zip"
 # Packings, archives and tables that somebody may take for text; "a.tar.gz" is one by the name before its last.
 _NOT_READ = frozenset(
@@ -39,7 +41,12 @@ _FIRST_BYTES = {
 
 
 def check(path: Path) -> None:
-    """Refuse a file that is packed in a way that is not read here, or in one that its name does not tell."""
+    """Check by its name and its first bytes that a file is packed as its name says, in a way that is read here.
+
+    Raises:
+        InputError: it is not.
+
+    """
     kind = path.suffix.lower()
     if kind in _NOT_READ or kind in (*_OPENED, ".zip") and Path(path.stem).suffix.lower() == ".tar":
         raise InputError(f"{path}: {_unread(path)} files are not read: unpack or convert it to {READ}")
@@ -56,14 +63,26 @@ def check(path: Path) -> None:
 
 
 def streams(file: io.BufferedIOBase, path: Path) -> Iterator[tuple[str, Any]]:
-    """The unpacked texts of an open file, each with the name that messages call it by; several only in a .zip."""
+    """Unpack an open file as it is read: whatever it expands to, some megabytes of it are in memory.
+
+    Args:
+        file: the open file.
+        path: its name, which tells how it is packed.
+
+    Yields:
+        The name that messages call a text by, and its binary stream; several only of a .zip.
+
+    Raises:
+        InputError: a .zip is damaged, or holds no text.
+
+    """
     kind = path.suffix.lower()
     if kind != ".zip":
         yield str(path), _OPENED[kind](file) if kind in _OPENED else file
         return
     archive, members = _members(file, path)
     for member in members:
-        name = str(path) if len(members) == 1 else f"{path} ({member.filename})"
+        name = str(path) if len(members) == 1 else f"{path} ({_shown(member)})"
         yield name, archive.open(member)
 
 
@@ -74,17 +93,25 @@ def _members(file: Any, path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipIn
         archive = zipfile.ZipFile(file)
         members = [member for member in archive.infolist() if not member.is_dir() and not _hidden(member)]
         for member in members:
-            where = f"{path}, {member.filename}"
+            where = f"{path}, {_shown(member)}"
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                # The library unpacks other methods without a limit: some kilobytes of bzip2 may become gigabytes.
+                raise NotImplementedError(f"its compression method {member.compress_type} is not deflate")
             archive.open(member).close()
-    except (*BROKEN, RuntimeError) as error:  # as the library says that a password is wanted
-        raise InputError(f"{where}: cannot be read ({error}): unpack it, if the file is whole") from error
+    except Exception as error:  # a wanted password, names that are not UTF-8, ...: they have no common base
+        raise InputError(f"{where}: cannot be read ({brief(error)}): unpack it, if the file is complete") from error
     for member in members:
         kind = PurePosixPath(member.filename).suffix.lower()
         if kind in (*_OPENED, ".zip") or kind in _NOT_READ:
-            raise InputError(f"{path} holds {member.filename}, which is packed itself: unpack {path.name}")
+            raise InputError(f"{path} holds {_shown(member)}, which is packed itself: unpack {path.name}")
     if not members:
         raise InputError(f"{path} holds no file: give one that holds text")
     return archive, members
+
+
+def _shown(member: zipfile.ZipInfo) -> str:
+    """The name of a file in an archive, which may be anything, as a part of one line."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in member.filename[:200])
 
 
 def _hidden(member: zipfile.ZipInfo) -> bool:
@@ -99,24 +126,30 @@ class _Zstd(io.RawIOBase):
     """A .zst file of any number of frames. zstandard's own reader takes a file that was cut off for a whole one."""
 
     def __init__(self, file: io.BufferedIOBase):
-        self._file, self._frame, self._rest, self._text = file, None, b"", b""
+        self._file = file
+        self._frame: Any = None
+        self._packed = b""  # read, and not unpacked yet
+        self._text = memoryview(b"")  # unpacked, and not given yet
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, out) -> int:
         while not self._text:
-            packed = self._rest or self._file.read(1 << 16)
+            packed = self._packed or self._file.read(_ZSTD_INPUT)
             if not packed:
                 if self._frame:
                     raise EOFError("the file ends within a frame")
                 return 0
             self._frame = self._frame or zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
-            self._text, self._rest = self._frame.decompress(packed), b""
+            self._text = memoryview(self._frame.decompress(packed))
+            self._packed = b""
             if self._frame.eof:
-                self._rest, self._frame = self._frame.unused_data, None
+                self._packed = self._frame.unused_data
+                self._frame = None
         size = min(len(out), len(self._text))
-        out[:size], self._text = self._text[:size], self._text[size:]
+        out[:size] = self._text[:size]
+        self._text = self._text[size:]
         return size
 
 

@@ -12,15 +12,15 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from jaxmlm.data import compression as packed
 from jaxmlm.data import remote as cloud
-from jaxmlm.errors import InputError
+from jaxmlm.errors import InputError, brief
 from jaxmlm.textfiles import BOM, lines
 
 Layout = Literal["blank-line", "line", "file", "jsonl"]
 Item = TypeVar("Item")
 GROUP = 1 << 28
 """Files are read in groups of about so many bytes on disk, which machines can share among them."""
-LINE = 1 << 30
-"""The most bytes of a line."""
+LINE = 1 << 28
+"""The most bytes of a line: all of it is in memory, some times, and a packed file may hold it in a few kilobytes."""
 LONGEST = 1 << 28
 """The most characters of a document of several lines: all of it is in memory, some ten times."""
 MOST_NAMED = 20
@@ -262,4 +262,4 @@ def _lines(name: str, stream: io.BufferedIOBase) -> Iterator[str]:
             "for example with iconv -t UTF-8, or leave it out if it is no text at all"
         ) from e
     except packed.BROKEN as e:
-        raise InputError(f"{name}, after line {number}: cannot be read ({e}): is the file whole?") from e
+        raise InputError(f"{name}, after line {number}: cannot be read ({brief(e)}): is the file complete?") from e

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterator, ValuesView
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,8 @@ def opened(model: bytes, where: Path) -> Any:
     tokenizers = library()
     with reading(where, "a tokenizer of the tokenizers library"):
         text = model.decode("utf-8")
-        for charsmap in _charsmaps(parse_json(text, where, "a tokenizer")):
-            check_charsmap(charsmap)
+        for part in _parts(parse_json(text, where, "a tokenizer")):
+            _check_part(part)
         found = tokenizers.Tokenizer.from_str(text)
         found.no_padding()
         found.no_truncation()
@@ -49,15 +49,35 @@ def opened(model: bytes, where: Path) -> Any:
     return found
 
 
-def _charsmaps(value: Any) -> Iterator[bytes]:
-    """The character maps of SentencePiece anywhere in a tokenizer.json."""
+def _parts(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a tokenizer.json, but for what is in vocabularies and merges."""
     if isinstance(value, dict):
-        if isinstance(charsmap := value.get("precompiled_charsmap"), str):
-            yield base64.b64decode(charsmap, validate=True)
-        value = value.values() if value.get("type") != "Unigram" else ()
-    if isinstance(value, list | ValuesView):
+        yield value
+        value = [part for key, part in value.items() if key not in ("vocab", "merges")]
+    if isinstance(value, list):
         for part in value:
-            yield from _charsmaps(part)
+            yield from _parts(part)
+
+
+def _check_part(part: dict[str, Any]) -> None:
+    """Refuse what the library panics at, with lines of its own on stderr, or ends the process.
+
+    Raises:
+        ValueError: the object is such a one.
+
+    """
+    if isinstance(charsmap := part.get("precompiled_charsmap"), str):
+        check_charsmap(base64.b64decode(charsmap, validate=True))
+    if part.get("pattern") in ({"String": ""}, {"Regex": ""}):
+        raise ValueError(f"the pattern of a {part.get('type')} is empty")
+    if part.get("type") == "TemplateProcessing":
+        named = [piece["SpecialToken"]["id"] for piece in [*part["single"], *part["pair"]] if "SpecialToken" in piece]
+        if lacking := [name for name in named if name not in part["special_tokens"]]:
+            raise ValueError(f"the template names {lacking[0]!r}, which is not among its special tokens")
+    if prefix := part.get("continuing_subword_prefix"):
+        for merge in part.get("merges") or ():
+            if not (merge.split(" ") if isinstance(merge, str) else merge)[1].startswith(prefix):
+                raise ValueError(f"the merge {str(merge)[:60]} does not continue a word with {prefix[:20]!r}")
 
 
 def check_charsmap(charsmap: bytes) -> None:

@@ -3,11 +3,13 @@
 JAXMLM_MUTATIONS=5000 pytest -m slow tests/data/test_untrusted.py   # the long form
 """
 
+import bz2
 import gzip
 import io
 import json
 import lzma
 import shutil
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ import pyarrow.parquet as parquet
 import pytest
 import zstandard
 
-from jaxmlm.data import Data, SentencePieceTokenizer, build, merge
+from jaxmlm.data import Data, SentencePieceTokenizer, build, merge, sources
 from jaxmlm.data.hf_tokenizer import export_tokenizer, open_tokenizer
 from jaxmlm.data.manifest import MANIFEST, write_manifest
 from jaxmlm.data.opening import open_store
@@ -149,6 +151,35 @@ def test_tokenizer_model(tmp_path, count):
     survive(path, damaged_bytes(path.read_bytes(), count, 4), read_tokenizer(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("kind", "place", "value", "message"),
+    [
+        (unigram, ("post_processor", "special_tokens"), {}, "which is not among its special tokens"),
+        (unigram, ("normalizer", "normalizers", 1, "pattern"), {"String": ""}, "the pattern of a Replace is empty"),
+        (byte_level, ("model", "continuing_subword_prefix"), "x" * 50, "does not continue a word with"),
+    ],
+)
+def test_what_the_library_panics_at_is_refused_before(tmp_path, kind, place, value, message, capfd):
+    kind(tmp_path)
+    plain = json.loads((tmp_path / "tokenizer.json").read_text())
+    within = plain
+    for key in place[:-1]:
+        within = within[key]
+    within[place[-1]] = value
+    (tmp_path / "tokenizer.json").write_text(json.dumps(plain))
+    with pytest.raises(InputError, match=message):
+        open_tokenizer(tmp_path)
+    assert "panicked" not in capfd.readouterr().err
+
+
+def test_a_store_without_phrases_has_no_phrase_list(tmp_path):
+    data = Data(text="mine", vocab=45, valid=0.2, length=16)
+    built = build(tmp_path / "store", data, [TextSource.of(lambda: TEXTS, {"file": "mine"})], workers=1)
+    assert built is not None
+    with pytest.raises(InputError, match="was prepared without phrases"):
+        built.phrase_list()
+
+
 def test_token_ids_of_a_vocabulary_with_a_forged_hole(tmp_path):
     word_pieces(tmp_path)
     plain = json.loads((tmp_path / "tokenizer.json").read_text())
@@ -186,12 +217,67 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 }  # fmt: skip
 
 
-def zipped(raw: bytes) -> bytes:
+def zipped(raw: bytes, method: int = zipfile.ZIP_DEFLATED, names: tuple[str, ...] = ("one.txt", "two.txt")) -> bytes:
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("one.txt", raw)
-        archive.writestr("two.txt", raw)
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for name in names:
+            archive.writestr(name, raw)
     return out.getvalue()
+
+
+BOMBS: dict[str, Callable[[bytes], bytes]] = {
+    "a.gz": gzip.compress,
+    "a.bz2": bz2.compress,
+    "a.xz": lambda raw: lzma.compress(raw, preset=0),
+    "a.zst": zstandard.ZstdCompressor().compress,
+    "a.zip": lambda raw: zipped(raw, names=("one.txt",)),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_text_that_expands_a_thousand_times_takes_little_memory(tmp_path, name, monkeypatch):
+    path = tmp_path / name
+    size = 32 << 20
+    monkeypatch.setattr(sources, "LINE", 1 << 22)
+    for line in (b"a" * ((1 << 18) - 1) + b"\n", b"a" * size):  # lines as they should be, and one line without an end
+        path.write_bytes(BOMBS[name](line * (size // len(line))))
+        assert path.stat().st_size < size // 900
+        tracemalloc.start()
+        try:
+            if len(line) == size:
+                with pytest.raises(InputError, match="line 1: a line of more than 4 MiB"):
+                    list(documents(files(str(path)), "line"))
+            else:
+                assert sum(len(document.text) for document in documents(files(str(path)), "line")) == size - 128
+            assert tracemalloc.get_traced_memory()[1] < 40 << 20
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_its_library_unpacks_without_a_limit_is_refused(tmp_path, method):
+    path = tmp_path / "a.zip"
+    path.write_bytes(zipped(b"text\n", method))
+    with pytest.raises(InputError, match=r"a\.zip, one\.txt: cannot be read .*is not deflate\): unpack it"):
+        files(str(path))
+
+
+def test_names_in_a_zip_are_shown_in_one_line(tmp_path):
+    path = tmp_path / "a.zip"
+    path.write_bytes(zipped(b"\xff", names=("x" * 5000 + ".txt", "a\n\x1b[2Jb.txt")))
+    with pytest.raises(InputError, match="not UTF-8 text") as caught:
+        list(documents(files(str(path))))
+    assert len(str(caught.value)) < 1000 and str(caught.value).isprintable()
+    path.write_bytes(zipped(b"text\n", names=("a\n\x1b[2Jb.txt.gz",)))
+    with pytest.raises(InputError, match="packed itself") as caught:
+        files(str(path))
+    assert str(caught.value).isprintable()
+    raw = zipped(b"text\n", names=("\u00e9.txt", "q"))
+    nameless = raw[: raw.rfind(b"q")] + b"\0" + raw[raw.rfind(b"q") + 1 :]
+    for bad in (raw.replace("\u00e9".encode(), b"\xff\xff"), nameless):
+        path.write_bytes(bad)
+        with pytest.raises(InputError, match="cannot be read"):
+            list(documents(files(str(path))))
 
 
 @FORMS
