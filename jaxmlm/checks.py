@@ -1,4 +1,4 @@
-"""The numbers of a configuration: each must be finite and in its range, which is checked when it is made.
+"""The numbers of a configuration, each finite and in its range, and its choices: checked when it is made.
 
 Ranges end where 32 bits do: steps, sizes and seeds become int32 on the devices, learning rates float32.
 """
@@ -6,7 +6,7 @@ Ranges end where 32 bits do: steps, sizes and seeds become int32 on the devices,
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from jaxmlm.errors import InputError
 
@@ -80,3 +80,30 @@ def check_numbers(config: Any, prefix: str, **ranges: Range) -> None:
             if one is not None and not numbers.holds(one):
                 shown = f"{one:g}" if isinstance(one, float) else repr(one)
                 raise InputError(f"{prefix}{name} is {shown}: it must {numbers.said}")
+
+
+def check_choices(config: Any, prefix: str, *names: str) -> None:
+    """Refuse a value that the `Literal` of its field does not list, as a Python file may have; a flag cannot.
+
+    Args:
+        config: the dataclass.
+        prefix: what stands before the name of a field in messages, as "masking.".
+        names: the fields.
+
+    Raises:
+        InputError: it names the field, the value and the choices.
+
+    >>> from dataclasses import dataclass
+    >>> from typing import Literal
+    >>> @dataclass
+    ... class Masking:
+    ...     count: Literal["expected", "exact"]
+    >>> check_choices(Masking("about"), "masking.", "count")
+    Traceback (most recent call last):
+    jaxmlm.errors.InputError: masking.count is 'about': it must be expected or exact
+    """
+    for name in names:
+        value = getattr(config, name)
+        choices = get_args(config.__dataclass_fields__[name].type)
+        if value not in choices:
+            raise InputError(f"{prefix}{name} is {value!r}: it must be {' or '.join(map(str, choices))}")

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer, Key
 
+from jaxmlm.checks import check_choices
 from jaxmlm.errors import InputError
 from jaxmlm.masking import strata
 from jaxmlm.masking.laws import Law, Rate, check_rate, has_density, is_law
@@ -92,6 +93,7 @@ class Masking:
     def __post_init__(self) -> None:
         check_units(self.units)
         check_rate(self.rate)
+        check_choices(self, "masking.", "count", "weights")
         if self.predict is not None and not 0 < self.predict <= 1:
             raise InputError(f"masking.predict must be above 0 and at most 1; got {self.predict:g}: try 0.4")
         if self.predict is not None and self.lowest_rate == 0:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Integer, Key
 
+from jaxmlm.checks import check_choices
 from jaxmlm.errors import InputError
 from jaxmlm.masking.selection import Selection
 
@@ -54,6 +55,7 @@ class Replace:
                 f"masking.replace: mask, random and keep must be at least 0 and sum to 1; got mask={self.mask} "
                 f"random={self.random} keep={self.keep}, which sum to {sum(probabilities):g}"
             )
+        check_choices(self, "masking.replace.", "per", "ids")
 
     def __call__(
         self, key: Key[Array, ""], ids: Integer[Array, " P"], selected: Selection, vocab: Vocab

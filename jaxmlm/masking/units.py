@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key
 
+from jaxmlm.checks import check_choices
 from jaxmlm.errors import InputError
 
 WORD, PHRASE = 1, 2
@@ -112,6 +113,7 @@ class SpanUnits:
                 f"masking.units.longest must be 1 to {MAX_UNIT_LENGTH}, the most tokens of a unit; got "
                 f"{self.longest}: try 10"
             )
+        check_choices(self, "masking.units.", "of")
 
     def distribution(self) -> np.ndarray:
         """The probabilities of the lengths 1 to `longest`.

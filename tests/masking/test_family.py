@@ -265,11 +265,23 @@ def test_how_many_views(rate, predict, views):
     assert Masking(rate, predict=predict).views == views
 
 
+def changed(config, **values):
+    """A configuration checked anew with a value that the type checks of the tests would not let it be made with."""
+    for name, value in values.items():
+        object.__setattr__(config, name, value)
+    config.__post_init__()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: SpanUnits(p=0.0), "masking.units.p must lie between 0 and 1"),
         (lambda: SpanUnits(longest=17), "masking.units.longest must be 1 to 16"),
+        (lambda: changed(SpanUnits(), of="letters"), "masking.units.of is 'letters': it must be words or tokens"),
+        (lambda: changed(Masking(), count="round"), "masking.count is 'round': it must be expected or exact"),
+        (lambda: changed(Masking(), weights="elbo"), "masking.weights is 'elbo': it must be tokens or rows or bound"),
+        (lambda: changed(Replace(), per="word"), "masking.replace.per is 'word': it must be token or unit"),
+        (lambda: changed(Replace(), ids="all"), "masking.replace.ids is 'all': it must be uniform or unigram"),
         (lambda: Linear(0.0, 10), r"factors of the rate must lie in \(0, 1\]; got 0"),
         (lambda: Linear(0.5, 0), "must last at least 1 step"),
         (lambda: Stairs((5, 5), (0.5, 0.4)), "steps must rise"),
