@@ -57,13 +57,11 @@ OPTIONS_OF_EVALUATE = {
     "--pairs 200": "minimal pairs of each set",
     "--all": "all pairs of each set",
     "--babylm DIRECTORY": "BabyLM's zero-shot tasks, in its evaluation_data",
-    "--fast": "BabyLM's small sets",
     "--text FILES": "held-out loss and pseudo-perplexity on these text files",
     "--rates 0.15 0.4": "masking rates of the held-out loss",
     "--rows 100": "rows of the text for pseudo-perplexity",
     "--treebank DIRECTORY": "probe the layers with a treebank",
     "--pool mean": "how the pieces of a word become one vector",
-    "--figure FILE.png": "draw the probes over the layers",
     "--batch 100": "masked copies in one pass of the model",
 }
 MOST_USED = {"study": OPTIONS_OF_A_STUDY, "finetune": OPTIONS_OF_FINETUNE, "evaluate": OPTIONS_OF_EVALUATE}

@@ -15,7 +15,7 @@ from jaxmlm.runs.statistics import compare_seeds
 from jaxmlm.tasks.downstream import GENERATED, display_name
 from jaxmlm.tasks.file_formats import read_table
 from jaxmlm.tasks.metrics import METRICS
-from jaxmlm.tasks.registry import benchmark_tasks
+from jaxmlm.tasks.registry import benchmark_tasks, find_task
 
 Score = Callable[[np.ndarray, np.ndarray], float]
 DRAWS = 2000
@@ -78,7 +78,7 @@ def say_average(result: dict[str, Any]) -> Iterator[str]:
         of = ", ".join(f"{part} {100 * found[part]:.1f}" for part in metrics)
         worse = f", {found['degenerate']} degenerate" if found["degenerate"] else ""
         yield f"{shown[name]:{wide}} {100 * found['score']:6.1f} {sd:>5}  {found['n']:4}  {of}{worse}"
-    benchmark = result["benchmark"]
+    benchmark = find_task(next(iter(shown))).benchmark
     count = len(result["tasks"])
     every = len(benchmark_tasks(benchmark))
     generated = GENERATED if any(found.get("generated") for found in result["tasks"].values()) else ""

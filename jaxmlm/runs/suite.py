@@ -26,8 +26,8 @@ def finetune_all(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]
 
     Returns:
         Of one task what `finetune` returns. Of several of GLUE or BabyLM: {"rows": all results, "tasks": for each the
-        scores of its best setting, means over its seeds, and "score", what the benchmark counts; "benchmark": its
-        name; "average": the mean of these; of GLUE "without_wnli": the same without WNLI, as in papers since BERT's;
+        scores of its best setting, means over its seeds, and "score", what the benchmark counts;
+        "average": the mean of these; of GLUE "without_wnli": the same without WNLI, as in papers since BERT's;
         "notes": what is not complete}.
 
     Raises:
@@ -97,7 +97,7 @@ def _suite(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]:
     if missing:
         notes.append(f"the average is partial: without {', '.join(missing)}")
     score = {name: found["score"] for name, found in tasks.items()}
-    average = {"benchmark": benchmark, "average": statistics.fmean(score.values())}
+    average = {"average": statistics.fmean(score.values())}
     if benchmark == "GLUE":
         others = [value for name, value in score.items() if name != "wnli"]
         average["without_wnli"] = statistics.fmean(others)
