@@ -265,8 +265,8 @@ def _checksums(arrays: dict[str, jax.Array]) -> tuple[list[jax.Array], list[jax.
     return [sum_ for sum_, _ in found], [finite for _, finite in found]
 
 
-# A program for each shape rather than one for all arrays: the optimizer's arrays have the shapes of the model's, so
-# a tenth as much is compiled.
+# A program for each shape, not one for all arrays: those of the optimizer have the shapes of the model's, and less is
+# compiled.
 @jax.jit
 def _checksum(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The sum, modulo 2^32, of a hash of each entry's bits and place, and whether all entries are finite.
