@@ -259,28 +259,30 @@ def _flat(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path).replace("/", "|"): leaf for path, leaf in leaves}
 
 
-@jax.jit
 def _checksums(arrays: dict[str, jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
-    """One uint32 for each array, sorted by name, and whether all its numbers are finite.
-
-    The sum, modulo 2^32, of a hash of each entry's bits and place. The hash is a bijection of 32 bits, so any change of
-    one entry changes the sum; several changes leave it as it was once in 2^32. Integer sums are exact in any order: the
-    number is the same on every mesh.
-    """
-
-    def one(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        finite = jnp.isfinite(x).all() if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.ones((), bool)
-        if x.dtype == jnp.bool_:
-            x = x.astype(jnp.uint8)
-        bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}")).astype(jnp.uint32)
-        place = jnp.zeros((), jnp.uint32)
-        for axis, size in enumerate(x.shape):
-            shape = (1,) * axis + (size,) + (1,) * (x.ndim - axis - 1)
-            place = _mixed(place * np.uint32(0x01000193) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis))
-        return jnp.sum(_mixed(bits + place), dtype=jnp.uint32), finite
-
-    found = [one(arrays[key]) for key in sorted(arrays)]
+    """One uint32 for each array, sorted by name, and whether all its numbers are finite."""
+    found = [_checksum(arrays[key]) for key in sorted(arrays)]
     return [sum_ for sum_, _ in found], [finite for _, finite in found]
+
+
+# A program for each shape, not one for all arrays: those of the optimizer have the shapes of the model's, and less is
+# compiled.
+@jax.jit
+def _checksum(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The sum, modulo 2^32, of a hash of each entry's bits and place, and whether all entries are finite.
+
+    The hash is a bijection of 32 bits, so any change of one entry changes the sum; several changes leave it as it was
+    once in 2^32. Integer sums are exact in any order: the number is the same on every mesh.
+    """
+    finite = jnp.isfinite(x).all() if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.ones((), bool)
+    if x.dtype == jnp.bool_:
+        x = x.astype(jnp.uint8)
+    bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}")).astype(jnp.uint32)
+    place = jnp.zeros((), jnp.uint32)
+    for axis, size in enumerate(x.shape):
+        shape = (1,) * axis + (size,) + (1,) * (x.ndim - axis - 1)
+        place = _mixed(place * np.uint32(0x01000193) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis))
+    return jnp.sum(_mixed(bits + place), dtype=jnp.uint32), finite
 
 
 def _mixed(x: jax.Array) -> jax.Array:

@@ -129,7 +129,7 @@ def test_the_laws(name, counts, seed, step):
 
 def test_whole_words_match_a_slow_reference():
     """Units in the order of their random bits on a circle; those that start on the arc: with lists and loops."""
-    masking, tokens = Masking(0.3, units=WordUnits()), rows([L - 2] * B, 5)
+    masking, tokens = FAMILY["words"], rows([L - 2] * B, 5)
     _, (_, selected), _ = jax.tree.map(np.asarray, run(masking, tokens, jnp.int32(3)))
     for row in range(B):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 3), row)
@@ -139,7 +139,7 @@ def test_whole_words_match_a_slow_reference():
             new = tokens.unit[row, i] & 1 or not tokens.maskable[row, i - 1] or len(words[-1]) == MAX_UNIT_LENGTH
             words.append([i]) if new else words[-1].append(i)
         bits = np.asarray(jax.random.bits(keys.order, (L,)) >> 1)
-        wanted = math.floor(0.3 * n + float(jax.random.uniform(keys.count)))
+        wanted = math.floor(masking.rate * n + float(jax.random.uniform(keys.count)))
         zero = int(jax.random.randint(keys.offset, (), 0, n))
         circle, found = 0, {}
         for word in sorted(words, key=lambda word: bits[word[0]]):
@@ -192,7 +192,7 @@ def test_span_lengths_follow_the_truncated_geometric_law(of_what):
 
 def test_spans_of_words_start_at_words():
     tokens = rows([L - 2] * B, 3)
-    _, _, place = jax.tree.map(np.asarray, run(Masking(0.5, units=SpanUnits()), tokens, jnp.int32(0)))
+    _, _, place = jax.tree.map(np.asarray, run(FAMILY["views of everything"], tokens, jnp.int32(0)))
     fresh = (place == 0) & tokens.maskable
     after_gap = np.concatenate([np.ones((B, 1), bool), ~tokens.maskable[:, :-1]], 1)
     closed = np.concatenate([np.zeros((B, 1), bool), place[:, :-1] == MAX_UNIT_LENGTH - 1], 1)

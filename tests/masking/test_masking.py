@@ -31,7 +31,7 @@ def tokens_of(counts) -> Tokens:
     return Tokens(ids, maskable, np.ones_like(ids, np.uint8))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 4))
+@partial(jax.jit, static_argnums=(0, 4))
 def run(masking, seed, ids, tokens, vocab, step):
     return mask_batch(masking, step_key(seed, step), ids, tokens, vocab, step)
 

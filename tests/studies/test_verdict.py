@@ -64,7 +64,8 @@ def test_an_interval_excludes_0_where_the_difference_is_beyond_noise_and_there_o
                 round(0.1 * i, 1): list(0.6 + 0.01 * i + random.normal(0, spread, 3)) for i in range(1, values + 1)
             }
             rows = blimp({**scores, None: list(0.6 + random.normal(0, spread, 3))})
-            found += summary(rows)["pairs"] + summary(rows)["control_pairs"]
+            one = summary(rows)
+            found += one["pairs"] + one["control_pairs"]
     assert {pair["beyond_noise"] for pair in found} == {True, False}
     for pair in found:
         assert (pair["low"] > 0 or pair["high"] < 0) == pair["beyond_noise"] == (pair["adjusted"] < 0.05)

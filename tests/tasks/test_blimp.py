@@ -83,8 +83,17 @@ def test_likelihoods_are_those_of_one_masked_copy_at_a_time(folder, tokenizer):
 
     mesh = jax.sharding.get_mesh()
     config = EncoderConfig(layers=1, width=16, heads=2, max_positions=64)
-    model = MaskedLM(Encoder(config, tokenizer.size, jax.random.key(0)), jax.random.key(1))
-    model = jax.tree.map(lambda x: x * 8, model)  # plain differences between tokens
+
+    @jax.jit
+    def made(key):
+        model = MaskedLM(Encoder(config, tokenizer.size, key), jax.random.fold_in(key, 1))
+        return jax.tree.map(lambda x: x * 8, model)  # plain differences between tokens
+
+    @jax.jit
+    def logits_of(model, ids, positions):
+        return model.logits(model.hidden(ids, jnp.ones_like(ids), None), positions)
+
+    model = made(jax.random.key(0))
     found = {}
     for batch in (8, 24):
         ev = blimp.evaluation(folder, tokenizer, pairs_per_set=None, batch=batch)
@@ -101,9 +110,7 @@ def test_likelihoods_are_those_of_one_masked_copy_at_a_time(folder, tokenizer):
         total = 0.0
         for i in range(1, len(ids) - 1):
             masked = np.tile(np.where(np.arange(len(ids)) == i, tokenizer.mask_id, ids), (8, 1)).astype(np.int32)
-            inputs = place({"ids": masked, "segments": np.ones_like(masked)}, mesh)
-            hidden = model.hidden(inputs["ids"], inputs["segments"], None)
-            logits = model.logits(hidden, place(np.full((8, 1), i, np.int32), mesh))
+            logits = logits_of(model, *place((masked, np.full((8, 1), i, np.int32)), mesh))
             total += float(jax.nn.log_softmax(np.asarray(logits)[0, 0])[ids[i]])
         return total
 

@@ -42,8 +42,8 @@ CONFIG = EncoderConfig(layers=1, width=16, heads=2, max_positions=64, init=1.0, 
 
 def random_model(config: EncoderConfig = CONFIG) -> MaskedLM:
     """Its predictions depend much on what it reads."""
-    key = jax.random.key(3)
-    return MaskedLM(Encoder(config, 8, key), jax.random.fold_in(key, 1))
+    make = jax.jit(lambda key: MaskedLM(Encoder(config, 8, key), jax.random.fold_in(key, 1)))
+    return make(jax.random.key(3))
 
 
 def unigram_model(logits: np.ndarray) -> MaskedLM:
