@@ -16,7 +16,15 @@ class Diverged(ArithmeticError):
 
     The message names the step, what is not finite and what to try. The command line prints it without a traceback and
     exits with code 1; no checkpoint of such a state is written.
+
+    Attributes:
+        why: the step and what is not finite, without the advice.
+
     """
+
+    def __init__(self, message: str, why: str = ""):
+        super().__init__(message)
+        self.why = why or message
 
 
 class Preempted(Exception):

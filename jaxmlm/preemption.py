@@ -110,6 +110,12 @@ def stop_before(what: str) -> None:
         raise Preempted(f"stopped by a signal before {what}: run the same command again")
 
 
+def stop_within(what: str) -> None:
+    """Raise Preempted if `stop_agreed`: what is under way is begun again by the next command."""
+    if stop_agreed():
+        raise Preempted(f"stopped by a signal within {what}: run the same command again")
+
+
 def stop_here(doing: str) -> None:
     """Raise Preempted if this process got a signal."""
     if _State.asked:

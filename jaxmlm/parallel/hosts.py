@@ -26,6 +26,7 @@ from jax.experimental import multihost_utils
 from jaxmlm import preemption
 from jaxmlm.checks import COUNT, NATURAL, TINY, Range, check_numbers
 from jaxmlm.errors import InputError
+from jaxmlm.parallel import watch
 from jaxmlm.parallel.clusters import ClusterSpec, find
 
 PACKAGES = ("jaxmlm", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint")
@@ -88,7 +89,9 @@ def start(hosts: Hosts = Hosts()) -> None:  # noqa: B008
     if hosts.coordinator is not None and hosts.processes is not None and hosts.process is not None:
         cluster = ClusterSpec(hosts.coordinator, hosts.processes, hosts.process)
     if cluster is not None and cluster.processes > 1 and not jax.distributed.is_initialized():
-        members = meet(cluster, Member(cluster.process, socket.gethostname(), versions()), hosts.wait)
+        connections: list[socket.socket] = []
+        me = Member(cluster.process, socket.gethostname(), versions())
+        members = meet(cluster, me, hosts.wait, connections)
         compare([(member.name, member.versions) for member in members], "versions", "install the same on every host")
         jax.distributed.initialize(
             cluster.coordinator,
@@ -97,6 +100,10 @@ def start(hosts: Hosts = Hosts()) -> None:  # noqa: B008
             initialization_timeout=int(hosts.wait),
             heartbeat_timeout_seconds=HEARTBEAT,
         )
+        if cluster.process == 0:
+            watch.hold(connections)
+        else:
+            watch.watch(connections[0], f"process 0 on {members[0].host}")
         preemption.listen()
     if hosts.require is not None:
         require(hosts.require)
@@ -124,16 +131,40 @@ def versions() -> dict[str, str]:
     return found
 
 
-def meet(cluster: ClusterSpec, me: Member, wait: float) -> list[Member]:
-    """All members of the cluster by process, told to each other on the coordinator's port."""
+def meet(cluster: ClusterSpec, me: Member, wait: float, kept: list[socket.socket] | None = None) -> list[Member]:
+    """Tell the members of the cluster to each other, on the coordinator's port.
+
+    Args:
+        cluster: who there is, and which of them this is.
+        me: what this process tells the others.
+        wait: seconds to wait for them.
+        kept: gets the connections, open: of process 0 one to each of the others, of another that to process 0. None:
+            they are closed.
+
+    Returns:
+        the members by process.
+
+    Raises:
+        InputError: on all of them: one did not come, or two have the same number.
+
+    """
     deadline = time.monotonic() + wait
-    answer = _gather(cluster, me, deadline, wait) if cluster.process == 0 else _tell(cluster, me, deadline, wait)
-    if "error" in answer:
-        raise InputError(answer["error"])
+    meeting = _gather if cluster.process == 0 else _tell
+    with contextlib.ExitStack() as opened:
+        answer, connections = meeting(cluster, me, deadline, wait, opened)
+        if "error" in answer:
+            raise InputError(answer["error"])
+        if kept is not None:
+            opened.pop_all()
+            kept.extend(connections)
     return [Member(*member) for member in answer["members"]]
 
 
-def _gather(cluster: ClusterSpec, me: Member, deadline: float, wait: float) -> dict[str, Any]:
+Heard = tuple[dict[str, Any], list[socket.socket]]
+"""The answer of process 0, and the connections over which it came."""
+
+
+def _gather(cluster: ClusterSpec, me: Member, deadline: float, wait: float, opened: contextlib.ExitStack) -> Heard:
     """Process 0: hear everybody, then tell everybody what was heard."""
     try:
         server = socket.create_server(("", cluster.port), backlog=cluster.processes)
@@ -141,16 +172,17 @@ def _gather(cluster: ClusterSpec, me: Member, deadline: float, wait: float) -> d
         raise InputError(
             f"port {cluster.port} of this host cannot be opened ({error.strerror}): name another in --coordinator"
         ) from error
-    members, lines = {0: me}, []
+    members = {0: me}
+    connections = []
     answer: dict[str, Any] = {}
-    with server, contextlib.ExitStack() as opened:
+    with server:
         while len(members) < cluster.processes and not answer:
             server.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
                 connection, _ = server.accept()
-                line = opened.enter_context(opened.enter_context(connection).makefile("rw"))
-                connection.settimeout(10)
-                member = Member(*json.loads(line.readline()))
+                opened.enter_context(connection).settimeout(10)
+                with connection.makefile() as line:
+                    member = Member(*json.loads(line.readline()))
             except TimeoutError:
                 if time.monotonic() < deadline:
                     continue  # somebody who connected and said nothing
@@ -162,7 +194,7 @@ def _gather(cluster: ClusterSpec, me: Member, deadline: float, wait: float) -> d
             except (OSError, ValueError, TypeError):
                 continue  # not one of us
             else:
-                lines.append(line)
+                connections.append(connection)
                 if member.process in members or not 0 <= member.process < cluster.processes:
                     answer = {
                         "error": f"{member.name} gave a --process that is taken or not below --processes "
@@ -170,23 +202,23 @@ def _gather(cluster: ClusterSpec, me: Member, deadline: float, wait: float) -> d
                     }
                 members[member.process] = member
         answer = answer or {"members": [members[i] for i in range(cluster.processes)]}
-        for line in lines:
+        for connection in connections:
             with contextlib.suppress(OSError):  # it has gone meanwhile: JAX will miss it
-                print(json.dumps(answer), file=line, flush=True)
-    return answer
+                connection.sendall(json.dumps(answer).encode() + b"\n")
+    return answer, connections
 
 
-def _tell(cluster: ClusterSpec, me: Member, deadline: float, wait: float) -> dict[str, Any]:
+def _tell(cluster: ClusterSpec, me: Member, deadline: float, wait: float, opened: contextlib.ExitStack) -> Heard:
     """Every other process: tell process 0, hear about everybody."""
     why: object = "no answer"
     while (left := deadline - time.monotonic()) > 0:
         try:
             # Process 0 answers when all have come, or when its own wait is over: a little after ours may be.
-            with socket.create_connection((cluster.address, cluster.port), timeout=left) as connection:
-                connection.settimeout(left + 10)
-                with connection.makefile("rw") as line:
-                    print(json.dumps(me), file=line, flush=True)
-                    return json.loads(line.readline())
+            connection = socket.create_connection((cluster.address, cluster.port), timeout=left)
+            opened.enter_context(connection).settimeout(left + 10)
+            connection.sendall(json.dumps(me).encode() + b"\n")
+            with connection.makefile() as line:
+                return json.loads(line.readline()), [connection]
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
         time.sleep(min(0.5, max(deadline - time.monotonic(), 0)))
@@ -305,6 +337,8 @@ def exit_process(code: int) -> None:
         sys.stderr.flush()
         if jax.process_index() == 0:
             time.sleep(2)
+        if code != 1:  # the others end in the same way, if later
+            watch.say_goodbye()
         os._exit(code)
 
 

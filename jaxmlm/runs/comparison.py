@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmlm.errors import InputError
-from jaxmlm.json_files import read_jsonl
+from jaxmlm.runs.results import read_results
 from jaxmlm.runs.statistics import compare_seeds
 from jaxmlm.tasks.downstream import GENERATED, display_name
 from jaxmlm.tasks.file_formats import read_table
@@ -216,7 +216,7 @@ def say_comparison(result: dict[str, Any]) -> Iterator[str]:
 
 def _best(folder: Path) -> tuple[str, str, list[dict[str, Any]]]:
     """Task, main score and the finished lines of the best setting."""
-    rows = [row for row in read_jsonl(folder / "results.jsonl") if row["scores"] and "predictions" in row]
+    rows = [row for row in read_results(folder / "results.jsonl") if row["scores"] and "predictions" in row]
     if not rows:
         raise InputError(f"{folder} has no predictions of a fine-tuning: give the --workdir of `jaxmlm finetune`")
     key = summarise(rows)["summary"][0]["settings"]

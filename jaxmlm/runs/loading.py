@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxmlm.data import Tokenizer
 from jaxmlm.data.hf_tokenizer import HfTokenizer, open_tokenizer
 from jaxmlm.errors import InputError
-from jaxmlm.json_files import write_json
+from jaxmlm.json_files import with_checksum, write_json
 from jaxmlm.models import Encoder, EncoderConfig, interchange, with_head
 from jaxmlm.parallel import abstract, hosts
 from jaxmlm.paths import describe
@@ -138,7 +138,7 @@ def save(found: LoadedModel) -> None:
     with hosts.primary_first():
         if first:
             found.tokenizer.save(new)
-            write_json(new / "run.json", {**plain, **provenance()})
+            write_json(new / "run.json", with_checksum({**plain, **provenance()}))
             shutil.rmtree(folder, ignore_errors=True)
             new.rename(folder)
 

@@ -17,10 +17,10 @@ os.environ |= {
     "PYTHONDONTWRITEBYTECODE": "1",  # a limit on the size of files would leave bytecode written in part
 }
 
-from tests.faults import kills
+from tests.faults import flips, kills
 
-FIGURES = {**kills.FIGURES}
-SHORT = ("kill-pretrain", "kill-prepare")
+FIGURES = {**kills.FIGURES, **flips.FIGURES}
+SHORT = ("kill-pretrain", "kill-prepare", "flips", "truncations", "deletions")
 """What the short form makes."""
 
 
