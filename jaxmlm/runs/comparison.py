@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmlm.errors import InputError
+from jaxmlm.errors import InputError, reading
 from jaxmlm.runs.results import read_results
 from jaxmlm.runs.statistics import compare_seeds
 from jaxmlm.tasks.downstream import GENERATED, display_name
@@ -230,9 +230,10 @@ def _of_scores(folder: Path, rows: list[dict[str, Any]], name: str) -> Predictio
         path = folder / row["predictions"] / "scores.tsv"
         if not path.is_file():
             raise InputError(f"{path} is missing: run the fine-tuning again in a new --workdir")
-        header, *lines = read_table(path)
-        ids, column = [line[0] for line in lines], header.index(name)
-        found[row["tuning_seed"]] = np.array([float(line[column]) for line in lines])
+        with reading(path, "the scores of a fine-tuning"):
+            header, *lines = read_table(path)
+            ids, column = [line[0] for line in lines], header.index(name)
+            found[row["tuning_seed"]] = np.array([float(line[column]) for line in lines])
     return Predictions(ids, np.zeros(len(ids)), found)
 
 
@@ -253,6 +254,7 @@ def _of_rows(folder: Path, rows: list[dict[str, Any]], main: str, classes: dict[
         path = folder / row["predictions"] / "dev.tsv"
         if not path.is_file():
             raise InputError(f"{path} is missing: run the fine-tuning again in a new --workdir")
-        ids, said, truth = (list(column) for column in zip(*read_table(path)[1:], strict=True))
-        found[row["tuning_seed"]], labels = values(said), values(truth)
+        with reading(path, "the predictions of a fine-tuning"):
+            ids, said, truth = (list(column) for column in zip(*read_table(path)[1:], strict=True))
+            found[row["tuning_seed"]], labels = values(said), values(truth)
     return Predictions(ids, labels, found)

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from jaxmlm.parallel import abstract, hosts
 from jaxmlm.paths import describe
 from jaxmlm.rng import make_key
 from jaxmlm.runs.checkpoint_advice import not_a_checkpoint
+from jaxmlm.runs.sha256sums import changed
 from jaxmlm.runs.workdir import provenance, read_metadata, step_of
 from jaxmlm.training import Checkpoints, TrainState
 
@@ -148,6 +150,13 @@ def from_transformers(folder: str | Path, like: EncoderConfig | None = None) -> 
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise not_a_checkpoint(folder)
+    if (other := changed(folder)) and hosts.is_primary():
+        print(
+            f"note: {', '.join(other)} in {folder}: not as it was exported (SHA256SUMS there): damaged, unless it was "
+            "changed on purpose",
+            file=sys.stderr,
+            flush=True,
+        )
     found = interchange.read(folder, like)
     tokenizer = HfTokenizer(folder)
     if tokenizer.size > found.vocab:

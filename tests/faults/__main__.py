@@ -17,10 +17,14 @@ os.environ |= {
     "PYTHONDONTWRITEBYTECODE": "1",  # a limit on the size of files would leave bytecode written in part
 }
 
-from tests.faults import flips, kills
+from tests.faults import disks, flips, inputs, kills, meshes, processes, soak
 
-FIGURES = {**kills.FIGURES, **flips.FIGURES}
-SHORT = ("kill-pretrain", "kill-prepare", "flips", "truncations", "deletions")
+FIGURES = {
+    name: figure
+    for module in (kills, processes, flips, disks, meshes, inputs, soak)
+    for name, figure in module.FIGURES.items()
+}
+SHORT = ("kill-pretrain", "flips", "full-disks", "bad-inputs")
 """What the short form makes."""
 
 

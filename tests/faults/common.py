@@ -125,6 +125,10 @@ class Running:
             sys.stderr.flush()
             os._exit(code)
 
+    def kill(self) -> None:
+        """End it at once."""
+        os.kill(self.pid, signal.SIGKILL)
+
     def wait(self) -> Ended:
         """Wait for its end."""
         _, status = os.waitpid(self.pid, 0)
