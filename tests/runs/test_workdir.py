@@ -19,7 +19,7 @@ from jaxmlm.models import EncoderConfig
 from jaxmlm.runs import Finetune, finetune
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain
-from jaxmlm.runs.results import read_results
+from jaxmlm.runs.results import Result, read_results
 from jaxmlm.runs.run import Run
 from jaxmlm.runs.suite import finetune_all
 from jaxmlm.runs.workdir import append_results, read_metadata
@@ -147,9 +147,18 @@ def test_a_damaged_run_json_is_told_in_one_line(done, tmp_path, content, message
 
 def test_every_flipped_bit_of_a_record_or_a_result_is_noticed(done, tmp_path):
     """Where a number, a name or a text stands: one bit of it is another value, of which nothing else tells."""
-    for name, read in (("run.json", read_metadata), ("results.jsonl", read_results)):
+
+    def record(path: Path) -> list:
+        found = read_metadata(path)
+        return [found.get(name) for name in ("identity", "config", "vocab", "tokenizer", "versions")]
+
+    def results(path: Path) -> list:
+        return [Result.from_json(row) for row in read_results(path)]
+
+    for name, read in (("run.json", record), ("results.jsonl", results)):
         content = (Path(done[0].workdir) / name).read_bytes()
         wanted = read(Path(done[0].workdir) / name)
+        noticed = 0
         for place in range(0, len(content), 7):
             changed = bytearray(content)
             changed[place] ^= 1 << place % 8
@@ -158,6 +167,8 @@ def test_every_flipped_bit_of_a_record_or_a_result_is_noticed(done, tmp_path):
                 assert read(tmp_path / name) == wanted  # a blank, say, or the name of the checksum
             except InputError as error:
                 assert "\n" not in str(error)
+                noticed += 1
+        assert noticed > len(content) / 7 / 2
 
 
 def test_a_line_that_is_no_result_is_named(done, tmp_path):
