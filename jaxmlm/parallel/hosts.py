@@ -335,9 +335,10 @@ def exit_process(code: int) -> None:
     if jax.distributed.is_initialized() and jax.process_count() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
-        if jax.process_index() == 0:
+        first = jax.process_index() == 0
+        if first:
             time.sleep(2)
-        if code != 1:  # the others end in the same way, if later
+        if not first or code != 1:  # after a fault of process 0 alone the others would wait for it
             watch.say_goodbye()
         os._exit(code)
 

@@ -1,9 +1,9 @@
 """The other processes end with one line when process 0 is killed.
 
-JAX aborts them at once, with a stack of C++, or leaves them in a collective call. Neither a thread nor a handler of
+JAX aborts them at once, with a message of C++, or leaves them in a collective call. Neither a thread nor a handler of
 Python is sure to run then, so each of them has a small process beside it, which holds a connection to process 0: the
 one by which the hosts have met. Process 0 says goodbye when it ends by itself; a connection that breaks without that
-is its death.
+is its death. The line then stands below whatever JAX has said in that moment.
 """
 
 import atexit
@@ -26,9 +26,9 @@ if 0 in ready:
     except OSError:
         goodbye = b""
     if not goodbye:
-        os.write(2, line.encode() + b"\\n")
         if os.getppid() == parent:
             os.kill(parent, signal.SIGKILL)
+        os.write(2, b"\\n" + line.encode() + b"\\n")
 """
 _others: list[socket.socket] = []
 _watching: list[tuple[subprocess.Popen[bytes], int]] = []
