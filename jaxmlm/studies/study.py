@@ -21,7 +21,8 @@ from rich.console import Console
 from jaxmlm.data import Store
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import Diverged, InputError
-from jaxmlm.json_files import read_json, read_jsonl, with_checksum, without_checksum, write_json
+from jaxmlm.json_files import read_json, with_checksum, without_checksum, write_json
+from jaxmlm.logs import read_log
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
 from jaxmlm.paths import describe, replace_path
@@ -388,5 +389,6 @@ def _draw(directory: Path) -> dict[str, Any]:
 
 def _curve(path: Path) -> list[dict[str, Any]]:
     """The training losses of a log; a step that was done again after a kill counts once, the last time."""
-    by_step = {line["step"]: line for line in read_jsonl(path) if "eval" not in line}
+    lines = [line for line in read_log(path) if "eval" not in line and {"loss", "tokens"} <= line.keys()]
+    by_step = {line["step"]: line for line in lines}
     return [by_step[step] for step in sorted(by_step)]

@@ -4,10 +4,15 @@ A process is forked from this one, which has imported everything and touched no 
 and is killed like any other.
 """
 
+import atexit
+import contextlib
+import fcntl
+import functools
 import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -24,6 +29,8 @@ UNEQUAL = ("verified.json", "report.html", "README.md", "tensorboard")
 """Files that hold times, or the directory's own path."""
 LIMIT = 300
 """Seconds after which a process counts as hanging."""
+PIPE = 1 << 20
+"""Bytes that a process may write to stdout or stderr."""
 
 CONFIG = """
 from jaxmlm.data import Data
@@ -103,27 +110,21 @@ class Running:
     """A process that runs `body` in `directory`, for at most `limit` seconds."""
 
     def __init__(self, directory: Path, body: Callable[[], int], limit: int = LIMIT):
-        self._files = [tempfile.TemporaryFile() for _ in range(2)]
+        self._told = []
+        ends = []
+        for _ in range(2):  # pipes: a limit on the size of files is none on them
+            told, tell = os.pipe()
+            fcntl.fcntl(told, fcntl.F_SETPIPE_SZ, PIPE)
+            os.set_blocking(told, False)
+            self._told.append(told)
+            ends.append(tell)
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            self._run(directory, body, limit)
-
-    def _run(self, directory: Path, body: Callable[[], int], limit: int) -> None:
-        code = 70
-        try:
-            os.chdir(directory)
-            for number, file in enumerate(self._files, 1):
-                os.dup2(file.fileno(), number)
-            signal.alarm(limit)
-            code = body()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            _run(directory, body, limit, ends)
+        for tell in ends:
+            os.close(tell)
 
     def kill(self) -> None:
         """End it at once."""
@@ -132,12 +133,34 @@ class Running:
     def wait(self) -> Ended:
         """Wait for its end."""
         _, status = os.waitpid(self.pid, 0)
-        told = []
-        for file in self._files:
-            file.seek(0)
-            told.append(file.read().decode(errors="replace"))
-            file.close()
-        return Ended(os.waitstatus_to_exitcode(status), *told)
+        return Ended(os.waitstatus_to_exitcode(status), *map(_read, self._told))
+
+
+def _run(directory: Path, body: Callable[[], int], limit: int, ends: Sequence[int]) -> None:
+    """What the forked process does."""
+    code = 70
+    try:
+        os.chdir(directory)
+        for number, tell in enumerate(ends, 1):
+            os.dup2(tell, number)
+        signal.alarm(limit)
+        code = body()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _read(told: int) -> str:
+    """What stands in a pipe; children of the process that wrote may hold its other end."""
+    parts = []
+    with contextlib.suppress(BlockingIOError):
+        while part := os.read(told, PIPE):
+            parts.append(part)
+    os.close(told)
+    return b"".join(parts).decode(errors="replace")
 
 
 def start(
@@ -182,20 +205,26 @@ def command(
     return start(directory, words, before, verified).wait()
 
 
-def well(directory: Path, *commands: Sequence[str]) -> None:
-    """Run commands that must end well."""
-    for words in commands:
-        ended = command(directory, words)
-        if ended.code:
-            raise SystemExit(f"`jaxmlm {' '.join(words)}` ended with {ended.code}: {ended.err}")
+def well(directory: Path, words: Sequence[str]) -> None:
+    """Run a command that must end well."""
+    ended = command(directory, words)
+    if ended.code:
+        raise SystemExit(f"`jaxmlm {' '.join(words)}` ended with {ended.code}: {ended.err}")
 
 
-def prepared(directory: Path) -> Path:
-    """A directory with the configurations, made if it is not there."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "run.py").write_text(CONFIG)
-    (directory / "study.py").write_text(STUDY)
-    return directory
+@functools.cache
+def made(*commands: tuple[str, ...], config: str = CONFIG) -> Path:
+    """A directory with the configurations in which these commands have ended well; nobody may change it."""
+    there = Path(tempfile.mkdtemp(prefix="faults-")) / "given"
+    atexit.register(shutil.rmtree, there.parent, ignore_errors=True)
+    if commands:
+        shutil.copytree(made(*commands[:-1], config=config), there)
+        well(there, commands[-1])
+        return there
+    there.mkdir()
+    (there / "run.py").write_text(config)
+    (there / "study.py").write_text(STUDY)
+    return there
 
 
 def spread(figure: Figure, trial: Callable[[int], str], count: int, work: Path) -> None:

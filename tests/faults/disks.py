@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults.common import (
@@ -15,10 +14,9 @@ from tests.faults.common import (
     contents,
     difference,
     limited,
-    prepared,
+    made,
     spread,
     start,
-    well,
 )
 
 EXPORT = ("export", "run", "exported")
@@ -33,22 +31,13 @@ SIZES = (0, 500, 20_000)
 """Bytes that a file may have."""
 
 
-def _given(work: Path, before: Sequence[Sequence[str]]) -> Path:
-    given = work / f"given-{len(before)}"
-    if not given.exists():
-        well(prepared(given), *before)
-    return given
-
-
 def full(work: Path, short: bool) -> Figure:
     """Let a command meet a full disk, then let it run again on one with space."""
     figure = Figure("full disks: exit 2 in one line that names a path, and the same command then ends as ever")
     trials = []
     for words, result, before in WRITERS[1:2] if short else WRITERS:
-        given = _given(work, before)
-        straight = Path(shutil.copytree(given, work / f"straight-{result}"))
-        well(straight, words)
-        wanted = contents(straight / result)
+        given = made(*before)
+        wanted = contents(made(*before, words) / result)
         trials += [(words, result, given, wanted, size) for size in SIZES]
 
     def trial(number: int) -> str:
@@ -75,19 +64,16 @@ def full(work: Path, short: bool) -> Figure:
 def pairs(work: Path, short: bool) -> Figure:
     """Start a command twice at once in one directory."""
     figure = Figure("pairs of equal commands at once: one is refused in a line, or finds what the other has made")
-    kinds = [(words, result, _given(work, before)) for words, result, before in WRITERS[:3]]
-    kinds.append((RUN_STUDY, "study", _given(work, (PREPARE,))))
+    kinds = [*WRITERS[:3], (RUN_STUDY, "study", (PREPARE,))]
     count = 1 if short else 5
     trials = [kind for kind in kinds[1:2] if short] or kinds * count
     wanted = {}
-    for words, result, given in dict.fromkeys(trials):
-        straight = Path(shutil.copytree(given, work / f"straight-{result}"))
-        well(straight, words)
-        wanted[result] = contents(straight / result)
+    for words, result, before in dict.fromkeys(trials):
+        wanted[result] = contents(made(*before, words) / result)
 
     def trial(number: int) -> str:
-        words, result, given = trials[number]
-        there = Path(shutil.copytree(given, work / f"pair-{number}"))
+        words, result, before = trials[number]
+        there = Path(shutil.copytree(made(*before), work / f"pair-{number}"))
         ended = [one.wait() for one in [start(there, words), start(there, words)]]
         codes = sorted(one.code for one in ended)
         refused = [one for one in ended if one.code == 2]
@@ -113,9 +99,7 @@ def small_disk(work: Path, short: bool) -> Figure:
         figure.notes = "not run: no right to mount"
         return figure
     try:
-        given = _given(work, (PREPARE,))
-        straight = Path(shutil.copytree(given, work / "straight"))
-        well(straight, PRETRAIN)
+        given = made(PREPARE)
         for name in ("run.py", "store"):
             source = given / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, there / name)
@@ -124,7 +108,7 @@ def small_disk(work: Path, short: bool) -> Figure:
         os.system(f"mount -o remount,size=100m {there}")
         again = command(there, PRETRAIN, verified="run")
         why = why or (again.code and f"then exit {again.code}: {again.last}") or ""
-        figure.add(why or difference(contents(straight / "run"), contents(there / "run")))
+        figure.add(why or difference(contents(made(PREPARE, PRETRAIN) / "run"), contents(there / "run")))
     finally:
         os.system(f"umount {there}")
     return figure

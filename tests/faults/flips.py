@@ -20,9 +20,8 @@ from tests.faults.common import (
     RUN_STUDY,
     Figure,
     contents,
-    prepared,
+    made,
     spread,
-    well,
 )
 
 WORDS = {"flip": "single-bit flips", "cut": "truncations", "delete": "deletions"}
@@ -107,34 +106,36 @@ EXPORT = ("export", "run", "exported")
 KINDS = (
     Kind("store", read_store, PREPARE),
     Kind("run", read_run, PREPARE, PRETRAIN),
+    Kind("exported", read_exported, PREPARE, PRETRAIN, EXPORT),
     Kind("run", resume_run, PREPARE, PRETRAIN),
     Kind("tuned", read_tuned, PREPARE, PRETRAIN, FINETUNE),
-    Kind("exported", read_exported, PREPARE, PRETRAIN, EXPORT),
     Kind("study", read_study, PREPARE, RUN_STUDY),
 )
 COUNTS = {"flip": (24, 240), "cut": (6, 48), "delete": (6, 48)}
-"""Trials of the short form and the long one; each kind of directory has a sixth."""
+"""Trials of the short form, which has three of the kinds, and of the long one; each kind has a sixth."""
 
 
 def damages(work: Path, how: str, short: bool) -> Figure:
     """Damage every kind of directory."""
     figure = Figure(f"{WORDS[how]}: noticed in one line, or every array and number equal")
-    given = prepared(work / "given")
-    well(given, *dict.fromkeys(words for kind in KINDS for words in kind.commands))
-    shutil.copytree(given / "tuned", given / "same")
+    kinds = KINDS[:3] if short else KINDS
+    commands = dict.fromkeys(words for kind in kinds for words in kind.commands)
+    given = Path(shutil.copytree(made(*commands), work / "given"))
+    if not short:
+        shutil.copytree(given / "tuned", given / "same")
     each = COUNTS[how][0 if short else 1] // len(KINDS)
     counted = work / "counted"
     counted.mkdir()
 
     def trial(number: int) -> str:
-        kind = KINDS[number]
+        kind = kinds[number]
         for count, verdict in enumerate(_verdicts(given, work / f"copy-{number}", kind, how, each)):
             (counted / f"{number}-{count}").write_text(verdict)
         return ""
 
-    kinds = Figure("kinds")
-    spread(kinds, trial, len(KINDS), work)
-    figure.wrong += kinds.wrong
+    ended = Figure("kinds of directories")
+    spread(ended, trial, len(kinds), work)
+    figure.wrong += ended.wrong
     said = [path.read_text() for path in sorted(counted.iterdir())]
     for verdict in said:
         figure.add("" if verdict.startswith(("noticed", "harmless")) else verdict)

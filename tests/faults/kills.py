@@ -16,14 +16,13 @@ from tests.faults.common import (
     command,
     contents,
     difference,
-    prepared,
+    made,
     spread,
-    well,
 )
 from tests.faults.phases import install
 
 
-def kills(work: Path, words: Sequence[str], first: Sequence[Sequence[str]], result: str, count: int) -> Figure:
+def kills(work: Path, words: Sequence[str], first: Sequence[tuple[str, ...]], result: str, count: int) -> Figure:
     """Kill a command at `count` places that are spread over all phases that it announces.
 
     Args:
@@ -35,8 +34,7 @@ def kills(work: Path, words: Sequence[str], first: Sequence[Sequence[str]], resu
 
     """
     figure = Figure(f"SIGKILL of `{words[0]}`: the same command again ends with the same bits")
-    given = prepared(work / "given")
-    well(given, *first)
+    given = made(*first)
     straight = Path(shutil.copytree(given, work / "straight"))
     told = work / "announcements"
     unbroken = command(straight, words, partial(install, None, told))
@@ -88,7 +86,7 @@ def places(announced: Sequence[str], count: int) -> list[tuple[str, int]]:
 
 def of_pretrain(work: Path, short: bool) -> Figure:
     """Kills of a pre-training."""
-    return kills(work, PRETRAIN, [PREPARE], "run", 6 if short else 60)
+    return kills(work, PRETRAIN, [PREPARE], "run", 5 if short else 60)
 
 
 def of_prepare(work: Path, short: bool) -> Figure:

@@ -5,7 +5,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from tests.faults.common import CONFIG, PREPARE, Figure, command, well
+from tests.faults.common import CONFIG, PREPARE, Figure, command, made
 
 STEPS = 24
 CUT = 4
@@ -27,10 +27,7 @@ def _words(steps: int, mesh: tuple[str, ...]) -> list[str]:
 def meshes(work: Path, short: bool) -> Figure:
     """Save on one layout and resume on others; compare each loss of the next 20 steps with the unbroken run's."""
     figure = Figure(f"a run saved on 8 devices or 1 and resumed on others: losses of the next {STEPS - CUT} steps")
-    given = work / "given"
-    given.mkdir()
-    (given / "run.py").write_text(CONFIG.replace("log_every=2, eval_every=4", "log_every=1, eval_every=0"))
-    well(given, PREPARE)
+    given = made(PREPARE, config=CONFIG.replace("log_every=2, eval_every=4", "log_every=1, eval_every=0"))
     largest = 0.0
     for first, others in ((8, WAYS[1:]), (1, WAYS[:1])):
         straight = Path(shutil.copytree(given, work / f"straight-{first}"))

@@ -5,7 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
-from tests.faults.common import CONFIG, PREPARE, PRETRAIN, Figure, Running, contents, difference, start, well
+from tests.faults.common import CONFIG, PREPARE, PRETRAIN, Figure, Running, contents, difference, made, start
 from tests.parallel.test_hosts import free_port
 
 STEPS = 200
@@ -22,13 +22,8 @@ def killed(work: Path, short: bool) -> Figure:
     figure = Figure(
         "SIGKILL of one of two processes: the other ends within 60 s and not with 0; both resume to the end"
     )
-    given = work / "given"
-    given.mkdir()
-    config = CONFIG.replace("steps=12", f"steps={STEPS}").replace(
-        "log_every=2, eval_every=4, save_every=4", "log_every=20, save_every=20"
-    )
-    (given / "run.py").write_text(config)
-    well(given, PREPARE)
+    loop = f"steps={STEPS}, batch=8, log_every=20, save_every=20"
+    given = made(PREPARE, config=CONFIG.replace("steps=12, batch=8, log_every=2, eval_every=4, save_every=4", loop))
     straight = Path(shutil.copytree(given, work / "straight"))
     began = time.monotonic()
     ended = [one.wait() for one in _start(straight)]

@@ -13,12 +13,9 @@ def soak(work: Path, short: bool) -> Figure:
     """Train in one process, ended and resumed every thousandth step by a signal; watch what it holds."""
     steps, each = (400, 100) if short else (20_000, 1_000)
     figure = Figure(f"a soak of {steps:,} steps, resumed every {each:,}: memory, files, threads, step time within 2 %")
-    (work / "run.py").write_text(
-        CONFIG.replace("steps=12", f"steps={steps}").replace(
-            "log_every=2, eval_every=4, save_every=4",
-            f"log_every={each // 5}, eval_every={each}, save_every={each // 2}",
-        )
-    )
+    loop = f"steps={steps}, batch=8, log_every={each // 5}, eval_every={each}, save_every={each // 2}"
+    config = CONFIG.replace("steps=12, batch=8, log_every=2, eval_every=4, save_every=4", loop)
+    (work / "run.py").write_text(config)
     well(work, PREPARE)
     told = work / "told"
 
