@@ -285,7 +285,7 @@ def _content(path: Path) -> Any:
 
 
 def _timeless(line: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in line.items() if key not in (*TIMES, "sha256")}
+    return {key: value for key, value in line.items() if key not in (*TIMES, "checksum")}
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
