@@ -139,7 +139,7 @@ def damages(work: Path, how: str, short: bool) -> Figure:
     said = [path.read_text() for path in sorted(counted.iterdir())]
     for verdict in said:
         figure.add("" if verdict.startswith(("noticed", "harmless")) else verdict)
-    seen = Counter(verdict.partition(":")[0] for verdict in said)
+    seen = Counter(verdict.split()[0].rstrip(":") for verdict in said)
     figure.notes = ", ".join(f"{name} {count}" for name, count in sorted(seen.items()))
     return figure
 
