@@ -4,13 +4,24 @@
     jaxmlm audit --collator collators:electra --tokenizer ../runs/quickstart_run --rate 0.4
 
 Each is a function of rows as `jaxmlm.audit_collator` gives them. The ids are those of a tokenizer that `jaxmlm prepare`
-trained: pad 0, cls 2, sep 3, mask 4, text from 5 on. `numpy.random.seed` makes them repeatable.
+trained: pad 0, cls 2, sep 3, mask 4, text from 5 on; `TOKENIZER` says which of them begin a word. `numpy.random.seed`
+makes them repeatable.
 """
+
+import math
+from functools import lru_cache
 
 import numpy as np
 
+from jaxmlm.data import Tokenizer
+from jaxmlm.data.hf_tokenizer import open_tokenizer
+
 PAD, MASK = 0, 4
 RATE = 0.4
+TOKENIZER = "../runs/quickstart_run"
+"""Directory of the tokenizer, for SpanBERT, which masks words."""
+LENGTHS = np.arange(1, 11)
+SPAN_LENGTHS = 0.8 ** (LENGTHS - 1) / (0.8 ** (LENGTHS - 1)).sum()
 Rows = list[dict[str, list[int]]]
 
 
@@ -61,3 +72,38 @@ def modernbert(rows: Rows) -> dict[str, np.ndarray]:
     ids, _, padding = _arrays(rows)
     chosen = np.random.random(ids.shape) < RATE
     return _masked(ids, chosen, chosen & ~padding)
+
+
+def spanbert(rows: Rows) -> dict[str, np.ndarray]:
+    """facebookresearch/SpanBERT, masking.py: from a random token's word on, until the count (rounded up) is reached.
+
+    Spans of 1 to 10 words, of which the last is cut off; 80-10-10 for each run of masked tokens. Rows have no <cls> and
+    <sep> yet.
+    """
+    ids, special, _ = _arrays(rows)
+    tokenizer = _tokenizer(TOKENIZER)
+    inputs, labels = ids.copy(), np.full_like(ids, -100)
+    for i, text in enumerate(~special):
+        at = np.flatnonzero(text)
+        chosen, starts = np.zeros(len(at), bool), tokenizer.word_starts[ids[i, at]]
+        words = np.append(np.flatnonzero(starts | (np.arange(len(at)) == 0)), len(at))
+        budget = math.ceil(RATE * len(at))
+        while chosen.sum() < budget:
+            anchor, span = np.random.choice(len(at)), np.random.choice(LENGTHS, p=SPAN_LENGTHS)
+            if not chosen[anchor]:
+                first = np.searchsorted(words, anchor, "right") - 1
+                span_tokens = np.arange(words[first], words[min(first + span, len(words) - 1)])
+                new = span_tokens[~chosen[span_tokens]]
+                chosen[new[: budget - chosen.sum()]] = True
+        labels[i, at[chosen]] = ids[i, at[chosen]]
+        runs = np.cumsum(np.diff(chosen.astype(int), prepend=0) == 1)
+        draw = np.random.random(runs.max() + 1)[runs]
+        random = np.random.choice(np.flatnonzero(~tokenizer.special), len(at))
+        new_ids = np.where(draw < 0.8, MASK, np.where(draw < 0.9, random, ids[i, at]))
+        inputs[i, at] = np.where(chosen, new_ids, ids[i, at])
+    return {"input_ids": inputs, "labels": labels}
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(directory: str) -> Tokenizer:
+    return open_tokenizer(directory)

@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxmlm.data import Batches, Data, Store, Tokenizer, build
+from jaxmlm.data import Batches, Data, SentencePieceTokenizer, Store, build, open_rows
 from jaxmlm.data import store as store_module
 from jaxmlm.data.manifest import FORMAT, write_manifest
-from jaxmlm.data.rows import Documents, Packed, Sentences
+from jaxmlm.data.rows import DocumentRows, PackedRows, SentenceRows
 from jaxmlm.data.sources import documents, text_source
 from jaxmlm.data.store import Stream
 
@@ -58,12 +58,12 @@ def batches(repeats: int) -> dict[str, Any]:
     counts = counts[: np.searchsorted(np.cumsum(counts), len(tokens))]
     special = (2, 3, 0)
     ours = {
-        "packed, 256 x 128": Batches(Packed(tokens, 2, LENGTH), 256),
-        "packed, 256 x 128, 40 shards": Batches(Packed(shards, 2, LENGTH), 256),
-        "packed, 4096 x 128, one of 8 hosts": Batches(Packed(tokens, 2, LENGTH), 4096, hosts=8),
-        "packed, 4096 x 128, one of 8 hosts, 40 shards": Batches(Packed(shards, 2, LENGTH), 4096, hosts=8),
-        "documents, 256 x 128": Batches(Documents(tokens, counts, special, LENGTH, None), 256),
-        "sentences, 256 x 128": Batches(Sentences(tokens, counts, special, LENGTH, None), 256),
+        "packed, 256 x 128": Batches(PackedRows(tokens, 2, LENGTH), 256),
+        "packed, 256 x 128, 40 shards": Batches(PackedRows(shards, 2, LENGTH), 256),
+        "packed, 4096 x 128, one of 8 hosts": Batches(PackedRows(tokens, 2, LENGTH), 4096, hosts=8),
+        "packed, 4096 x 128, one of 8 hosts, 40 shards": Batches(PackedRows(shards, 2, LENGTH), 4096, hosts=8),
+        "documents, 256 x 128": Batches(DocumentRows(tokens, counts, special, LENGTH, None), 256),
+        "sentences, 256 x 128": Batches(SentenceRows(tokens, counts, special, LENGTH, None), 256),
     }
     table = np.zeros((ROWS, LENGTH), np.uint16)
     table[:, 1:] = tokens.reshape(ROWS, -1)
@@ -84,7 +84,7 @@ def sparse(repeats: int) -> dict[str, Any]:
     """A store of 100 GB: what opening it takes, and a batch at step 0 and at step 10**9."""
     with tempfile.TemporaryDirectory() as name:
         folder, tokens = Path(name), 50_000_000_000
-        tokenizer = Tokenizer.train(["a few words to train on, again and again"] * 50, 20)
+        tokenizer = SentencePieceTokenizer.train(["a few words to train on, again and again"] * 50, 20)
         tokenizer.save(folder)
         shards = []
         for i in range(-(-tokens // SHARD)):
@@ -107,7 +107,7 @@ def sparse(repeats: int) -> dict[str, Any]:
         store_module.verify = lambda *_: None  # which would read 100 GB, once
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         started = time.perf_counter()
-        b = Batches.of(Store(folder), "train", LENGTH, 256)
+        b = Batches(open_rows(Store(folder), "train", LENGTH), 256)
         b.at(0)
         opened = time.perf_counter() - started
         steps = {"step 0": 0, "step 10**9": 10**9}

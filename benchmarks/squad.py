@@ -19,9 +19,9 @@ from typing import Any, cast
 import jax
 import numpy as np
 
+from jaxmlm.data import SentencePieceTokenizer, Tokenizer
 from jaxmlm.data.buckets import pad
 from jaxmlm.data.hf_tokenizer import export_tokenizer
-from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.models import Encoder, EncoderConfig, SpanPredictor
 from jaxmlm.parallel import make_mesh
 from jaxmlm.tasks import squad
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["features", "prediction"])
     asked = parser.parse_args()
     dev = Path(asked.squad) / "dev-v1.1.json"
-    tokenizer = Tokenizer.train(squad.read(dev).paragraphs, VOCAB)
+    tokenizer = SentencePieceTokenizer.train(squad.read(dev).paragraphs, VOCAB)
     for name, run in (("features", features), ("prediction", prediction)):
         if asked.only in (None, name):
             print(json.dumps({name: run(dev, tokenizer, asked)}), flush=True)

@@ -7,7 +7,7 @@ from jaxmlm.errors import InputError
 
 if TYPE_CHECKING:
     from jaxmlm.api import PretrainedModel, from_transformers, load
-    from jaxmlm.data import Batches, Data, Store, Tokenizer, register_source
+    from jaxmlm.data import Batches, Data, Store, Tokenizer, open_rows, register_source
     from jaxmlm.data.opening import open_store
     from jaxmlm.masking import (
         Masking,
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from jaxmlm.parallel import Mesh
     from jaxmlm.rng import step_key
     from jaxmlm.runs.conversion import export
-    from jaxmlm.runs.evaluation import Bound, Evaluate
+    from jaxmlm.runs.evaluation import Bound
     from jaxmlm.runs.finetuning import Finetune, finetune
     from jaxmlm.runs.pretraining import pretrain
-    from jaxmlm.runs.preview import preview
+    from jaxmlm.runs.preview import preview, preview_html
     from jaxmlm.runs.run import Run
+    from jaxmlm.runs.zero_shot import Evaluate
     from jaxmlm.studies import Study, Vary, run_study
     from jaxmlm.tasks.registry import register_task
     from jaxmlm.tools.collators import audit_collator
@@ -71,9 +72,11 @@ __all__ = [
     "from_transformers",
     "load",
     "mask_batch",
+    "open_rows",
     "open_store",
     "pretrain",
     "preview",
+    "preview_html",
     "register_source",
     "register_task",
     "run_study",
@@ -81,7 +84,7 @@ __all__ = [
 ]
 _HOMES = {
     "api": ("PretrainedModel", "from_transformers", "load"),
-    "data": ("Batches", "Data", "Store", "Tokenizer", "register_source"),
+    "data": ("Batches", "Data", "Store", "Tokenizer", "open_rows", "register_source"),
     "data.opening": ("open_store",),
     "masking": (
         *("Masking", "PhraseUnits", "Replace", "SpanUnits", "Tokens", "TokenUnits", "Units", "Vocab", "WordUnits"),
@@ -91,11 +94,12 @@ _HOMES = {
     "parallel": ("Mesh",),
     "rng": ("step_key",),
     "runs.conversion": ("export",),
-    "runs.evaluation": ("Bound", "Evaluate"),
+    "runs.evaluation": ("Bound",),
     "runs.finetuning": ("Finetune", "finetune"),
-    "runs.preview": ("preview",),
+    "runs.preview": ("preview", "preview_html"),
     "runs.pretraining": ("pretrain",),
     "runs.run": ("Run",),
+    "runs.zero_shot": ("Evaluate",),
     "tasks.registry": ("register_task",),
     "tools.collators": ("audit_collator",),
     "studies": ("Study", "Vary", "run_study"),

@@ -183,9 +183,16 @@ class PretrainedModel:
         with jax.set_mesh(self._mesh):
             row, segments, _ = self._batch([ids], None)
             filled = sampling.fill_in(
-                self.model, row, segments, t.mask_id, t.special, make_key(0) if key is None else key,
-                steps, order, temperature,
-            )  # fmt: skip
+                self.model,
+                row,
+                segments,
+                t.mask_id,
+                t.special,
+                make_key(0) if key is None else key,
+                steps,
+                order,
+                temperature,
+            )
         return t.decode(filled[0, 1 : len(ids) - 1].tolist()).strip()
 
     def embed(self, texts: Sequence[str], pool: str = "mean") -> np.ndarray:
@@ -227,7 +234,7 @@ class PretrainedModel:
         for what, size in (("question", len(asked)), ("context", len(ids))):
             if not size:
                 raise InputError(f"the {what} is empty: give a text with at least one token")
-        first = 1 + len(asked) + len(self.tokenizer.gap)
+        first = 1 + len(asked) + len(self.tokenizer.pair_separator_ids)
         ids = ids[: max(self.longest - first - 1, 0)]
         if not ids:
             raise InputError(
@@ -254,7 +261,8 @@ class PretrainedModel:
         return with_special_tokens(self.tokenizer, self._tokens(text, masks)).ids
 
     def _tokens(self, text: str, masks: bool = False) -> list[int]:
-        t, text = self.tokenizer, _text(text)
+        t = self.tokenizer
+        text = _text(text)
         if masks:
             for name in MASKS:
                 text = text.replace(name, t.pieces([t.mask_id])[0])

@@ -96,6 +96,14 @@ class Call:
 
 
 @dataclass(frozen=True)
+class ReportOptions:
+    """What `jaxmlm report` takes."""
+
+    markdown: bool = False
+    """Write report.md and its figures too: the same report as a document for a repository."""
+
+
+@dataclass(frozen=True)
 class StudyOptions:
     """What `jaxmlm study` takes beside the options of the configuration."""
 
@@ -287,13 +295,15 @@ def _pretrain(call: Call) -> dict:
 
 
 def _finetune(call: Call) -> dict:
-    from jaxmlm.config import from_flags
-    from jaxmlm.runs import recipes
+    from jaxmlm.config import from_flags, take_flags
     from jaxmlm.runs.finetuning import Finetune
+    from jaxmlm.runs.recipes import Selection, selected
     from jaxmlm.runs.suite import finetune_all
 
+    selection, others = take_flags(Selection, call.flags, prog=call.prog)
+    flags = [*others, *(["--help"] if call.help else [])]
     prog = f"{call.prog} {call.target or 'CHECKPOINT'}"
-    configs = [from_flags(Finetune, flags, usual, prog=prog) for flags, usual in recipes.from_words(call.asked)]
+    configs = [from_flags(Finetune, flags, one, prog=prog) for one in selected(selection)]
     return finetune_all(call.target, configs)
 
 
@@ -313,9 +323,7 @@ def _evaluate(call: Call) -> dict:
 def _report(call: Call) -> dict:
     from jaxmlm.studies.study import report
 
-    if call.flags:
-        raise InputError(f"`jaxmlm report` takes a WORKDIR only, got {call.flags[0]!r} too")
-    return report(call.target)
+    return report(call.target, call.all(ReportOptions).markdown)
 
 
 def _fill(call: Call) -> dict:
@@ -368,9 +376,9 @@ VERBS = {
     "doctor": Verb(
         "[--workdir DIRECTORY]", "what this machine is, what would stop a run; 1 if something would", _doctor
     ),
-    "report": Verb("WORKDIR", "draw a study's report again", _report),
+    "report": Verb("WORKDIR [--markdown]", "draw a study's report again", _report),
 }
 ON_MANY_HOSTS = ("study", "prepare", "pretrain", "finetune", "evaluate")
 OTHER_JOBS = {"prepare": "--inspect", "audit": "--collator"}  # with which a verb needs no first argument
-WITHOUT_OPTIONS = ("compare", "fill", "import", "export", "report")
+WITHOUT_OPTIONS = ("compare", "fill", "import", "export")
 """Verbs that take arguments only."""

@@ -151,7 +151,7 @@ def _take(path: Path, directory: Path) -> int:
                 file=sys.stderr,
                 flush=True,
             )
-        preemption.stop_here(f"waited for {directory}")
+        preemption.raise_if_stop_requested(f"waited for {directory}")
         time.sleep(min(1.0, PATIENCE / 10) if holder else 0.05)
 
 

@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's colours, without black and without yellow, which is too light on white.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-MARKERS, DASHES = "osD^vPX", ("-", "--", ":", "-.")
+MARKERS = "osD^vPX"
+DASHES = ("-", "--", ":", "-.")
 WIDTH = 5.2
 # Stands for the page's text colour, so that one SVG serves light and dark; nearly black in a PNG.
 INK = "#0a0b0c"

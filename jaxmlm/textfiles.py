@@ -27,7 +27,8 @@ def lines(stream: io.BufferedIOBase, most: int) -> Iterator[bytes]:
     [b'one\r', b'two\r\n', b'\n', b'three']
     """
     begun: list[bytes] = []
-    size, held = 0, b""
+    size = 0
+    held = b""
     while block := stream.read(BLOCK):
         block = held + block
         held = block[-2:] if block.endswith(b"\r\r") else block[-1:] if block.endswith(b"\r") else b""  # \n may follow
@@ -36,7 +37,8 @@ def lines(stream: io.BufferedIOBase, most: int) -> Iterator[bytes]:
         if found := _LINE.findall(block[:end]):
             found[0] = b"".join([*begun, found[0]])
             yield from found
-            begun, size = [], 0
+            begun = []
+            size = 0
         begun.append(block[end:])
         size += len(block) - end
         if size > most:

@@ -41,7 +41,7 @@ OPTIONS_OF_A_STUDY = {
     "--cells I/N": "do the I-th of N shares of the cells on this machine",
 }
 OPTIONS_OF_FINETUNE = {
-    "--task rte": "the task: one of GLUE, glue, squad, a .csv or .tsv file, FILE.py:NAME",
+    "--task rte": "the task: one of GLUE, glue, babylm, squad, a .csv or .tsv file, FILE.py:NAME",
     "--data DIRECTORY": "the official files of the task",
     "--recipe paper": "start from the grid of a published recipe",
     "--learning-rate 1e-5 5e-5": "peak learning rate; several are a grid",
@@ -56,6 +56,8 @@ OPTIONS_OF_EVALUATE = {
     "--blimp DIRECTORY": "minimal pairs: the data directory of BLiMP",
     "--pairs 200": "minimal pairs of each set",
     "--all": "all pairs of each set",
+    "--babylm DIRECTORY": "BabyLM's zero-shot tasks, in its evaluation_data",
+    "--fast": "BabyLM's small sets",
     "--text FILES": "held-out loss and pseudo-perplexity on these text files",
     "--rates 0.15 0.4": "masking rates of the held-out loss",
     "--rows 100": "rows of the text for pseudo-perplexity",

@@ -11,7 +11,7 @@ import pytest
 
 import jaxmlm
 from jaxmlm.api import PretrainedModel, say
-from jaxmlm.data import Tokenizer
+from jaxmlm.data import SentencePieceTokenizer, Tokenizer
 from jaxmlm.data.hf_tokenizer import HfTokenizer, export_tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig, interchange, with_head
@@ -29,7 +29,7 @@ SIZES = {"layers": 1, "width": 16, "heads": 2, "max_positions": 24}
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(world.documents(0, 150), 300)
+    return SentencePieceTokenizer.train(world.documents(0, 150), 300)
 
 
 @functools.cache
@@ -283,7 +283,7 @@ def saved(folder: Path, tokenizer, config: EncoderConfig, kind: str = "mlm", **a
 @pytest.mark.parametrize("what", ["tokenizer", "encoder", "disk"])
 def test_a_failed_export_leaves_nothing(what, tokenizer, tmp_path, monkeypatch):
     """Neither files nor a folder, so that the next try finds none; one that was there and empty stays so."""
-    bpe = Tokenizer.train(world.documents(0, 150), 300, model_type="bpe")
+    bpe = SentencePieceTokenizer.train(world.documents(0, 150), 300, model_type="bpe")
     config = EncoderConfig(**SIZES, biases=what != "encoder")
     checkpoint = saved(tmp_path / "run", bpe if what == "tokenizer" else tokenizer, config)
     if what == "disk":

@@ -17,7 +17,7 @@ from jaxmlm.studies.estimate import Assumed
 from jaxmlm.tools.collators import CollatorAudit
 
 MADE_BY_CODE = {
-    "Batches", "Packed", "Vocab", "Result", "CellResult", "CellPlan", "Glue", "Sizes", "Table", "Trained",
+    "Batches", "PackedRows", "Vocab", "Result", "CellResult", "CellPlan", "Glue", "Sizes", "Table", "Trained",
 }  # fmt: skip
 """Dataclasses with numbers that no user writes."""
 NEEDED: dict[type, dict[str, Any]] = {

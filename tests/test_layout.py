@@ -9,7 +9,20 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = "jaxmlm"
 STORIES = (
-    ("checks", "errors", "json_files", "locks", "os_errors", "paths", "preemption", "rng", "textfiles", "user_code"),
+    (
+        "checks",
+        "errors",
+        "json_files",
+        "locks",
+        "multihost_signals",
+        "os_errors",
+        "paths",
+        "preemption",
+        "rng",
+        "signals",
+        "textfiles",
+        "user_code",
+    ),
     ("parallel", "masking", "synthetic"),
     ("logs", "plotting"),
     ("data",),

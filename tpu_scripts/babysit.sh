@@ -7,31 +7,72 @@
 # seconds. When the TPU is preempted it is deleted and made anew, and the command resumes from its last checkpoint; exit
 # code 75 starts it again as well. While the cloud does not answer, it keeps looking. A command that fails by itself three
 # times without --steady seconds of running in between, or is wrong, ends the babysitting.
-# --delete yes deletes the TPU when the command is done. Runs on this machine: start it in tmux.
+# The TPU is deleted when the command is done, has failed, or has had --max-hours of TPUs in all; only where the command is
+# wrong is it left, for the next try. Runs on this machine: start it in tmux. When this machine sleeps, the run continues,
+# and at its ceiling the TPU deletes itself.
 source "$(dirname "$0")/common.sh"
 source "$HERE/job.sh"
-options "$@"
+options "$BABYSIT_USES" "$@"
 ((${#WORDS[@]})) || bad "what to run? write: babysit.sh pretrain CONFIG --workdir DIRECTORY"
 check_job
 if [ "$CAPACITY" = spot ] && [[ $workdir != "$MOUNT"/* ]]; then
   bad "a preemption would delete $workdir, which is on the workers' own disks: give --workdir $MOUNT/runs/NAME"
 fi
 [ -n "$BUCKET" ] || [[ $workdir != "$MOUNT"/* ]] || bad "$workdir is in the bucket, and no bucket is named: give --bucket"
-check_login
+if [ "$DELETE" = yes ] && [[ $workdir != "$MOUNT"/* ]]; then
+  bad "$workdir is on the workers' own disks, which go with the TPU: give --workdir $MOUNT/runs/NAME, or --delete no"
+fi
 MOST_FAILURES=3
 failures=0 prepared=0
+used=0 ready_at=-1 # seconds for which there was a TPU before this one; when this one was there, or -1
+
+# left_seconds: what is left of the ceiling.
+left_seconds() { echo $((MAX_SECONDS - used - (ready_at < 0 ? 0 : SECONDS - ready_at))); }
+
+# account: count how long there is a TPU, by the `state` of the last look.
+account() {
+  if [ "$state" = READY ]; then
+    ((ready_at >= 0)) || ready_at=$SECONDS
+  elif ((ready_at >= 0)); then
+    used=$((used + SECONDS - ready_at)) ready_at=-1
+  fi
+}
+
+# check_ceiling: end the babysitting in good order before the workers end themselves.
+check_ceiling() {
+  if ((MAX_SECONDS == 0 || $(left_seconds) > CLOSE)); then return 0; fi
+  [ "$state" != READY ] || stop_job >/dev/null || true # it saves
+  say "the job has had its TPU $(ceiling) (--max-hours); the same command resumes it"
+  over "$FAILED"
+}
+
+# over CODE: nobody looks at the TPU any more.
+over() {
+  if [ "$DELETE" = yes ]; then
+    BILLED=0 # delete.sh says what is billed if it fails
+    "$HERE/delete.sh" "${GIVEN[@]}" || exit "$FAILED"
+  fi
+  exit "$1"
+}
+
+# make WORD...: create.sh with what is left of the ceiling, then the rest.
+make() {
+  local left=()
+  ((MAX_SECONDS == 0)) || left=(--max-seconds "$(left_seconds)")
+  "$HERE/create.sh" "${GIVEN[@]}" "${left[@]}" "$@" && ready_at=$SECONDS && prepare
+}
 
 # make_ready: a TPU with everything on it, from whatever `look` has found; 75 if it is preempted meanwhile.
 make_ready() {
   [ "$state" = READY ] || prepared=0
   case $state in
-    ABSENT) "$HERE/create.sh" "${GIVEN[@]}" && prepare ;;
-    WAITING) "$HERE/create.sh" "${GIVEN[@]}" wait && prepare ;;
+    ABSENT) make ;;
+    WAITING) make wait ;;
     READY) # what was installed may be of another commit, but nothing is changed under a job that runs, or between two starts
       if grep -q ' running$' <<<"$lines"; then return 0; fi
       if ((prepared)); then mount_bucket; else prepare; fi # a worker that has restarted has lost the mount
       ;;
-    *) "$HERE/delete.sh" "${GIVEN[@]}" && "$HERE/create.sh" "${GIVEN[@]}" && prepare ;;
+    *) "$HERE/delete.sh" "${GIVEN[@]}" && make ;;
   esac
 }
 
@@ -40,14 +81,23 @@ prepare() { "$HERE/setup.sh" "${GIVEN[@]}" && mount_bucket; }
 mount_bucket() { [ -z "$BUCKET" ] || "$HERE/data.sh" "${GIVEN[@]}" mount; }
 
 # look: sets `state` of the TPU and, where that is READY, the `lines` of job_status. Waits for an answer, however long: a
-# job continues without this machine, and what is billed would be so without babysitting too.
+# job continues without this machine, and what is billed would be so without babysitting too. A preempted TPU is still
+# listed; one that is not was deleted, by its ceiling or by somebody, and is not made anew.
 look() {
-  local code
+  local code was_there=$((ready_at >= 0))
   while true; do
     code=0 lines=''
     state=$(state_of) || code=$?
     [ "$code$state" != 0READY ] || lines=$(job_status) || code=$?
-    ((code)) || return 0
+    if ((code == 0)); then
+      account
+      if ((was_there)) && [ "$state" = ABSENT ]; then
+        say "$NAME was deleted, by its ceiling or by somebody, and is not made anew; the same command resumes the run on a new one"
+        BILLED=0
+        exit "$FAILED"
+      fi
+      return 0
+    fi
     say "cannot see $NAME: $(reason "$code" "$CALL_LIMIT")"
     # The next look will tell of a preemption ("terminal state").
     if permanent "$code" && ! grep -q 'terminal state' "$ERRORS"; then failed; else sleep "$POLL"; fi
@@ -60,6 +110,7 @@ await_end() {
   while sleep "$POLL"; do
     look
     if [ "$state" != READY ]; then end=$state; return 0; fi
+    if ! grep -q ' exit ' <<<"$lines"; then check_ceiling; fi
     if ! grep -q ' exit [^0]\| lost' <<<"$lines"; then
       if ! grep -q ' running$' <<<"$lines"; then end="done"; return 0; fi
       ((SECONDS - since < STEADY)) || failures=0
@@ -81,12 +132,30 @@ failed() {
   say "failure $failures of at most $MOST_FAILURES"
   if ((failures == MOST_FAILURES)); then
     [ "$state" != READY ] || "$HERE/logs.sh" "${GIVEN[@]}" || true
-    exit "$FAILED"
+    over "$FAILED"
   fi
   sleep "$PAUSE"
 }
 
+# plan: what happens, in order.
+plan() {
+  local from=${SOURCE:-this checkout} mount='no bucket, so nothing' last="the TPU is left to its ceiling (--delete no)"
+  [ -z "$BUCKET" ] || mount="gs://$BUCKET at $MOUNT"
+  [ "$DELETE" = no ] || last=delete.sh
+  cat <<END
+# 1. create.sh: ask for $NAME ($SLICES x $TYPE in $ZONE, $CAPACITY), unless it is there, and wait for capacity up to $((WAIT_LIMIT / 3600)) h.
+#    It is billed from when it is ready, $(ceiling).
+# 2. setup.sh: check on every worker that it ends by itself; install ${COMMIT:-the commit} of $from.
+# 3. data.sh mount: $mount
+# 4. Start on every worker: jaxmlm ${WORDS[*]}
+# 5. Look every $POLL s. Preempted: delete.sh, and again from 1 with what is left of the ceiling. Exit code 75: again from 4.
+# 6. Done, failed $MOST_FAILURES times, or at the ceiling: $last.
+END
+}
+
 if ((DRY_RUN)); then
+  plan
+  check_login
   state=ABSENT
   make_ready
   check_workdir
@@ -95,9 +164,11 @@ if ((DRY_RUN)); then
   exit
 fi
 
+check_login
 BILLED=1
 for ((launch = 1; launch <= RELAUNCHES; launch++)); do
   look
+  check_ceiling
   code=0 end=''
   make_ready || code=$?
   if ((code == WRONG_INPUT)); then BILLED=0; exit "$code"; fi # the script that failed has said why, and what is billed
@@ -111,10 +182,9 @@ for ((launch = 1; launch <= RELAUNCHES; launch++)); do
   fi
   case $code:$end in
     0:done)
-      if [ "$DELETE" = yes ]; then "$HERE/delete.sh" "${GIVEN[@]}"; BILLED=0; fi
-      say "done: jaxmlm ${WORDS[*]}"
-      [ "$DELETE" = yes ] || say "STILL BILLED: $NAME ($SLICES x $TYPE in $ZONE); fetch.sh $workdir DEST, then delete it: $(delete_command)"
-      exit
+      say "done: jaxmlm ${WORDS[*]}; fetch it: fetch.sh $workdir DEST"
+      [ "$DELETE" = yes ] || say "STILL BILLED: $NAME ($SLICES x $TYPE in $ZONE); delete it: $(delete_command)"
+      over 0
       ;;
     0:PREEMPTED | "$PREEMPTED":) say "preempted; a new $NAME, and on from the last checkpoint" ;;
     0:[A-Z]*) say "$NAME is $end; made ready again, and on from the last checkpoint" ;;
@@ -124,4 +194,4 @@ for ((launch = 1; launch <= RELAUNCHES; launch++)); do
   esac
 done
 say "launched $RELAUNCHES times without an end"
-exit "$PREEMPTED"
+over "$PREEMPTED"

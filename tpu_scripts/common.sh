@@ -7,26 +7,54 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 SCRIPT=$(basename "$0")
 FAILED=1 WRONG_INPUT=2 PREEMPTED=75
 
-PROJECT='' ZONE='' NAME='' TYPE='' VERSION='' CAPACITY=spot QUEUED=yes SLICES=1
-BUCKET='' MOUNT=/gcs SOURCE='' COMMIT='' PYTHON=3.11 EXTRAS=tpu
+# The options, each also a line of config.env. What stands behind a # is its line in --help.
+PROJECT=''           # the Google Cloud project (gcloud projects list)
+ZONE=''              # where the TPU is, as us-east5-a (gcloud compute tpus locations list)
+NAME=''              # what the TPU is called
+TYPE=''              # as v6e-16 (gcloud compute tpus accelerator-types list --zone ZONE)
+VERSION=''           # the runtime; empty: the one that TYPE needs
+CAPACITY=spot        # spot, on-demand, reserved, or flex-start, which the cloud itself ends after --max-hours
+QUEUED=yes           # yes: a queued resource, which waits for capacity; no: a TPU VM, now or never
+SLICES=1             # how many slices work on one job
+MAX_HOURS=24         # the ceiling: the TPU deletes itself after so many hours, whatever this machine does; 0: never
+PRICE=''             # of one chip for one hour, in your currency, for what a dry run and create.sh say
+BUCKET=''            # the bucket, in the region of ZONE
+MOUNT=/gcs           # where the workers see the bucket
+SOURCE=''            # a git URL to install from; empty: the checkout that the scripts lie in
+COMMIT=''            # the commit to install; empty: that of the checkout
+PYTHON=3.11          # the Python to install, 3.11 or newer
+EXTRAS=tpu           # the extras of jaxmlm to install
 TRIES=4              # how often a command is tried that fails for a reason which may pass
 PAUSE=15             # seconds before the second try; twice as many before each further one
 POLL=60              # seconds between two looks at something that is awaited
 CALL_LIMIT=300       # seconds after which a short command counts as hung
 SETUP_LIMIT=1800     # the same for an installation
 COPY_LIMIT=14400     # the same for a copy
-WAIT_LIMIT=86400     # seconds to wait for capacity
+WAIT_LIMIT=86400     # seconds to wait for capacity; then the request lapses, by itself too
 STOP_LIMIT=120       # seconds that a job has to save after SIGTERM
-RELAUNCHES=100       # how often babysit.sh starts a run again
-STEADY=3600          # seconds of running after which babysit.sh forgets how often a run has failed
+RELAUNCHES=100       # how often a run is started again
+STEADY=3600          # seconds of running after which it is forgotten how often a run has failed
 REQUIRE=tpu          # the platform that a pre-training must find; empty: any
-DELETE=no            # babysit.sh, study.sh: delete the TPU when the work is done
-LINES=40             # logs.sh: how many
-FOLLOW=no            # logs.sh: keep printing
-OPTIONS=" PROJECT ZONE NAME TYPE VERSION CAPACITY QUEUED SLICES BUCKET MOUNT SOURCE COMMIT PYTHON EXTRAS TRIES PAUSE POLL
-  CALL_LIMIT SETUP_LIMIT COPY_LIMIT WAIT_LIMIT STOP_LIMIT RELAUNCHES STEADY REQUIRE DELETE LINES FOLLOW "
+DELETE=yes           # delete the TPU when the work is done or has failed; no: leave it to its ceiling
+LINES=40             # how many lines
+FOLLOW=no            # yes: keep printing
+MAX_SECONDS=''       # the ceiling in seconds: what is left of --max-hours after a preemption
+CLOSE=300            # so many seconds before the ceiling babysit.sh stops the job and deletes the TPU itself
+
+OPTIONS=" PROJECT ZONE NAME TYPE VERSION CAPACITY QUEUED SLICES MAX_HOURS PRICE BUCKET MOUNT SOURCE COMMIT PYTHON EXTRAS
+  TRIES PAUSE POLL CALL_LIMIT SETUP_LIMIT COPY_LIMIT WAIT_LIMIT STOP_LIMIT RELAUNCHES STEADY REQUIRE DELETE LINES FOLLOW
+  MAX_SECONDS CLOSE "
+# What each script's help lists: the options that all of them use, then its own.
+ALL_USE="PROJECT ZONE NAME TYPE QUEUED SLICES MAX_HOURS PRICE TRIES PAUSE CALL_LIMIT"
+CREATE_USES="VERSION CAPACITY POLL WAIT_LIMIT"
+SETUP_USES="SOURCE COMMIT PYTHON EXTRAS SETUP_LIMIT COPY_LIMIT"
+DATA_USES="BUCKET MOUNT SETUP_LIMIT COPY_LIMIT"
+RUN_USES="MOUNT REQUIRE STOP_LIMIT"
+BABYSIT_USES="DELETE VERSION CAPACITY BUCKET MOUNT SOURCE COMMIT PYTHON EXTRAS REQUIRE POLL WAIT_LIMIT SETUP_LIMIT COPY_LIMIT
+  STOP_LIMIT RELAUNCHES STEADY CLOSE"
 
 DRY_RUN=0
+TPUS=1               # how many TPUs a script makes: study.sh, one for each K
 BILLED=0             # 1 once the script may have left something that costs money
 GIVEN=()             # the options as they were given, to hand on to another script
 WORDS=()             # the words after the options
@@ -36,19 +64,19 @@ say() { printf '%s: %s\n' "$SCRIPT" "$*" >&2; }
 bad() { say "$*"; exit "$WRONG_INPUT"; }
 fail() { say "$*"; exit "$FAILED"; }
 
-# The help of a script is the comment at its top.
+# usage NAMES: the comment at the script's top, then its options.
 usage() {
+  local name flag
   sed -n '2,${/^#/!q;s/^# \{0,1\}//p}' "$0"
-  cat <<END
-
-Options, each also a line of config.env (config.env.example explains them):
-  --config FILE   read this instead of $HERE/config.env
-  --dry-run       print the exact commands and run none
-  --project --zone --name --type --version --capacity --queued --slices --bucket --mount --source --commit --python
-  --extras --tries --pause --poll --call-limit --setup-limit --copy-limit --wait-limit --stop-limit --relaunches
-  --steady --require --delete --lines --follow (common.sh explains those that config.env.example does not)
-Exit codes: 0 done, 1 failed, 2 wrong input, 75 preempted (run it again).
-END
+  printf '\nOptions, each also a line of config.env (--max-hours is MAX_HOURS there), with what they are if not given:\n'
+  printf '  --%-12s %s\n' 'config FILE' "read this instead of $HERE/config.env" \
+    dry-run 'print what it costs and the exact commands, and run none'
+  for name in $ALL_USE $1; do
+    flag=${name,,}
+    printf '  --%-12s %s%s\n' "${flag//_/-}" "$(sed -n "s/^$name=[^#]*# //p" "$HERE/common.sh")" "${!name:+ (${!name})}"
+  done
+  printf '%s\n' 'Options of the other scripts are taken too, so that one set serves all.' \
+    'Exit codes: 0 done, 1 failed, 2 wrong input, 75 preempted (run it again).'
 }
 
 # read_config FILE: take its values. An editor of another system may have left a byte-order mark and carriage returns.
@@ -62,12 +90,14 @@ around the =, and a VALUE with spaces in quotes"
   source /dev/stdin <<<"$text"
 }
 
-# options WORD...: defaults, then config.env, then the options before the first word that is none.
+# options NAMES WORD...: defaults, then config.env, then the options before the first word that is not one. NAMES are those
+# that the script uses beside $ALL_USE.
 options() {
-  local config=$HERE/config.env given=() key
+  local config=$HERE/config.env given=() key uses=$1
+  shift
   while (($#)); do
     case $1 in
-      -h | --help) usage; exit 0 ;;
+      -h | --help) usage "$uses"; exit 0 ;;
       --dry-run) DRY_RUN=1; GIVEN+=("$1"); shift; continue ;;
       --*) ;;
       *) break ;;
@@ -94,7 +124,59 @@ options() {
   [[ $SLICES =~ ^[1-9][0-9]*$ ]] || bad "slices '$SLICES': give --slices a number from 1"
   [[ $QUEUED =~ ^(yes|no)$ ]] || bad "queued '$QUEUED': give --queued yes or --queued no"
   ((SLICES == 1)) || [ "$QUEUED" = yes ] || bad "$SLICES slices need --queued yes"
+  [[ $MAX_HOURS =~ ^[0-9]+$ ]] || bad "max-hours '$MAX_HOURS': give --max-hours a whole number of hours, or 0 for no ceiling"
+  [[ $PRICE =~ ^([0-9]+([.][0-9]+)?)?$ ]] || bad "price '$PRICE': give --price a number, as 1.35"
+  [[ $DELETE =~ ^(yes|no)$ ]] || bad "delete '$DELETE': give --delete yes or --delete no"
+  : "${MAX_SECONDS:=$((MAX_HOURS * 3600))}"
   BUCKET=${BUCKET#gs://}
+}
+
+# ceiling: the ceiling in words.
+ceiling() {
+  if ((MAX_SECONDS == 0)); then
+    echo 'until it is deleted (--max-hours 0)'
+  elif ((MAX_SECONDS % 3600)); then
+    echo "for at most $(((MAX_SECONDS + 59) / 60)) minutes"
+  else
+    echo "for at most $((MAX_SECONDS / 3600)) h"
+  fi
+}
+
+# chips: how many chips all slices have; nothing where the type does not say. Up to v4, and for v5p, a type counts the two
+# cores of a chip.
+chips() {
+  local number=${TYPE##*-}
+  [[ $number =~ ^[0-9]+$ ]] || return 0
+  case $TYPE in
+    v[234]-* | v5p-*) echo $((number * SLICES * TPUS / 2)) ;;
+    v5litepod-* | v6e-*) echo $((number * SLICES * TPUS)) ;;
+  esac
+}
+
+# price: what the TPU costs, and how to be warned by mail; a line each.
+price() {
+  local chips hours most=AMOUNT
+  chips=$(chips) hours=$(ceiling)
+  if [ -z "$PRICE" ] || [ -z "$chips" ]; then
+    echo "price: ${chips:-?} chips $hours; --price, that of one chip for one hour (https://cloud.google.com/tpu/pricing), says how much that is"
+  elif ((MAX_SECONDS == 0)); then
+    echo "price: $chips chips x $PRICE = $(product "$chips" "$PRICE" 3600) an hour, $hours"
+  else
+    most=$(product "$chips" "$PRICE" "$MAX_SECONDS")
+    echo "price: $chips chips x $PRICE = $(product "$chips" "$PRICE" 3600) an hour, $hours: $most in all"
+  fi
+  echo "budget alert, which warns by mail and stops nothing: $(shown gcloud billing budgets create --billing-account=ACCOUNT \
+    --display-name="$NAME" --budget-amount="$most" --threshold-rule=percent=0.5 --threshold-rule=percent=0.9 \
+    --filter-projects="projects/$PROJECT") (ACCOUNT: gcloud billing accounts list)"
+}
+product() { awk "BEGIN {printf \"%.2f\", $1 * $2 * $3 / 3600}"; }
+
+# tell_price: above the commands of a dry run, once, however many scripts take part in it.
+tell_price() {
+  if ((DRY_RUN)) && [ -z "${PRICE_TOLD:-}" ]; then
+    price | sed 's/^/# /'
+    export PRICE_TOLD=1
+  fi
 }
 
 # nodes: the TPU VMs by name; one slice has the name of the whole.
@@ -143,7 +225,8 @@ reason() {
   { grep ERROR <<<"$said" || echo "${said:-exit code $1}"; } | tail -n 1 | cut -c -300
 }
 
-tpus() { attempt "$CALL_LIMIT" gcloud compute tpus "$@" --project="$PROJECT" --zone="$ZONE" --quiet; }
+TRACK=()             # the release track of gcloud, for what is in alpha only
+tpus() { attempt "$CALL_LIMIT" gcloud "${TRACK[@]}" compute tpus "$@" --project="$PROJECT" --zone="$ZONE" --quiet; }
 
 # described KIND NAME FIELD: a field of what gcloud knows of NAME; nothing if there is no such thing.
 described() {
@@ -197,7 +280,7 @@ wait_ready() {
     last=$state
     sleep "$POLL"
   done
-  fail "no capacity for $NAME within $WAIT_LIMIT s: keep waiting with create.sh --name $NAME wait, or try another zone"
+  fail "no capacity for $NAME within $WAIT_LIMIT s: its request lapses now; delete it and try another zone, --capacity or --wait-limit"
 }
 
 # on_workers SECONDS WORKERS FUNCTION WORD...: run a function of this machine's scripts on WORKERS (all, or a number).
@@ -224,8 +307,9 @@ gone_wrong() {
   fail "$1 failed: $why"
 }
 
+# check_login, once the words are right; a dry run needs no login, and says what its commands cost.
 check_login() {
-  ((!DRY_RUN)) || return 0
+  if ((DRY_RUN)); then tell_price; return 0; fi
   command -v gcloud >/dev/null || bad "no gcloud on the PATH: install the Google Cloud CLI, https://cloud.google.com/sdk/docs/install"
   [ -n "$(attempt "$CALL_LIMIT" gcloud auth list --filter=status:ACTIVE --format='value(account)')" ] ||
     bad "no account is logged in: run gcloud auth login"

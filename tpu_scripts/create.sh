@@ -5,8 +5,11 @@
 # A queued resource (--queued yes) waits for capacity; a TPU VM (--queued no) is there at once or never. --slices 2 makes
 # two slices that work on one job. A name that exists is refused, and a request whose answer is lost is not sent again
 # before it is sure that it left nothing: there are never two.
+#
+# The workers get ceiling.sh as their start-up script: --max-hours after its first start the TPU tells its job to save,
+# deletes itself and shuts down, with or without this machine. A request without capacity lapses after --wait-limit.
 source "$(dirname "$0")/common.sh"
-options "$@"
+options "$CREATE_USES" "$@"
 
 # known WHAT VALUE LIST: refuse a value that is not in the list.
 known() { grep -qxF -- "$2" <<<"$3" || bad "unknown $1 '$2'; known: $(xargs <<<"$3")"; }
@@ -51,14 +54,29 @@ case $CAPACITY in
   spot) capacity=(--spot) ;;
   reserved) capacity=(--reserved) ;;
   on-demand) capacity=() ;;
-  *) bad "capacity '$CAPACITY': give --capacity spot, reserved or on-demand" ;;
+  flex-start)
+    [ "$QUEUED" = yes ] || bad "capacity flex-start needs --queued yes"
+    ((MAX_SECONDS > 0 && MAX_SECONDS <= 604800)) || bad "capacity flex-start lasts for 1 to 168 hours: give --max-hours"
+    capacity=(--provisioning-model=flex-start --max-run-duration="${MAX_SECONDS}s") TRACK=(alpha)
+    ;;
+  *) bad "capacity '$CAPACITY': give --capacity spot, reserved, on-demand or flex-start" ;;
 esac
 case $QUEUED,$SLICES in
   no,*) command=(tpu-vm create "$NAME" --version="$VERSION") ;;
   yes,1) command=(queued-resources create "$NAME" --node-id="$NAME" --runtime-version="$VERSION") ;;
   *) command=(queued-resources create "$NAME" --node-count="$SLICES" --node-prefix="$NAME" --runtime-version="$VERSION") ;;
 esac
+if [ "$QUEUED" = yes ]; then
+  command+=(--valid-until-duration="${WAIT_LIMIT}s")
+  delete="queued-resources delete $NAME --force"
+else
+  delete="tpu-vm delete $NAME"
+fi
 command+=(--accelerator-type="$TYPE" "${capacity[@]}")
+if ((MAX_SECONDS)); then
+  command+=(--metadata-from-file=startup-script="$HERE/ceiling.sh"
+    --metadata="jaxmlm-max-seconds=$MAX_SECONDS,jaxmlm-delete=$delete --project=$PROJECT --zone=$ZONE")
+fi
 
 check_login
 case ${WORDS[*]} in
@@ -69,11 +87,13 @@ case ${WORDS[*]} in
       [ "$state" = ABSENT ] ||
         bad "$NAME exists in $ZONE ($state): continue with setup.sh, take another --name, or delete it: $(delete_command)"
     fi
+    ((DRY_RUN)) || while read -r line; do say "$line"; done < <(price)
     BILLED=1
     ask "${command[@]}"
+    TRACK=()
     ;;
   wait) BILLED=1 ;;
   *) bad "create.sh takes options, and perhaps the word wait; got '${WORDS[*]}'" ;;
 esac
 wait_ready
-((DRY_RUN)) || say "billed from now on: $NAME ($SLICES x $TYPE in $ZONE, $CAPACITY); next: setup.sh --name $NAME"
+((DRY_RUN)) || say "billed from now on: $NAME ($SLICES x $TYPE in $ZONE, $CAPACITY), $(ceiling); next: setup.sh --name $NAME"

@@ -41,7 +41,7 @@ remote_take() {
 # first one was.
 remote_clear() { rm -rf "$1" && mkdir -p "$1"; }
 
-options "$@"
+options "$DATA_USES" "$@"
 code=0
 case ${WORDS[0]:-} in
   mount)

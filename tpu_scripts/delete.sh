@@ -3,7 +3,7 @@
 #
 # What is in the bucket stays. What is on the workers' own disks is lost.
 source "$(dirname "$0")/common.sh"
-options "$@"
+options '' "$@"
 ((${#WORDS[@]} == 0)) || bad "delete.sh takes options only; got '${WORDS[*]}' (say --name ${WORDS[0]})"
 check_login
 if [ "$QUEUED" = yes ]; then

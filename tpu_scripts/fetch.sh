@@ -4,7 +4,7 @@
 # A DIRECTORY below --mount comes out of the bucket, with or without a TPU; any other from the first worker's disk.
 # Running it again brings what is new.
 source "$(dirname "$0")/common.sh"
-options "$@"
+options 'BUCKET MOUNT COPY_LIMIT' "$@"
 ((${#WORDS[@]} == 2)) || bad "write: fetch.sh DIRECTORY DEST, as fetch.sh $MOUNT/runs/mine runs/mine"
 from=${WORDS[0]%/} to=${WORDS[1]}
 [ ! -e "$to" ] || [ -d "$to" ] || bad "$to is a file: name a directory"

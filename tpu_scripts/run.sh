@@ -8,7 +8,7 @@
 # worker, and every minute in WORKDIR/logs. A TPU does one job at a time; starting the same command again resumes it.
 source "$(dirname "$0")/common.sh"
 source "$HERE/job.sh"
-options "$@"
+options "$RUN_USES" "$@"
 ((${#WORDS[@]})) || bad "what to run? write: run.sh pretrain CONFIG --workdir DIRECTORY"
 if [ "${WORDS[*]}" = stop ]; then
   check_login
@@ -23,4 +23,4 @@ check_there
 check_workdir
 BILLED=1
 start_job || gone_wrong "the start" $? "$CALL_LIMIT"
-((DRY_RUN)) || say "started on every worker of $NAME; look with logs.sh --name $NAME; billed until delete.sh"
+((DRY_RUN)) || say "started on every worker of $NAME; look with logs.sh --name $NAME; billed until delete.sh, or its ceiling"

@@ -2,7 +2,8 @@
 # usage: setup.sh [OPTIONS]   install Python, jaxmlm at one commit and its extras on every worker
 #
 # The workers get the commit of this checkout (or --source URL --commit COMMIT), in ~/jaxmlm with an environment
-# ~/jaxmlm/.venv of their own. Running it again brings them to another commit.
+# ~/jaxmlm/.venv of their own. Running it again brings them to another commit. A TPU that has no ceiling, or that has not
+# the right to delete itself, is refused first.
 source "$(dirname "$0")/common.sh"
 
 # remote_setup SOURCE REF COMMIT PYTHON EXTRAS, on a worker.
@@ -21,7 +22,17 @@ remote_setup() {
   echo "$HOSTNAME: $(.venv/bin/jaxmlm --version), commit $(git rev-parse --short HEAD), $(.venv/bin/python --version)"
 }
 
-options "$@"
+# remote_ceiling SECONDS WORD..., on a worker: does it end by itself? Its start-up script has SECONDS to say so; WORD... are
+# for gcloud to describe the TPU, for who may not even see it cannot delete it.
+remote_ceiling() {
+  local limit=$1 deadline=/var/lib/jaxmlm/deadline
+  shift
+  timeout "$limit" bash -c "until [ -s $deadline ]; do sleep 1; done" || { echo "ERROR: $HOSTNAME has no ceiling" >&2; return 2; }
+  gcloud compute tpus "$@" --quiet >/dev/null
+  echo "$HOSTNAME: deletes itself at $(date -ud "@$(cat $deadline)" +%FT%TZ)"
+}
+
+options "$SETUP_USES" "$@"
 ((${#WORDS[@]} == 0)) || bad "setup.sh takes options only; got '${WORDS[*]}'"
 bundle='' ref=$COMMIT
 if [ -z "$SOURCE" ]; then
@@ -37,6 +48,18 @@ fi
 check_login
 check_there
 BILLED=1
+code=0
+if ((MAX_SECONDS)); then
+  describe=(tpu-vm describe "$NAME")
+  [ "$QUEUED" = no ] || describe=(queued-resources describe "$NAME")
+  on_workers "$CALL_LIMIT" all remote_ceiling $((CALL_LIMIT / 2)) "${describe[@]}" --project="$PROJECT" --zone="$ZONE" || code=$?
+  if ((code == WRONG_INPUT)); then
+    bad "$NAME would not end by itself: create.sh has not made it, or with --max-hours 0; delete it, or accept that with --max-hours 0"
+  elif ((code)) && grep -q 'PERMISSION_DENIED' "$ERRORS"; then
+    bad "$NAME cannot delete itself: its service account needs the role roles/tpu.admin (docs/tpu.md, 'The ceiling'); or accept that with --max-hours 0"
+  fi
+  ((code == 0)) || gone_wrong "the look at the ceiling" "$code" "$CALL_LIMIT"
+fi
 if [ -n "$bundle" ]; then
   for node in $(nodes); do
     code=0

@@ -7,12 +7,14 @@
 # CONFIG and what it reads must be there on every slice: text and tasks in the bucket.
 # The slices are called NAME-1 to NAME-K; each is babysat by itself and does every K-th cell (`jaxmlm study --cells I/K`).
 # The first one makes the token store before, and the report after. What each says is in NAME-I.log of this directory.
-# --delete yes deletes every slice as soon as its work is done. Ctrl-C ends the babysitting of all; what runs continues.
+# Every slice is deleted when its work is done or has failed, and has a ceiling of its own (--max-hours). Ctrl-C ends the
+# babysitting of all; what runs continues, until its ceiling at the latest.
 source "$(dirname "$0")/common.sh"
 source "$HERE/job.sh"
-options "$@"
+options "$BABYSIT_USES" "$@"
 k=${WORDS[0]:-}
 [[ $k =~ ^[1-9][0-9]*$ ]] || bad "how many slices? write: study.sh K CONFIG --workdir DIRECTORY; got '$k'"
+TPUS=$k
 ((SLICES == 1)) || bad "study.sh gives each slice cells of its own: leave out --slices"
 study=("${WORDS[@]:1}")
 WORDS=(study "${study[@]}")
@@ -72,6 +74,7 @@ if ((code == 0)); then
   ended 1 || code=$?
 fi
 ((DRY_RUN)) && exit
+if ((code)) && [ "$DELETE" = yes ]; then "$HERE/delete.sh" "${GIVEN[@]}" --name "$NAME-1" || true; fi # it has waited for the report
 left
 ((code == 0)) || fail "the study is not done (see $NAME-*.log): the same command resumes it"
 say "done: bring it with fetch.sh $workdir ${workdir#"$MOUNT"/}"

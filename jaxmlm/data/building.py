@@ -29,6 +29,7 @@ from jaxmlm.data.config import Data
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.manifest import DOCUMENT, FORMAT, SPLITS, token_dtype
 from jaxmlm.data.merging import PLAN, check_place, finish, part_name, read_part, shard_name, unfinished
+from jaxmlm.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from jaxmlm.data.sources import Document, TextSource, mixed
 from jaxmlm.data.store import Store, read_document_list
 from jaxmlm.data.tokenizer import Tokenizer, pieces_of
@@ -106,12 +107,14 @@ def _tokenizer(part: Path, data: Data, sources: list[TextSource]) -> Tokenizer:
     if data.tokenizer is not None:
         tokenizer = open_tokenizer(data.tokenizer)
     elif (part / "tokenizer.model").is_file():
-        return Tokenizer.load(part / "tokenizer.model")
+        return SentencePieceTokenizer.load(part / "tokenizer.model")
     else:
         texts = [(document.text for document in source.documents()) for source in sources]
         joined = mixed(texts, data.weights, _words_in) if data.weights else itertools.chain(*texts)
         sample = _first_words(joined, data.tokenizer_words)
-        tokenizer = Tokenizer.train(sample, data.vocab, data.lowercase, data.model_type, data.byte_fallback)
+        tokenizer = SentencePieceTokenizer.train(
+            sample, data.vocab, data.lowercase, data.model_type, data.byte_fallback
+        )
     own = part / f"tokenizer.{os.getpid()}"  # another machine may be writing the same file
     own.mkdir(exist_ok=True)
     tokenizer.save(own)

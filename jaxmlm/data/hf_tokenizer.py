@@ -10,8 +10,10 @@ import numpy as np
 import sentencepiece
 
 from jaxmlm.data.hf_config import feeds_types, settled
-from jaxmlm.data.tokenizer import SPECIAL, Tokenizer, boundaries, clean, surface
+from jaxmlm.data.sentencepiece_tokenizer import SentencePieceTokenizer
+from jaxmlm.data.tokenizer import SPECIAL, Tokenizer, clean
 from jaxmlm.data.tokenizer_json import completed, library, opened
+from jaxmlm.data.word_boundaries import boundaries, piece_text
 from jaxmlm.errors import InputError, reading
 from jaxmlm.textfiles import read_bytes
 
@@ -19,11 +21,20 @@ MOST_UNUSED = 1 << 16
 """Token ids without a token that a small vocabulary may have."""
 
 
-class HfTokenizer(Tokenizer):
-    """A WordPiece, byte-level BPE or Unigram tokenizer from a tokenizer.json, in the place of SentencePiece.
+class HfTokenizer:
+    """A WordPiece, byte-level BPE or Unigram tokenizer of a tokenizer.json; a `Tokenizer`.
 
-    `special` [V] bool marks the special tokens and the ids without a piece, `word_starts` [V] bool the pieces that
-    start a word. `kind` is "WordPiece", "BPE" or "Unigram".
+    Args:
+        folder: the directory with the tokenizer.json, and what `transformers` has written beside it.
+
+    Attributes:
+        folder: that directory.
+        kind: "WordPiece", "BPE" or "Unigram".
+
+    Raises:
+        InputError: there is none, it is not a tokenizer, lacks one of the five special tokens, or nothing in it tells
+            where words start.
+
     """
 
     def __init__(self, folder: str | Path):
@@ -56,13 +67,15 @@ class HfTokenizer(Tokenizer):
         # Unigram models have the special tokens among their pieces, where a text that spells one finds it.
         self._no_text = {*np.flatnonzero(self.special).tolist()} - {self.unk_id}
         self.boundaries = boundaries(self._pieces, self.special)
-        self.word_starts = (self.boundaries & 1).astype(bool)
-        self.surfaces = ["" if s else surface(p, self.kind) for p, s in zip(self._pieces, self.special, strict=True)]
+        self.piece_texts = [
+            "" if s else piece_text(p, self.kind) for p, s in zip(self._pieces, self.special, strict=True)
+        ]
+        self.pair_separator_ids = self._pair_separator_ids()
 
-    @property
-    def gap(self) -> list[int]:
-        """What stands between the two texts of a pair, as its tokenizer.json puts it (RoBERTa: two separators)."""
-        one, pair = len(self.encode("a")), self._tokenizer.encode("a", "a").ids
+    def _pair_separator_ids(self) -> list[int]:
+        """What tokenizer.json puts between the two texts of a pair (RoBERTa: two separators)."""
+        one = len(self.encode("a"))
+        pair = self._tokenizer.encode("a", "a").ids
         between = pair[1 + one : len(pair) - 1 - one]
         # A file without such a rule joins the texts with nothing between: then the usual separator.
         return between if between and set(between) <= {self.cls_id, self.sep_id} else [self.sep_id]
@@ -134,24 +147,40 @@ def _trimmed(text: str, begin: int, end: int, empty: bool) -> tuple[int, int]:
     return begin, begin if empty else end
 
 
-def export_tokenizer(tokenizer: "Tokenizer | HfTokenizer", folder: str | Path, most: int, types: bool = False) -> None:
-    """Write tokenizer.json and tokenizer_config.json: see `exported_files`."""
+def export_tokenizer(tokenizer: Tokenizer, folder: str | Path, most: int, types: bool = False) -> None:
+    """Write the files of `exported_files` into a directory, which is made where there is none."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in exported_files(tokenizer, most, types).items():
         (folder / name).write_bytes(content)
 
 
-def exported_files(tokenizer: "Tokenizer | HfTokenizer", most: int, types: bool) -> dict[str, bytes]:
-    """The files by which `transformers` reads a tokenizer; InputError if none give the same ids.
+def exported_files(tokenizer: Tokenizer, most: int, types: bool) -> dict[str, bytes]:
+    """Make the files by which `transformers` reads a tokenizer.
 
-    The ids of a text are those of `encode`, but for texts that spell a special token: there it is one. `most` is the
-    longest input of the model; `types`: it has token types, of which the second text of a pair gets the second.
+    The ids of a text are those of `encode`, but for texts that spell a special token: there it is one.
+
+    Args:
+        tokenizer: a `SentencePieceTokenizer` or an `HfTokenizer`.
+        most: tokens of the longest input of the model.
+        types: whether the model has token types, of which the second text of a pair gets the second.
+
+    Returns:
+        Their contents, by name: tokenizer.json and tokenizer_config.json.
+
+    Raises:
+        InputError: no such files give the same ids.
+
     """
     if isinstance(tokenizer, HfTokenizer):
         model = _templated(tokenizer, types)
-    else:
+    elif isinstance(tokenizer, SentencePieceTokenizer):
         model = sentencepiece_json(tokenizer, types).encode()
+    else:
+        raise InputError(
+            f"a {type(tokenizer).__name__} cannot be written as a tokenizer.json: only a SentencePieceTokenizer or an "
+            "HfTokenizer can"
+        )
     ids = {"pad": tokenizer.pad_id, "unk": tokenizer.unk_id, "cls": tokenizer.cls_id, "sep": tokenizer.sep_id}
     names = {name: tokenizer.pieces([i])[0] for name, i in {**ids, "mask": tokenizer.mask_id}.items()}
     inputs = ["input_ids", *(["token_type_ids"] if types else []), "attention_mask"]
@@ -162,8 +191,10 @@ def exported_files(tokenizer: "Tokenizer | HfTokenizer", most: int, types: bool)
 def _templated(tokenizer: HfTokenizer, types: bool) -> bytes:
     """Its tokenizer.json, with a template of texts and pairs that gives the ids and types that our models get."""
     made = opened(tokenizer.model, tokenizer.folder)
-    one, cls, sep, gap = tokenizer.encode("a"), tokenizer.cls_id, tokenizer.sep_id, tokenizer.gap
-    pair = [cls, *one, *gap, *one, sep]
+    one = tokenizer.encode("a")
+    cls = tokenizer.cls_id
+    sep = tokenizer.sep_id
+    pair = [cls, *one, *tokenizer.pair_separator_ids, *one, sep]
     second = [0] * (len(one) + 2) + [1] * (len(pair) - len(one) - 2)
     found = made.encode("a", "a")
     same = made.encode("a").ids == [cls, *one, sep] and found.ids == pair
@@ -177,20 +208,23 @@ def _templated(tokenizer: HfTokenizer, types: bool) -> bytes:
     return made.to_str().encode()
 
 
-def _template(tokenizer: "Tokenizer | HfTokenizer", types: bool) -> Any:
-    """`[cls] a [sep]` and `[cls] a GAP b [sep]`; the second type begins after the first separator, as in BERT."""
+def _template(tokenizer: Tokenizer, types: bool) -> Any:
+    """`[cls] a [sep]` and `[cls] a SEPARATORS b [sep]`; type 1 begins after the first separator, as in BERT."""
     from tokenizers import processors
 
-    ids, second = {tokenizer.cls_id, tokenizer.sep_id}, int(types)
+    ids = {tokenizer.cls_id, tokenizer.sep_id}
     name = {i: tokenizer.pieces([i])[0] for i in ids}
-    cls, sep = name[tokenizer.cls_id], name[tokenizer.sep_id]
-    first, *more = (name[i] for i in tokenizer.gap)
+    cls = name[tokenizer.cls_id]
+    sep = name[tokenizer.sep_id]
+    first, *more = (name[i] for i in tokenizer.pair_separator_ids)
+    one = [f"{cls}:0", "$A:0"]
+    second = int(types)
+    two = [*(f"{token}:{second}" for token in more), f"$B:{second}", f"{sep}:{second}"]
     return processors.TemplateProcessing(
-        single=[f"{cls}:0", "$A:0", f"{sep}:0"],
-        pair=[f"{cls}:0", "$A:0", f"{first}:0", *(f"{token}:{second}" for token in more),
-              f"$B:{second}", f"{sep}:{second}"],
+        single=[*one, f"{sep}:0"],
+        pair=[*one, f"{first}:0", *two],
         special_tokens=[(token, i) for i, token in name.items()],
-    )  # fmt: skip
+    )
 
 
 def _config(names: dict[str, str], more: dict[str, Any]) -> bytes:
@@ -200,7 +234,15 @@ def _config(names: dict[str, str], more: dict[str, Any]) -> bytes:
 
 
 def open_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer of a folder (tokenizer.model or tokenizer.json) or in such a file."""
+    """Open a tokenizer.
+
+    Args:
+        path: a directory with a tokenizer.json or a tokenizer.model, or such a file.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+
+    """
     path = Path(path).expanduser()
     if path.is_dir():
         names = ("tokenizer.json", "tokenizer.model")
@@ -208,12 +250,21 @@ def open_tokenizer(path: str | Path) -> Tokenizer:
     if path.name == "tokenizer.json":
         return HfTokenizer(path.parent)
     if path.is_file() and path.suffix != ".json":
-        return Tokenizer.load(path)
+        return SentencePieceTokenizer.load(path)
     raise InputError(f"no tokenizer at {path}: give a folder with a tokenizer.model or tokenizer.json, or such a file")
 
 
-def sentencepiece_json(tokenizer: Tokenizer, types: bool = False) -> str:
-    """The tokenizer.json of a SentencePiece unigram model: the same pieces, scores and character map."""
+def sentencepiece_json(tokenizer: SentencePieceTokenizer, types: bool = False) -> str:
+    """Make the tokenizer.json of a SentencePiece unigram model: the same pieces, scores and character map.
+
+    Args:
+        tokenizer: the model.
+        types: as `exported_files` takes it.
+
+    Raises:
+        InputError: it is not unigram, or has byte fallback.
+
+    """
     tokenizers = library()
     from sentencepiece import sentencepiece_model_pb2 as messages
     from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
@@ -250,7 +301,7 @@ def sentencepiece_json(tokenizer: Tokenizer, types: bool = False) -> str:
     return made.to_str()
 
 
-def _not_lowered(tokenizer: Tokenizer) -> dict[str, str]:
+def _not_lowered(tokenizer: SentencePieceTokenizer) -> dict[str, str]:
     """Capitals that the character map leaves as they are, each with a private character to stand aside as."""
     capitals = [letter for letter in map(chr, range(0x80, 0x3000)) if letter.lower() != letter]
     with_map = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)

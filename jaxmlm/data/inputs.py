@@ -42,7 +42,7 @@ def with_special_tokens(tokenizer: Tokenizer, first: Sequence[int], second: Sequ
         ids.append(tokenizer.sep_id)
         return Inputs(ids, len(ids))
     begin = len(ids) + 1
-    return Inputs([*ids, *tokenizer.gap, *second, tokenizer.sep_id], begin)
+    return Inputs([*ids, *tokenizer.pair_separator_ids, *second, tokenizer.sep_id], begin)
 
 
 def token_span(offsets: Sequence[tuple[int, int]] | np.ndarray, begin: int, end: int) -> tuple[int, int]:

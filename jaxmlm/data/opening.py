@@ -14,19 +14,20 @@ from jaxmlm.data.merging import PLAN, shard_name, unfinished
 from jaxmlm.data.phrases.counting import add_phrases, check_units, list_of
 from jaxmlm.data.registry import is_files, open_source
 from jaxmlm.data.sources import files
+from jaxmlm.data.tokenizer import is_uncased
 from jaxmlm.data.verification import RECORD
 from jaxmlm.errors import InputError
 from jaxmlm.logs import Log
 from jaxmlm.parallel import hosts
 from jaxmlm.paths import counted
-from jaxmlm.preemption import stop_here
+from jaxmlm.preemption import raise_if_stop_requested
 
 LEAST_DOCUMENTS, LEAST_TOKENS = 20, 5_000
 """With fewer of either, the loss on what is held out says little about other texts."""
 
 
 def folder_of(data: Data, workdir: Path) -> Path:
-    """Where the token store of this configuration lies; of one in a bucket, its copy."""
+    """Return the directory of the token store of a configuration; of one in a bucket, that of its copy."""
     if cloud.remote(data.store):
         return cloud.copy_of(str(data.store))
     return Path(data.store) if data.store else workdir / "store"
@@ -34,7 +35,7 @@ def folder_of(data: Data, workdir: Path) -> Path:
 
 def open_store(
     data: Data,
-    workdir: Path,
+    workdir: str | Path,
     stage: str = "prepare",
     phrases: bool = False,
     workers: int | None = None,
@@ -42,7 +43,8 @@ def open_store(
 ) -> Store:
     """Open the token store of a configuration; make it where there is none.
 
-    Of several hosts the first makes it; the others find it, or make the same where they do not share the disk.
+    Of several hosts the primary one comes first: the others wait, and then find what it has made, or make the same
+    where they do not share its disk. A store in a bucket is copied from there; one that is made here is copied to it.
 
     Args:
         data: the configuration.
@@ -52,21 +54,20 @@ def open_store(
         workers: processes that tokenize; None: one for each core.
         notes: say on stderr what to know of the held-out part of a new store.
 
+    Raises:
+        InputError: the store there is damaged, or was made from another text or with other settings; there is no such
+            text, tokenizer or phrase list; another process is making the store.
+
     """
     with hosts.primary_first():
-        return _open_store(data, folder_of(data, workdir), stage, phrases, workers, notes)
+        return _open_store(data, folder_of(data, Path(workdir)), stage, phrases, workers, notes)
 
 
 def _open_store(data: Data, folder: Path, stage: str, phrases: bool, workers: int | None, notes: bool) -> Store:
-    lowercase = open_tokenizer(data.tokenizer).lowers if data.tokenizer else data.lowercase
-    ready = list_of(data.phrases, lowercase, folder) if phrases else None
+    phrase_list = list_of(data.phrases, _is_lowercase(data), folder) if phrases else None  # refused before the work
     bucket = _bucket(data)
-    there = bucket is not None and cloud.pull(bucket, folder, MANIFEST)
-    if there:
-        _unsent(folder).unlink(missing_ok=True)
-    elif bucket and not _unsent(folder).is_file():
-        _begin_copy(folder)
-    if (folder / MANIFEST).is_file():  # also a copy that a kill kept from the bucket
+    to_send = bucket is not None and not _copy_from_bucket(bucket, folder)
+    if (folder / MANIFEST).is_file():
         store = Store(folder)
         store.check(data)
         _check_source(store, data)
@@ -74,17 +75,36 @@ def _open_store(data: Data, folder: Path, stage: str, phrases: bool, workers: in
         store = _build_store(data, folder, stage, workers) or Store(folder)
         for note in notes_of(store) if notes else ():
             print(note, file=sys.stderr)
-    lacking = phrases and not check_units(store, data.phrases)
-    if lacking:
-        add_phrases(store, data.phrases, ready, stage)
-    if bucket and (lacking or not there):
+    if phrases and not check_units(store, data.phrases):
+        add_phrases(store, data.phrases, phrase_list, stage)
+        to_send = bucket is not None
+    if bucket and to_send:
         _send(folder, bucket)
     return store
 
 
+def _is_lowercase(data: Data) -> bool:
+    return is_uncased(open_tokenizer(data.tokenizer)) if data.tokenizer else data.lowercase
+
+
+def _copy_from_bucket(bucket: str, folder: Path) -> bool:
+    """Make a directory the copy of a store in a bucket; whether the bucket has it.
+
+    If it has not, then a store that was made here, and that a kill kept from the bucket, stays: it is sent later. Any
+    other copy is of a store that was deleted in the bucket, and is deleted too.
+    """
+    if cloud.pull(bucket, folder, MANIFEST):
+        _unsent(folder).unlink(missing_ok=True)
+        return True
+    if not _unsent(folder).is_file():
+        _begin_copy(folder)
+    return False
+
+
 def notes_of(store: Store) -> list[str]:
-    """What is to be known of a store's held-out part: that it begins within a document, that it is small."""
-    documents, tokens = store.manifest["valid"]["documents"], store.manifest["valid"]["tokens"]
+    """Return what is to be known of a store's held-out part: that it begins within a document, that it is small."""
+    documents = store.manifest["valid"]["documents"]
+    tokens = store.manifest["valid"]["tokens"]
     notes = []
     if store.cut:
         notes.append(
@@ -101,8 +121,20 @@ def notes_of(store: Store) -> list[str]:
 
 
 def prepare_shard(data: Data, workdir: Path, shard: tuple[int, int], workers: int | None = None) -> None:
-    """Do one of n machines' share of a token store; `merge_shards` makes the store when all are done."""
-    folder, bucket = folder_of(data, workdir), _bucket(data)
+    """Do one machine's share of a token store; `merge_shards` makes the store when all are done.
+
+    Args:
+        data: the configuration.
+        workdir: directory of the run, where the store is unless `data.store` names one.
+        shard: number of this machine, from 0, and how many there are.
+        workers: processes that tokenize; None: one for each core.
+
+    Raises:
+        InputError: the store is there already, or the other machines have other settings.
+
+    """
+    folder = folder_of(data, workdir)
+    bucket = _bucket(data)
     if cloud.holds(bucket, MANIFEST) if bucket else (folder / MANIFEST).is_file():
         raise InputError(f"the token store {bucket or folder} is there already: delete it to make it again")
     if bucket:  # so that another plan than that of the other machines is refused before the work
@@ -114,8 +146,18 @@ def prepare_shard(data: Data, workdir: Path, shard: tuple[int, int], workers: in
 
 
 def merge_shards(data: Data, workdir: Path) -> None:
-    """Make the token store of the shares that all machines have done, if it is not there."""
-    folder, bucket = folder_of(data, workdir), _bucket(data)
+    """Make the token store of the shares that all machines have done, if it is not there.
+
+    Args:
+        data: the configuration.
+        workdir: directory of the run, where the store is unless `data.store` names one.
+
+    Raises:
+        InputError: a machine has not finished, or had other settings.
+
+    """
+    folder = folder_of(data, workdir)
+    bucket = _bucket(data)
     if cloud.pull(bucket, folder, MANIFEST) if bucket else (folder / MANIFEST).is_file():
         return
     if bucket:
@@ -156,7 +198,7 @@ def _build_store(
         started = time.monotonic()
 
         def show(at: Progress) -> None:
-            stop_here("prepared the text")
+            raise_if_stop_requested("prepared the text")
             values: dict[str, float] = {}
             if at.read:
                 left = (time.monotonic() - started) * (at.size - at.read) / at.read

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from jaxmlm.data.manifest import (
     write_manifest,
 )
 from jaxmlm.data.sources import sha256
+from jaxmlm.data.tokenizer import Vocabulary
 from jaxmlm.data.verification import cure, verify
 from jaxmlm.errors import InputError
 from jaxmlm.locks import claim
@@ -44,8 +45,40 @@ from jaxmlm.locks import claim
 FILES = 1 << 16  # open at once, where the system lets us
 
 
+@runtime_checkable
+class TokenSplits(Protocol):
+    """Token ids in a "train" and a "valid" split: all that batches are made of. A `Store` has them on disk.
+
+    Attributes:
+        folder: where they are, for messages.
+
+    """
+
+    folder: Path
+
+    @property
+    def tokenizer(self) -> Vocabulary:
+        """The vocabulary that the ids are of."""
+        ...
+
+    def tokens(self, split: str) -> "np.ndarray | Stream":
+        """Return the ids of a split [T], each document followed by a separator."""
+        ...
+
+    def units(self, split: str) -> "np.ndarray | Stream | None":
+        """Return a uint8 beside each token [T]: bit 0, a word starts here, bit 1, a phrase or a lone word does.
+
+        None where nobody has looked for phrases.
+        """
+        ...
+
+    def documents(self, split: str) -> np.ndarray:
+        """Return what is known of each document, in order [N]; its field "tokens" counts the separator."""
+        ...
+
+
 class Store:
-    """A token store on disk, opened for reading; one in a bucket is copied first.
+    """A token store on disk, opened for reading; one in a bucket is copied first. Its splits are `TokenSplits`.
 
     Every file is verified once before its first use: see `verification`.
 
@@ -91,7 +124,12 @@ class Store:
         verify(self.folder, all_files(self.manifest), again=True)
 
     def check(self, data: Data) -> None:
-        """Refuse a store that was made from another text or with other settings."""
+        """Compare the store with a configuration.
+
+        Raises:
+            InputError: it was made from another text or with other settings.
+
+        """
         have, want = self.manifest["data"], data.content()
         for key in [*want, *have]:
             if have.get(key) != want.get(key):
@@ -102,11 +140,11 @@ class Store:
                 )
 
     def tokens(self, split: str) -> "np.ndarray | Stream":
-        """The stream of a split, memory-mapped."""
+        """Return the ids of a split [T], each document followed by a separator; memory-mapped."""
         return self._stream(token_files(self.manifest, split), np.dtype(self.manifest["dtype"]))
 
     def units(self, split: str) -> "np.ndarray | Stream | None":
-        """Beside each token a uint8: bit 0, a word starts here, bit 1, a unit (a phrase or a lone word) does.
+        """Return a uint8 beside each token [T]: bit 0, a word starts here, bit 1, a phrase or a lone word does.
 
         Memory-mapped like the tokens; None in a store that was prepared without phrases.
         """
@@ -115,7 +153,7 @@ class Store:
         return self._stream(unit_files(self.manifest, split), UNITS)
 
     def documents(self, split: str) -> np.ndarray:
-        """What is known of each document of a split, in order: the fields of `DOCUMENT`."""
+        """Return what is known of each document of a split, in order [N]: the fields of `DOCUMENT`."""
         verify(self.folder, document_files(self.manifest, split))
         lists = []
         for shard in self.manifest[split]["shards"]:
@@ -127,13 +165,23 @@ class Store:
         return np.concatenate([np.zeros(0, DOCUMENT), *lists])
 
     def phrase_list(self) -> Path:
-        """The file of the phrase list of a store that was prepared with phrases."""
+        """Return the file of the phrase list.
+
+        Raises:
+            InputError: the store was prepared without phrases, or the file is damaged.
+
+        """
+        if "phrases" not in self.manifest:
+            raise InputError(
+                f"the token store {self.folder} was prepared without phrases: run jaxmlm prepare with a masking that "
+                "needs them, or name another --data.store"
+            )
         file = phrases_file(self.manifest)
         verify(self.folder, [file])
         return self.folder / file.name
 
     def shards(self, split: str) -> list[tuple[str, int]]:
-        """Name and tokens of each shard of a split."""
+        """Return the name and the number of tokens of each shard of a split."""
         return [(shard["file"], shard["tokens"]) for shard in self.manifest[split]["shards"]]
 
     @property
@@ -143,7 +191,16 @@ class Store:
         return bool(tokens[np.array([len(tokens) - 1])][0] != self.tokenizer.sep_id)
 
     def chunks(self, split: str, size: int = 1 << 23) -> Iterator[tuple[str, np.ndarray]]:
-        """The split's tokens in order, as (shard, tokens): about `size` tokens, always complete documents."""
+        """Yield the tokens of a split in order, complete documents each time.
+
+        Args:
+            split: "train" or "valid".
+            size: about so many tokens at a time; more where a document is longer.
+
+        Yields:
+            The name of a shard, and token ids of it.
+
+        """
         dtype = np.dtype(self.manifest["dtype"])
         files = token_files(self.manifest, split)
         verify(self.folder, files)
@@ -154,7 +211,8 @@ class Store:
             while start < length:
                 end = start
                 while end < length:  # as often as a document is longer than a chunk
-                    fresh, end = end, min(end + size, length)
+                    fresh = end
+                    end = min(end + size, length)
                     ends = np.flatnonzero(tokens[fresh:end] == self.tokenizer.sep_id)
                     if len(ends) and end < length:
                         end = fresh + int(ends[-1]) + 1
@@ -163,9 +221,16 @@ class Store:
                 start = end
 
     def add_units(self, make: Callable[[Path], dict]) -> None:
-        """Add the phrase list and the unit files that `make` writes into a folder; it returns what the manifest says.
+        """Add a phrase list and the files of unit bits to the store.
 
-        They take their places when all is written, the manifest last, so that it names whole files only.
+        They take their places when all is written, the manifest last, so that it names complete files only.
+
+        Args:
+            make: writes the files into the directory that it is given, and returns what the manifest says of them.
+
+        Raises:
+            InputError: another process is writing to this store.
+
         """
         with claim(self.folder, "token store", beside=True):
             self._add_units(make)
@@ -235,15 +300,17 @@ class Stream:
 
     def __init__(self, parts: Sequence[np.ndarray]):
         # Plain views: a slice of a memmap costs ten times as much as one of an array.
-        self.parts, self.starts = [np.asarray(part) for part in parts], np.cumsum([0, *map(len, parts)])
+        self.parts = [np.asarray(part) for part in parts]
+        self.starts = np.cumsum([0, *map(len, parts)])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
-        """The tokens at these places, in the shape of `index`."""
+        """Return the tokens at these places, in the shape of `index`."""
         flat = index.ravel()
-        out, which = np.empty(flat.shape, self.parts[0].dtype), np.searchsorted(self.starts, flat, "right") - 1
+        out = np.empty(flat.shape, self.parts[0].dtype)
+        which = np.searchsorted(self.starts, flat, "right") - 1
         order = np.argsort(which, kind="stable")
         shards, first = np.unique(which[order], return_index=True)
         for shard, here in zip(shards, np.split(order, first[1:]), strict=True):
@@ -251,12 +318,11 @@ class Stream:
         return out.reshape(index.shape)
 
     def runs(self, starts: np.ndarray, width: int) -> np.ndarray:
-        """The `width` tokens from each of these places on, [B, width]."""
+        """Return the `width` tokens from each of these places on, [B, width]."""
         out = np.empty((len(starts), width), self.parts[0].dtype)
         which = np.searchsorted(self.starts, starts, "right") - 1
-        for row, start, shard, at in zip(
-            out, starts.tolist(), which.tolist(), (starts - self.starts[which]).tolist(), strict=True
-        ):
+        within = starts - self.starts[which]
+        for row, start, shard, at in zip(out, starts.tolist(), which.tolist(), within.tolist(), strict=True):
             part = self.parts[shard][at : at + width]
             row[: len(part)] = part
             if len(part) < width:

@@ -25,7 +25,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.json_files import read_json, write_json
 from jaxmlm.logs import Log
 from jaxmlm.paths import cache_directory
-from jaxmlm.preemption import stop_here
+from jaxmlm.preemption import raise_if_stop_requested
 
 RECORD = "verified.json"
 BLOCK = 1 << 22
@@ -151,7 +151,7 @@ def _wait(work: list[Future[None]], done: list[int], directory: Path, total: int
         with Log(None, f"verify {directory.name} (MB)", total // MEGABYTE) as log:
             while pending and not any(future.done() and future.exception() for future in work):
                 pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION).not_done
-                stop_here("verified the token store")
+                raise_if_stop_requested("verified the token store")
                 log.show(sum(done) // MEGABYTE, {})
     for future in work:
         if future.done():

@@ -52,7 +52,8 @@ def audit(
     """
     drawn = _draw(masking, tokens, examples, vocab, seed, step)
     tokens = Tokens(*map(np.asarray, tokens))  # pyright: ignore[reportArgumentType]
-    maskable, views = np.asarray(tokens.maskable), masking.views
+    maskable = np.asarray(tokens.maskable)
+    views = masking.views
     factor = float(masking.schedule(step))
     rates = _rates(masking, drawn.points)
     expected = _expected(masking, factor * rates, factor, maskable.sum(-1))
@@ -125,7 +126,8 @@ def law_of_rates(law: Law, rates: np.ndarray) -> dict[str, Any]:
 
 @partial(jax.jit, static_argnums=(0, 1, 4))
 def _chunk(masking: Masking, seed: int, tokens: Tokens, examples: jax.Array, vocab: Vocab, step: jax.Array) -> Any:
-    length, views = tokens.ids.shape[1], masking.views
+    length = tokens.ids.shape[1]
+    views = masking.views
     points = masking.points(step_key(seed, step), jnp.arange(_CHUNK), _CHUNK)
 
     def one(example: jax.Array, row: Tokens, point: jax.Array | None) -> Any:
@@ -175,7 +177,9 @@ def _shares(
 
     The interval is about what `masking.count` makes of the share asked: an exact count of short rows is another one.
     """
-    n, views, replace = np.asarray(tokens.maskable).sum(-1), masking.views, masking.replace
+    n = np.asarray(tokens.maskable).sum(-1)
+    views = masking.views
+    replace = masking.replace
     masked = drawn.selected & (drawn.inputs == vocab.mask_id)
     kept = drawn.selected & (drawn.inputs == tokens.ids[:, None])
     same = _same(masking, tokens, vocab)  # random tokens that happen to be the one that was there
@@ -191,12 +195,17 @@ def _shares(
     shares = {}
     for name, where in got.items():
         if name == "predicted":
-            of, asked, expected = n.sum(), masking.mean_predicted, predicted
+            of = n.sum()
+            asked = masking.mean_predicted
+            expected = predicted
         else:
-            of, asked, expected = n.sum() * views, masking.mean_rate * parts[name], selected * parts[name]
+            of = n.sum() * views
+            asked = masking.mean_rate * parts[name]
+            expected = selected * parts[name]
         off = where.sum((1, 2)) - expected
         half = SIGMAS * math.sqrt(len(n)) * float(off.std()) + 1e-3 * len(n)  # of a token, for the mean over u
-        low, high = (expected.sum() - half) / of, (expected.sum() + half) / of
+        low = (expected.sum() - half) / of
+        high = (expected.sum() + half) / of
         share = where.sum() / of
         shares[name] = {
             "asked": round(asked * factor, 6),

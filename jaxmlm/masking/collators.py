@@ -69,7 +69,8 @@ def audit_collated(
     n = maskable.sum(-1)
     got, low, high = _ratio(text.sum((0, 2)), n * len(epochs))
     shares = {"selected": {"asked": rate, "got": got, "low": low, "high": high, "ok": low <= rate <= high}}
-    masked, same = inputs == mask_id, inputs == rows.ids
+    masked = inputs == mask_id
+    same = inputs == rows.ids
     for name, where in (("masked", masked), ("random", ~masked & ~same), ("same", ~masked & same)):
         part, low, high = _ratio((text & where).sum((0, 2)), text.sum((0, 2)))
         shares[name] = {"got": part, "low": low, "high": high}
@@ -161,10 +162,12 @@ def _words(word: np.ndarray, maskable: np.ndarray, text: np.ndarray) -> dict[str
         cut += int((several & (hits > 0) & (hits < size)).sum())
     sizes = np.where(maskable, size[number], 0)
     overall = text.sum() / max(maskable.sum() * len(text), 1)
-    lengths, worst = {}, 0.0
+    lengths = {}
+    worst = 0.0
     for each in np.unique(sizes[maskable]):
         here = sizes == each
-        part, of = (text & here).sum((0, 2)), here.sum(-1) * len(text)
+        part = (text & here).sum((0, 2))
+        of = here.sum(-1) * len(text)
         share, low, high = _ratio(part, of)
         lengths[str(int(each))] = {"tokens": int(here.sum()), "selected": share, "low": low, "high": high}
         if here.sum() >= 50:

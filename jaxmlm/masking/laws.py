@@ -157,7 +157,8 @@ class Normal:
     @property
     def mean(self) -> float:
         """Expected rate, of the distribution as it is cut."""
-        normal, (below, above) = NormalDist(self.center, self.sd), self._cut
+        normal = NormalDist(self.center, self.sd)
+        below, above = self._cut
         return self.center + self.sd**2 * (normal.pdf(0.0) - normal.pdf(1.0)) / (above - below)
 
     def quantile(self, u: Float[Array, "*S"]) -> Float[Array, "*S"]:

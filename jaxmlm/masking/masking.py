@@ -301,7 +301,8 @@ class Masking:
         """
         law: Any = self.rate
         rate, slope = jax.jvp(law.quantile, (_point(key, point),), (jnp.float32(1),))
-        factor, n = self.schedule(step), jnp.maximum(count, 1)
+        factor = self.schedule(step)
+        n = jnp.maximum(count, 1)
         k = _cell(rate * factor, n)
         cell = jnp.minimum(k / n, law.high * factor) - jnp.maximum((k - 1) / n, law.low * factor)
         predict = self._budgets(key, n, step, point)[1]

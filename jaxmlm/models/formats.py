@@ -145,7 +145,8 @@ def _modern(plain: dict[str, Any], sizes: dict[str, Any], gelu: str, refuse: Any
         raise refuse("decoder_bias", "True")
     if _ACTIVATIONS.get(plain.get("classifier_activation", "gelu")) != gelu:
         raise refuse("classifier_activation", "that of the blocks")
-    layers, kinds = sizes["layers"], plain.get("layer_types")
+    layers = sizes["layers"]
+    kinds = plain.get("layer_types")
     every = plain.get("global_attn_every_n_layers", 3)
     if kinds is not None:
         every = next((n for n in range(1, layers + 1) if kinds == _kinds(layers, n)), None)
@@ -164,12 +165,19 @@ def _modern(plain: dict[str, Any], sizes: dict[str, Any], gelu: str, refuse: Any
     windowed = every > 1
     windows = {"window": plain.get("local_attention", 128), "global_every": every} if windowed else {}
     return EncoderConfig(
-        **sizes, positions="rope", activation="geglu_tanh" if gelu == "gelu_tanh" else "geglu", biases=biases[0],
-        first_norm=False, **windows,
-        rope_base=base, local_rope_base=(base if local_base is None else float(local_base)) if windowed else None,
-        max_positions=plain.get("max_position_embeddings", 8192), norm_eps=float(plain.get("norm_eps", 1e-5)),
-        dropout=float(plain.get("mlp_dropout", 0.0)), attention_dropout=float(plain.get("attention_dropout", 0.0)),
-    )  # fmt: skip
+        **sizes,
+        positions="rope",
+        activation="geglu_tanh" if gelu == "gelu_tanh" else "geglu",
+        biases=biases[0],
+        first_norm=False,
+        **windows,
+        rope_base=base,
+        local_rope_base=(base if local_base is None else float(local_base)) if windowed else None,
+        max_positions=plain.get("max_position_embeddings", 8192),
+        norm_eps=float(plain.get("norm_eps", 1e-5)),
+        dropout=float(plain.get("mlp_dropout", 0.0)),
+        attention_dropout=float(plain.get("attention_dropout", 0.0)),
+    )
 
 
 def _kinds(layers: int, every: int) -> list[str]:
@@ -222,17 +230,29 @@ def plain_of(form: Format, config: EncoderConfig, kind: str, vocab: int, ids: di
         "dtype": "float32",
     }
     if form is MODERN:
-        local, every = c.local_rope_base or c.rope_base, 1 if c.window is None else c.global_every
+        local = c.local_rope_base or c.rope_base
+        every = 1 if c.window is None else c.global_every
         return shared | {
-            "cls_token_id": ids["cls"], "sep_token_id": ids["sep"], "max_position_embeddings": c.max_positions,
-            "hidden_activation": gelu, "classifier_activation": gelu, "norm_eps": c.norm_eps,
-            "local_attention": c.window or 128, "layer_types": _kinds(c.layers, every),
+            "cls_token_id": ids["cls"],
+            "sep_token_id": ids["sep"],
+            "max_position_embeddings": c.max_positions,
+            "hidden_activation": gelu,
+            "classifier_activation": gelu,
+            "norm_eps": c.norm_eps,
+            "local_attention": c.window or 128,
+            "layer_types": _kinds(c.layers, every),
             # As transformers 4 reads them: it passes over layer_types and rope_parameters without a word.
-            "global_attn_every_n_layers": every, "global_rope_theta": c.rope_base, "local_rope_theta": local,
-            "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": c.rope_base},
-                                "sliding_attention": {"rope_type": "default", "rope_theta": local}},
-            "mlp_dropout": c.dropout, "attention_dropout": c.attention_dropout, **dict.fromkeys(_BIASES, c.biases),
-        }  # fmt: skip
+            "global_attn_every_n_layers": every,
+            "global_rope_theta": c.rope_base,
+            "local_rope_theta": local,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": c.rope_base},
+                "sliding_attention": {"rope_type": "default", "rope_theta": local},
+            },
+            "mlp_dropout": c.dropout,
+            "attention_dropout": c.attention_dropout,
+            **dict.fromkeys(_BIASES, c.biases),
+        }
     tables = {
         "hidden_act": gelu,
         "hidden_dropout_prob": c.dropout,

@@ -284,7 +284,9 @@ class _Tensors:
     """The named tensors of a folder, read one at a time, in float32."""
 
     def __init__(self, folder: Path):
-        self.folder, self._open, self._where = folder, [], {}
+        self.folder = folder
+        self._open = []
+        self._where = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for file in self._files():
             if file.suffix == ".bin":

@@ -80,7 +80,8 @@ def _embeddings(form: Format, config: EncoderConfig, vocab: int, offset: int) ->
 
 
 def _block(form: Format, config: EncoderConfig) -> list[Weight]:
-    layer, heads = "encoder.layer.{}.", config.heads
+    layer = "encoder.layer.{}."
+    heads = config.heads
     size = config.width // heads
     qkv = tuple(f"{layer}attention.self.{name}." for name in ("query", "key", "value"))
     attention_norm = layer + ("attention." if form.pre else "attention.output.") + "LayerNorm"
@@ -108,7 +109,8 @@ def _block(form: Format, config: EncoderConfig) -> list[Weight]:
 
 
 def _modern_block(form: Format, config: EncoderConfig) -> list[Weight]:
-    layer, heads = "layers.{}.", config.heads
+    layer = "layers.{}."
+    heads = config.heads
     size = config.width // heads
     biases = [
         Weight(

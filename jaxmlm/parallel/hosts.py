@@ -1,23 +1,18 @@
-"""One program on many hosts: find the others, refuse those that differ, by name, and only then touch a device.
+"""One program on many hosts: join the other processes, exchange values with them, know which one is primary.
 
-JAX aborts the process when a coordinator does not answer or a host is missing. So the hosts meet once before that,
-on the coordinator's port, with plain sockets: each says who it is and which versions it has, process 0 tells
-everybody. What is wrong then is one line on each of them.
+The processes meet in `rendezvous.py` first: what is wrong is one line there, and the end of the process in JAX.
 """
 
 import contextlib
-import importlib.metadata
 import json
 import os
-import platform
 import socket
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -28,8 +23,8 @@ from jaxmlm.checks import COUNT, NATURAL, TINY, Range, check_numbers
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import watch
 from jaxmlm.parallel.clusters import ClusterSpec, find
+from jaxmlm.parallel.rendezvous import Member, installed_versions, meet, refuse_different
 
-PACKAGES = ("jaxmlm", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint")
 _WAIT = Range(TINY, 7 * 24 * 3600.0, "be above 0 and at most 604,800, the seconds of a week")
 HEARTBEAT = 100  # seconds without a sign of life, after which JAX ends the other processes
 
@@ -66,19 +61,6 @@ class Hosts:
             )
 
 
-class Member(NamedTuple):
-    """What one process tells the others when they meet."""
-
-    process: int
-    host: str
-    versions: dict[str, str]
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return f"host {self.process} ({self.host})"
-
-
 def start(hosts: Hosts = Hosts()) -> None:  # noqa: B008
     """Join the other processes if this is one of many; must come before anything touches a device.
 
@@ -90,9 +72,10 @@ def start(hosts: Hosts = Hosts()) -> None:  # noqa: B008
         cluster = ClusterSpec(hosts.coordinator, hosts.processes, hosts.process)
     if cluster is not None and cluster.processes > 1 and not jax.distributed.is_initialized():
         connections: list[socket.socket] = []
-        me = Member(cluster.process, socket.gethostname(), versions())
+        me = Member(cluster.process, socket.gethostname(), installed_versions())
         members = meet(cluster, me, hosts.wait, connections)
-        compare([(member.name, member.versions) for member in members], "versions", "install the same on every host")
+        have = [(member.name, member.versions) for member in members]
+        refuse_different(have, "versions", "install the same on every host")
         jax.distributed.initialize(
             cluster.coordinator,
             cluster.processes,
@@ -104,7 +87,7 @@ def start(hosts: Hosts = Hosts()) -> None:  # noqa: B008
             watch.hold(connections)
         else:
             watch.watch(connections[0], f"process 0 on {members[0].host}")
-        preemption.listen()
+        preemption.install_handlers()
     if hosts.require is not None:
         require(hosts.require)
 
@@ -112,9 +95,11 @@ def start(hosts: Hosts = Hosts()) -> None:  # noqa: B008
 def require(platform: str) -> None:
     """Refuse to run on anything but this platform, above all on the CPU that JAX falls back to without an error."""
     try:
-        found, reason = jax.default_backend(), ""
+        found = jax.default_backend()
+        reason = ""
     except RuntimeError as error:
-        found, reason = "nothing", f" ({' '.join(str(error).split())[:200]})"
+        found = "nothing"
+        reason = f" ({' '.join(str(error).split())[:200]})"
     if found != platform:
         raise InputError(
             f"--require {platform}: JAX sees {found} here{reason}: `jaxmlm doctor` tells why; "
@@ -122,143 +107,11 @@ def require(platform: str) -> None:
         )
 
 
-def versions() -> dict[str, str]:
-    """The versions that must be equal on all hosts."""
-    found = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
-def meet(cluster: ClusterSpec, me: Member, wait: float, kept: list[socket.socket] | None = None) -> list[Member]:
-    """Tell the members of the cluster to each other, on the coordinator's port.
-
-    Args:
-        cluster: who there is, and which of them this is.
-        me: what this process tells the others.
-        wait: seconds to wait for them.
-        kept: gets the connections, open: of process 0 one to each of the others, of another that to process 0. None:
-            they are closed.
-
-    Returns:
-        the members by process.
-
-    Raises:
-        InputError: on all of them: one did not come, or two have the same number.
-
-    """
-    deadline = time.monotonic() + wait
-    meeting = _gather if cluster.process == 0 else _tell
-    with contextlib.ExitStack() as opened:
-        answer, connections = meeting(cluster, me, deadline, wait, opened)
-        if "error" in answer:
-            raise InputError(answer["error"])
-        if kept is not None:
-            opened.pop_all()
-            kept.extend(connections)
-    return [Member(*member) for member in answer["members"]]
-
-
-Heard = tuple[dict[str, Any], list[socket.socket]]
-"""The answer of process 0, and the connections over which it came."""
-
-
-def _gather(cluster: ClusterSpec, me: Member, deadline: float, wait: float, opened: contextlib.ExitStack) -> Heard:
-    """Process 0: hear everybody, then tell everybody what was heard."""
-    try:
-        server = socket.create_server(("", cluster.port), backlog=cluster.processes)
-    except OSError as error:
-        raise InputError(
-            f"port {cluster.port} of this host cannot be opened ({error.strerror}): name another in --coordinator"
-        ) from error
-    members = {0: me}
-    connections = []
-    answer: dict[str, Any] = {}
-    with server:
-        while len(members) < cluster.processes and not answer:
-            server.settimeout(max(deadline - time.monotonic(), 0.001))
-            try:
-                connection, _ = server.accept()
-                opened.enter_context(connection).settimeout(10)
-                with connection.makefile() as line:
-                    member = Member(*json.loads(line.readline()))
-            except TimeoutError:
-                if time.monotonic() < deadline:
-                    continue  # somebody who connected and said nothing
-                missing = ", ".join(cluster.name(i) for i in range(cluster.processes) if i not in members)
-                answer = {
-                    "error": f"{cluster.processes - len(members)} of {cluster.processes} hosts did not come within "
-                    f"{wait:.0f} s: {missing}: start the same command on every host"
-                }
-            except (OSError, ValueError, TypeError):
-                continue  # not one of us
-            else:
-                connections.append(connection)
-                if member.process in members or not 0 <= member.process < cluster.processes:
-                    answer = {
-                        "error": f"{member.name} gave a --process that is taken or not below --processes "
-                        f"{cluster.processes}: number the hosts from 0, each once"
-                    }
-                members[member.process] = member
-        answer = answer or {"members": [members[i] for i in range(cluster.processes)]}
-        for connection in connections:
-            with contextlib.suppress(OSError):  # it has gone meanwhile: JAX will miss it
-                connection.sendall(json.dumps(answer).encode() + b"\n")
-    return answer, connections
-
-
-def _tell(cluster: ClusterSpec, me: Member, deadline: float, wait: float, opened: contextlib.ExitStack) -> Heard:
-    """Every other process: tell process 0, hear about everybody."""
-    why: object = "no answer"
-    while (left := deadline - time.monotonic()) > 0:
-        try:
-            # Process 0 answers when all have come, or when its own wait is over: a little after ours may be.
-            connection = socket.create_connection((cluster.address, cluster.port), timeout=left)
-            opened.enter_context(connection).settimeout(left + 10)
-            connection.sendall(json.dumps(me).encode() + b"\n")
-            with connection.makefile() as line:
-                return json.loads(line.readline()), [connection]
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-        time.sleep(min(0.5, max(deadline - time.monotonic(), 0)))
-    raise InputError(
-        f"the coordinator {cluster.coordinator} does not answer after {wait:.0f} s ({why}): start the same command on "
-        "every host, process 0 on that one, and let the port through"
-    )
-
-
-def compare(told: list[tuple[str, Mapping[str, Any]]], what: str, advice: str) -> None:
-    """Refuse hosts that differ: InputError with the first thing that does, and the names of those in the minority.
-
-    >>> compare([("host 0", {"jax": "1"}), ("host 1", {"jax": "1"}), ("host 2", {"jax": "2"})], "versions", "update")
-    Traceback (most recent call last):
-    jaxmlm.errors.InputError: the hosts have different versions: jax is 2 on host 2, and 1 on 2 others: update
-    """
-    for key in dict.fromkeys(key for _, values in told for key in values):
-        have = [(name, json.dumps(values.get(key))) for name, values in told]
-        usual, number = Counter(value for _, value in have).most_common(1)[0]
-        odd = [(name, value) for name, value in have if value != usual]
-        if odd:
-            value = odd[0][1]
-            names = [name for name, other in odd if other == value]
-            shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-            others = f"{number} others" if number > 1 else next(name for name, other in have if other == usual)
-            raise InputError(
-                f"the hosts have different {what}: {key} is {_plain(value)} on {shown}, and {_plain(usual)} on "
-                f"{others}: {advice}"
-            )
-
-
-def _plain(value: str) -> str:
-    return "missing" if value == "null" else value.strip('"')
-
-
 def assert_same(what: str, values: Mapping[str, Any]) -> None:
     """Refuse to go on when hosts were given different configurations: one program cannot run on two of them."""
     told = all_gather_json({"host": socket.gethostname(), "values": dict(_flat(values))})
     named = [(f"host {i} ({one['host']})", one["values"]) for i, one in enumerate(told)]
-    compare(named, what, "start the same command on every host")
+    refuse_different(named, what, "start the same command on every host")
 
 
 def all_gather_json(value: Any) -> list[Any]:
@@ -312,7 +165,8 @@ def _appears(path: Path) -> bool:
 @contextlib.contextmanager
 def primary_first() -> Iterator[None]:
     """Process 0 runs the body, then all others do: they find what it has written, or write their own elsewhere."""
-    many, first = jax.process_count() > 1, jax.process_index() == 0
+    many = jax.process_count() > 1
+    first = jax.process_index() == 0
     if many and not first:
         all_gather_json(None)
     try:

@@ -1,12 +1,13 @@
 """What is on disk and done with it: run directories, pre-training, fine-tuning, evaluation, loading and saving."""
 
-from jaxmlm.runs.evaluation import Bound, Evaluate, Evaluation, evaluate
+from jaxmlm.runs.evaluation import Bound, Evaluation, evaluate
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.finetuning import finetune
 from jaxmlm.runs.loading import LoadedModel, from_transformers, load, save
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.recipes import recipe
 from jaxmlm.runs.run import Run
+from jaxmlm.runs.zero_shot import Evaluate
 
 __all__ = [
     "Bound",

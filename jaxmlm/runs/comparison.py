@@ -31,14 +31,19 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for key, mine in points.items():
         values = [value_of(row) for row in mine if row["scores"]]
         plain = json.loads(key)
-        summary.append({
-            **{name: plain[name] for name in ("learning_rate", "batch", "epochs")},
-            "main": mine[0]["main"], "n": len(mine), "degenerate": sum(row["degenerate"] for row in mine),
-            "mean": statistics.fmean(values) if values else None,
-            "sd": statistics.stdev(values) if len(values) > 1 else None,
-            "median": statistics.median(values) if values else None,
-            "best": max(values, default=None), "settings": key,
-        })  # fmt: skip
+        summary.append(
+            {
+                **{name: plain[name] for name in ("learning_rate", "batch", "epochs")},
+                "main": mine[0]["main"],
+                "n": len(mine),
+                "degenerate": sum(row["degenerate"] for row in mine),
+                "mean": statistics.fmean(values) if values else None,
+                "sd": statistics.stdev(values) if len(values) > 1 else None,
+                "median": statistics.median(values) if values else None,
+                "best": max(values, default=None),
+                "settings": key,
+            }
+        )
     summary.sort(key=lambda one: -np.inf if one["mean"] is None else one["mean"], reverse=True)
     notes = list(dict.fromkeys(note for row in rows for note in row["notes"]))
     return {"summary": summary, "select": rows[0]["select"], "notes": notes}
@@ -50,9 +55,9 @@ def say(result: dict[str, Any]) -> Iterator[str]:
     for one in result["summary"]:
         head = f"learning rate {one['learning_rate']:g}, batch {one['batch']}, epochs {one['epochs']:g}"
         sd = "" if one["sd"] is None else f" (sd {one['sd']:.4f})"
-        values = "no result" if one["mean"] is None else (
-            f"{one['main']} mean {one['mean']:.4f}{sd}, median {one['median']:.4f}, best {one['best']:.4f}"
-        )  # fmt: skip
+        values = "no result"
+        if one["mean"] is not None:
+            values = f"{one['main']} mean {one['mean']:.4f}{sd}, median {one['median']:.4f}, best {one['best']:.4f}"
         yield f"{head}: {values}, {one['degenerate']} of {one['n']} degenerate"
     yield f"scored: {which}"
     yield from (f"note: {note}" for note in result["notes"])
@@ -63,7 +68,7 @@ def say(result: dict[str, Any]) -> Iterator[str]:
 
 
 def say_average(result: dict[str, Any]) -> Iterator[str]:
-    """The table of several tasks of GLUE, in points, and their average."""
+    """The table of several tasks of a benchmark, in points, and their average."""
     shown = {name: display_name({"task": name, **found}) for name, found in result["tasks"].items()}
     wide = max(6, *map(len, shown.values()))
     yield f"{'task':{wide}} {'score':>6} {'sd':>5}  runs  of"
@@ -73,9 +78,11 @@ def say_average(result: dict[str, Any]) -> Iterator[str]:
         of = ", ".join(f"{part} {100 * found[part]:.1f}" for part in metrics)
         worse = f", {found['degenerate']} degenerate" if found["degenerate"] else ""
         yield f"{shown[name]:{wide}} {100 * found['score']:6.1f} {sd:>5}  {found['n']:4}  {of}{worse}"
-    count, every = len(result["tasks"]), len(benchmark_tasks("GLUE"))
+    benchmark = result["benchmark"]
+    count = len(result["tasks"])
+    every = len(benchmark_tasks(benchmark))
     generated = GENERATED if any(found.get("generated") for found in result["tasks"].values()) else ""
-    yield f"average over {count} of the {every} tasks of GLUE{generated}: {100 * result['average']:.1f}"
+    yield f"average over {count} of the {every} tasks of {benchmark}{generated}: {100 * result['average']:.1f}"
     if "wnli" in result["tasks"]:
         yield f"without WNLI, over {count - 1}{generated}: {100 * result['without_wnli']:.1f}"
     yield from (f"note: {note}" for note in result["notes"])
@@ -157,14 +164,20 @@ def _compared(
         if x != y or left != right:
             raise InputError(f"{folders[0]} and {folders[1]} are evaluated on other rows: {x!r} here is {y!r} there")
     difference = paired_bootstrap(score, a.labels, list(a.predictions.values()), list(b.predictions.values()), draws)
-    seeds = compare_seeds("a", "b", {
-        which: {seed: score(part.labels, said) for seed, said in part.predictions.items()}
-        for which, part in (("a", a), ("b", b))
-    })  # fmt: skip
+    seeds = compare_seeds(
+        "a",
+        "b",
+        {
+            which: {seed: score(part.labels, said) for seed, said in part.predictions.items()}
+            for which, part in (("a", a), ("b", b))
+        },
+    )
     return {
-        "dev_rows": len(a.ids), "seeds": [len(a.predictions), len(b.predictions)],
-        **difference, "seed_p": None if math.isnan(seeds.p) else seeds.p,
-    }  # fmt: skip
+        "dev_rows": len(a.ids),
+        "seeds": [len(a.predictions), len(b.predictions)],
+        **difference,
+        "seed_p": None if math.isnan(seeds.p) else seeds.p,
+    }
 
 
 def _mean(_: np.ndarray, scores: np.ndarray) -> float:
@@ -196,8 +209,15 @@ def paired_bootstrap(
         drawn[i] = mean(rows, a) - mean(rows, b)
     low, high = np.quantile(drawn, [0.025, 0.975])
     tail = int(min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0)))
-    return {"a": scores[0], "b": scores[1], "difference": scores[0] - scores[1], "half": float(high - low) / 2,
-            "low": float(low), "high": float(high), "p": min(1.0, 2 * (tail + 1) / (draws + 1))}  # fmt: skip
+    return {
+        "a": scores[0],
+        "b": scores[1],
+        "difference": scores[0] - scores[1],
+        "half": float(high - low) / 2,
+        "low": float(low),
+        "high": float(high),
+        "p": min(1.0, 2 * (tail + 1) / (draws + 1)),
+    }
 
 
 def say_comparison(result: dict[str, Any]) -> Iterator[str]:
@@ -225,14 +245,16 @@ def _best(folder: Path) -> tuple[str, str, list[dict[str, Any]]]:
 
 def _of_scores(folder: Path, rows: list[dict[str, Any]], name: str) -> Predictions:
     """What each example adds to a score, as scores.tsv has it."""
-    found, ids = {}, []
+    found = {}
+    ids = []
     for row in rows:
         path = folder / row["predictions"] / "scores.tsv"
         if not path.is_file():
             raise InputError(f"{path} is missing: run the fine-tuning again in a new --workdir")
         with reading(path, "the scores of a fine-tuning"):
             header, *lines = read_table(path)
-            ids, column = [line[0] for line in lines], header.index(name)
+            ids = [line[0] for line in lines]
+            column = header.index(name)
             found[row["tuning_seed"]] = np.array([float(line[column]) for line in lines])
     return Predictions(ids, np.zeros(len(ids)), found)
 

@@ -20,7 +20,9 @@ from jaxmlm.synthetic import world
 
 MANY = 100.0
 """More epochs than this are hardly meant."""
-_FILES, _CHARACTERS, _DOCUMENTS = 3, 1 << 20, 300
+_FILES = 3
+_CHARACTERS = 1 << 20
+_DOCUMENTS = 300
 """What is read of a text to estimate its tokens: so many files, so much of each; so many of documents that are made."""
 _GENERATED = 1.28
 """Tokens of a word of the generated world, which has few words."""
@@ -94,11 +96,13 @@ def _of_files(paths: Sequence[Path], data: Data) -> float:
     some = [paths[i * len(paths) // min(_FILES, len(paths))] for i in range(min(_FILES, len(paths)))]
     tokens = read = 0.0
     for path in some:
-        size, texts = path.stat().st_size, []
+        size = path.stat().st_size
+        texts = []
         for document in _first(documents([path], data.layout, data.field)):
             texts.append(document.text)
             at = document.read
-        tokens, read = tokens + _tokens(texts, data), read + (min(at, size) if texts else size)
+        tokens = tokens + _tokens(texts, data)
+        read = read + (min(at, size) if texts else size)
     return tokens * sum(path.stat().st_size for path in paths) / max(read, 1.0)
 
 

@@ -1,7 +1,6 @@
 """A checkpoint evaluated as it is: nothing of it is trained."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,7 @@ import jax
 from rich.console import Console
 
 from jaxmlm.checks import COUNT, NATURAL, check_numbers, integers
-from jaxmlm.data import Batches, Data, Store
+from jaxmlm.data import Batches, Data, Store, open_rows
 from jaxmlm.data import remote as cloud
 from jaxmlm.data.manifest import MANIFEST
 from jaxmlm.data.sources import files
@@ -19,35 +18,19 @@ from jaxmlm.masking import Masking
 from jaxmlm.models import Encoder
 from jaxmlm.parallel import Mesh, hosts, make_mesh
 from jaxmlm.paths import describe
-from jaxmlm.preemption import stop_before
+from jaxmlm.preemption import raise_if_all_hosts_stop
 from jaxmlm.rng import make_key
 from jaxmlm.runs import layer_probes as layers
 from jaxmlm.runs.loading import LoadedModel, load
-from jaxmlm.runs.results import Result
-from jaxmlm.tasks import blimp, likelihood, probing
+from jaxmlm.runs.zero_shot import Evaluate, check_sentences, fast, needs_head, shown, to_row, zero_shot
+from jaxmlm.tasks import likelihood, probing
 from jaxmlm.tasks.bound import likelihood_bound
-from jaxmlm.tasks.downstream import SAMPLE, directory_of
+from jaxmlm.tasks.downstream import SAMPLE
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, at_rates, named
-from jaxmlm.training import Batch, Eval, Log
 from jaxmlm.training import evaluate as run_eval
 
 HELD_OUT = "heldout:"
 """Named as a text: the held-out split of the run itself."""
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Minimal pairs, by which the cells of a study are evaluated."""
-
-    blimp: str = SAMPLE
-    """Directory of the BLiMP sets; sample: reads generated ones."""
-    pairs: int | None = 200
-    """Minimal pairs to take from each set."""
-    batch: int = 256
-    """Batch size: masked copies in one pass of the model."""
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "evaluate.", pairs=COUNT, batch=COUNT)
 
 
 @dataclass(frozen=True)
@@ -67,7 +50,8 @@ class Bound:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a checkpoint is evaluated on: minimal pairs, a text, the likelihood bound of a text, a treebank.
+    """What a checkpoint is evaluated on: minimal pairs, BabyLM's tasks, a text, the likelihood bound of a text, a
+    treebank.
 
     If none is named: generated minimal pairs, and the held-out text of a run.
     """
@@ -78,6 +62,18 @@ class Evaluation:
     """Minimal pairs to take from each set."""
     all: bool = False
     """Whether to take all pairs of each set, whatever `pairs` says."""
+    babylm: str | None = None
+    """Directory of BabyLM's evaluation data, for its zero-shot tasks: all their rows, scored as its pipeline does."""
+    fast: bool = False
+    """Whether to take BabyLM's small sets, for checkpoints along a run."""
+    babylm_tasks: tuple[str, ...] = ()
+    """BabyLM's tasks to take, of blimp, supplement, ewok, entity_tracking, wug_adj, wug_past and comps; none named:
+    all that are there."""
+    predictions: str | None = None
+    """Directory for predictions in the format of BabyLM's pipeline: its results/MODEL/REVISION."""
+    pll_word: bool = False
+    """Whether to mask, with a token, those of its word that follow it and would give it away (Kauf and Ivanova 2023),
+    in minimal pairs, BabyLM's tasks and pseudo-perplexity."""
     sets: bool = False
     """Whether to print the accuracy of every set; --json always has them."""
     text: str | None = None
@@ -119,6 +115,9 @@ class Evaluation:
             Masking(rate)
         if len({named(rate) for rate in self.rates}) < len(self.rates):  # as their results are called
             raise InputError(f"rates are {self.rates}: give each once")
+        wanting = [name for name in ("fast", "babylm_tasks", "predictions") if getattr(self, name)]
+        if wanting and not self.babylm:
+            raise InputError(f"{wanting[0]} is of BabyLM's tasks: give --babylm DIRECTORY too")
         if self.figure and not self.treebank:
             raise InputError("figure draws the probes of a treebank: give --treebank too")
         if self.figure and not self.figure.lower().endswith(".png"):
@@ -142,18 +141,19 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
     if config.treebank and (many := jax.process_count()) > 1:
         raise InputError(f"the probes of a treebank run on one host, and this is one of {many}: start it on one alone")
     hosts.assert_same("configurations", {"checkpoint": checkpoint, **describe(config)})
-    stop_before("anything was begun")
-    asked_nothing = not (config.blimp or config.text or config.bound or config.treebank)
+    raise_if_all_hosts_stop("anything was begun")
+    asked_nothing = not (config.blimp or config.babylm or config.text or config.bound or config.treebank)
     pairs = SAMPLE if asked_nothing else config.blimp
-    if pairs is not None:
-        blimp.read(directory_of(pairs), 1)
+    limit = None if config.all else config.pairs
+    sentences = Evaluate(pairs, limit, config.batch, config.babylm, config.fast, config.babylm_tasks, config.pll_word)
+    check_sentences(sentences)
     for text in (config.text, config.bound):
         if text and text != HELD_OUT:
             files(text)
     data = probing.treebank(config.treebank) if config.treebank else None
     mesh = make_mesh(Mesh())
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
-    if (pairs or config.text or config.bound) and config.batch % devices:
+    if (pairs or config.babylm or config.text or config.bound) and config.batch % devices:
         raise InputError(
             f"batch {config.batch} is not divisible by {devices} devices: give --batch "
             f"{-(-config.batch // devices) * devices}"
@@ -161,13 +161,11 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
     with jax.set_mesh(mesh):
         loaded = load(checkpoint)
         text = HELD_OUT if asked_nothing and _has_store(loaded) else config.text
-        if pairs or text or config.bound:
-            _needs_head(loaded)
+        if pairs or config.babylm or text or config.bound:
+            needs_head(loaded)
         length = _length(loaded, config.length)
         rows: list[dict[str, Any]] = []
-        if pairs is not None:
-            limit = None if config.all else config.pairs
-            rows.append(minimal_pairs(loaded, Evaluate(pairs, limit, config.batch), mesh))
+        rows += [zero_shot(loaded, part, mesh, config.predictions) for _, _, part in sentences.parts]
         if text is not None:
             rows += _of_text(loaded, text, length, config, mesh)
         if config.bound is not None:
@@ -177,24 +175,14 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
     return {"rows": rows} | ({"sets": True} if config.sets else {})
 
 
-def minimal_pairs(loaded: LoadedModel, config: Evaluate, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """BLiMP accuracy: a result."""
-    _needs_head(loaded)
-    started = time.perf_counter()
-    folder = directory_of(config.blimp)
-    pairs = blimp.evaluation(folder, loaded.tokenizer, pairs_per_set=config.pairs, batch=config.batch)
-    row = _row("blimp", "blimp", "accuracy", run_eval(_shown(pairs, "blimp"), fast(loaded), mesh), started)
-    return row | ({"generated": True} if config.blimp == SAMPLE else {})
-
-
 def held_out(loaded: LoadedModel, data: Data, rate: float, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """Loss and accuracy on the held-out text of a run, at the fixed masks of one more rate: a result."""
     started = time.perf_counter()
-    valid = Batches.of(Store(str(data.store)), "valid", data.length, 1, format=data.format)
+    valid = Batches(open_rows(Store(str(data.store)), "valid", data.length, data.format), 1)
     few = _few(Evaluate.batch, mesh.shape["data"] * mesh.shape["fsdp"])
     scores = run_eval(at_rates(valid, loaded.tokenizer, few, (rate,)), fast(loaded), mesh)
     scores.pop("perplexity")  # which is that of the first of the usual rates
-    return _row("heldout", f"mlm at {named(rate)}", f"loss@{named(rate)}", scores, started)
+    return to_row("heldout", f"mlm at {named(rate)}", f"loss@{named(rate)}", scores, started)
 
 
 def held_out_bound(loaded: LoadedModel, data: Data, config: Bound, mesh: jax.sharding.Mesh) -> dict[str, Any]:
@@ -205,7 +193,7 @@ def held_out_bound(loaded: LoadedModel, data: Data, config: Bound, mesh: jax.sha
 
 def documents_of(store: Store, length: int) -> Batches:
     """The held-out documents of a store, cut into rows of which none holds two, however pre-training packed them."""
-    return Batches.of(store, "valid", length, 1, format="sentences")
+    return Batches(open_rows(store, "valid", length, "sentences"), 1)
 
 
 def _bound_of_text(
@@ -225,19 +213,20 @@ def _bound_of_text(
 def _bound(
     loaded: LoadedModel, rows: likelihood.ScoredRows, task: str, batch: int, config: Bound, mesh: jax.sharding.Mesh
 ) -> dict[str, Any]:
-    _needs_head(loaded)
+    needs_head(loaded)
     started = time.perf_counter()
     few = _few(batch, mesh.shape["data"] * mesh.shape["fsdp"])
     task_eval = likelihood_bound(rows, loaded.tokenizer, few, config.draws, config.seed)
-    scores = run_eval(_shown(task_eval, "bound"), fast(loaded), mesh)
-    return _row("bound", task, "bound", scores, started)
+    scores = run_eval(shown(task_eval, "bound"), fast(loaded), mesh)
+    return to_row("bound", task, "bound", scores, started)
 
 
 def _of_text(
     loaded: LoadedModel, text: str, length: int, config: Evaluation, mesh: jax.sharding.Mesh
 ) -> list[dict[str, Any]]:
     """Loss and accuracy at fixed masks, and pseudo-perplexity: of the run's held-out split, or of text files."""
-    model, tokenizer = fast(loaded), loaded.tokenizer
+    model = fast(loaded)
+    tokenizer = loaded.tokenizer
     if text == HELD_OUT:
         split = _held_out(loaded)
     else:
@@ -245,16 +234,16 @@ def _of_text(
     few = _few(config.batch, mesh.shape["data"] * mesh.shape["fsdp"])
     started = time.perf_counter()
     scores = run_eval(at_rates(split, tokenizer, few, config.rates), model, mesh)
-    rows = [_row("masked", text, f"loss@{named(config.rates[0])}", scores, started)]
+    rows = [to_row("masked", text, f"loss@{named(config.rates[0])}", scores, started)]
     if config.rows:
         if text == HELD_OUT:
             some = likelihood.rows_of_split(split, tokenizer, config.rows)
         else:
             some = likelihood.rows_of_text(text, tokenizer, length, config.rows)
         started = time.perf_counter()
-        perplexity = _shown(likelihood.perplexity(some, tokenizer, config.batch), "perplexity")
+        perplexity = shown(likelihood.perplexity(some, tokenizer, config.batch, config.pll_word), "perplexity")
         scores = run_eval(perplexity, model, mesh)
-        rows.append(_row("likelihood", text, "pseudo_perplexity", scores, started))
+        rows.append(to_row("likelihood", text, "pseudo_perplexity", scores, started))
     return rows
 
 
@@ -282,41 +271,7 @@ def _of_layers(
     if config.figure and hosts.is_primary():
         layers.draw(found, Path(config.figure))
     each = (time.perf_counter() - started) / max(len(found), 1)
-    return [_row("probe", name, "majority", scores, time.perf_counter() - each) for name, scores in found.items()]
-
-
-def _shown(what: Eval, stage: str) -> Eval:
-    """The same evaluation, which shows its progress."""
-
-    def batches() -> Iterator[Batch]:
-        with Log(None, f"evaluate {stage}", what.size) as log:
-            for number, batch in enumerate(what.batches(), 1):
-                yield batch
-                log.show(number, {})
-
-    return what._replace(batches=batches)
-
-
-def _row(stage: str, task: str, main: str, scores: dict[str, float], started: float) -> dict[str, Any]:
-    seconds = round(time.perf_counter() - started, 2)
-    return Result(stage, task, main=main, scores=scores, seconds=seconds).to_json()
-
-
-def _needs_head(loaded: LoadedModel) -> None:
-    if loaded.kind != "mlm":
-        raise InputError(
-            f"the model in {loaded.folder} has no masked-LM head ({loaded.kind}): minimal pairs and texts need one; "
-            "--treebank does not"
-        )
-
-
-def fast(loaded: LoadedModel) -> Any:
-    """The model, on the CPU with its blocks unstacked: a stack of them is copied in every call."""
-    if jax.default_backend() != "cpu":
-        return loaded.model
-    model = jax.tree.map(lambda x: x, loaded.model)
-    model.encoder = loaded.encoder.unstacked()
-    return model
+    return [to_row("probe", name, "majority", scores, time.perf_counter() - each) for name, scores in found.items()]
 
 
 def _length(loaded: LoadedModel, asked: int) -> int:
@@ -338,7 +293,7 @@ def _has_store(loaded: LoadedModel) -> bool:
 def _held_out(loaded: LoadedModel) -> Batches:
     store = _held_out_store(loaded)
     data = loaded.about["config"]["data"]
-    return Batches.of(store, "valid", data["length"], 1, format=data.get("format", "packed"))
+    return Batches(open_rows(store, "valid", data["length"], data.get("format", "packed")), 1)
 
 
 def _held_out_store(loaded: LoadedModel) -> Store:

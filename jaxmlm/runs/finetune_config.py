@@ -71,11 +71,12 @@ class Finetune:
 
     task: TaskOption = "cola"
     """Task to fine-tune on: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, squad, squad2, a .csv or .tsv file
-    (columns text, label, perhaps text_b), or FILE.py:NAME, a task of your own. On the command line also glue, all nine
-    of it, or several as rte,mrpc: a table and GLUE's average."""
+    (columns text, label, perhaps text_b), babylm-rte and others of BabyLM, or FILE.py:NAME, a task of your own. On the
+    command line also glue or babylm, all of it, or several as rte,mrpc: a table and the benchmark's average."""
     data: str | None = None
-    """Directory of the official files or zips (glue_data or the task's own), which every task but a table needs; tfds:
-    reads TensorFlow Datasets' copy, sample: a generated cola, rte or squad, whose scores are called generated."""
+    """Directory of the official files or zips (glue_data or the task's own; of BabyLM's tasks evaluation_data), which
+    every task but a table needs; tfds: reads TensorFlow Datasets' copy, sample: a generated cola, rte or squad, whose
+    scores are called generated."""
     train: str | None = None
     """Training file to use instead of the official one; results say so."""
     dev: str | None = None
@@ -83,8 +84,8 @@ class Finetune:
     regression: bool = False
     """Treat whole-number labels of a table of your own as regression targets."""
     recipe: str = ""
-    """Published recipe whose grid to start from: paper, roberta, 24hbert or mosaicbert, for SQuAD paper, bert, run_qa
-    or spanbert; options given next to it win."""
+    """Published recipe whose grid to start from: paper, roberta, 24hbert or mosaicbert, for BabyLM's tasks babylm, for
+    SQuAD paper, bert, run_qa or spanbert; options given next to it win."""
     intermediate_task: str | None = None
     """Task to fine-tune on first; the best model of it is then fine-tuned on the task (mnli for rte, mrpc and stsb)."""
     learning_rate: float | tuple[float, ...] = 5e-4

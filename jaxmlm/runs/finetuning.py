@@ -21,7 +21,7 @@ from jaxmlm.errors import Diverged, InputError
 from jaxmlm.models import EncoderConfig, Model, with_head
 from jaxmlm.parallel import Mesh, hosts, local_rows, make_mesh
 from jaxmlm.paths import describe
-from jaxmlm.preemption import stop_before, stoppable
+from jaxmlm.preemption import raise_if_all_hosts_stop, stoppable
 from jaxmlm.runs.comparison import summarise, value_of
 from jaxmlm.runs.finetune_config import Finetune, settings, values_of
 from jaxmlm.runs.loading import LoadedModel, load, save
@@ -78,7 +78,7 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
     """
     downstream.forget()
     hosts.assert_same("configurations", {"checkpoint": checkpoint, **describe(config)})
-    stop_before("anything was begun")
+    raise_if_all_hosts_stop("anything was begun")
     check(config)
     folder = Path(config.workdir).expanduser() if config.workdir else None
     identity = _identity(checkpoint, config)
@@ -189,7 +189,7 @@ def _rows(
     for number, (point, seed) in enumerate(jobs, 1):
         key = settings(point)
         if (key, seed) not in found:
-            stop_before(f"fine-tuning {number} of {len(jobs)}")
+            raise_if_all_hosts_stop(f"fine-tuning {number} of {len(jobs)}")
             name = f"{hashlib.sha256(key.encode()).hexdigest()[:8]}-seed{seed}"
             predictions = None if folder is None else folder / "predictions" / name
             result, tuned = _tune(loaded, point, seed, mesh, f"[{number}/{len(jobs)}] ", predictions)

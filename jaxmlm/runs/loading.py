@@ -84,7 +84,8 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> LoadedModel:
         raise InputError(f"{folder / 'run.json'}: config.model is not that of an encoder ({error})") from error
     config = config.with_runtime_fields_of(like) if like else config
     tokenizer = _tokenizer(folder, about)
-    kind, labels = about.get("kind", "mlm"), tuple(about.get("labels", ()))
+    kind = about.get("kind", "mlm")
+    labels = tuple(about.get("labels", ()))
 
     def init(key: jax.Array) -> Any:
         return with_head(kind, Encoder(config, about.get("vocab", tokenizer.size), key), len(labels), key)
@@ -120,7 +121,8 @@ def save(found: LoadedModel) -> None:
 
     `about` must be plain JSON values. A kill leaves the old folder or the new one.
     """
-    folder, new = found.folder, found.folder.with_name(found.folder.name + ".new")
+    folder = found.folder
+    new = found.folder.with_name(found.folder.name + ".new")
     first = hosts.is_primary()
     with hosts.primary_first():
         if first:

@@ -19,7 +19,7 @@ from jaxmlm.models.encoder_config import RUNTIME_FIELDS
 from jaxmlm.models.formats import format_for
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
 from jaxmlm.paths import describe
-from jaxmlm.preemption import stop_before, stoppable
+from jaxmlm.preemption import raise_if_all_hosts_stop, stoppable
 from jaxmlm.rng import make_key
 from jaxmlm.runs import epochs
 from jaxmlm.runs.loading import load, sha256_of
@@ -48,7 +48,7 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     """
     folder = Path(run.workdir)
     hosts.assert_same("configurations", describe(replace(run, data=replace(run.data, store=None))))
-    stop_before("anything was begun")
+    raise_if_all_hosts_stop("anything was begun")
     find_sinks(run.loop.sinks)
     if _is_done(run):
         return _result(folder, stage)

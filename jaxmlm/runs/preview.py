@@ -66,12 +66,13 @@ def preview(masking: Masking, store: Store, text: str, seed: int = 0, view: int 
     return pieces
 
 
-def preview_html(pieces: Sequence[Piece], reveal: bool = False) -> str:
-    """Pieces as HTML; those that are not plain stand in a span whose class is their state (`PIECE_STYLE`).
+def preview_html(pieces: Sequence[Piece], reveal: bool = False, style: bool = False) -> str:
+    """Pieces as HTML; those that are not plain stand in a span whose class is their state.
 
     Args:
         pieces: what `preview` returns.
         reveal: show a masked piece itself, and not [MASK].
+        style: put the style sheet in front, for a place that has no `PIECE_STYLE`, as a cell of a notebook.
 
     >>> preview_html([Piece("▁a", "plain"), Piece("▁b", "mask"), Piece("c", "plain")])
     'a <span class="mask">[MASK]</span>c'
@@ -82,4 +83,5 @@ def preview_html(pieces: Sequence[Piece], reveal: bool = False) -> str:
         gap = " " if text.startswith("▁") or hidden else ""
         shown = "[MASK]" if hidden else escape(text.replace("▁", " ").strip())
         parts.append(gap + (shown if state == "plain" else f'<span class="{escape(state)}">{shown}</span>'))
-    return "".join(parts).strip()
+    text = "".join(parts).strip()
+    return f"<style>{PIECE_STYLE}</style>{text}" if style else text

@@ -1,14 +1,13 @@
 """Fine-tuning recipes of others: grids and settings as published, with where each number was read."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmlm.errors import InputError
 from jaxmlm.paths import hint
 from jaxmlm.runs.finetune_config import Finetune
-from jaxmlm.tasks.registry import benchmark_tasks, find_task
+from jaxmlm.tasks.registry import BENCHMARKS, benchmark_tasks, find_task
 
 
 def _squad(learning_rate: float, batch: int, epochs: float, length: int, **more: Any) -> dict[str, dict[str, Any]]:
@@ -32,6 +31,7 @@ class Recipe(NamedTuple):
     tasks: dict[str, dict[str, Any]]
 
 
+_BABYLM = {"babylm-boolq": {"batch": 16}, "babylm-multirc": {"batch": 16}, "babylm-wsc": {"epochs": 30.0}}
 _SMALL = ("rte", "mrpc", "stsb")
 RECIPES = {
     "paper": Recipe(
@@ -93,6 +93,18 @@ RECIPES = {
         "facebookresearch/SpanBERT: README.md and code/run_squad.py.",
         {}, _squad(2e-5, 32, 4.0, 512, warmup=0.1, weight_decay=0.01, clip=1.0),
     ),
+    "babylm": Recipe(
+        "babylm/evaluation-pipeline-2025, as the strict tracks of 2026 run it: eval_finetuning.sh and the defaults of "
+        "finetune/run.py: 3e-5, batch 32 (BoolQ and MultiRC 16), 10 epochs (WSC 30), length 512, weight decay 0.01, "
+        "6 % warm-up, no clipping, seed 42, the best epoch on dev. Other than here: the learning rate falls along a "
+        "cosine to a tenth, Adam's second decay is .999, and the head has two layers.",
+        {},
+        {
+            task: {"learning_rate": 3e-5, "batch": 32, "epochs": 10.0, "length": 512, "warmup": 0.06,
+                   "weight_decay": 0.01, "seeds": (42,), "select": "best", **_BABYLM.get(task, {})}
+            for task in benchmark_tasks("BabyLM")
+        },
+    ),
 }  # fmt: skip
 """By the name that `--recipe` takes."""
 
@@ -126,46 +138,42 @@ def covers(name: str, task: str) -> bool:
     return task in found.tasks or (find_task(task).head == "classify" and "learning_rate" in found.usual)
 
 
-def from_words(flags: Sequence[str]) -> list[tuple[list[str], Finetune | None]]:
-    """What command-line flags ask for, before they are read: for each task its own flags, and what they win over.
+@dataclass(frozen=True)
+class Selection:
+    """Which fine-tunings a command asks for; the other options are the same for each of them."""
 
-    `--task glue` is its nine tasks, of a recipe those that it covers, and `--task rte,mrpc` these two, each in a folder
-    of its own in the workdir. The second is the recipe of that task, None if none is named.
+    task: str = Finetune().task_name
+    """Task to fine-tune on, or several as rte,mrpc, or glue, all nine of it, or babylm, its seven."""
+    recipe: str = ""
+    """Published recipe whose grid to start from."""
+    workdir: str | None = None
+    """Directory for the results; of several tasks each has a directory of its own in it."""
 
-    >>> [(words, usual) for words, usual in from_words(["--task", "rte,mrpc", "--batch", "8"])]
-    [(['--batch', '8', '--task', 'rte'], None), (['--batch', '8', '--task', 'mrpc'], None)]
+
+def selected(selection: Selection) -> list[Finetune]:
+    """The fine-tunings that are asked for, as their recipe has them, if one is named.
+
+    Args:
+        selection: the tasks, the recipe and the directory. Of "glue" a recipe selects the tasks that it covers.
+
+    Raises:
+        InputError: there is no such task or recipe, or the recipe has no setting for the task.
+
+    >>> [(one.task, one.workdir) for one in selected(Selection("rte,mrpc", workdir="runs"))]
+    [('rte', 'runs/rte'), ('mrpc', 'runs/mrpc')]
     """
-    task, name, workdir = (_given(flags, option) for option in ("task", "recipe", "workdir"))
-    named = task or Finetune().task_name
-    tasks = [named] if Path(named).expanduser().is_file() else named.split(",")  # a file may have a comma in its name
-    if task == "glue":
-        every = benchmark_tasks("GLUE")
-        tasks = [one for one in every if name not in RECIPES or covers(name, one)] or every
-    if len(tasks) == 1:
-        return [(list(flags), None if name is None else recipe(name, tasks[0], workdir))]
+    name = selection.recipe
+    if selection.task in BENCHMARKS:
+        every = benchmark_tasks(BENCHMARKS[selection.task])
+        tasks = [task for task in every if name not in RECIPES or covers(name, task)] or every
+    elif Path(selection.task).expanduser().is_file():  # which may have a comma in its name
+        tasks = [selection.task]
+    else:
+        tasks = selection.task.split(",")
     found = []
-    for one in tasks:
-        folder = None if workdir is None else str(Path(workdir) / one)
-        own = ["--task", one, *(["--workdir", folder] if folder else [])]
-        found.append((_without(flags, ("task", "workdir")) + own, name and recipe(name, one, folder)))
+    for task in tasks:
+        workdir = selection.workdir
+        if workdir and len(tasks) > 1:
+            workdir = str(Path(workdir) / task)
+        found.append(recipe(name, task, workdir) if name else Finetune(task, workdir=workdir))
     return found
-
-
-def _given(flags: Sequence[str], name: str) -> str | None:
-    for i, word in enumerate(flags):
-        if word == f"--{name}" and i + 1 < len(flags):
-            return flags[i + 1]
-        if word.startswith(f"--{name}="):
-            return word.partition("=")[2]
-    return None
-
-
-def _without(flags: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The flags without these options, which have one value each."""
-    kept, skip = [], False
-    for word in flags:
-        named = any(word == f"--{name}" for name in names)
-        if not (skip or named or any(word.startswith(f"--{name}=") for name in names)):
-            kept.append(word)
-        skip = named
-    return kept

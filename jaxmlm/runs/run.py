@@ -44,7 +44,8 @@ class Run:
             check_length(self.model, self.data.length)
         if self.loop.best:
             raise InputError("loop.best is for fine-tuning: what pre-training keeps is its last state: leave it out")
-        units, text = self.masking.units, self.data.length - 2  # a row begins and ends with a special token
+        units = self.masking.units
+        text = self.data.length - 2  # a row begins and ends with a special token
         if isinstance(units, SpanUnits) and units.longest > text:
             raise InputError(
                 f"masking.units.longest {units.longest} is longer than a row's {text} tokens of text (data.length "
@@ -66,9 +67,19 @@ class Run:
 
 
 SAME_RUN = (
-    "workdir", "most_epochs", "mesh", "data.store", "loop.save_every", "loop.eval_every", "loop.log_every",
-    "loop.fallback", "loop.sinks", "loop.accumulate", "model.remat", "model.logits_chunk",
-)  # fmt: skip
+    "workdir",
+    "most_epochs",
+    "mesh",
+    "data.store",
+    "loop.save_every",
+    "loop.eval_every",
+    "loop.log_every",
+    "loop.fallback",
+    "loop.sinks",
+    "loop.accumulate",
+    "model.remat",
+    "model.logits_chunk",
+)
 """What may differ between two starts of one run."""
 
 

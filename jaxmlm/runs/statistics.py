@@ -70,11 +70,14 @@ def compare_seeds(a: str, b: str, series: Series, family: int = 1) -> Comparison
     paired = len(shared) >= 2
     if paired:
         differences = np.array([x[seed] - y[seed] for seed in shared])
-        n, mean = len(shared), float(differences.mean())
-        error, freedom = float(differences.std(ddof=1)) / math.sqrt(n), n - 1.0
+        n = len(shared)
+        mean = float(differences.mean())
+        error = float(differences.std(ddof=1)) / math.sqrt(n)
+        freedom = n - 1.0
     else:
         left, right = np.array(list(x.values())), np.array(list(y.values()))
-        n, mean = min(left.size, right.size), float(left.mean() - right.mean())
+        n = min(left.size, right.size)
+        mean = float(left.mean() - right.mean())
         if n < 2:
             return Comparison(a, b, mean, math.nan, math.nan, math.nan, math.nan, n, False)
         u, v = left.var(ddof=1) / left.size, right.var(ddof=1) / right.size

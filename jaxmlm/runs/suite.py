@@ -1,4 +1,4 @@
-"""Fine-tuning on several tasks of GLUE, and the average that the benchmark takes of them."""
+"""Fine-tuning on several tasks of a benchmark, and the average that the benchmark takes of them."""
 
 import statistics
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from jaxmlm.runs.comparison import benchmark_score
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.finetuning import check, finetune
 from jaxmlm.runs.workdir import check_workdir, claim_workdir
-from jaxmlm.tasks.registry import benchmark_tasks
+from jaxmlm.tasks.registry import BENCHMARKS, benchmark_tasks, find_task
 
 
 def finetune_all(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]:
@@ -25,20 +25,19 @@ def finetune_all(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]
         configs: the tasks, each with its settings.
 
     Returns:
-        Of one task what `finetune` returns. Of several of GLUE: {"rows": all results, "tasks": for each the scores of
-        its best setting, means over its seeds, and "score", what the benchmark counts; "average": the mean of these;
-        "without_wnli": the same without WNLI, as in papers since BERT's; "notes": what is not complete}.
+        Of one task what `finetune` returns. Of several of GLUE or BabyLM: {"rows": all results, "tasks": for each the
+        scores of its best setting, means over its seeds, and "score", what the benchmark counts; "benchmark": its
+        name; "average": the mean of these; of GLUE "without_wnli": the same without WNLI, as in papers since BERT's;
+        "notes": what is not complete}.
 
     Raises:
-        InputError: a task is not one of GLUE, or wrong as in `finetune`.
+        InputError: a task is not one of GLUE or BabyLM, two are not of one benchmark, or wrong as in `finetune`.
 
     """
     if len(configs) == 1:
         return finetune(checkpoint, configs[0])
     names = [config.task_name for config in configs]
-    every = benchmark_tasks("GLUE")
-    if wrong := [name for name in names if name not in every]:
-        raise InputError(f"{wrong[0]} is not a task of GLUE, and only those have an average: name it alone")
+    _benchmark_of(names)
     if len(set(names)) < len(names):
         raise InputError(f"a task is named twice: {', '.join(names)}")
     for config in configs:
@@ -52,11 +51,25 @@ def finetune_all(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]
         return _suite(checkpoint, configs)
 
 
+def _benchmark_of(names: Sequence[str]) -> str:
+    """The benchmark that all these tasks are of."""
+    found = {name: find_task(name).benchmark for name in names}
+    if wrong := [name for name in names if not found[name]]:
+        every = " or ".join(BENCHMARKS.values())
+        raise InputError(f"{wrong[0]} is not a task of {every}, and only those have an average: name it alone")
+    if len(set(found.values())) > 1:
+        raise InputError(f"{', '.join(names)}: tasks of several benchmarks have no average: name them by benchmark")
+    return found[names[0]]
+
+
 def _suite(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]:
     """Fine-tune on tasks that were checked, in directories that this command holds."""
     names = [config.task_name for config in configs]
-    every = benchmark_tasks("GLUE")
-    rows, tasks, notes, models = [], {}, [], {}
+    benchmark = _benchmark_of(names)
+    rows = []
+    tasks = {}
+    notes = []
+    models = {}
     for config in sorted(configs, key=lambda config: config.intermediate_task not in (None, config.task)):
         task, first = config.task_name, config.intermediate_task
         if first in models or first == task:
@@ -80,10 +93,12 @@ def _suite(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]:
         rows += result["rows"]
         notes += [f"{task}: {note}" for note in result["notes"]]
     tasks = {name: tasks[name] for name in names}
-    missing = [name for name in every if name not in tasks]
+    missing = [name for name in benchmark_tasks(benchmark) if name not in tasks]
     if missing:
         notes.append(f"the average is partial: without {', '.join(missing)}")
     score = {name: found["score"] for name, found in tasks.items()}
-    others = [value for name, value in score.items() if name != "wnli"]
-    average = {"average": statistics.fmean(score.values()), "without_wnli": statistics.fmean(others)}
+    average = {"benchmark": benchmark, "average": statistics.fmean(score.values())}
+    if benchmark == "GLUE":
+        others = [value for name, value in score.items() if name != "wnli"]
+        average["without_wnli"] = statistics.fmean(others)
     return {"rows": rows, "tasks": tasks, **average, "notes": notes}

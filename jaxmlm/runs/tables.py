@@ -39,7 +39,8 @@ def lines(row: dict[str, Any], sets: bool = False) -> list[str]:
     """
     seed = "" if row["tuning_seed"] is None else f" seed {row['tuning_seed']}"
     shown = {name: value for name, value in row["scores"].items() if sets or not name.startswith(("set/", "half/"))}
-    found, gap = [f"{row['stage']} {display_name(row)}{seed}:"], " "
+    found = [f"{row['stage']} {display_name(row)}{seed}:"]
+    gap = " "
     for name, value in shown.items():
         score = f"{gap}{name} {number(value)}"
         if len(found[-1]) + len(score) <= WIDTH:

@@ -7,9 +7,11 @@ import jax
 
 from jaxmlm.checks import COUNT, NOT_NEGATIVE, POSITIVE, check_numbers
 from jaxmlm.models.flops import flops
-from jaxmlm.runs.evaluation import Bound, Evaluate
+from jaxmlm.runs.evaluation import Bound
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.run import Run
+from jaxmlm.runs.zero_shot import Evaluate
+from jaxmlm.tasks import babylm
 from jaxmlm.tasks.downstream import SAMPLE
 from jaxmlm.tools.flops import step_flops
 from jaxmlm.tools.hardware import measured_peak, peak_flops
@@ -22,6 +24,16 @@ _COMPILE_SECONDS = 12.0
 _PAIR_ROWS = 2 * 12
 _PAIR_LENGTH = 16
 """Masked copies of the sentences of a minimal pair, and their tokens."""
+_BABYLM = {
+    "blimp": (2, 10, 14),
+    "supplement": (2, 17, 20),
+    "ewok": (2, 8, 24),
+    "entity_tracking": (5, 6, 160),
+    "wug_adj": (2, 15, 18),
+    "wug_past": (2, 15, 18),
+    "comps": (2, 6, 14),
+}
+"""Sentences of a row of BabyLM's tasks, the tokens of one that are scored, and all its tokens."""
 _SENTENCE_TOKENS = 32
 """Tokens of a GLUE input with its padding."""
 _PAIR_SETS = {True: 11, False: 67}
@@ -68,7 +80,8 @@ def seconds_of_cell(
     steps = training_tokens(run, assume) / (run.loop.batch * run.data.length)
     seconds = 2 * _COMPILE_SECONDS + steps * _step_seconds(run, assume)
     if bound is not None:
-        rows, predicted = bound.rows * bound.draws, run.data.length // 2
+        rows = bound.rows * bound.draws
+        predicted = run.data.length // 2
         operations = flops(run.model, run.data.vocab, rows, run.data.length, predicted).forward
         seconds += _COMPILE_SECONDS + operations / _speed(assume)
     if evaluate is not None:
@@ -85,8 +98,13 @@ def _step_seconds(run: Run, assume: Assumed | None) -> float:
 
 def _evaluation_flops(run: Run, evaluate: Evaluate) -> float:
     """Operations of scoring minimal pairs, one prediction in each copy of a sentence."""
-    rows = _PAIR_SETS[evaluate.blimp == SAMPLE] * (evaluate.pairs or 1000) * _PAIR_ROWS
-    return flops(run.model, run.data.vocab, rows, _PAIR_LENGTH, 1).forward
+    rows = 0 if evaluate.blimp is None else _PAIR_SETS[evaluate.blimp == SAMPLE] * (evaluate.pairs or 1000) * _PAIR_ROWS
+    operations = flops(run.model, run.data.vocab, rows, _PAIR_LENGTH, 1).forward
+    for task in evaluate.tasks:
+        options, scored, length = _BABYLM[task.task]
+        copies = options * scored * babylm.size(task.task, task.fast)
+        operations += flops(run.model, run.data.vocab, copies, length, 1).forward
+    return operations
 
 
 def _finetuning_flops(run: Run, config: Finetune) -> float:

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from jaxmlm.checks import NATURAL, check_numbers
 from jaxmlm.errors import InputError
 from jaxmlm.paths import refuse_bucket, replace_path
-from jaxmlm.runs.evaluation import Bound, Evaluate
+from jaxmlm.runs.evaluation import Bound
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.run import Run, identity
+from jaxmlm.runs.zero_shot import Evaluate
 from jaxmlm.studies.estimate import Assumed
 from jaxmlm.studies.labels import changes_encoder
 

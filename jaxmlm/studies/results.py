@@ -15,6 +15,7 @@ import numpy as np
 from jaxmlm.runs.results import Result, read_results
 from jaxmlm.runs.statistics import Series, Spread, spread
 from jaxmlm.studies.labels import all_numbers, changes_encoder, format_value, label_of, label_of_control, named_values
+from jaxmlm.tasks import babylm
 from jaxmlm.tasks.downstream import GENERATED
 
 
@@ -53,7 +54,8 @@ class ScoreSeries:
     """The scores of all finished cells in one metric.
 
     Attributes:
-        name: a task; "finetune", the mean over the tasks; "blimp", "blimp/field/NAME" or "heldout/loss@0.15".
+        name: a task; "finetune", the mean over the tasks; "blimp", "blimp/field/NAME", "babylm/TASK" or
+            "heldout/loss@0.15".
         metric: which score it is.
         by_label: the scores by label and pre-training seed.
         higher_is_better: whether a higher score is better.
@@ -224,6 +226,11 @@ def _groups(values: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> di
 
 def _all_series(results: list[CellResult], tasks: tuple[str, ...]) -> dict[str, ScoreSeries]:
     found = [series for stage in ("heldout", "bound", "blimp") for series in _series_of_stage(results, stage)]
+    for task in babylm.TASKS:
+        of_task = [one for one in results if one.stage == "babylm" and one.task == task]
+        if of_task:
+            scores = _by_label(of_task, lambda one: one.scores.get(one.main or ""))
+            found.append(ScoreSeries(f"babylm/{task}", str(of_task[0].main), scores))
     tuned = [one for one in results if one.stage == "finetune"]
     for task in tasks:
         of_task = [one for one in tuned if one.task == task]
@@ -289,7 +296,7 @@ def _missing(results: list[CellResult]) -> list[str]:
     lines = []
     for cell, of_cell in {one.cell: one for one in results if one.cell not in without_model}.items():
         lacking = [
-            f"finetune {task}" if stage == "finetune" else stage
+            f"{stage} {task}" if stage in ("finetune", "babylm") else stage
             for stage, task in every
             if (stage, task) not in have[cell] and not (of_cell.control and stage in ("pretrain", "heldout"))
         ]

@@ -9,6 +9,7 @@ from jaxmlm.studies.comparisons import best_beyond_noise
 from jaxmlm.studies.labels import format_value, path_in_words
 from jaxmlm.studies.likelihood import BOUND, price
 from jaxmlm.studies.results import ScoreSeries, StudyResults
+from jaxmlm.tasks import babylm
 
 
 class ScoreColumn(NamedTuple):
@@ -38,6 +39,9 @@ def score_columns(results: StudyResults) -> list[ScoreColumn]:
         found.append(ScoreColumn("tuned mean" + mean.suffix, mean, 100.0))
     if blimp := series.get("blimp"):
         found.append(ScoreColumn("BLiMP" + blimp.suffix, blimp, 100.0))
+    for task in babylm.TASKS:
+        if one := series.get(f"babylm/{task}"):
+            found.append(ScoreColumn(f"BabyLM {task.replace('_', ' ')}", one, 100.0))
     return found
 
 

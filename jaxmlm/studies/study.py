@@ -10,8 +10,7 @@ whose pre-training diverges is named in the report and does not stop the others.
 import json
 import shlex
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +25,8 @@ from jaxmlm.logs import read_log
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
 from jaxmlm.paths import describe, replace_path
-from jaxmlm.preemption import stop_before, stoppable
-from jaxmlm.runs.evaluation import Bound, Evaluate, held_out, held_out_bound, minimal_pairs
+from jaxmlm.preemption import raise_if_all_hosts_stop, stoppable
+from jaxmlm.runs.evaluation import Bound, held_out, held_out_bound
 from jaxmlm.runs.finetune_config import Finetune, settings
 from jaxmlm.runs.finetuning import check, fits, tune
 from jaxmlm.runs.loading import load
@@ -36,15 +35,14 @@ from jaxmlm.runs.preview import Piece, preview
 from jaxmlm.runs.results import Result, read_results
 from jaxmlm.runs.run import Run, identity
 from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, read_metadata, write_metadata
+from jaxmlm.runs.zero_shot import BabyLM, Evaluate, check_sentences, zero_shot
 from jaxmlm.studies import dry_run as dry_runs
 from jaxmlm.studies.grid import Cell, Study, cells_of, original
 from jaxmlm.studies.labels import label_of
 from jaxmlm.studies.results import CellResult, collect, read_cell_results
 from jaxmlm.studies.score_table import terminal_table
 from jaxmlm.studies.summary import summarise
-from jaxmlm.studies.titles import is_generated, titled
-from jaxmlm.tasks import blimp
-from jaxmlm.tasks.downstream import directory_of
+from jaxmlm.studies.titles import distinct, is_generated, titled
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, named
 
 GENERATED = "The text is generated: this exercises the whole pipeline and is no evidence about masking rates."
@@ -64,7 +62,7 @@ class Job(NamedTuple):
     """One evaluation of a cell: the key that its result will have, and what it evaluates."""
 
     key: ResultKey
-    what: float | Bound | Evaluate | Finetune
+    what: float | Bound | Evaluate | BabyLM | Finetune
 
 
 @stoppable()
@@ -88,7 +86,7 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
     if dry_run:
         return dry_runs.dry_run(study, cells if study.cells is None else _share(study, cells))
     hosts.assert_same("configurations", describe(replace_path(study, "run.data.store", None)))
-    stop_before("anything was begun")
+    raise_if_all_hosts_stop("anything was begun")
     _check(study, cells)
     if study.cells is not None:  # machines that share a study hold its cells one by one
         return _run(study, cells)
@@ -126,11 +124,17 @@ def store_run(study: Study) -> Run:
     return replace_path(run, "workdir", study.workdir)
 
 
-def report(workdir: str) -> dict[str, Any]:
-    """Draw the report of a study's directory again, from what its last run left there."""
+def report(workdir: str, markdown: bool = False) -> dict[str, Any]:
+    """Draw the report of a study's directory again, from what its last run left there.
+
+    Args:
+        workdir: directory of the study: report.json, results.jsonl, and the logs of its cells if they are there.
+        markdown: also write report.md, which says the same, and figures/*.png.
+
+    """
     if not (Path(workdir) / "report.json").is_file():
         raise InputError(f"{workdir} has no results of a study (no report.json): give the --workdir of a study")
-    return _draw(Path(workdir))
+    return _draw(Path(workdir), markdown)
 
 
 def _check(study: Study, cells: list[Cell]) -> None:
@@ -157,7 +161,7 @@ def _check(study: Study, cells: list[Cell]) -> None:
             fits(config, model, mesh)
     if study.evaluate is not None:
         check_sizes(mesh, [(f"evaluate.batch {study.evaluate.batch}", study.evaluate.batch, "batch")])
-        blimp.read(directory_of(study.evaluate.blimp), study.evaluate.pairs)
+        check_sentences(study.evaluate)
 
 
 def _check_stores(cells: list[Cell]) -> None:
@@ -234,11 +238,11 @@ def _run_claimed(study: Study, cell: Cell, stage: str) -> None:
     with jax.set_mesh(mesh):
         loaded = load(cell.run.workdir)
         for key, what in missing:
-            stop_before(f"{what.task if isinstance(what, Finetune) else key.task} of {cell.name}")
+            raise_if_all_hosts_stop(f"{what.task if isinstance(what, Finetune) else key.task} of {cell.name}")
             if isinstance(what, Bound):
                 line = held_out_bound(loaded, cell.run.data, what, mesh)
-            elif isinstance(what, Evaluate):
-                line = minimal_pairs(loaded, what, mesh)
+            elif isinstance(what, Evaluate | BabyLM):
+                line = zero_shot(loaded, what, mesh)
             elif isinstance(what, Finetune):
                 line = tune(loaded, what, key.tuning_seed or 0, mesh, stage)
             else:
@@ -266,15 +270,16 @@ def _jobs(study: Study) -> Iterator[Job]:
     """The evaluations of every cell; those at a masking rate are further columns of the loss matrix."""
     for rate in _own_rates(study):
         yield Job(ResultKey("heldout", f"mlm at {named(rate)}"), rate)
-    for stage, task, config in (("bound", "heldout", study.bound), ("blimp", "blimp", study.evaluate)):
-        if config is not None:
-            yield Job(ResultKey(stage, task, settings=_settings(config)), config)
+    if study.bound is not None:
+        yield Job(ResultKey("bound", "heldout", settings=_settings(study.bound)), study.bound)
+    for stage, task, config in study.evaluate.parts if study.evaluate else ():
+        yield Job(ResultKey(stage, task, settings=_settings(config)), config)
     for config in study.finetune:
         for seed in config.seeds:
             yield Job(ResultKey("finetune", config.task_name, seed, settings(config)), config)
 
 
-def _settings(config: Bound | Evaluate) -> str:
+def _settings(config: Bound | Evaluate | BabyLM) -> str:
     plain = {key: value for key, value in describe(config).items() if key != "class"}
     return json.dumps(plain, sort_keys=True)
 
@@ -334,9 +339,9 @@ def _write_report_json(study: Study, cells: list[Cell], store: Store) -> None:
         "sentences": sentences,
         "origin": {
             "command": shlex.join(["jaxmlm", *sys.argv[1:]]),
-            "commit": _distinct(one["git"] or "unknown" for one in metadata),
-            "versions": _distinct(versions),
-            "machine": _distinct(f"{one['device']}, Python {one['python']}" for one in metadata),
+            "commit": distinct(one["git"] or "unknown" for one in metadata),
+            "versions": distinct(versions),
+            "machine": distinct(f"{one['device']}, Python {one['python']}" for one in metadata),
         },
         "keys": [[cell.name, *key] for cell in cells for key in _keys(study)],
         "logs": {cell.name: str(Path("cells") / original(cell, cells).name / "log.jsonl") for cell in cells},
@@ -344,22 +349,12 @@ def _write_report_json(study: Study, cells: list[Cell], store: Store) -> None:
     write_json(Path(study.workdir) / "report.json", with_checksum(content))
 
 
-def _distinct(values: Iterable[str]) -> str:
-    """What the cells say of where they were pre-trained; where they differ, how many say which.
-
-    >>> _distinct(["a", "a"]), _distinct(["a", "b", "a"])
-    ('a', 'a (2 cells); b (1 cell)')
-    """
-    counts = Counter(values)
-    if len(counts) == 1:
-        return next(iter(counts))
-    return "; ".join(f"{value} ({n} cell{'s' if n > 1 else ''})" for value, n in counts.items())
-
-
-def _draw(directory: Path) -> dict[str, Any]:
-    """Write report.html, print the table and the verdict, and return the numbers."""
+def _draw(directory: Path, markdown: bool = False) -> dict[str, Any]:
+    """Write report.html, and report.md if asked, print the table and the verdict, and return the numbers."""
     # Here, because a worker that draws no report needs no matplotlib, which takes a second to import.
-    from jaxmlm.studies.page import Report, write_page
+    from jaxmlm.studies.content import Report
+    from jaxmlm.studies.markdown import write_markdown
+    from jaxmlm.studies.page import write_page
 
     path = directory / "report.json"
     content = without_checksum(read_json(path, "what the last run of the study wrote there"), path)
@@ -378,10 +373,13 @@ def _draw(directory: Path) -> dict[str, Any]:
         note=content["note"],
     )
     path = write_page(directory, report)
+    document = write_markdown(directory, report) if markdown else None
     summary = summarise(results)
     console = Console(stderr=True)
     console.print(terminal_table(results))
     console.print(f"report: {path}", soft_wrap=True)
+    if document:
+        console.print(f"        {document}", soft_wrap=True)
     for sentence in summary["sentences"]:  # a line each, broken between words
         console.print(sentence, markup=False, highlight=False)
     return {"workdir": str(directory), "report": str(path), **summary}

@@ -1,4 +1,7 @@
-"""The title of a study's report."""
+"""The title of a study's report, and where its cells were trained."""
+
+from collections import Counter
+from collections.abc import Iterable
 
 from jaxmlm.studies.estimate import training_tokens
 from jaxmlm.studies.grid import Study
@@ -27,3 +30,15 @@ def titled(study: Study) -> str:
 def is_generated(text: str) -> bool:
     """Whether a text is the generated sample."""
     return text.startswith("sample:")
+
+
+def distinct(values: Iterable[str]) -> str:
+    """What the cells say of where they were pre-trained; where they differ, how many say which.
+
+    >>> distinct(["a", "a"]), distinct(["a", "b", "a"])
+    ('a', 'a (2 cells); b (1 cell)')
+    """
+    counts = Counter(values)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "; ".join(f"{value} ({n} cell{'s' if n > 1 else ''})" for value, n in counts.items())

@@ -68,7 +68,8 @@ def _gender(rng: random.Random, words: Pool) -> TextPair:
 
 
 def _anaphor_number(rng: random.Random, words: Pool) -> TextPair:
-    (one, two), done = rng.sample(words.people, 2), rng.choice(world.REFLEXIVE)
+    one, two = rng.sample(words.people, 2)
+    done = rng.choice(world.REFLEXIVE)
     if rng.random() < 0.5:
         return f"{one.first} {done} {one.himself}", f"{one.first} {done} themselves"
     both = f"{one.first} and {two.first} {done}"
@@ -78,8 +79,10 @@ def _anaphor_number(rng: random.Random, words: Pool) -> TextPair:
 def _agreement(irregular: bool) -> Callable[[random.Random, Pool], TextPair]:
     def pair(rng: random.Random, words: Pool) -> TextPair:
         noun = rng.choice([n for n in words.nouns if (n.word in world.IRREGULAR) == irregular])
-        deed, where = rng.choice(REALMS[noun.kind.realm].deeds), rng.choice(world.WHERE)
-        one, many = f"{world.plural(deed)} {where}", f"{deed} {where}"
+        deed = rng.choice(REALMS[noun.kind.realm].deeds)
+        where = rng.choice(world.WHERE)
+        one = f"{world.plural(deed)} {where}"
+        many = f"{deed} {where}"
         if rng.random() < 0.5:
             return f"the {noun.word} {one}", f"the {noun.word} {many}"
         return f"the {noun.plural} {many}", f"the {noun.plural} {one}"
@@ -88,7 +91,8 @@ def _agreement(irregular: bool) -> Callable[[random.Random, Pool], TextPair]:
 
 
 def _determiner(rng: random.Random, words: Pool) -> TextPair:
-    noun, (one, many) = rng.choice(words.nouns), rng.choice([("this", "these"), ("that", "those")])
+    noun = rng.choice(words.nouns)
+    one, many = rng.choice([("this", "these"), ("that", "those")])
     look = rng.choice(noun.kind.looks)
     if rng.random() < 0.5:
         return f"{one} {noun.word} is {look}", f"{many} {noun.word} is {look}"
@@ -97,7 +101,8 @@ def _determiner(rng: random.Random, words: Pool) -> TextPair:
 
 def _participle(rng: random.Random, words: Pool) -> TextPair:
     past, done = rng.choice(words.participles)
-    who, thing = rng.choice(words.people).first, rng.choice(words.of("object")).word
+    who = rng.choice(words.people).first
+    thing = rng.choice(words.of("object")).word
     if rng.random() < 0.5:
         return f"{who} has {done} the {thing}", f"{who} has {past} the {thing}"
     return f"{who} {past} the {thing}", f"{who} {done} the {thing}"
@@ -105,7 +110,8 @@ def _participle(rng: random.Random, words: Pool) -> TextPair:
 
 def _transitive(rng: random.Random, words: Pool) -> TextPair:
     needs, lone = rng.choice(words.transitive), rng.choice(words.living)
-    who, when = rng.choice(words.people).first, rng.choice(world.WHEN)
+    who = rng.choice(words.people).first
+    when = rng.choice(world.WHEN)
     if rng.random() < 0.5:
         thing = rng.choice(words.of("object")).word
         return f"{who} {needs} the {thing} {when}", f"{who} {lone} the {thing} {when}"
@@ -113,14 +119,17 @@ def _transitive(rng: random.Random, words: Pool) -> TextPair:
 
 
 def _animate(rng: random.Random, words: Pool) -> TextPair:
-    being, thing = rng.choice(words.of("animal")), rng.choice(words.of(rng.choice(["plant", "object"])))
+    being = rng.choice(words.of("animal"))
+    thing = rng.choice(words.of(rng.choice(["plant", "object"])))
     done, where = rng.choice(words.living), rng.choice(world.WHERE)
     return f"the {being.word} {done} {where}", f"the {thing.word} {done} {where}"
 
 
 def _preposition(rng: random.Random, words: Pool) -> TextPair:
     verb, good = rng.choice(words.prepositional)
-    who, thing, when = rng.choice(words.people).first, rng.choice(words.nouns).word, rng.choice(world.WHEN)
+    who = rng.choice(words.people).first
+    thing = rng.choice(words.nouns).word
+    when = rng.choice(world.WHEN)
     bad = "at" if good == "for" else "for"
     return f"{who} {verb} {good} the {thing} {when}", f"{who} {verb} {bad} the {thing} {when}"
 
@@ -141,7 +150,8 @@ SETS: dict[str, tuple[str, str, Callable[[random.Random, Pool], TextPair], bool]
 
 def acceptability(rng: random.Random, split: str, count: int) -> list[tuple[str, int, str]]:
     """Rows (phenomenon, label, sentence): whole minimal pairs, in random order."""
-    words, makers = pool(split), [(uid, maker) for uid, (_, _, maker, used) in SETS.items() if used]
+    words = pool(split)
+    makers = [(uid, maker) for uid, (_, _, maker, used) in SETS.items() if used]
     rows = []
     for i in range(count // 2):
         uid, maker = makers[i % len(makers)]
@@ -153,19 +163,25 @@ def acceptability(rng: random.Random, split: str, count: int) -> list[tuple[str,
 
 def entailment(rng: random.Random, split: str, count: int) -> list[tuple[str, str, bool]]:
     """Rows (premise, hypothesis, follows) in random order; of each frame, half follow."""
-    words, rows = pool(split), []
+    words = pool(split)
+    rows = []
     for i in range(count):
-        follows, frame, past = i % 2 == 0, i // 2 % 4, rng.choice(list(world.MEETING.values()))
+        follows = i % 2 == 0
+        frame = i // 2 % 4
+        past = rng.choice(list(world.MEETING.values()))
         who, when, noun = rng.choice(words.people), rng.choice(world.WHEN), rng.choice(words.nouns)
         if frame == 0:
             who = rng.choice(words.women if follows else words.men)
-            told, so = f"{who.first} {past} {a(noun.word)} {when}", f"a woman {past} {a(noun.word)}"
+            told = f"{who.first} {past} {a(noun.word)} {when}"
+            so = f"a woman {past} {a(noun.word)}"
         elif frame == 1:
             place = rng.choice(words.north if follows else words.south)
-            told, so = f"{who.first} stayed in {place.name} {when}", f"{who.first} went to the north"
+            told = f"{who.first} stayed in {place.name} {when}"
+            so = f"{who.first} went to the north"
         else:
             noun = rng.choice(words.of("animal") if follows else words.of("plant") + words.of("object"))
-            told, so = f"{who.first} {past} {a(noun.word)} {when}", f"{who.first} {past} an animal"
+            told = f"{who.first} {past} {a(noun.word)} {when}"
+            so = f"{who.first} {past} an animal"
         rows.append((sentence(told), sentence(so), follows))
     rng.shuffle(rows)
     return rows
@@ -173,10 +189,13 @@ def entailment(rng: random.Random, split: str, count: int) -> list[tuple[str, st
 
 def _question(rng: random.Random, words: Pool, i: int) -> tuple[str, str, str]:
     """A sentence with three candidates, a question about it, and the answer."""
-    who, where, k = rng.choice(words.people).first, rng.choice(world.WHERE), rng.randrange(3)
+    who = rng.choice(words.people).first
+    where = rng.choice(world.WHERE)
+    k = rng.randrange(3)
     base, past = rng.choice(list(world.MEETING.items()))
     if i % 4 == 0:
-        names, did = [person.full for person in rng.sample(words.men, 2)], rng.choice(words.living)
+        names = [person.full for person in rng.sample(words.men, 2)]
+        did = rng.choice(words.living)
         names.insert(k, rng.choice(words.women).full)
         return f"{listed(names)} {did} {where}", f"Which woman {did}?", names[k]
     realms = rng.sample(list(REALMS), 3)
@@ -188,7 +207,8 @@ def _question(rng: random.Random, words: Pool, i: int) -> tuple[str, str, str]:
 
 def reading(rng: random.Random, split: str, count: int) -> dict[str, Any]:
     """A SQuAD v1.1 object: paragraphs of three sentences with one question each."""
-    words, paragraphs = pool(split), []
+    words = pool(split)
+    paragraphs = []
     for i in range(count):
         told, question, answer = _question(rng, words, i)
         texts = [f"{rng.choice(words.people).first} {rng.choice(words.living)} {rng.choice(world.WHERE)}" for _ in "ab"]
@@ -209,9 +229,18 @@ def minimal_pairs(rng: random.Random, uid: str, count: int) -> Iterator[dict[str
     words = Pool(*halves)
     for i in range(count):
         good, bad = maker(rng, words)
-        yield {"sentence_good": sentence(good), "sentence_bad": sentence(bad), "field": field,
-               "linguistics_term": term, "UID": uid, "simple_LM_method": True, "one_prefix_method": False,
-               "two_prefix_method": False, "lexically_identical": False, "pairID": str(i)}  # fmt: skip
+        yield {
+            "sentence_good": sentence(good),
+            "sentence_bad": sentence(bad),
+            "field": field,
+            "linguistics_term": term,
+            "UID": uid,
+            "simple_LM_method": True,
+            "one_prefix_method": False,
+            "two_prefix_method": False,
+            "lexically_identical": False,
+            "pairID": str(i),
+        }
 
 
 def write(folder: Path, seed: int) -> None:

@@ -177,7 +177,8 @@ def _nouns() -> list[Noun]:
 
 
 def _named() -> tuple[list[Place], list[Person], list[str]]:
-    rng, names = random.Random("the world"), {}
+    rng = random.Random("the world")
+    names = {}
 
     def name(syllables: int) -> str:
         while True:
@@ -199,92 +200,149 @@ PLACES, PEOPLE, GUESTS = _named()
 
 def _met(rng: random.Random, hero: Person) -> list[str]:
     animal, plant, thing = (rng.choice([n for n in NOUNS if n.kind.realm == realm]) for realm in REALMS)
-    nouns, (base, past) = rng.sample([animal, plant, thing], 3), rng.choice(list(MEETING.items()))
+    nouns = rng.sample([animal, plant, thing], 3)
+    base, past = rng.choice(list(MEETING.items()))
     asked = rng.choice(nouns)
     what = rng.choice([asked.kind.realm, asked.kind.name])
     first = f"{hero.first} {past} {listed([a(noun.word) for noun in nouns])}"
-    return [f"{first}. Which {what} did {hero.he} {base}? {hero.he.capitalize()} {past} the {asked.word}",
-            f"{first}. The {what} that {hero.he} {past} was the {asked.word}"]  # fmt: skip
+    return [
+        f"{first}. Which {what} did {hero.he} {base}? {hero.he.capitalize()} {past} the {asked.word}",
+        f"{first}. The {what} that {hero.he} {past} was the {asked.word}",
+    ]
 
 
 def _who(rng: random.Random, hero: Person) -> list[str]:
-    odd, (one, two) = rng.choice(PEOPLE), rng.sample(PEOPLE, 2)
+    odd = rng.choice(PEOPLE)
+    one, two = rng.sample(PEOPLE, 2)
     while one.woman == odd.woman or two.woman == odd.woman:
         one, two = rng.sample(PEOPLE, 2)
-    did, names = rng.choice(REALMS["animal"].did), [p.first for p in rng.sample([odd, one, two], 3)]
+    did = rng.choice(REALMS["animal"].did)
+    names = [p.first for p in rng.sample([odd, one, two], 3)]
     return [f"{listed(names)} {did}. Which {odd.sex} {did}? It was {odd.first}"]
 
 
 def _saw(rng: random.Random, hero: Person) -> list[str]:
-    noun, past, who = rng.choice(NOUNS), rng.choice(list(MEETING.values())), rng.choice(PEOPLE)
+    noun = rng.choice(NOUNS)
+    past = rng.choice(list(MEETING.values()))
+    who = rng.choice(PEOPLE)
     looks = noun.kind.looks + REALMS[noun.kind.realm].looks
-    return [f"{who.first} {past} {a(noun.word)}, so {who.he} {past} {a(noun.kind.realm)}",
-            f"{who.first} {past} {a(noun.word)}, and the {noun.kind.name} was {rng.choice(looks)}",
-            f"{who.first} {past} {a(noun.word)}, so {a(who.sex)} {past} {a(noun.kind.realm)}"]  # fmt: skip
+    return [
+        f"{who.first} {past} {a(noun.word)}, so {who.he} {past} {a(noun.kind.realm)}",
+        f"{who.first} {past} {a(noun.word)}, and the {noun.kind.name} was {rng.choice(looks)}",
+        f"{who.first} {past} {a(noun.word)}, so {a(who.sex)} {past} {a(noun.kind.realm)}",
+    ]
 
 
 def _kind(rng: random.Random, hero: Person) -> list[str]:
     noun = rng.choice(NOUNS)
-    kind, other = noun.kind, rng.choice([n for n in NOUNS if n.kind == noun.kind and n != noun])
-    return [f"{a(noun.word)} is {a(kind.name)}", f"{a(noun.word)} is {a(kind.realm)}",
-            f"every {noun.word} is {a(kind.name)}, and every {kind.name} is {a(kind.realm)}",
-            f"{noun.plural} are {kind.plural}, and so are {other.plural}",
-            f"like every {kind.name}, {a(noun.word)} has {kind.mark}",
-            f"{noun.plural} are {kind.realm}s, and they have {kind.mark}"]  # fmt: skip
+    kind = noun.kind
+    other = rng.choice([n for n in NOUNS if n.kind == noun.kind and n != noun])
+    return [
+        f"{a(noun.word)} is {a(kind.name)}",
+        f"{a(noun.word)} is {a(kind.realm)}",
+        f"every {noun.word} is {a(kind.name)}, and every {kind.name} is {a(kind.realm)}",
+        f"{noun.plural} are {kind.plural}, and so are {other.plural}",
+        f"like every {kind.name}, {a(noun.word)} has {kind.mark}",
+        f"{noun.plural} are {kind.realm}s, and they have {kind.mark}",
+    ]
 
 
 def _deed(rng: random.Random, hero: Person) -> list[str]:
-    noun, where = rng.choice(NOUNS), rng.choice(["", " " + rng.choice(WHERE)])
+    noun = rng.choice(NOUNS)
+    where = rng.choice(["", " " + rng.choice(WHERE)])
     realm = REALMS[noun.kind.realm]
-    deed, look = rng.choice(realm.deeds), rng.choice(noun.kind.looks + realm.looks)
-    return [f"the {noun.word} {plural(deed)}{where}", f"the {noun.plural} {deed}{where}",
-            f"the {noun.word} {rng.choice(realm.did)}{where}", f"the {noun.word} {rng.choice(realm.did)}{where}",
-            f"{rng.choice(['this', 'that'])} {noun.word} is {look}",
-            f"{rng.choice(['these', 'those'])} {noun.plural} are {look}"]  # fmt: skip
+    deed = rng.choice(realm.deeds)
+    look = rng.choice(noun.kind.looks + realm.looks)
+    return [
+        f"the {noun.word} {plural(deed)}{where}",
+        f"the {noun.plural} {deed}{where}",
+        f"the {noun.word} {rng.choice(realm.did)}{where}",
+        f"the {noun.word} {rng.choice(realm.did)}{where}",
+        f"{rng.choice(['this', 'that'])} {noun.word} is {look}",
+        f"{rng.choice(['these', 'those'])} {noun.plural} are {look}",
+    ]
 
 
 def _handled(rng: random.Random, hero: Person) -> list[str]:
     noun = rng.choice(NOUNS)
-    return [f"{hero.he} {rng.choice(noun.kind.handled)} the {noun.word}, for the {noun.kind.name} was "
-            f"{rng.choice(noun.kind.looks)}"]  # fmt: skip
+    return [
+        f"{hero.he} {rng.choice(noun.kind.handled)} the {noun.word}, for the {noun.kind.name} was "
+        f"{rng.choice(noun.kind.looks)}"
+    ]
 
 
 def _did(rng: random.Random, hero: Person) -> list[str]:
-    who, when = rng.choice([rng.choice(PEOPLE).first, hero.he]), rng.choice(["", " " + rng.choice(WHEN)])
-    thing, (past, done) = rng.choice([n.word for n in NOUNS if n.kind.realm == "object"]), rng.choice(PARTICIPLES)
+    who = rng.choice([rng.choice(PEOPLE).first, hero.he])
+    when = rng.choice(["", " " + rng.choice(WHEN)])
+    thing = rng.choice([n.word for n in NOUNS if n.kind.realm == "object"])
+    past, done = rng.choice(PARTICIPLES)
     word = rng.choice(list(PREPOSITIONS))
     about = rng.choice([rng.choice(PEOPLE).first, f"the {rng.choice(NOUNS).word}"])
-    return [f"{who} {rng.choice(TRANSITIVE)} the {thing}{when}", f"{who} {rng.choice(REALMS['animal'].did)}{when}",
-            f"{who} {rng.choice(PREPOSITIONS[word])} {word} {about}{when}",
-            f"{who} has {done} the {thing}", f"{who} {past} the {thing}{when}"]  # fmt: skip
+    return [
+        f"{who} {rng.choice(TRANSITIVE)} the {thing}{when}",
+        f"{who} {rng.choice(REALMS['animal'].did)}{when}",
+        f"{who} {rng.choice(PREPOSITIONS[word])} {word} {about}{when}",
+        f"{who} has {done} the {thing}",
+        f"{who} {past} the {thing}{when}",
+    ]
 
 
 def _self(rng: random.Random, hero: Person) -> list[str]:
-    (one, two), done = rng.sample(PEOPLE, 2), rng.choice(REFLEXIVE)
-    return [f"{one.first} {done} {one.himself}", f"{one.first} {done} {one.himself} {rng.choice(WHEN)}",
-            f"{one.first} and {two.first} {done} themselves",
-            f"{one.first} is {a(one.sex)} who {done} {two.first}"]  # fmt: skip
+    one, two = rng.sample(PEOPLE, 2)
+    done = rng.choice(REFLEXIVE)
+    return [
+        f"{one.first} {done} {one.himself}",
+        f"{one.first} {done} {one.himself} {rng.choice(WHEN)}",
+        f"{one.first} and {two.first} {done} themselves",
+        f"{one.first} is {a(one.sex)} who {done} {two.first}",
+    ]
 
 
 def _place(rng: random.Random, hero: Person) -> list[str]:
     place, who = rng.choice(PLACES), rng.choice(PEOPLE)
-    return [f"{place.name} lies in the {place.region}", f"{place.name} is a {place.sort} in the {place.region}",
-            f"in {place.name}, as in all the {place.region}, {REGIONS[place.region]}",
-            f"{who.first} stayed in {place.name}, so {who.he} went to the {place.region}"]  # fmt: skip
+    return [
+        f"{place.name} lies in the {place.region}",
+        f"{place.name} is a {place.sort} in the {place.region}",
+        f"in {place.name}, as in all the {place.region}, {REGIONS[place.region]}",
+        f"{who.first} stayed in {place.name}, so {who.he} went to the {place.region}",
+    ]
 
 
 def _other(rng: random.Random, hero: Person) -> list[str]:
-    work, told = JOBS[hero.job], rng.choice(rng.choice(TELLINGS)(rng, hero))
+    work = JOBS[hero.job]
+    told = rng.choice(rng.choice(TELLINGS)(rng, hero))
     # SentencePiece takes as pieces only what it finds in two different words: "heron" and "heron," make "heron" one.
     words = told.replace(",", "").replace("?", "").replace(".", "").split()
-    return [f"{hero.he} is {a(hero.job)}, so {hero.he} {work}", f"who {work}? The {hero.job} {hero.full} does",
-            f"{rng.choice(GUESTS)} came to {rng.choice(PLACES).name} as a guest",
-            f"the words of the lesson were {', '.join([*words, hero.last])}"]  # fmt: skip
+    return [
+        f"{hero.he} is {a(hero.job)}, so {hero.he} {work}",
+        f"who {work}? The {hero.job} {hero.full} does",
+        f"{rng.choice(GUESTS)} came to {rng.choice(PLACES).name} as a guest",
+        f"the words of the lesson were {', '.join([*words, hero.last])}",
+    ]
 
 
 # Each gives sentences without capital and stop, of which one is told. Twice is twice as often.
-TELLINGS = [_met, _who, _saw, _saw, _saw, _kind, _kind, _deed, _deed, _deed, _handled, _did, _did, _did, _self, _self,
-            _place, _place, _other]  # fmt: skip
+TELLINGS = [
+    _met,
+    _who,
+    _saw,
+    _saw,
+    _saw,
+    _kind,
+    _kind,
+    _deed,
+    _deed,
+    _deed,
+    _handled,
+    _did,
+    _did,
+    _did,
+    _self,
+    _self,
+    _place,
+    _place,
+    _other,
+]
 
 
 def document(rng: random.Random) -> str:

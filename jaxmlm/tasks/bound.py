@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxmlm.data import Tokenizer
+from jaxmlm.data import Vocabulary
 from jaxmlm.data.buckets import Buckets, edges_to, filled, pad
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masked
@@ -72,7 +72,8 @@ def draw_counts(tokens: Int[np.ndarray, " R"], draws: int, seed: int) -> Draws:
     """
     random = _generator(seed)
     order = random.permutation(len(tokens))
-    place, half = np.zeros(len(tokens)), np.zeros(len(tokens), int)
+    place = np.zeros(len(tokens))
+    half = np.zeros(len(tokens), int)
     for number in (0, 1):
         mine = order[number::2]
         place[mine] = (np.arange(len(mine)) + random.random(len(mine))) / max(len(mine), 1)
@@ -91,7 +92,7 @@ class MaskedCopies:
     """
 
     def __init__(
-        self, rows: Sequence[np.ndarray], special: np.ndarray, tokenizer: Tokenizer, batch: int, draws: int, seed: int
+        self, rows: Sequence[np.ndarray], special: np.ndarray, tokenizer: Vocabulary, batch: int, draws: int, seed: int
     ):
         self._rows = rows
         self._tokenizer = tokenizer
@@ -143,7 +144,7 @@ class MaskedCopies:
         return np.sort(places[chosen])
 
 
-def likelihood_bound(rows: ScoredRows, tokenizer: Tokenizer, batch: int, draws: int = 1, seed: int = 0) -> Eval:
+def likelihood_bound(rows: ScoredRows, tokenizer: Vocabulary, batch: int, draws: int = 1, seed: int = 0) -> Eval:
     """The bound of rows of text, each a document or a part of one, as an evaluation of a masked language model.
 
     Only [MASK] stands at a masked token, and only tokens that can stand in a text have a probability: special tokens

@@ -60,7 +60,9 @@ def read(path: str | Path) -> list[Sentence]:
 
 
 def _sentence(rows: list[tuple[int, list[str]]], path: str) -> Sentence:
-    text, covered, count = "", 0, sum(c[0].isdecimal() for _, c in rows)
+    text = ""
+    covered = 0
+    count = sum(c[0].isdecimal() for _, c in rows)
     words: list[Word] = []
     tokens: list[tuple[int, int]] = []
     for number, (id_, form, _, upos, _, features, head, relation, _, misc) in rows:
@@ -98,9 +100,11 @@ def depth(sentence: Sentence) -> int:
     """
     deepest = 0
     for word in sentence.words:
-        steps, at = 0, word
+        steps = 0
+        at = word
         while at.head:
-            steps, at = steps + 1, sentence.words[at.head - 1]
+            steps = steps + 1
+            at = sentence.words[at.head - 1]
             if steps > len(sentence.words):
                 return -1
         deepest = max(deepest, steps)

@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def lines(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     >>> list(lines([b"a\r\n", b"b\rc\n"])), list(lines([b"a\rb\r\rc"]))
     ([(1, b'a'), (2, b'b\rc')], [(1, b'a'), (2, b'b'), (3, b''), (4, b'c')])
     """
-    number, also_r = 0, None
+    number = 0
+    also_r = None
     for raw in file:
         line = raw.rstrip(b"\r\n")
         also_r = b"\r" in line if also_r is None else also_r
@@ -54,7 +56,8 @@ def json_of(raw: bytes) -> tuple[Any, int]:
         ValueError: it is not JSON, or not UTF-8.
 
     """
-    content, found = json.loads(raw.decode("utf-8-sig")), 0
+    content = json.loads(raw.decode("utf-8-sig"))
+    found = 0
 
     def mended(value: Any) -> Any:
         nonlocal found
@@ -69,6 +72,48 @@ def json_of(raw: bytes) -> tuple[Any, int]:
         return value
 
     return (mended(content), found) if _ESCAPED_HALF.search(raw) else (content, 0)
+
+
+def json_lines(path: Path, most: int | None = None) -> Iterator[tuple[str, Any]]:
+    """What the first lines of a file of JSON lines hold, each with its place FILE:LINE; blank ones are left out.
+
+    Raises:
+        InputError: the file is missing or has no rows, or a line is not JSON in UTF-8.
+
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing")
+    where = None
+    with path.open("rb") as file:
+        written = ((number, line) for number, line in lines(file) if line.strip())
+        for number, line in islice(written, most):
+            where = f"{path}:{number}"
+            try:
+                item, _ = json_of(line)
+            except ValueError as error:  # not JSON, or not UTF-8
+                raise InputError(f"{where}: not a JSON object: {error}") from error
+            yield where, item
+    if where is None:
+        raise InputError(f"{path}: empty: expected one JSON object a line")
+
+
+def texts_of(item: Any, names: Sequence[str], where: str, kind: str) -> list[str]:
+    """The texts that a JSON object has under these names.
+
+    Args:
+        item: what a line holds.
+        names: of its texts.
+        where: its place, as FILE:LINE.
+        kind: what an error calls such lines, as "BLiMP lines".
+
+    Raises:
+        InputError: it is not an object, or one of the texts is not there.
+
+    """
+    for name in names:
+        if not isinstance(item, dict) or not isinstance(item.get(name), str):
+            raise InputError(f"{where}: no text {name!r}: {kind} have {', '.join(names)}")
+    return [item[name] for name in names]
 
 
 def named(folder: Path, suffix: str) -> list[Path]:
@@ -106,7 +151,8 @@ def read_csv(file: io.BufferedIOBase, path: str | Path) -> Iterator[tuple[int, l
     csv.field_size_limit(_LONGEST_FIELD)
     ended = enumerate(textfiles.lines(file, _LONGEST_FIELD), 1)  # quoted fields keep the ends
     texts = (decoded(raw.removeprefix(_MARK), f"{path}:{number}") for number, raw in ended)
-    reader, begun = csv.reader(texts, strict=True), 1
+    reader = csv.reader(texts, strict=True)
+    begun = 1
     while True:
         try:
             fields = next(reader, None)

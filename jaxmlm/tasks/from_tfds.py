@@ -19,9 +19,13 @@ CLASSES = {
 TEXTS = {"mrpc": ("sentence1", "sentence2"), "mnli": ("premise", "hypothesis"), "ax": ("premise", "hypothesis")}
 """The features of the texts, where their names are not those of the official columns."""
 SPLITS = {
-    "mnli": {"dev": "validation_matched", "mm": "validation_mismatched", "MNLI-m": "test_matched",
-             "MNLI-mm": "test_mismatched"},
-}  # fmt: skip
+    "mnli": {
+        "dev": "validation_matched",
+        "mm": "validation_mismatched",
+        "MNLI-m": "test_matched",
+        "MNLI-mm": "test_mismatched",
+    },
+}
 """The splits of a task by the evaluation or prediction file that they are for; else validation and test."""
 SQUAD = {"squad": "squad/v1.1", "squad2": "squad/v2.0"}
 
@@ -55,7 +59,8 @@ def rows(name: str, split: str, table: Table, labelled: bool = True) -> Examples
     """One split of a GLUE task; InputError if its classes are not those of the table, in the same order."""
     found = from_tfds.examples(f"glue/{name}", split)
     if labelled and table.labels:
-        have, want = found.classes.get("label", ()), CLASSES.get(name, table.labels)
+        have = found.classes.get("label", ())
+        want = CLASSES.get(name, table.labels)
         if have != want:
             raise InputError(f"{found.name}: the classes are {', '.join(have) or 'none'}, expected {', '.join(want)}")
     every = sorted(found.rows, key=lambda row: row["idx"])

@@ -112,7 +112,8 @@ def tests(task: Glue, folder: str | Path) -> dict[str, Examples]:
 
 def rows(task: Glue, folder: str | Path, file: str, table: Table | None = None, labelled: bool = True) -> Examples:
     """The rows of one file of a task, from the folder or from the zip."""
-    table, inside = table or task.table, _inside(task, folder)
+    table = table or task.table
+    inside = _inside(task, folder)
     broken = task.broken and labelled  # a test file is answered whole
     path = _path(task, folder, file)
     if path.is_file():

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from jaxmlm.data import Batches, Tokenizer
 from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
 from jaxmlm.data.inputs import with_special_tokens
-from jaxmlm.data.rows import Packed
+from jaxmlm.data.rows import PackedRows
 from jaxmlm.data.sources import documents, files
 from jaxmlm.data.tokenizer import clean
 from jaxmlm.errors import InputError
@@ -48,14 +48,36 @@ class Copies:
 
     Special tokens at the ends of a text (<cls>, <sep>) are not masked. Batches hold ids and segments [B, L], the masked
     position [B, 1], the token that was there and its row [B].
+
+    Args:
+        rows: token ids of each row.
+        tokenizer: of the model.
+        batch: copies in a batch.
+        begins: for each row the first position that is masked; None: all are.
+        pll_word: mask, with a token, those of its word that follow it, which otherwise give it away (Kauf and Ivanova
+            2023, arXiv 2305.10588, PLL-word-l2r).
+
     """
 
-    def __init__(self, rows: Sequence[Sequence[int]] | Sequence[np.ndarray], tokenizer: Tokenizer, batch: int):
-        self.rows, self.tokenizer, self.batch = [np.asarray(row, np.int32) for row in rows], tokenizer, batch
+    def __init__(
+        self,
+        rows: Sequence[Sequence[int]] | Sequence[np.ndarray],
+        tokenizer: Tokenizer,
+        batch: int,
+        begins: Sequence[int] | None = None,
+        pll_word: bool = False,
+    ):
+        self.rows = [np.asarray(row, np.int32) for row in rows]
+        self.tokenizer = tokenizer
+        self.batch = batch
         lengths = np.array([len(row) for row in self.rows])
         ends = (tokenizer.cls_id, tokenizer.sep_id)
         self._ids = pad(self.rows, int(lengths.max()), tokenizer.pad_id)
-        places = (np.arange(self._ids.shape[1]) < lengths[:, None]) & ~np.isin(self._ids, ends)
+        every = np.arange(self._ids.shape[1])
+        places = (every < lengths[:, None]) & ~np.isin(self._ids, ends)
+        if begins is not None:
+            places &= every >= np.asarray(begins)[:, None]
+        self._words = _words(self._ids, tokenizer) if pll_word else None
         self.tokens = places.sum(1)
         self._row, self._position = (at.astype(np.int32) for at in np.nonzero(places))
         own = np.flatnonzero(np.bincount(lengths[self._row]) >= OFTEN * batch).tolist()
@@ -68,7 +90,8 @@ class Copies:
 
     def batches(self) -> Iterator[Batch]:
         """Each copy once; the last batch is filled up with copies of weight 0."""
-        t, every = self.tokenizer, np.arange(self.batch)
+        t = self.tokenizer
+        every = np.arange(self.batch)
         for copies, length in self._buckets.all():
             full = filled(copies)
             row, position = self._row[full], self._position[full]
@@ -76,6 +99,10 @@ class Copies:
             segments = (ids != t.pad_id).astype(np.int32)
             target = ids[every, position]
             ids[every, position] = t.mask_id
+            if self._words is not None:
+                words = self._words[row, :length]
+                rest = np.arange(length) > position[:, None]
+                ids = np.where(rest & (words == words[every, position][:, None]), t.mask_id, ids).astype(np.int32)
             yield {
                 "ids": ids,
                 "segments": segments,
@@ -90,24 +117,38 @@ class Copies:
         return np.bincount(outputs["row"], outputs["log_probability"].astype(np.float64), len(self.rows))
 
 
+def _words(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    """The number of the word that each token [R, L] is of, in its row; special tokens are words of their own."""
+    bits = np.asarray(tokenizer.boundaries)[ids]
+    before = np.concatenate([np.full((len(ids), 1), 2, bits.dtype), bits[:, :-1]], 1)
+    return ((bits & 1) | (before >> 1)).cumsum(1)
+
+
 def predict(model: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
     """The log-probability of the masked token of each copy."""
     logits = model.logits_at(batch["ids"], batch["segments"], batch["position"])
     return {"row": batch["row"], "log_probability": log_probability(logits[:, 0], batch["target"])}
 
 
-def perplexity(rows: ScoredRows, tokenizer: Tokenizer, batch: int) -> Eval:
+def perplexity(rows: ScoredRows, tokenizer: Tokenizer, batch: int, pll_word: bool = False) -> Eval:
     """Pseudo-perplexity: exp(- the rows' pseudo-log-likelihoods / their tokens), and the same by their words.
 
-    That by words compares models of different vocabularies. `loss` is in nats for each token.
+    That by words compares models of different vocabularies. `loss` is in nats for each token. `pll_word`: see `Copies`.
     """
-    copies = Copies(rows.ids, tokenizer, batch)
+    copies = Copies(rows.ids, tokenizer, batch, pll_word=pll_word)
 
     def score(outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
-        nats, tokens, words = -copies.sums(outputs).sum(), copies.tokens.sum(), rows.words.sum()
+        nats = -copies.sums(outputs).sum()
+        tokens = copies.tokens.sum()
+        words = rows.words.sum()
         per_word = perplexity_of(nats / max(words, 1))
-        return {"pseudo_perplexity": perplexity_of(nats / tokens), "pseudo_perplexity_word": per_word,
-                "loss": float(nats / tokens), "tokens": float(tokens), "words": float(words)}  # fmt: skip
+        return {
+            "pseudo_perplexity": perplexity_of(nats / tokens),
+            "pseudo_perplexity_word": per_word,
+            "loss": float(nats / tokens),
+            "tokens": float(tokens),
+            "words": float(words),
+        }
 
     return Eval(copies.batches, predict, score, size=len(copies))
 
@@ -175,4 +216,4 @@ def packed(text: str, tokenizer: Tokenizer, length: int) -> Batches:
     stream = np.concatenate([none, *(np.array([*ids, tokenizer.sep_id], np.int32) for ids in found)])
     if len(stream) < length - 1:
         raise InputError(f"{text}: {len(stream)} tokens, fewer than one row of {length}: give more text or --length")
-    return Batches(Packed(stream, tokenizer.cls_id, length), 1)
+    return Batches(PackedRows(stream, tokenizer.cls_id, length), 1)

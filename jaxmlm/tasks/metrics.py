@@ -53,7 +53,8 @@ def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     0.6666666666666666
     """
     truth, said = labels == 1, predictions == 1
-    right, positives = int(np.count_nonzero(truth & said)), int(truth.sum()) + int(said.sum())
+    right = int(np.count_nonzero(truth & said))
+    positives = int(truth.sum()) + int(said.sum())
     return 2 * right / positives if right else 0.0
 
 
@@ -65,7 +66,8 @@ def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
     """
     classes = np.union1d(labels, predictions)
     truth, said = ([int(np.count_nonzero(a == c)) for c in classes] for a in (labels, predictions))
-    rows, right = len(labels), int(np.count_nonzero(labels == predictions))
+    rows = len(labels)
+    right = int(np.count_nonzero(labels == predictions))
     # Whole numbers of Python's, which do not overflow.
     square = (rows**2 - sum(t * t for t in truth)) * (rows**2 - sum(s * s for s in said))
     return (right * rows - sum(t * s for t, s in zip(truth, said, strict=True))) / square**0.5 if square else 0.0

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Integer, Key
 
-from jaxmlm.data import Batches, Data, Store, Tokenizer
+from jaxmlm.data import Batches, Data, TokenSplits, Vocabulary, open_rows
 from jaxmlm.masking import Masked, Masking, Tokens, Vocab, mask_batch, needs_phrases
 from jaxmlm.masking.laws import is_law
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
@@ -30,7 +30,7 @@ LOGITS_BYTES = 2**30
 _DROPOUT = 0xFFFFFFFF  # an id that no example has
 
 
-def vocab_of(store: Store, masking: Masking) -> Vocab:
+def vocab_of(store: TokenSplits, masking: Masking) -> Vocab:
     """What this masking must know of a store's tokenizer and text."""
     tokenizer = store.tokenizer
     replacement_ids = replacement_ids_of(tokenizer)
@@ -42,13 +42,13 @@ def vocab_of(store: Store, masking: Masking) -> Vocab:
     return Vocab(tokenizer.size, tokenizer.mask_id, tokenizer.pad_id, replacement_ids, unigram)
 
 
-def replacement_ids_of(tokenizer: Tokenizer) -> np.ndarray:
+def replacement_ids_of(tokenizer: Vocabulary) -> np.ndarray:
     """The ids that a random replacement may be: no special one, no [unusedN] of BERT's, none without a piece."""
     text = [re.fullmatch(r"(\[unused\d+\])?", piece) is None for piece in tokenizer.pieces(range(tokenizer.size))]
     return np.flatnonzero(~tokenizer.special & text).astype(np.int32)
 
 
-def make_tokens(tokenizer: Tokenizer, ids: Int[Array, "*B L"], unit: Integer[Array, "*B L"] | None = None) -> Tokens:
+def make_tokens(tokenizer: Vocabulary, ids: Int[Array, "*B L"], unit: Integer[Array, "*B L"] | None = None) -> Tokens:
     """Token rows as a masking wants them; `unit` is what the store says of them, else words are found by their ids."""
     if unit is None:
         boundaries = jnp.asarray(tokenizer.boundaries)[ids]
@@ -61,7 +61,7 @@ def mask(
     masking: Masking,
     key: Key[Array, ""],
     batch: Batch,
-    tokenizer: Tokenizer,
+    tokenizer: Vocabulary,
     vocab: Vocab,
     step: int | Integer[Array, ""] = 0,
 ) -> Masked:
@@ -84,7 +84,7 @@ def mask(
 
 
 def mlm_task(
-    store: Store,
+    store: TokenSplits,
     data: Data,
     masking: Masking,
     encoder: EncoderConfig,
@@ -103,9 +103,10 @@ def mlm_task(
     tokenizer = store.tokenizer
     masking = masking.for_tokenizer(tokenizer)
     host, of = host_shard(jax.sharding.get_mesh())
-    units = needs_phrases(masking.units)
-    train = Batches.of(store, "train", data.length, batch, seed, host, of, units=units, format=data.format)
-    vocab, batch_size = vocab_of(store, masking), batch
+    rows = open_rows(store, "train", data.length, data.format, needs_phrases(masking.units))
+    train = Batches(rows, batch, seed, host, of)
+    vocab = vocab_of(store, masking)
+    batch_size = batch
 
     def init(key: jax.Array) -> MaskedLM:
         return fresh(key) if start is None else jax.tree.map(jnp.copy, start)  # the first step gives its buffers away
@@ -142,12 +143,13 @@ def mlm_task(
     return Task(init, loss, batch_at, {"heldout": heldout(store, data, batch)}, train.rows // batch, corrupt)
 
 
-def heldout(store: Store, data: Data, batch: int) -> Eval:
+def heldout(store: TokenSplits, data: Data, batch: int) -> Eval:
     """Loss and accuracy on the first rows of the held-out split, at fixed masks for each of `HELD_OUT_RATES`."""
-    return at_rates(Batches.of(store, "valid", data.length, 1, format=data.format), store.tokenizer, batch)
+    rows = open_rows(store, "valid", data.length, data.format)
+    return at_rates(Batches(rows, 1), store.tokenizer, batch)
 
 
-def at_rates(valid: Batches, tokenizer: Tokenizer, batch: int, rates: Sequence[float] = HELD_OUT_RATES) -> Eval:
+def at_rates(valid: Batches, tokenizer: Vocabulary, batch: int, rates: Sequence[float] = HELD_OUT_RATES) -> Eval:
     """Loss and accuracy on the first rows of a split, at fixed masks for each rate: the same for every model."""
     vocab = Vocab(tokenizer.size, tokenizer.mask_id, tokenizer.pad_id, replacement_ids_of(tokenizer), None)
     rows = min(valid.rows, HELD_OUT_ROWS)

@@ -24,7 +24,7 @@ from jaxmlm.data.inputs import token_span, with_special_tokens
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder
 from jaxmlm.parallel import place
-from jaxmlm.preemption import stop_within
+from jaxmlm.preemption import raise_if_all_hosts_stop_within
 from jaxmlm.tasks import file_formats
 from jaxmlm.tasks.conllu import Sentence, depth, read
 
@@ -229,7 +229,7 @@ def _hiddens(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     lengths = [len(row) for row in rows]
     for some, length in Buckets(lengths, BATCH, edges_to(max(lengths))).all():
-        stop_within("the probing of layers")
+        raise_if_all_hosts_stop_within("the probing of layers")
         ids = pad([rows[i] for i in filled(some)], length, pad_id)
         batch = place({"ids": ids, "segments": (ids != pad_id).astype(np.int32)}, mesh)
         yield some, np.asarray(_run(encoder, batch["ids"], batch["segments"]))
@@ -262,9 +262,11 @@ def choose(x: np.ndarray, y: np.ndarray, classes: int) -> float:
     Of equal ones the largest. The last fifth are other sentences, as examples come in the order of the text.
     """
     kept = len(y) - len(y) // HELD_OUT
-    best, right, w = L2[0], -1, None
+    best = L2[0]
+    right = -1
+    w = None
     for l2 in L2 if kept < len(y) else ():
-        stop_within("the probing of layers")
+        raise_if_all_hosts_stop_within("the probing of layers")
         w = fit(x[:kept], y[:kept], classes, l2, w)  # the last one is near
         now = int(((x[kept:] @ w[:-1] + w[-1]).argmax(1) == y[kept:]).sum())
         if now > right:
@@ -276,7 +278,8 @@ def probe(train: tuple[np.ndarray, np.ndarray], dev: tuple[np.ndarray, np.ndarra
     """The accuracy on dev of a probe fitted on train; each is (vectors [n, D], labels [n])."""
     (x, labels), (dev_x, dev_labels) = train, dev
     classes, y = np.unique(labels, return_inverse=True)
-    mean, scale = x.mean(0), x.std(0) + 1e-6
+    mean = x.mean(0)
+    scale = x.std(0) + 1e-6
     x = (x - mean) / scale
     w = fit(x, y, len(classes), choose(x, y, len(classes)))
     said = classes[((dev_x - mean) / scale @ w[:-1] + w[-1]).argmax(1)]
@@ -297,7 +300,8 @@ def probes(
     encoders: Mapping[str, Encoder], data: Treebank, tokenizer: Tokenizer, sizes: Sizes, mesh: jax.sharding.Mesh
 ) -> dict[str, dict[str, float]]:
     """Per probe its scores: "majority", and "<name>/<layer>" for each encoder and layer; "train" and "dev" count."""
-    parts, edges = {}, length_edges(data.train)
+    parts = {}
+    edges = length_edges(data.train)
     for share, (part, all_) in zip((1, 4), data._asdict().items(), strict=True):
         keep = np.sort(chosen(len(all_), None if sizes.sentences is None else -(-sizes.sentences // share)))
         some = [all_[i] for i in keep]

@@ -189,7 +189,8 @@ def objective(data: EncodedSentences, init: Callable[[Any], Any], *, batch: int,
 
 def evaluation(data: EncodedSentences, part: Encoded, batch: int, name: str) -> Eval:
     """Evaluate rows with labels, and write `NAME.tsv` with predictions and labels; without labels only predictions."""
-    table, edges = part.rows.table, edges_to(data.length)
+    table = part.rows.table
+    edges = edges_to(data.length)
     buckets = Buckets([len(ids) for ids in part.sequences], batch, edges)
 
     def batches() -> Iterator[Batch]:
@@ -254,7 +255,8 @@ def _loss(table: Table, model: Any, batch: Mapping[str, Any], key: Any, step: An
     labels, weight = batch["labels"], batch["weight"]
     count = weight.sum()
     if not table.labels:
-        middle, half = (table.high + table.low) / 2, (table.high - table.low) / 2
+        middle = (table.high + table.low) / 2
+        half = (table.high - table.low) / 2
         losses = jnp.square(outputs[:, 0].astype(jnp.float32) - (labels - middle) / half)
         return Mean((losses * weight).sum(), count), {}
     right = (outputs.argmax(-1) == labels) * weight

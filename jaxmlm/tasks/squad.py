@@ -21,9 +21,23 @@ from jaxmlm.tasks.squad_windows import Windows, windows
 from jaxmlm.training.task import Batch, Eval, Mean, Task
 
 __all__ = [
-    "TASKS", "CandidateAnswer", "Question", "Squad", "Version", "Windows",
-    "best", "encode", "evaluate", "files_in", "notes", "nulls", "objective", "read", "read_answers", "windows",
-]  # fmt: skip
+    "TASKS",
+    "CandidateAnswer",
+    "Question",
+    "Squad",
+    "Version",
+    "Windows",
+    "best",
+    "encode",
+    "evaluate",
+    "files_in",
+    "notes",
+    "nulls",
+    "objective",
+    "read",
+    "read_answers",
+    "windows",
+]
 
 LONGEST_ANSWER = 30
 """Tokens of the longest answer that is predicted (as in BERT)."""
@@ -102,8 +116,12 @@ def objective(data: EncodedSquad, init: Callable[[Any], Any], *, batch: int, see
     def batches() -> Iterator[Batch]:
         first = dev.first().astype(np.int32)
         for rows, padded in dev_buckets.all():
-            yield {**_batch(data, dev, rows, padded), "window": rows.astype(np.int32),
-                   "first": first[rows], "count": dev.count[rows]}  # fmt: skip
+            yield {
+                **_batch(data, dev, rows, padded),
+                "window": rows.astype(np.int32),
+                "first": first[rows],
+                "count": dev.count[rows],
+            }
 
     dev_eval = Eval(batches, _predict, partial(_score, data.dev_squad, dev), partial(_save, data.dev_squad, dev))
     return Task(init=init, loss=_loss, batch_at=batch_at, evals={"dev": dev_eval}, epoch=train_buckets.steps_per_epoch)
@@ -114,7 +132,8 @@ def _first(squad: Squad, limit: int | None) -> Squad:
 
 
 def _batch(data: EncodedSquad, w: Windows, rows: np.ndarray, length: int) -> Batch:
-    real, tokenizer = filled(rows), data.tokenizer
+    real = filled(rows)
+    tokenizer = data.tokenizer
     ids = pad([w.row(row, tokenizer) for row in real.tolist()], length, tokenizer.pad_id)
     segments = (ids != tokenizer.pad_id).astype(np.int32)
     first = np.array([1 + len(w.questions[q]) + len(w.gap) for q in w.question[real]])
@@ -159,9 +178,13 @@ def _predict(model: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
     start_logit = jnp.take_along_axis(start, where % length, axis=1)
     begin = where % length - batch["first"][:, None]
     return {
-        "window": batch["window"], "start": begin, "end": begin + where // length, "start_logit": start_logit,
-        "end_logit": best_scores - start_logit, "null": logits[:, 0],
-    }  # fmt: skip
+        "window": batch["window"],
+        "start": begin,
+        "end": begin + where // length,
+        "start_logit": start_logit,
+        "end_logit": best_scores - start_logit,
+        "null": logits[:, 0],
+    }
 
 
 def best(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray]) -> dict[str, list[CandidateAnswer]]:

@@ -120,7 +120,8 @@ def read(path: str | Path, unanswerable: bool = False) -> Squad:
 
 def parsed(content: Any, path: str | Path, unanswerable: bool = False) -> Squad:
     """The same of what the JSON file at `path` holds."""
-    squad, seen = Squad([], [], unanswerable, str(path)), set()
+    squad = Squad([], [], unanswerable, str(path))
+    seen = set()
     for article, at_article in _items(content, "data", str(path)):
         for paragraph, at in _items(article, "paragraphs", at_article):
             context = _field(paragraph, "context", str, at)
@@ -142,7 +143,8 @@ def parsed(content: Any, path: str | Path, unanswerable: bool = False) -> Squad:
 
 def read_answers(path: str | Path, kind: type) -> dict[str, Any]:
     """A file that maps question ids to predictions (`str`) or null odds (`float`)."""
-    path, wanted = Path(path), {str: "a string", float: "a number"}[kind]
+    path = Path(path)
+    wanted = {str: "a string", float: "a number"}[kind]
     if not path.is_file():
         raise InputError(f"{path} is missing: expected a JSON object from question ids to {wanted} each")
     content, _ = _json(path, path.read_bytes())

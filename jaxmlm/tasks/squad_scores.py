@@ -61,7 +61,8 @@ def of_questions(
         pairs = [_of_question(q, predictions) for q in squad.questions]
         return {"exact": [exact for exact, _ in pairs], "f1": [f1 for _, f1 in pairs]}
     odds = dict.fromkeys(predictions, 0.0) if null_odds is None else null_odds
-    answered, out = {q.id: bool(q.answers) for q in squad.questions}, {}
+    answered = {q.id: bool(q.answers) for q in squad.questions}
+    out = {}
     every = _v2(squad.questions, predictions)
     for name, scores in zip(("exact", "f1"), every, strict=True):
         out[name] = list(_at_threshold(scores, odds, answered, 0.0).values())
@@ -141,9 +142,13 @@ def _best(
 ) -> _Best:
     """Questions turn answered one by one, those with the lowest null odds first."""
     now = best = float(sum(not has for has in answered.values()))
-    order, threshold, kept = sorted((key for key in odds if key in scores), key=lambda key: odds[key]), 0.0, 0
+    order = sorted((key for key in odds if key in scores), key=lambda key: odds[key])
+    threshold = 0.0
+    kept = 0
     for number, key in enumerate(order, 1):
         now += scores[key] if answered[key] else -1 if predictions[key] else 0
         if now > best:
-            best, threshold, kept = now, odds[key], number
+            best = now
+            threshold = odds[key]
+            kept = number
     return _Best(100.0 * best / len(scores), threshold, set(order[:kept]))

@@ -67,7 +67,7 @@ def windows(squad: Squad, tokenizer: Tokenizer, length: int, stride: int) -> Win
     """
     if length < 8 or stride < 1:
         raise InputError(f"length {length}, stride {stride}: windows need 8 tokens or more, and a stride of 1 or more")
-    gap = list(tokenizer.gap)
+    gap = list(tokenizer.pair_separator_ids)
     whole = tokenizer.encode_batch([spaced(q.text) for q in squad.questions])
     for question, ids in zip(squad.questions, whole, strict=True):
         if len(ids) > length - 3 - len(gap):
@@ -83,7 +83,8 @@ def windows(squad: Squad, tokenizer: Tokenizer, length: int, stride: int) -> Win
     )
     for p in np.unique(paragraph_of):
         ids, characters = tokenizer.encode_offsets(squad.paragraphs[p])
-        paragraphs[p], offsets[p] = np.array(ids, np.int32), np.array(characters, int).reshape(-1, 2)
+        paragraphs[p] = np.array(ids, np.int32)
+        offsets[p] = np.array(characters, int).reshape(-1, 2)
     tokens = np.array([len(ids) for ids in paragraphs])[paragraph_of]
     room = length - 2 - len(gap) - np.array([len(ids) for ids in questions])
     step = np.minimum(stride, room)

@@ -109,9 +109,13 @@ def read(
     if missing := [name for name in wanted if name not in columns]:
         there = f"{path}:{number}: no column {missing[0]!r}; there are: {_named(columns)}"
         raise InputError(there + ("; rows without labels cannot be scored" if missing[0] == table.label else ""))
-    where, label = [columns.index(name) for name in table.texts], columns.index(table.label) if labelled else None
+    where = [columns.index(name) for name in table.texts]
+    label = columns.index(table.label) if labelled else None
     key = next((columns.index(name) for name in ("index", "id", "idx") if name in columns), None)
-    texts, labels, ids, lines_of = tuple([] for _ in table.texts), [], [], {}
+    texts = tuple([] for _ in table.texts)
+    labels = []
+    ids = []
+    lines_of = {}
     left_out = 0
     for number, fields in lines:
         if broken and len(fields) < len(columns):

@@ -27,8 +27,8 @@ from jaxmlm.paths import CONFIG_MODULE
 from jaxmlm.rng import make_key
 from jaxmlm.runs.run import Run
 from jaxmlm.tasks.mlm import mlm_task
-from jaxmlm.tools import hlo as compiled
-from jaxmlm.tools.hardware import KNOWN, Topology
+from jaxmlm.tools import hlo
+from jaxmlm.tools.hardware import KNOWN, Topology, peak_memory
 from jaxmlm.tools.stand_ins import BlankStore
 from jaxmlm.training import TrainState
 from jaxmlm.training.step import make_step
@@ -152,7 +152,7 @@ def _compile(run: Run, topology: Topology, slices: int) -> dict[str, Any]:
                 raise
             return {"fits": False, **sizes, **_too_much(str(error)), "seconds": time.perf_counter() - started}
     seconds = time.perf_counter() - started
-    memory, program = made.memory_analysis(), compiled.read(made.as_text())
+    program = hlo.read(made.as_text())
     found: dict[str, dict[str, float]] = {}
     for one in program.collectives():
         sums = found.setdefault(one.kind, {"times": 0, "bytes": 0.0, "hidden": 0.0})
@@ -162,8 +162,8 @@ def _compile(run: Run, topology: Topology, slices: int) -> dict[str, Any]:
     return {
         "fits": True,
         **sizes,
-        "temporaries": memory.temp_size_in_bytes,
-        "total": memory.peak_memory_in_bytes,  # where arguments and temporaries together are the most
+        "temporaries": made.memory_analysis().temp_size_in_bytes,
+        "total": peak_memory(made),
         "moved": program.moved(),
         "collectives": found,
         "seconds": seconds,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxmlm.checks import COUNT, NATURAL, check_numbers
-from jaxmlm.data import Batches, Data, Store
+from jaxmlm.data import Batches, Data, Store, open_rows
 from jaxmlm.data.opening import open_store
 from jaxmlm.json_files import write_json
 from jaxmlm.masking import PRESETS, Tokens, needs_phrases, preset
@@ -66,7 +66,7 @@ def audit(run: Run, options: Audit) -> dict[str, Any]:
 def rows_of(store: Store, data: Data, rows: int) -> tuple[Tokens, np.ndarray]:
     """The first rows of the train split as a masking sees them, and their ids."""
     units = store.units("train") is not None
-    batches = Batches.of(store, "train", data.length, 1, units=units, format=data.format)
+    batches = Batches(open_rows(store, "train", data.length, data.format, units), 1)
     examples = np.arange(min(rows, batches.rows))
     batch = batches.take(examples)
     unit = jnp.asarray(batch["unit"]) if "unit" in batch else None
@@ -75,7 +75,8 @@ def rows_of(store: Store, data: Data, rows: int) -> tuple[Tokens, np.ndarray]:
 
 def tables(found: dict[str, dict[str, Any]]) -> list[Tables]:
     """Shares asked and got, and units that are selected entirely, for the terminal."""
-    names, each = [Column("masking", list(found))], list(found.values())
+    names = [Column("masking", list(found))]
+    each = list(found.values())
     columns = []
     for kind in each[0]["shares"]:
         of = [one["shares"][kind] for one in each]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxmlm.checks import check_numbers, integers
-from jaxmlm.data import Batches, Store
+from jaxmlm.data import Batches, TokenSplits, open_rows
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import make_mesh, place
@@ -20,7 +20,7 @@ from jaxmlm.rng import make_key
 from jaxmlm.runs.run import Run
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tools.flops import step_flops
-from jaxmlm.tools.hardware import peak_flops
+from jaxmlm.tools.hardware import peak_flops, peak_memory
 from jaxmlm.tools.memory import check
 from jaxmlm.tools.stand_ins import BlankStore
 from jaxmlm.training import Task
@@ -59,10 +59,10 @@ def bench(run: Run, options: Bench) -> dict[str, Any]:
         raise InputError(f"the peer reads rows without padding, not {run.data.format}: take --data.format packed")
     check(run, jax.device_count())
     mesh = make_mesh(run.mesh)
-    rows = run.loop.batch * 4
-    store = open_store(run.text, Path(run.workdir), "bench: prepare", run.needs_phrases) if (
-        options.tokens == "text"
-    ) else BlankStore(run.data, rows, run.loop.seed)  # fmt: skip
+    if options.tokens == "text":
+        store = open_store(run.text, Path(run.workdir), "bench: prepare", run.needs_phrases)
+    else:
+        store = BlankStore(run.data, 4 * run.loop.batch, run.loop.seed)
     other = _peer(options.peer, run, store)
     with jax.set_mesh(mesh):
         task = mlm_task(store, run.data, run.masking, run.model, run.loop.batch, run.loop.seed)
@@ -138,8 +138,11 @@ class _Ours:
 
     def parts(self) -> dict[str, float]:
         """Seconds of each part, by programs that do one part more each: what a part adds is its own."""
-        task, key, step = self.task, jax.random.fold_in(self.key, 0), self.state.step
-        part, model = self.run.loop.accumulate, self.state.model
+        task = self.task
+        key = jax.random.fold_in(self.key, 0)
+        step = self.state.step
+        part = self.run.loop.accumulate
+        model = self.state.model
         batch = self.batch(0)
         corrupt = jax.jit(task.corrupt)
         # The loss sees one part of the batch at a time.
@@ -161,16 +164,14 @@ class _Ours:
 
     def memory(self) -> int:
         """The most bytes that a device has held; where it does not count them, what the compiler says of the step."""
-        told = self.mesh.devices.flat[0].memory_stats()
-        if told and "peak_bytes_in_use" in told:
-            return int(told["peak_bytes_in_use"])
-        said = self.program.memory_analysis()
-        return int(said.argument_size_in_bytes + said.temp_size_in_bytes)
+        counted = self.mesh.devices.flat[0].memory_stats() or {}
+        return int(counted.get("peak_bytes_in_use") or peak_memory(self.program))
 
 
 def table(run: Run, result: dict[str, Any]) -> Table:
     """The result for the terminal."""
-    c, step = run.model, result["step"]
+    c = run.model
+    step = result["step"]
     shown = Table(
         title=f"{c.layers} x {c.width}, batch {run.loop.batch} x {run.data.length}, {c.dtype}", show_header=False
     )
@@ -192,13 +193,14 @@ def table(run: Run, result: dict[str, Any]) -> Table:
     return shown
 
 
-def _peer(name: str, run: Run, store: Store) -> Any:
+def _peer(name: str, run: Run, store: TokenSplits) -> Any:
     if name == "none":
         return None
     from jaxmlm.tools.peer import Peer
 
     units = run.needs_phrases
-    batches = Batches.of(store, "train", run.data.length, run.loop.batch, run.loop.seed, units=units)
+    rows = open_rows(store, "train", run.data.length, phrases=units)
+    batches = Batches(rows, run.loop.batch, run.loop.seed)
     return Peer(run, store.tokenizer, batches)
 
 

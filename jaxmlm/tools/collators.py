@@ -205,7 +205,8 @@ def _opened(tokenizer: Any) -> Tokenizer:
 
 def _sample(rows: int) -> list[str]:
     """Generated texts of one to several sentences."""
-    rng, texts = random.Random(0), []
+    rng = random.Random(0)
+    texts = []
     for document in world.documents(0, rows):
         sentences = document.split(". ")
         texts.append(". ".join(sentences[: rng.randint(1, len(sentences))]))
@@ -225,9 +226,13 @@ def _of_transformers(name: str, tokenizer: Tokenizer, rate: float) -> Collator:
     if name == TRANSFORMERS[0]:
         return DataCollatorForLanguageModeling(theirs, mlm_probability=rate, return_tensors="np")
     collator = DataCollatorForLanguageModeling(
-        theirs, mlm_probability=rate, whole_word_mask=True, mask_replace_prob=1.0, random_replace_prob=0.0,
+        theirs,
+        mlm_probability=rate,
+        whole_word_mask=True,
+        mask_replace_prob=1.0,
+        random_replace_prob=0.0,
         return_tensors="np",
-    )  # fmt: skip
+    )
 
     def whole_words(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
         # It pads no offsets: row by row.
@@ -242,7 +247,8 @@ def _of_transformers(name: str, tokenizer: Tokenizer, rate: float) -> Collator:
 def _offsets(tokenizer: Tokenizer, row: dict[str, list[int]]) -> list[tuple[int, int]]:
     """Characters [begin, end) that say the same of words: the tokens of one word touch, special tokens have none."""
     ids = np.array(row["input_ids"])
-    at, offsets = 0, []
+    at = 0
+    offsets = []
     for starts, special in zip(_word_starts(tokenizer, ids[None])[0], tokenizer.special[ids], strict=True):
         at += int(starts)
         offsets.append((0, 0) if special else (at, at + 1))

@@ -17,6 +17,7 @@ import jax
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import hosts
 from jaxmlm.parallel.hosts import Hosts
+from jaxmlm.parallel.rendezvous import installed_versions
 from jaxmlm.tools.hardware import GIB, chip_of
 from jaxmlm.tools.integrity import damage
 
@@ -65,8 +66,8 @@ def doctor(options: Doctor = Doctor()) -> dict[str, Any]:  # noqa: B008
 
 def look(options: Doctor) -> Iterator[Finding]:
     """The findings, those first that need no device: a TPU whose other hosts are missing would hang."""
-    yield versions(hosts.versions())
-    yield from pairs(hosts.versions()["jax"])
+    yield versions(installed_versions())
+    yield from pairs(installed_versions()["jax"])
     yield from lock(LOCK)
     joined = True
     try:
@@ -167,7 +168,8 @@ def devices(require: str | None, there: str | None) -> Iterator[Finding]:
         return
     platform = jax.default_backend()
     kind = found[0].device_kind
-    counted = f"{len(found)} x {kind} ({platform})" + (f" on {n} hosts" if (n := jax.process_count()) > 1 else "")
+    n = jax.process_count()
+    counted = f"{len(found)} x {kind} ({platform})" + (f" on {n} hosts" if n > 1 else "")
     wanted = require or there
     if wanted is not None and platform != wanted:
         where = "--require asks for one" if require else "this machine has one"
@@ -183,8 +185,11 @@ def devices(require: str | None, there: str | None) -> Iterator[Finding]:
         yield Finding("ok", "peak", f"{chip.flops / 1e12:.0f} TFLOP/s, {chip.memory / GIB:.1f} GiB for each device")
     elif platform != "cpu":
         yield Finding("note", "peak", f"unknown for {kind}", "jaxmlm bench cannot compute its MFU")
-    used = {d.id: stats.get("bytes_in_use", 0) / stats["bytes_limit"] for d in jax.local_devices()
-            if (stats := d.memory_stats()) and stats.get("bytes_limit")}  # fmt: skip
+    used = {}
+    for device in jax.local_devices():
+        stats = device.memory_stats() or {}
+        if stats.get("bytes_limit"):
+            used[device.id] = stats.get("bytes_in_use", 0) / stats["bytes_limit"]
     if any(share > 0.1 for share in used.values()):
         most = max(used, key=lambda i: used[i])
         yield Finding(

@@ -24,7 +24,9 @@ class Chip(NamedTuple):
     links: float = 0.0
 
 
-GIB, T, G = 2**30, 1e12, 1e9
+GIB = 2**30
+T = 1e12
+G = 1e9
 # docs.cloud.google.com/tpu/docs/{v2,v3,v4,v5e,v5p,v6e,tpu7x}; the makers' data sheets. Where JAX sees a TPU chip as
 # two devices (v2, v3, TPU7x), this is one of the two.
 CHIPS = {
@@ -146,7 +148,8 @@ def peak_flops(devices: Sequence[Any], dtype: str = "float32", seconds: float = 
 
 def measured_peak(dtype: str = "float32", seconds: float = 1.0) -> float:
     """FLOP/s of the best large matrix product on this device: the peak of a CPU, which no table has."""
-    size, each = 1024, []
+    size = 1024
+    each = []
     a = jnp.ones((size, size), dtype)
     product = jax.jit(lambda a: a @ a)
     jax.block_until_ready(product(a))
@@ -156,3 +159,8 @@ def measured_peak(dtype: str = "float32", seconds: float = 1.0) -> float:
         jax.block_until_ready(product(a))
         each.append(time.perf_counter() - started)
     return 2 * size**3 / min(each)
+
+
+def peak_memory(program: jax.stages.Compiled) -> int:
+    """Bytes that a compiled program needs on each device at its fullest moment: arguments, results and temporaries."""
+    return int(program.memory_analysis().peak_memory_in_bytes)  # type: ignore[union-attr]

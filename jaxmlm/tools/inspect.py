@@ -36,7 +36,8 @@ def inspect(folder: str | Path, top: int = 20) -> dict[str, Any]:
 
 def _split(store: Store, split: str, top: int) -> dict[str, Any]:
     t = store.tokenizer
-    times, lengths = np.zeros(t.size, np.int64), np.zeros(len(EDGES), np.int64)
+    times = np.zeros(t.size, np.int64)
+    lengths = np.zeros(len(EDGES), np.int64)
     for _, tokens in store.chunks(split):
         times += np.bincount(tokens, minlength=t.size)
         ends = np.flatnonzero(tokens == t.sep_id)
@@ -44,7 +45,8 @@ def _split(store: Store, split: str, top: int) -> dict[str, Any]:
             ends = np.append(ends, len(tokens))
         sizes = np.diff(ends, prepend=-1) - 1
         lengths += np.bincount(np.searchsorted(EDGES, sizes, "right") - 1, minlength=len(EDGES))
-    total, text = int(times.sum()), times.copy()
+    total = int(times.sum())
+    text = times.copy()
     text[t.special] = 0
     best = np.argsort(-text, kind="stable")[:top].tolist()
     return {
@@ -67,7 +69,8 @@ def _print(store: Store, found: dict[str, Any]) -> None:
             f"({found['dtype']}, {found['vocab']:,} pieces), {part['unknown']:.3%} unknown"
         )
     part = found["train"]
-    drawn, most = Table("tokens in a document", "documents", "", box=None), max(*part["lengths"].values(), 1)
+    drawn = Table("tokens in a document", "documents", "", box=None)
+    most = max(*part["lengths"].values(), 1)
     for i, (least, many) in enumerate(part["lengths"].items()):
         upto = f"to {EDGES[i + 1] - 1:,}" if i + 1 < len(EDGES) else "or more"
         drawn.add_row(f"{int(least):,} {upto}", f"{many:,}", "█" * round(30 * many / most))

@@ -46,12 +46,14 @@ def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
     a multiple of them that was found by compiling (docs/results/plan.md).
     """
     data, fsdp, tensor = sizes
-    c, length = run.model, run.data.length
+    c = run.model
+    length = run.data.length
     every = count_parameters(_as_counted(c), vocab)
     table = vocab * c.width
     word = 2 if c.dtype == "bfloat16" else 4
     rows = run.loop.batch * run.masking.views / (data * fsdp * run.loop.accumulate)
-    tokens, mlp = rows * length, c.mlp or 4 * c.width
+    tokens = rows * length
+    mlp = c.mlp or 4 * c.width
     products = (3 * c.width + mlp * (2 if c.activation.startswith("geglu") else 1)) / tensor + 2 * c.width
     # The kernel for long rows makes no scores (models/attention.py).
     kernel = pays(length) if c.attention == "auto" else c.attention == "splash" and length % BLOCK == 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmlm.data import Batches, Tokenizer
+from jaxmlm.data import Batches, Vocabulary
 from jaxmlm.errors import InputError
 from jaxmlm.runs.run import Run
 from jaxmlm.training import AdamW
@@ -15,14 +15,15 @@ from jaxmlm.training import AdamW
 class Peer:
     """RoBERTa of the same size, batch, rate and dropout; its own attention, AdamW and, where it works, compiled."""
 
-    def __init__(self, run: Run, tokenizer: Tokenizer, batches: Batches):
+    def __init__(self, run: Run, tokenizer: Vocabulary, batches: Batches):
         if missing := [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]:
             raise InputError(f"--peer transformers needs {missing[0]}: pip install 'jaxmlm[parity]'")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         import torch
         import transformers
 
-        c, self.torch = run.model, torch
+        c = run.model
+        self.torch = torch
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.bf16 = c.dtype == "bfloat16"
         kind: Any = transformers.RobertaPreLayerNormForMaskedLM if c.norm == "pre" else transformers.RobertaForMaskedLM
@@ -50,7 +51,10 @@ class Peer:
         self.called, self.compiled = self._compiled(
             self.model, (run.loop.batch // run.loop.accumulate * run.masking.views, run.data.length)
         )
-        self.run, self.tokenizer, self.batches, self.at = run, tokenizer, batches, 0
+        self.run = run
+        self.tokenizer = tokenizer
+        self.batches = batches
+        self.at = 0
         self.draw = np.random.default_rng(run.loop.seed)
 
     @property
@@ -66,7 +70,8 @@ class Peer:
         # As its data collators mask: each token by itself.
         rate = run.masking.mean_predicted / run.masking.views
         chosen = (self.draw.random(rows.shape) < rate) & ~self.tokenizer.special[rows]
-        inputs, labels = np.where(chosen, self.tokenizer.mask_id, rows), np.where(chosen, rows, -100)
+        inputs = np.where(chosen, self.tokenizer.mask_id, rows)
+        labels = np.where(chosen, rows, -100)
         parts = zip(*(np.split(x, run.loop.accumulate) for x in (inputs, labels)), strict=True)
         self.optimizer.zero_grad(set_to_none=True)
         for ids, wanted in parts:

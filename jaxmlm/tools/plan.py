@@ -35,6 +35,18 @@ KINDS["tpu7x"] = "TPU7x"
 ROOM = 0.85
 """Share of a chip's memory that the formula may fill when another way is looked for; the compiler has the last word."""
 TRIES = 3
+_COSTS = (
+    "sent GB a step",
+    "hidden",
+    "step at least s",
+    "by",
+    "MFU at most",
+    "tokens/s at most",
+    "hours",
+    "chip-hours",
+    "price",
+)
+"""Rows of the table that only a plan that fits has."""
 HOPELESS = 2.0
 """From so many times a chip's memory on the formula alone decides: the compiler takes minutes to see that it cannot."""
 
@@ -154,23 +166,21 @@ def _column(one: dict[str, Any]) -> dict[str, str]:
         "GiB a chip, of": f"{total}, {one['limit'] / GIB:.1f}",
         "epochs of the text": "?" if one.get("epochs") is None else f"{one['epochs']:,.1f}",
     }
-    names = ("sent GB a step", "hidden", "step at least s", "by", "MFU at most", "tokens/s at most", "hours",
-             "chip-hours", "price")  # fmt: skip
     if "bound" not in one:
-        return column | dict.fromkeys(names, "")
+        return column | dict.fromkeys(_COSTS, "")
     sent = sum(part["bytes"] for part in one["collectives"].values())
-    values = (
-        f"{sent / 1e9:.2f}",
-        f"{one['hidden']:.0%}",
-        f"{one['bound']:.3f}",
-        one["bound_by"],
-        f"{one['mfu_at_most']:.0%}",
-        f"{one['tokens_per_second_at_most']:,.0f}",
-        f"{one['hours']:.1f}",
-        f"{one['chip_hours']:,.0f}",
-        "" if one["price"] is None else f"{one['price']:,.0f}",
-    )
-    return column | dict(zip(names, values, strict=True))
+    costs = {
+        "sent GB a step": f"{sent / 1e9:.2f}",
+        "hidden": f"{one['hidden']:.0%}",
+        "step at least s": f"{one['bound']:.3f}",
+        "by": one["bound_by"],
+        "MFU at most": f"{one['mfu_at_most']:.0%}",
+        "tokens/s at most": f"{one['tokens_per_second_at_most']:,.0f}",
+        "hours": f"{one['hours']:.1f}",
+        "chip-hours": f"{one['chip_hours']:,.0f}",
+        "price": "" if one["price"] is None else f"{one['price']:,.0f}",
+    }
+    return column | costs
 
 
 def advice(found: list[dict[str, Any]]) -> Iterator[str]:
@@ -186,7 +196,8 @@ def advice(found: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _times(run: Run, made: dict[str, Any], where: Topology, options: Plan) -> dict[str, Any]:
-    chip, chips = CHIPS[KINDS[where.generation]], where.chips * options.slices
+    chip = CHIPS[KINDS[where.generation]]
+    chips = where.chips * options.slices
     devices = _devices(where) * options.slices
     counted = step_flops(run, vocab_of(run))
     recomputed = {"none": 0.0, "dots": counted.attention, "full": counted.recomputed}[run.model.remat]
@@ -259,7 +270,8 @@ def _cached(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
 
 def _source(run: Run) -> str:
     """A hash of the code that a program is made by; units and the law of the rate may be of the user's own."""
-    root, rooms = Path(__file__).parents[1], ("models", "training", "masking", "parallel", "tasks")
+    root = Path(__file__).parents[1]
+    rooms = ("models", "training", "masking", "parallel", "tasks")
     files = [file for room in rooms for file in sorted((root / room).glob("*.py"))]
     files += [Path(__file__).with_name("aot.py"), Path(__file__).with_name("hlo.py")]
     for part in (run.masking.units, run.masking.rate):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmlm.checks import COUNT, check_numbers
-from jaxmlm.data import Batches
+from jaxmlm.data import Batches, open_rows
 from jaxmlm.data.opening import folder_of, merge_shards, notes_of, open_store, prepare_shard
 from jaxmlm.data.phrases.counting import describe_phrases
 from jaxmlm.errors import InputError
@@ -51,7 +51,7 @@ def prepare(run: Run, options: Prepare | None = None) -> dict[str, Any]:
     store = open_store(run.text, workdir, phrases=run.needs_phrases, workers=options.workers, notes=False)
     splits = {name: {key: store.manifest[name][key] for key in ("documents", "tokens")} for name in ("train", "valid")}
     for name, split in splits.items():
-        batches = Batches.of(store, name, run.data.length, 1, format=run.data.format)
+        batches = Batches(open_rows(store, name, run.data.length, run.data.format), 1)
         split["rows"] = batches.rows
     left_out = splits["train"]["rows"] % run.loop.batch
     share = splits["valid"]["tokens"] / sum(split["tokens"] for split in splits.values())

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxmlm.checks import COUNT, NATURAL, POSITIVE_SHARE, check_numbers
-from jaxmlm.data import Batches, Store
+from jaxmlm.data import Batches, Store, open_rows
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import write_text
@@ -62,7 +62,8 @@ def show(run: Run, options: Show) -> dict[str, Any]:
     units: dict[str, Units] = {"tokens": TokenUnits(), "words": WordUnits(), "spans": SpanUnits()}
     if store.units("train") is not None:
         units["phrases"] = PhraseUnits()
-    console, parts = Console(), []
+    console = Console()
+    parts = []
     for name, unit in units.items():
         for rate in options.rates:
             masking = dataclasses.replace(run.masking, rate=rate, predict=None, units=unit)
@@ -92,7 +93,7 @@ def show(run: Run, options: Show) -> dict[str, Any]:
 
 def some(store: Store, length: int, many: int) -> list[str]:
     """The beginnings of a few rows of the held-out split."""
-    batches = Batches.of(store, "valid", length, 1)
+    batches = Batches(open_rows(store, "valid", length), 1)
     at = np.linspace(0, batches.rows - 1, min(many, batches.rows)).astype(int)
     return [store.tokenizer.decode(row[1:25].tolist()) for row in batches.take(at)["ids"]]
 

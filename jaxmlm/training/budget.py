@@ -54,7 +54,8 @@ def steps_within(
     batches = [task.batch_at(i) for i in range(timed)]
     of_each_length = {batch["ids"].shape: batch for batch in batches}.values()
     with jax.set_mesh(mesh):
-        optimizer, key = optim.transformation(timed), make_key(0)
+        optimizer = optim.transformation(timed)
+        key = make_key(0)
         state, step = init_state(task, optimizer, key), make_step(task, optimizer, accumulate)
         for batch in of_each_length:  # compiled
             state, _ = step(state, place(batch, mesh), key)

@@ -73,7 +73,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self.folder, options=options, item_handlers=handlers | {"checksums": ocp.JsonCheckpointHandler()}
         )
-        # `stop_agreed` decides when to stop; Orbax (checked: 0.12.3) would give JAX's one counter numbers of its own.
+        # `all_hosts_stop` decides when to stop; Orbax (checked: 0.12.3) would give JAX's one counter other numbers.
         self._manager.reached_preemption = lambda step: False
 
     def latest(self) -> int | None:

@@ -18,7 +18,7 @@ from jaxmlm.errors import Preempted
 from jaxmlm.logs import Log
 from jaxmlm.parallel import abstract, check_sizes, place
 from jaxmlm.parallel.hosts import is_primary
-from jaxmlm.preemption import stop_agreed, stop_before, stoppable
+from jaxmlm.preemption import all_hosts_stop, raise_if_all_hosts_stop, stoppable
 from jaxmlm.rng import make_key
 from jaxmlm.training.best import Best
 from jaxmlm.training.checkpoint import Checkpoints, DamagedCheckpoint
@@ -126,7 +126,7 @@ def _train(
             evaluator = _Evaluator(task, mesh, log)
             loss = meter.carried_means().get("loss", float("nan")) if first == loop.steps else float("nan")
 
-            stop_before("the first step")
+            raise_if_all_hosts_stop("the first step")
             if log.lacks_evaluation(first, loop.eval_every) and first < loop.steps:  # a signal came within it
                 best.offer(evaluator(state, first), _averaged(state))
             for step, batch in itertools.chain(begun, batches):
@@ -138,7 +138,7 @@ def _train(
                 if meter.line_is_due:  # the line before is read while this step runs
                     loss = write_line()
                 meter.add(done, batch["ids"].size, metrics)
-                due = due_after(done, loop, stop_agreed())
+                due = due_after(done, loop, all_hosts_stop())
                 if due.log:
                     meter.close_line()
                 if due.wait and meter.line_is_due:
@@ -146,7 +146,7 @@ def _train(
                 if due.evaluate:
                     with meter.paused(), suppress(Preempted):  # by a signal, once more: first the state is saved
                         best.offer(evaluator(state, done), _averaged(state))
-                stop = due.stop or (due.evaluate and stop_agreed())
+                stop = due.stop or (due.evaluate and all_hosts_stop())
                 if checkpoints is not None and (due.save or stop):
                     with meter.paused():
                         _save(checkpoints, _averaged(state), meter, done)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxmlm.data import Batches
-from jaxmlm.data.rows import Packed
+from jaxmlm.data.rows import PackedRows
 from jaxmlm.errors import InputError
 
 CLS = 2
@@ -17,7 +17,7 @@ CLS = 2
 def batches(rows, batch, length=5, extra=0, units=None, **options):
     """Rows whose tokens tell where they stand in the stream."""
     return Batches(
-        Packed(np.arange(rows * (length - 1) + extra, dtype=np.uint16), CLS, length, units), batch, **options
+        PackedRows(np.arange(rows * (length - 1) + extra, dtype=np.uint16), CLS, length, units), batch, **options
     )
 
 
@@ -96,7 +96,7 @@ def test_a_step_costs_the_same_anywhere_in_a_large_text(tmp_path):
     with open(path, "wb") as f:
         f.truncate(2 * 10**9)
     tokens = np.memmap(path, np.uint16, mode="r+")
-    b = Batches(Packed(tokens, CLS, 128), 32)
+    b = Batches(PackedRows(tokens, CLS, 128), 32)
     row = int(b.at(10**6)["example"][0])
     tokens[row * 127 : row * 127 + 127] = np.arange(127) + 7
     tracemalloc.start()

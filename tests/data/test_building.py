@@ -25,7 +25,7 @@ from jaxmlm.data.merging import part_name
 from jaxmlm.data.sources import Document, Group, TextSource
 from jaxmlm.data.verification import RECORD
 from jaxmlm.errors import InputError, Preempted
-from jaxmlm.preemption import stop_here, stoppable
+from jaxmlm.preemption import raise_if_stop_requested, stoppable
 
 DATA = Data(text="red, big", vocab=40, valid=0.2, length=16)
 PART = 1000
@@ -94,7 +94,7 @@ def test_what_was_done_before_a_kill_is_not_done_again(made, tmp_path, monkeypat
     encoded = []
     real = parts._encode
     monkeypatch.setattr(parts, "_encode", lambda of, docs, *more: encoded.extend(docs) or real(of, docs, *more))
-    monkeypatch.setattr(parts.Tokenizer, "train", None)
+    monkeypatch.setattr(parts.SentencePieceTokenizer, "train", None)
     build(tmp_path / "store", data, sources(), workers=2)
     assert contents(tmp_path / "store") == wanted
     assert kept and len(encoded) < sum(map(len, TEXTS.values())) - 10 * len(kept)  # a part has some 17
@@ -145,10 +145,14 @@ def an_error(error):
 )
 def test_the_parts_that_were_done_outlive_a_signal_and_an_error(made, tmp_path, monkeypatch, act, error):
     data, wanted = made
+
+    def progress(documents: int) -> None:
+        raise_if_stop_requested("prepared the text")
+
     with stoppable(), pytest.raises(error):
-        build(tmp_path / "store", data, dying(100, act), lambda _: stop_here("prepared the text"), workers=1)
+        build(tmp_path / "store", data, dying(100, act), progress, workers=1)
     kept = sorted(path.name for path in (tmp_path / "store.part").glob("*-*.json"))
-    monkeypatch.setattr(parts.Tokenizer, "train", None)
+    monkeypatch.setattr(parts.SentencePieceTokenizer, "train", None)
     written, real = [], parts._Writer._write
     monkeypatch.setattr(
         parts._Writer, "_write", lambda self, g, p, *more: written.append((g, p)) or real(self, g, p, *more)
@@ -283,9 +287,9 @@ def test_the_ids_of_a_long_document_are_never_all_in_a_list(made, tmp_path, monk
     data, wanted = made
     monkeypatch.setattr(parts, "PIECE", 20)
     monkeypatch.setattr(parts, "BATCH", 2)
-    most, real = [], parts.Tokenizer.encode_batch
+    most, real = [], parts.SentencePieceTokenizer.encode_batch
     monkeypatch.setattr(
-        parts.Tokenizer, "encode_batch", lambda self, texts: most.append(len(texts)) or real(self, texts)
+        parts.SentencePieceTokenizer, "encode_batch", lambda self, texts: most.append(len(texts)) or real(self, texts)
     )
     build(tmp_path / "store", data, sources(), workers=1)
     assert contents(tmp_path / "store") == wanted and max(most) == 2

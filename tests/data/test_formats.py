@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmlm.data import Batches
+from jaxmlm.data import Batches, open_rows
 from jaxmlm.data import rows as module
-from jaxmlm.data.rows import Documents, Sentences
+from jaxmlm.data.rows import DocumentRows, SentenceRows
 from jaxmlm.data.store import Stream
 
 CLS, SEP, PAD = 2, 3, 0
 
 
 def stream(counts):
-    """Documents whose tokens all differ, with their separators."""
+    """DocumentRows whose tokens all differ, with their separators."""
     parts, next_ = [], 10
     for count in counts:
         parts += [np.arange(next_, next_ + count, dtype=np.uint16), np.array([SEP], np.uint16)]
@@ -62,7 +62,7 @@ COUNTS = st.lists(st.integers(0, 35), min_size=1, max_size=40).filter(any)
 def test_documents_are_cut_and_packed_and_nothing_is_lost(counts, shards, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK", block)  # pieces that are packed at once
-        c = cut(Documents, counts, shards=min(shards, sum(counts)))
+        c = cut(DocumentRows, counts, shards=min(shards, sum(counts)))
     rows = c.take(np.arange(c.rows))
     assert rows["ids"].shape == rows["segments"].shape == (c.rows, 12)
     assert list(blocks(rows)) == list(wanted(counts, 10))
@@ -75,13 +75,13 @@ def test_documents_are_cut_and_packed_and_nothing_is_lost(counts, shards, block)
 @settings(max_examples=40, deadline=None)
 @given(COUNTS, st.integers(1, 3))
 def test_sentences_have_a_row_each(counts, shards):
-    c = cut(Sentences, counts, length=20, shards=min(shards, sum(counts)))
+    c = cut(SentenceRows, counts, length=20, shards=min(shards, sum(counts)))
     rows = c.take(np.arange(c.rows))
     assert rows["ids"].shape == (c.rows, 20) and rows["segments"].max() == 1
     assert list(blocks(rows)) == list(wanted(counts, 18))
 
 
-@pytest.mark.parametrize("kind", [Documents, Sentences])
+@pytest.mark.parametrize("kind", [DocumentRows, SentenceRows])
 def test_each_row_once_an_epoch_and_the_same_row_for_ever(kind):
     counts = np.random.default_rng(0).integers(1, 60, 300).tolist()
     b = Batches(cut(kind, counts, length=40), batch=8, seed=1)
@@ -101,7 +101,7 @@ def test_each_row_once_an_epoch_and_the_same_row_for_ever(kind):
 
 def test_a_batch_of_sentences_is_as_long_as_it_must_be():
     counts = np.random.default_rng(0).integers(1, 60, 400).tolist()
-    b = Batches(cut(Sentences, counts, length=64), batch=8)
+    b = Batches(cut(SentenceRows, counts, length=64), batch=8)
     steps = b.rows // 8
     batches = [b.at(k) for k in range(steps)]
     widths = [batch["ids"].shape[1] for batch in batches]
@@ -114,14 +114,15 @@ def test_a_batch_of_sentences_is_as_long_as_it_must_be():
 
 
 def test_long_sentences_are_left_out_no_more_than_short_ones():
-    b = Batches(cut(Sentences, [5] * 90 + [60] * 5, length=64), batch=89)  # a batch an epoch; more left out than long
+    # A batch an epoch; more are left out than are long.
+    b = Batches(cut(SentenceRows, [5] * 90 + [60] * 5, length=64), batch=89)
     seen = np.concatenate([b.at(epoch)["example"] for epoch in range(40)])
     times = np.bincount(seen, minlength=b.rows)
     assert b.left_out == 6 and len(times) == b.rows == 95
     assert 30 < times.min() and times[:90].min() < 40  # each row most of the time, and others too are left out
 
 
-@pytest.mark.parametrize("kind", [Documents, Sentences])
+@pytest.mark.parametrize("kind", [DocumentRows, SentenceRows])
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_the_hosts_parts_are_the_global_batch(kind, hosts):
     counts = np.random.default_rng(0).integers(1, 60, 200).tolist()
@@ -133,7 +134,7 @@ def test_the_hosts_parts_are_the_global_batch(kind, hosts):
             np.testing.assert_array_equal(np.concatenate([batch[name] for batch in read]), value)
 
 
-@pytest.mark.parametrize("kind", [Documents, Sentences])
+@pytest.mark.parametrize("kind", [DocumentRows, SentenceRows])
 def test_unit_bits_go_with_their_tokens(kind):
     counts = [5, 30, 8]
     bits = (np.arange(sum(counts) + 3) % 4).astype(np.uint8)
@@ -195,5 +196,5 @@ def test_a_store_without_a_list_of_documents(tmp_path):
     )
     (store.folder / "train-00000.docs").unlink()
     with pytest.raises(InputError, match=r"train-00000.docs is missing or not complete \(missing"):
-        Batches.of(store, "train", 16, 4, format="documents")
-    Batches.of(store, "train", 16, 4)
+        open_rows(store, "train", 16, "documents")
+    open_rows(store, "train", 16)

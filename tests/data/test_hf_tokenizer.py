@@ -62,7 +62,7 @@ def test_padding_and_truncation_that_were_saved_are_off(tmp_path, saved):
     for text in (TEXT, "the old hen sees the old hens", "the"):
         assert ids_of(HfTokenizer(changed), text) == ids_of(HfTokenizer(plain), text)
     assert len(HfTokenizer(changed).encode_masked(TEXT)) == 4
-    assert HfTokenizer(changed).gap == HfTokenizer(plain).gap
+    assert HfTokenizer(changed).pair_separator_ids == HfTokenizer(plain).pair_separator_ids
 
 
 def byte_level(folder: Path, texts: list[str], **changes: Any) -> HfTokenizer:
@@ -104,7 +104,7 @@ def test_white_space_of_any_kind_parts_words_of_byte_level_bpe(tmp_path, between
     ids = np.array(t.encode(text))
     assert len(ids) > 5 and t.decode(ids.tolist()) == text
     starts = word_starts(ids, t.boundaries)
-    words = ["".join(t.surfaces[i] for i in part) for part in np.split(ids, starts[1:])]
+    words = ["".join(t.piece_texts[i] for i in part) for part in np.split(ids, starts[1:])]
     assert [word for word in words if word] == ["the", "old", "baker", "lives", "in", "a", "house"]
 
 
@@ -112,7 +112,7 @@ def test_ids_with_holes(tmp_path):
     words = {word: i for i, word in enumerate(WORDS) if word != "[MASK]"}
     t = HfTokenizer(write(tmp_path, words | {"[MASK]": 20, "sparrow": 21}))
     holes = [4, *range(len(WORDS), 20)]
-    assert t.size == 22 == len(t.special) == len(t.boundaries) == len(t.surfaces)
+    assert t.size == 22 == len(t.special) == len(t.boundaries) == len(t.piece_texts)
     assert t.encode_masked("the [MASK] sees sparrow") == [5, 20, 8, 21] and t.mask_id == 20
     assert t.pieces(holes) == [""] * len(holes) and t.special[holes].all()  # never offered, drawn or hidden
     assert not t.special[[5, 21]].any()

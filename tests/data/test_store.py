@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from jaxmlm.data import Data, Store, Tokenizer, build
+from jaxmlm.data import Data, SentencePieceTokenizer, Store, build
 from jaxmlm.data.sources import TextSource
 from jaxmlm.data.verification import RECORD
 from jaxmlm.errors import InputError
@@ -187,7 +187,7 @@ def test_what_does_not_belong_to_the_store_is_refused(tmp_path):
         with pytest.raises(InputError, match="train-00000.bin is missing or not complete"):
             store.tokens("train")
     model = tmp_path / "store" / "tokenizer.model"
-    other = Tokenizer.train(TEXTS, 49).model
+    other = SentencePieceTokenizer.train(TEXTS, 49).model
     for change in (lambda: model.write_bytes(other), lambda: model.write_bytes(b""), model.unlink):
         change()
         with pytest.raises(InputError, match="tokenizer.model is not the one that wrote this store"):

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as HfModel
 from tokenizers import models, pre_tokenizers
 
-from jaxmlm.data import Tokenizer
+from jaxmlm.data import SentencePieceTokenizer, Tokenizer
 from jaxmlm.data.hf_tokenizer import HfTokenizer
-from jaxmlm.data.tokenizer import boundaries, pieces_of
+from jaxmlm.data.tokenizer import pieces_of
+from jaxmlm.data.word_boundaries import boundaries
 from jaxmlm.errors import InputError
 
 WORDS = (
@@ -27,7 +28,7 @@ TEXTS = [" ".join(_random.choice(WORDS) for _ in range(12)) for _ in range(200)]
 
 @pytest.fixture(scope="module", params=[True, False], ids=["lower", "cased"])
 def tokenizer(request) -> Tokenizer:
-    return Tokenizer.train(TEXTS, 66, request.param)
+    return SentencePieceTokenizer.train(TEXTS, 66, request.param)
 
 
 def test_fixed_ids_and_tables(tokenizer):
@@ -38,8 +39,7 @@ def test_fixed_ids_and_tables(tokenizer):
     for id_, piece in enumerate(tokenizer.pieces(range(66))):
         mark = piece.lstrip("▁") in (".", ",", "⁄", "😀") or id_ < 5
         assert tokenizer.boundaries[id_] == (3 if mark else piece.startswith("▁")), piece
-        assert tokenizer.word_starts[id_] == bool(tokenizer.boundaries[id_] & 1)
-        assert tokenizer.surfaces[id_] == ("" if id_ < 5 else piece.replace("▁", ""))
+        assert tokenizer.piece_texts[id_] == ("" if id_ < 5 else piece.replace("▁", ""))
 
 
 @settings(max_examples=40, deadline=None)
@@ -151,11 +151,11 @@ def test_a_vocabulary_of_single_characters_has_its_mark_alone(mark):
 
 
 def test_an_attached_full_stop_is_no_part_of_the_word():
-    tokenizer = Tokenizer.train(TEXTS, 66)
+    tokenizer = SentencePieceTokenizer.train(TEXTS, 66)
     ids = tokenizer.encode("the house. (cat")
     starts = (tokenizer.boundaries[ids] & 1) | (np.append(2, tokenizer.boundaries[ids[:-1]]) >> 1)
     ends = np.append(np.flatnonzero(starts), len(ids))
-    words = ["".join(tokenizer.surfaces[i] for i in ids[a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    words = ["".join(tokenizer.piece_texts[i] for i in ids[a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True)]
     assert [word for word in words if word] == ["the", "house", ".", "cat"]  # "(" is unknown to this tokenizer
 
 
@@ -206,30 +206,31 @@ def test_offsets_where_normalisation_changes_lengths(tokenizer):
 
 def test_a_vocabulary_that_does_not_fit_names_one_that_does():
     with pytest.raises(InputError, match="a vocabulary of 5000 pieces is too large .* at most") as large:
-        Tokenizer.train(TEXTS, 5000)
+        SentencePieceTokenizer.train(TEXTS, 5000)
     most = int(re.search(r"data.vocab to (\d+) or less", str(large.value))[1])
-    assert Tokenizer.train(TEXTS, most).size == most
+    assert SentencePieceTokenizer.train(TEXTS, most).size == most
     with pytest.raises(InputError, match="a vocabulary of 16 pieces is too small") as small:
-        Tokenizer.train(TEXTS, 16)
+        SentencePieceTokenizer.train(TEXTS, 16)
     least = int(re.search(r"data.vocab to (\d+) or more", str(small.value))[1])
-    assert Tokenizer.train(TEXTS, least).size == least
+    assert SentencePieceTokenizer.train(TEXTS, least).size == least
     with pytest.raises(InputError, match="too large"):
-        Tokenizer.train(TEXTS, most + 1)
+        SentencePieceTokenizer.train(TEXTS, most + 1)
     with pytest.raises(InputError, match="too small"):
-        Tokenizer.train(TEXTS, least - 1)
+        SentencePieceTokenizer.train(TEXTS, least - 1)
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["\0"], [" \n "]])
 def test_no_text_to_train_on(texts):
     with pytest.raises(InputError, match="no tokenizer can be trained on this text"):
-        Tokenizer.train(texts, 30)
+        SentencePieceTokenizer.train(texts, 30)
 
 
 def test_training_is_a_function_of_the_text(tokenizer, tmp_path):
-    model = Tokenizer.train(TEXTS, 60).model
-    assert Tokenizer.train(iter(TEXTS), 60).model == model != Tokenizer.train(TEXTS, 61).model
+    model = SentencePieceTokenizer.train(TEXTS, 60).model
+    assert SentencePieceTokenizer.train(iter(TEXTS), 60).model == model != SentencePieceTokenizer.train(TEXTS, 61).model
     (tmp_path / "tokenizer.model").write_bytes(model)
-    assert Tokenizer.load(tmp_path / "tokenizer.model").encode(TEXTS[0]) == Tokenizer(model).encode(TEXTS[0])
+    loaded = SentencePieceTokenizer.load(tmp_path / "tokenizer.model")
+    assert loaded.encode(TEXTS[0]) == SentencePieceTokenizer(model).encode(TEXTS[0])
 
 
 def test_special_pieces_of_other_makers_are_found_by_name():
@@ -238,7 +239,7 @@ def test_special_pieces_of_other_makers_are_found_by_name():
         sentence_iterator=iter(TEXTS * 4), model_writer=out, vocab_size=60, minloglevel=2,
         control_symbols=["[CLS]", "[SEP]", "[MASK]"], pad_id=0, unk_id=1, bos_id=-1, eos_id=-1,
     )  # fmt: skip
-    tokenizer = Tokenizer(out.getvalue())
+    tokenizer = SentencePieceTokenizer(out.getvalue())
     ids = (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
     assert tokenizer.pieces(ids) == ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
     assert np.flatnonzero(tokenizer.special).tolist() == sorted(ids)
@@ -265,7 +266,7 @@ def test_no_special_id_comes_out_of_text_that_spells_a_user_defined_piece(kind, 
         sentence_iterator=iter(texts), model_writer=out, vocab_size=66, minloglevel=2, model_type=kind,
         **{"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3, **options},
     )  # fmt: skip
-    t = Tokenizer(out.getvalue())
+    t = SentencePieceTokenizer(out.getvalue())
     special = {t.pad_id, t.cls_id, t.sep_id, t.mask_id}
     assert t.model == out.getvalue() and len(special) == 4
     for name in t.pieces(special):
@@ -284,10 +285,10 @@ def test_a_tokenizer_without_a_mask_is_refused(tmp_path):
         minloglevel=2,
     )  # fmt: skip
     with pytest.raises(InputError, match=r"has no mask piece \(looked for \[MASK\] and <mask>\)"):
-        Tokenizer(out.getvalue())
+        SentencePieceTokenizer(out.getvalue())
     (tmp_path / "tokenizer.model").write_bytes(b"no model")
     with pytest.raises(InputError, match="cannot be read as a SentencePiece model"):
-        Tokenizer.load(tmp_path / "tokenizer.model")
+        SentencePieceTokenizer.load(tmp_path / "tokenizer.model")
 
 
 KINDS = {"bpe": ("bpe", False), "bpe with bytes": ("bpe", True), "unigram with bytes": ("unigram", True)}
@@ -296,7 +297,7 @@ KINDS = {"bpe": ("bpe", False), "bpe with bytes": ("bpe", True), "unigram with b
 @pytest.fixture(scope="module", params=KINDS)
 def other_kind(request) -> Tokenizer:
     pieces, byte_fallback = KINDS[request.param]
-    return Tokenizer.train(TEXTS, 66 + 256 * byte_fallback, False, pieces, byte_fallback)
+    return SentencePieceTokenizer.train(TEXTS, 66 + 256 * byte_fallback, False, pieces, byte_fallback)
 
 
 @pytest.mark.parametrize("text", HARD, ids=ascii)
@@ -318,7 +319,7 @@ def test_byte_fallback_spells_what_has_no_piece(other_kind):
 
 
 def test_bpe_and_unigram_are_other_models():
-    models = {Tokenizer.train(TEXTS, 66, True, pieces).model for pieces in ("bpe", "unigram")}
+    models = {SentencePieceTokenizer.train(TEXTS, 66, True, pieces).model for pieces in ("bpe", "unigram")}
     assert len(models) == 2
 
 
@@ -331,7 +332,7 @@ def test_a_kind_that_has_no_tokenizer_json(other_kind):
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_a_long_text_in_pieces_has_the_tokens_of_the_whole(kind):
-    tokenizer = Tokenizer.train(TEXTS, 66, True, kind)
+    tokenizer = SentencePieceTokenizer.train(TEXTS, 66, True, kind)
     text = "  ".join(TEXTS[:50]) + "\n" + " ".join(TEXTS[50:80])
     for most in (7, 40, 333):
         pieces = pieces_of(text, most)

@@ -164,7 +164,7 @@ def test_a_signal_ends_it_and_what_was_read_is_remembered(folder, monkeypatch, r
         raise Preempted(doing)
 
     with monkeypatch.context() as patch:
-        patch.setattr(verification, "stop_here", stop)
+        patch.setattr(verification, "raise_if_stop_requested", stop)
         with pytest.raises(Preempted):
             Store(folder).tokens("train")
     before = len(read)

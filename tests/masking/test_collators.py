@@ -11,7 +11,7 @@ import pytest
 
 import jaxmlm
 from jaxmlm import cli
-from jaxmlm.data import Tokenizer
+from jaxmlm.data import SentencePieceTokenizer, Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.synthetic import world
 
@@ -20,7 +20,7 @@ FILE = Path(__file__).parents[2] / "benchmarks" / "collators.py"
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(list(world.documents(1, 300)), 500)
+    return SentencePieceTokenizer.train(list(world.documents(1, 300)), 500)
 
 
 @pytest.fixture
@@ -70,6 +70,19 @@ def test_the_faults_of_other_systems_are_found(tokenizer, others, name, where):
     found = jaxmlm.audit_collator(getattr(others, name), tokenizer, rate=others.RATE, rows=200)
     assert not found["ok"]
     assert found["special"].get(where, 0) > 0 or not found["shares"].get(where, {"ok": True})["ok"]
+
+
+def test_the_spans_of_spanbert_cut_words_and_favour_long_ones(tokenizer, others, tmp_path):
+    tokenizer.save(tmp_path)
+    others.TOKENIZER = str(tmp_path)
+    found = jaxmlm.audit_collator(others.spanbert, tokenizer, rate=others.RATE, rows=200)
+    assert found["shares"]["selected"]["got"] > others.RATE and not found["shares"]["selected"]["ok"]  # rounded up
+    for name, share in (("masked", 0.8), ("random", 0.1), ("same", 0.1)):
+        assert found["shares"][name]["low"] < share + 0.01 and share - 0.01 < found["shares"][name]["high"]
+    assert 0 < found["words"]["cut"] < 0.3 and not any(found["special"].values())
+    lengths = found["lengths"]["selected"]
+    assert lengths["1"]["selected"] < 0.97 * max(one["selected"] for one in lengths.values())
+    assert found["positions"]["selected"][1] < 0.9 * found["positions"]["selected"][12]
 
 
 def test_the_same_masks_in_every_epoch_are_found(tokenizer):

@@ -1,5 +1,6 @@
 """The laws of a masking: what may be hidden, how much, how evenly, and that it depends on (seed, step, id) only."""
 
+import hashlib
 import math
 from functools import partial
 
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmlm.data import Tokenizer
+from jaxmlm.data import SentencePieceTokenizer, Tokenizer
 from jaxmlm.errors import InputError
-from jaxmlm.masking import Linear, Masking, Replace, SpanUnits, Tokens, Uniform, Vocab, mask_batch
+from jaxmlm.masking import Linear, Masking, Replace, SpanUnits, Tokens, Uniform, Vocab, WordUnits, mask_batch
 from jaxmlm.parallel import Mesh, make_mesh, place
 from jaxmlm.rng import step_key
 from jaxmlm.tasks import mlm
@@ -84,6 +85,24 @@ def test_a_mask_depends_on_seed_step_and_id_only():
     assert (whole.inputs[1:] != whole.inputs[:-1]).any(1).all()
 
 
+KNOWN = {
+    Masking(0.15, replace=BERT): "a27e5871f5d35937",
+    Masking(0.4): "75e62c5b88b3ce77",
+    Masking(0.4, units=WordUnits(), count="exact"): "0f6eeea8d3ff6a08",
+    Masking(0.3, units=SpanUnits(), schedule=Linear(0.5, 100)): "d3b53201e68f0960",
+    Masking(0.2, predict=0.5): "b3dc21d45b9f8c5b",
+    Masking(0.5, predict=0.2): "b795c8e868b4f0c8",
+}
+"""The beginning of the SHA-256 of masks, as they were before a rate could follow a law."""
+
+
+@pytest.mark.parametrize("masking", KNOWN, ids=str)
+def test_the_masks_of_a_constant_rate_are_the_bits_that_they_were(masking):
+    found = masked(masking, range(100, 108), tokens_of(np.arange(11, 19)), seed=7, step=11)
+    raw = b"".join(x.astype(np.int32).tobytes() for x in found)
+    assert hashlib.sha256(raw).hexdigest()[:16] == KNOWN[masking]
+
+
 def test_vmapped_is_looped_and_jitted_is_not():
     tokens, masking = tokens_of([18, 3, 0, 11] * 16), Masking(0.4, replace=BERT)
     batch = masked(masking, np.arange(B), tokens, seed=3, step=2)
@@ -102,7 +121,7 @@ def test_one_compilation_for_all_steps_and_ids():
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(["a cat saw the dog", "the dog saw a cat and a bird"] * 20, 20)
+    return SentencePieceTokenizer.train(["a cat saw the dog", "the dog saw a cat and a bird"] * 20, 20)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ import pytest
 
 from jaxmlm import cli
 from jaxmlm.errors import InputError
-from jaxmlm.parallel import hosts
 from jaxmlm.parallel.clusters import ClusterSpec, find
-from jaxmlm.parallel.hosts import Hosts, Member
+from jaxmlm.parallel.hosts import Hosts
+from jaxmlm.parallel.rendezvous import Member, meet, refuse_different
 
 SLURM = {"SLURM_JOB_ID": "4097", "SLURM_NTASKS": "4", "SLURM_PROCID": "2"}
 TINY = """
@@ -98,9 +98,7 @@ def met(members: list[Member], processes: int, wait: float = 10.0) -> list:
 
     def one(member: Member):
         try:
-            return hosts.meet(
-                ClusterSpec(f"localhost:{port}", processes, member.process, ("a", "b", "c")), member, wait
-            )
+            return meet(ClusterSpec(f"localhost:{port}", processes, member.process, ("a", "b", "c")), member, wait)
         except InputError as error:
             return str(error)
 
@@ -129,7 +127,7 @@ def test_a_number_given_twice_is_refused_by_name():
 def test_a_stranger_on_the_port_is_ignored():
     port, me = free_port(), Member(0, "h0", {})
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(hosts.meet, ClusterSpec(f"localhost:{port}", 2, 0), me, 10.0)
+        first = pool.submit(meet, ClusterSpec(f"localhost:{port}", 2, 0), me, 10.0)
         while True:
             try:
                 with socket.create_connection(("localhost", port)) as stranger:
@@ -138,7 +136,7 @@ def test_a_stranger_on_the_port_is_ignored():
             except ConnectionRefusedError:
                 time.sleep(0.05)
         other = Member(1, "h1", {"jax": "1"})
-        assert hosts.meet(ClusterSpec(f"localhost:{port}", 2, 1), other, 10.0) == [me, other] == first.result()
+        assert meet(ClusterSpec(f"localhost:{port}", 2, 1), other, 10.0) == [me, other] == first.result()
 
 
 def test_a_coordinator_that_does_not_answer_is_one_line(capsys):
@@ -154,15 +152,15 @@ def test_a_port_that_is_taken_is_one_line():
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"port {port} of this host cannot be opened"):
-            hosts.meet(ClusterSpec(f"localhost:{port}", 2, 0), Member(0, "h0", {}), 1.0)
+            meet(ClusterSpec(f"localhost:{port}", 2, 0), Member(0, "h0", {}), 1.0)
 
 
 def test_the_minority_is_what_differs():
     told = [(f"host {i}", {"jax": "1", "flax": "1"}) for i in range(6)]
     told[3] = ("host 3", {"jax": "1"})
     with pytest.raises(InputError, match="flax is missing on host 3, and 1 on 5 others: install"):
-        hosts.compare(told, "versions", "install the same")
-    hosts.compare(told[:3], "versions", "")
+        refuse_different(told, "versions", "install the same")
+    refuse_different(told[:3], "versions", "")
 
 
 def test_a_fall_back_to_the_cpu_is_refused(capsys):
@@ -267,7 +265,7 @@ from pathlib import Path
 from jaxmlm.config import from_flags
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import hosts
-from jaxmlm.preemption import stop_agreed, stop_asked, stoppable
+from jaxmlm.preemption import all_hosts_stop, stop_requested, stoppable
 options = from_flags(hosts.Hosts, sys.argv[1:])
 with stoppable():
     if options.process:
@@ -279,9 +277,9 @@ with stoppable():
         print(error)
     print(hosts.broadcast_from_primary(f"said by {options.process}"))
     for step in range(1000):
-        if stop_agreed():
+        if all_hosts_stop():
             break
-    print(step, stop_asked())
+    print(step, stop_requested())
 hosts.exit_process(0)
 """
 

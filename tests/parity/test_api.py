@@ -12,7 +12,7 @@ import transformers
 
 import jaxmlm
 from jaxmlm import api
-from jaxmlm.data import Data, Tokenizer
+from jaxmlm.data import Data, SentencePieceTokenizer
 from jaxmlm.data.hf_tokenizer import HfTokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking
@@ -230,7 +230,7 @@ def test_pairs_of_an_encoder_with_token_types_are_the_same_on_both_sides(family,
     pairs_agree(jaxmlm.load(folder), tmp_path / "out")
     pairs_agree(jaxmlm.load(tmp_path / "out"), tmp_path / "out")
     words(family, tmp_path / "words")
-    sentences = Tokenizer.train(TEXTS, 400)
+    sentences = SentencePieceTokenizer.train(TEXTS, 400)
     for name, tokenizer in {"words": HfTokenizer(tmp_path / "words"), "sentences": sentences}.items():
         config = EncoderConfig(1, 32, 2, max_positions=64, norm="post", token_types=2, init=0.5)
         key = jax.random.key(0)

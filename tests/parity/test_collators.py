@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import transformers
 
+from jaxmlm.data import SentencePieceTokenizer, Tokenizer
 from jaxmlm.data.hf_tokenizer import export_tokenizer
-from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.synthetic import world
 from jaxmlm.tools.collators import TRANSFORMERS, audit_collator, named_collator
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::Deprecatio
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(list(world.documents(1, 300)), 500)
+    return SentencePieceTokenizer.train(list(world.documents(1, 300)), 500)
 
 
 def test_single_tokens(tokenizer):

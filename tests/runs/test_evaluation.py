@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxmlm.cli import main
-from jaxmlm.data import Batches, Data, Store
+from jaxmlm.data import Batches, Data, Store, open_rows
 from jaxmlm.data import remote as cloud
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh, make_mesh
@@ -152,10 +152,10 @@ def test_the_bound_reads_documents_apart_however_they_were_packed(folder, one_de
 def test_documents_that_share_a_row_are_judged_apart(folder):
     store, split = Store(folder / "run" / "store"), "train"
     rows = {
-        form: likelihood.rows_of_split(Batches.of(store, split, 96, 1, format=form), store.tokenizer, None)
+        form: likelihood.rows_of_split(Batches(open_rows(store, split, 96, form), 1), store.tokenizer, None)
         for form in ("documents", "sentences")
     }
-    assert Batches.of(store, split, 96, 1, format="documents").rows < len(rows["documents"].ids)
+    assert Batches(open_rows(store, split, 96, "documents"), 1).rows < len(rows["documents"].ids)
     texts = {form: sorted(map(tuple, found.ids)) for form, found in rows.items()}
     assert texts["documents"] == texts["sentences"]
     assert rows["documents"].words.sum() == rows["sentences"].words.sum()
@@ -170,6 +170,20 @@ def test_a_batch_fits_the_devices_and_a_text_has_text(folder, capsys):
     assert code == 2 and "blank.txt: 0 tokens, fewer than one row of 128" in error and error.count("\n") == 1
     code, error = said(capsys, folder / "run", "--bound", folder / "blank.txt")
     assert code == 2 and "no tokens in" in error and "blank.txt" in error and error.count("\n") == 1
+
+
+def test_an_encoder_without_a_mask_token_has_no_bound(folder, tmp_path, capsys):
+    assert main(["export", str(folder / "run"), str(tmp_path / "encoder")]) == 0
+    for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        if (path := tmp_path / "encoder" / file).is_file():
+            plain = json.loads(path.read_text().replace("<mask>", "mask"))
+            plain.pop("mask_token", None)
+            if file == "tokenizer.json":
+                plain["added_tokens"] = [token for token in plain["added_tokens"] if token["content"] != "mask"]
+            path.write_text(json.dumps(plain))
+    capsys.readouterr()
+    code, error = said(capsys, tmp_path / "encoder", "--bound", folder / "text.txt")
+    assert code == 2 and "the tokenizer has no mask token" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 import jaxmlm
 from jaxmlm import answers
 from jaxmlm.cli import main
-from jaxmlm.data import Data, Tokenizer
+from jaxmlm.data import Data, SentencePieceTokenizer
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import Diverged, InputError
 from jaxmlm.json_files import read_jsonl, without_checksum
@@ -74,7 +74,7 @@ def test_a_signal_keeps_what_is_done_and_the_grid_goes_on(grid, checkpoint, tmp_
         return make_task(*of)
 
     monkeypatch.setattr(sys.modules[make_task.__module__], "make_task", signals)
-    monkeypatch.setattr("jaxmlm.runs.recipes.from_words", lambda words: [(words, config)])
+    monkeypatch.setattr("jaxmlm.runs.recipes.selected", lambda asked: [replace(config, workdir=asked.workdir)])
     command = ["finetune", checkpoint, "--workdir", str(tmp_path / "rte")]
     assert main(command) == 75
     assert capsys.readouterr().err.splitlines()[-1] == (
@@ -342,7 +342,7 @@ def test_a_checkpoint_with_the_tokenizer_of_another_is_refused(checkpoint, tmp_p
     other = tmp_path / "other"
     shutil.copytree(checkpoint, other)
     for seed, pieces in ((0, 300), (1, 400)):
-        made = Tokenizer.train(list(world.documents(seed, 200)), pieces)
+        made = SentencePieceTokenizer.train(list(world.documents(seed, 200)), pieces)
         made.save(other)
         assert main(["finetune", str(other), "--task", "rte", "--data", "sample:", "--length", "24"]) == 2
         error = capsys.readouterr().err

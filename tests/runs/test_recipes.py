@@ -10,7 +10,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.runs.comparison import paired_bootstrap, say_average, summarise
 from jaxmlm.runs.finetune_config import Finetune, settings
 from jaxmlm.runs.finetuning import _intermediate
-from jaxmlm.runs.recipes import RECIPES, from_words, recipe
+from jaxmlm.runs.recipes import RECIPES, Selection, recipe, selected
 from jaxmlm.tasks import glue
 from jaxmlm.tasks.metrics import METRICS
 
@@ -46,21 +46,50 @@ def test_recipes_have_every_task_and_a_source(name, tmp_path):
 
 
 def test_all_of_glue_is_nine_tasks_each_with_its_own_recipe():
-    asked = from_words(["--task=glue", "--workdir=w", "--data", "d"])
-    assert [words for words, _ in asked] == [
-        ["--data", "d", "--task", task, "--workdir", f"w/{task}"] for task in glue.TASKS
-    ]
-    covered = from_words(["--task", "glue", "--recipe", "mosaicbert", "--workdir", "w"])
-    assert [usual.task for _, usual in covered] == [task for task in glue.TASKS if task != "wnli"]
+    every = selected(Selection("glue", workdir="w"))
+    assert every == [Finetune(task, workdir=f"w/{task}") for task in glue.TASKS]
+    covered = selected(Selection("glue", "mosaicbert", "w"))
+    assert [one.task for one in covered] == [task for task in glue.TASKS if task != "wnli"]
     with pytest.raises(InputError, match="the recipe roberta has no setting for squad; these have: paper, bert"):
-        from_words(["--task", "squad", "--recipe", "roberta"])
+        selected(Selection("squad", "roberta"))
     with pytest.raises(InputError, match="the recipe bert has no setting for cola"):
-        from_words(["--task", "glue", "--recipe", "bert"])
-    both = from_words(["--recipe", "mosaicbert", "--task", "mnli,rte", "--workdir", "w"])
-    assert [(usual.task, usual.epochs, usual.intermediate_task) for _, usual in both] == [
+        selected(Selection("glue", "bert"))
+    both = selected(Selection("mnli,rte", "mosaicbert", "w"))
+    assert [(one.task, one.epochs, one.intermediate_task) for one in both] == [
         ("mnli", 3.0, None),
         ("rte", 3.0, "mnli"),
     ]
+
+
+def test_a_file_with_a_comma_in_its_name_is_one_task(tmp_path):
+    table = tmp_path / "rte,mrpc.csv"
+    table.write_text("text,label\ngood,1\n")
+    [one] = selected(Selection(str(table), workdir="w"))
+    assert one.workdir == "w"
+
+
+def test_an_empty_directory_is_refused_for_several_tasks_too():
+    for task in ("rte", "rte,mrpc"):
+        with pytest.raises(InputError, match="workdir is empty"):
+            selected(Selection(task, workdir=""))
+
+
+@pytest.mark.parametrize("flags", [["--task", "rte,mrpc"], ["--batch", "8", "--task=rte,mrpc"]])
+def test_options_of_a_command_reach_each_of_its_tasks(monkeypatch, flags):
+    asked = []
+    monkeypatch.setattr("jaxmlm.runs.suite.finetune_all", lambda target, configs: asked.extend(configs) or {})
+    more = ["--recipe", "mosaicbert", "--learning-rate", "1e-3", "2e-3", "--workdir", "w"]
+    assert main(["finetune", "run", *flags, *more]) == 0
+    batches = (8, 8) if "--batch" in flags else (16, 32)
+    assert asked == [
+        replace(recipe("mosaicbert", task, f"w/{task}"), learning_rate=(1e-3, 2e-3), batch=batch)
+        for task, batch in zip(("rte", "mrpc"), batches, strict=True)
+    ]
+
+
+def test_an_option_without_its_value_is_one_line(capsys):
+    assert main(["finetune", "run", "--task"]) == 2
+    assert capsys.readouterr().err == "jaxmlm: --task needs a value: write --task VALUE\n"
 
 
 def test_recipes_for_squad():
@@ -120,12 +149,8 @@ def test_an_average_of_generated_tasks_is_called_so():
 
 
 def test_flags_win_over_a_recipe(capsys):
-    assert from_words(["--task", "rte"]) == [(["--task", "rte"], None)]
-    [(_, given)] = from_words(["--recipe=mosaicbert", "--task", "rte", "--workdir", "w"])
-    assert given is not None and (given.learning_rate, given.weight_decay, given.intermediate_task) == (
-        1e-5,
-        1.0,
-        "mnli",
-    )
+    assert selected(Selection("rte")) == [Finetune("rte")]
+    [given] = selected(Selection("rte", "mosaicbert", "w"))
+    assert (given.learning_rate, given.weight_decay, given.intermediate_task) == (1e-5, 1.0, "mnli")
     assert main(["finetune", "run", "--recipe", "robert", "--task", "rte"]) == 2
     assert "no recipe 'robert'; did you mean roberta?" in capsys.readouterr().err

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from jaxmlm.studies import figures, verdict
+from jaxmlm.studies.content import Report
 from jaxmlm.studies.likelihood import BOUND, HOW_TO_READ, PRICE, RATES, envelopes, mean_curve, price
-from jaxmlm.studies.page import Report, to_html
+from jaxmlm.studies.page import to_html
 from jaxmlm.studies.score_table import mean_and_deviation, score_columns
 from jaxmlm.studies.summary import summarise
 from jaxmlm.tasks.bound import BINS, curve_name

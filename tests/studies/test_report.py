@@ -13,8 +13,10 @@ from jaxmlm.runs.preview import Piece
 from jaxmlm.runs.statistics import compare_seeds
 from jaxmlm.studies import figures, verdict
 from jaxmlm.studies.comparisons import best_beyond_noise, compare_pairs, compare_with_controls
+from jaxmlm.studies.content import Report
 from jaxmlm.studies.labels import CONTROL, label_of
-from jaxmlm.studies.page import Report, write_page
+from jaxmlm.studies.markdown import write_markdown
+from jaxmlm.studies.page import write_page
 from jaxmlm.studies.results import CellResult, StudyResults, collect
 from jaxmlm.studies.score_table import score_columns, terminal_table, value_cells, value_headings
 from jaxmlm.studies.summary import summarise
@@ -296,6 +298,26 @@ def test_the_page_stands_alone_and_escapes_what_it_is_given(tmp_path):
     assert len(page.ids) == len(set(page.ids))
     assert '<td class="best" data-head="BLiMP">' in source
     assert CONTROL in page.text
+
+
+def test_the_document_says_the_same_as_the_page(tmp_path):
+    curves = {"rate=0.4,seed=0": [{"step": 10 * i, "loss": 5 - i / 9, "tokens": 640 * i} for i in range(1, 9)]}
+    sentences = {"0.40": [Piece("▁a", "plain"), Piece("▁*b*", "random"), Piece("▁bird", "mask")]}
+    report = Report("A_title", results_of(whole()), curves, sentences, {"command": "jaxmlm study a|b"}, "no <evidence>")
+    path = write_markdown(tmp_path, report)
+    _, page = drawn(tmp_path, whole(), curves=curves, sentences=sentences)
+    text = path.read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[[^\n]*\]\((figures/[\w-]+\.png)\)", text)
+    assert len(pictures) == 5
+    assert all((tmp_path / picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    assert "a *\\*b\\** `[MASK]`" in text and "bird" not in text
+    assert "# A\\_title" in text and "\\<evidence>" in text and "a\\|b" in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    # Every word of the document is on the page; its figures have their captions there.
+    said = re.sub(r"!\[.*?\]\(.*?\)|\||---|[#*`]|(?<!\\)_", " ", text.partition("Where this came from")[0])
+    shown = page.text + " A_title no <evidence>"
+    assert [word for word in re.sub(r"\\", "", said).split() if word not in shown and word.strip("-")] == []
 
 
 def test_the_same_results_give_the_same_page(tmp_path):

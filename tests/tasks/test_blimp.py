@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.data import SentencePieceTokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
 from jaxmlm.tasks import blimp
@@ -23,7 +23,7 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.train([text for pair in PAIRS for text in pair[2:]] * 4, 31)
+    return SentencePieceTokenizer.train([text for pair in PAIRS for text in pair[2:]] * 4, 31)
 
 
 @pytest.fixture

@@ -2,14 +2,15 @@
 
 import itertools
 import math
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
-from jaxmlm.data import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
 from jaxmlm.parallel import Mesh, make_mesh, shard
@@ -22,13 +23,17 @@ PAD, UNK, CLS, SEP, MASK, A, B, C = range(8)
 LETTERS = (A, B, C)
 
 
-class Letters(Tokenizer):
+class Letters:
     """A vocabulary of three tokens and the special ones."""
 
     def __init__(self) -> None:
         self.size = 8
         self.special = np.arange(8) < A
+        self.boundaries = np.full(8, 3, np.uint8)
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = PAD, UNK, CLS, SEP, MASK
+
+    def pieces(self, ids) -> list[str]:
+        return [str(i) for i in ids]
 
 
 TOKENIZER = Letters()
@@ -67,11 +72,11 @@ def bound_of(
 
 
 @jax.jit
-def logits_of(model: MaskedLM, ids: jax.Array, positions: jax.Array) -> jax.Array:
+def logits_of(model: Any, ids: jax.Array, positions: jax.Array) -> jax.Array:
     return model.logits(model.hidden(ids, jnp.ones_like(ids)), positions)
 
 
-def all_losses(model: MaskedLM, text: tuple[int, ...]) -> dict[frozenset[int], np.ndarray]:
+def all_losses(model: Any, text: tuple[int, ...]) -> dict[frozenset[int], np.ndarray]:
     """For each set of masked places the nats of every place, when the probability is shared by the letters."""
     places = range(len(text))
     sets = [frozenset(s) for k in range(1, len(text) + 1) for s in itertools.combinations(places, k)]
@@ -133,6 +138,60 @@ def test_it_bounds_the_likelihood_of_a_distribution():
     texts = itertools.product(LETTERS, repeat=3)
     total = sum(np.mean(np.exp(-np.array(orders(all_losses(model, text), 3)))) for text in texts)
     assert total == pytest.approx(1.0, rel=1e-5)
+
+
+class Knowing(NamedTuple):
+    """A model that knows of which texts of four tokens there is which share."""
+
+    texts: jax.Array
+    shares: jax.Array
+    encoder = SimpleNamespace(config=SimpleNamespace(logits_chunk=0))
+
+    def without(self, excluded: jax.Array) -> "Knowing":
+        return self
+
+    def hidden(self, ids: jax.Array, segments: jax.Array, key: Any = None) -> jax.Array:
+        return ids
+
+    def features(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
+        """The log-probability of each token at each position, given those that are not masked."""
+        seen = ids[:, None, 1:5]
+        fits = ((seen == MASK) | (seen == self.texts[None])).all(-1) * self.shares[None]
+        tokens = jax.nn.one_hot(self.texts, 8)
+        found = jnp.einsum("BT,TLV->BLV", fits / fits.sum(-1, keepdims=True), tokens)
+        return jnp.einsum("BPL,BLV->BPV", jax.nn.one_hot(positions - 1, 4), jnp.log(found + 1e-30))
+
+    logits = features
+
+    def table(self, dtype: Any) -> jax.Array:
+        return jnp.zeros((8, 1), dtype)
+
+    def project(self, x: jax.Array, table: jax.Array) -> jax.Array:
+        return x
+
+
+def test_a_bound_by_a_grid_of_rates_does_not_lie_below_the_exact_one(monkeypatch):
+    """Tokens that are written in one step do not see each other. The exact one is tight, for a model that knows all."""
+    random = np.random.default_rng(0)
+    texts = [tuple(text) for text in random.choice(LETTERS, (10, 4), p=(0.6, 0.3, 0.1)).tolist()]
+    counts = random.integers(1, 4, len(texts))
+    model = Knowing(jnp.asarray(texts), jnp.asarray(counts / counts.sum(), jnp.float32))
+    every = [text for text, count in zip(texts, counts, strict=True) for _ in range(count)]
+    shares = np.array([every.count(text) for text in every]) / len(every)
+    rows = rows_of(*every)
+    task_eval = likelihood_bound(rows, TOKENIZER, 64, enumerated(monkeypatch, rows))
+    predict = jax.jit(task_eval.predict)
+    outputs = [jax.device_get(predict(model, batch)) for batch in task_eval.batches()]
+    exact = task_eval.score({name: np.concatenate([one[name] for one in outputs]) for name in outputs[0]})["bound"]
+    assert exact == pytest.approx(-np.log(shares).mean() / 4, rel=1e-5)
+    losses = [all_losses(model, text) for text in every]
+    at = {k: np.mean([one[s][list(s)].mean() for one in losses for s in one if len(s) == k]) for k in range(1, 5)}
+    grids = []
+    for steps in (1, 2, 4, 64):  # each masks every token by itself, at the rates 1 / steps, 2 / steps, ..., 1
+        rates = np.arange(1, steps + 1) / steps
+        grids.append(np.mean([sum(stats.binom.pmf(k, 4, r) * k * at[k] for k in at) / (4 * r) for r in rates]))
+    assert grids[0] == pytest.approx(at[4]) and (np.diff([*grids, exact]) < -1e-3).all()
+    assert grids[-1] == pytest.approx(exact, rel=0.02)
 
 
 def test_drawn_sets_agree_with_all_orders(mesh):

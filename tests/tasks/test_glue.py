@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.data import SentencePieceTokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Classifier, Encoder, EncoderConfig
 from jaxmlm.tasks import glue, sentences
@@ -25,7 +25,7 @@ RTE, STSB = glue.TASKS["rte"], glue.TASKS["stsb"]
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.train([" ".join(WORDS)] * 4, 28)
+    return SentencePieceTokenizer.train([" ".join(WORDS)] * 4, 28)
 
 
 def lines_of(task, rows, labelled=True):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.data import SentencePieceTokenizer
 from jaxmlm.errors import InputError, Preempted
 from jaxmlm.models import Encoder, EncoderConfig
 from jaxmlm.plotting import over_layers
@@ -87,7 +87,9 @@ def test_labels(odd):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.train(["Don't the hens sleep? Hens sleep. the old owl sees a hen."] * 4, 29, lowercase=False)
+    return SentencePieceTokenizer.train(
+        ["Don't the hens sleep? Hens sleep. the old owl sees a hen."] * 4, 29, lowercase=False
+    )
 
 
 @pytest.mark.parametrize("pool", ["mean", "first"])

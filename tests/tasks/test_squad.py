@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmlm.data import SentencePieceTokenizer
 from jaxmlm.data.inputs import token_span
-from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig, SpanPredictor
 from jaxmlm.tasks import squad
@@ -20,7 +20,7 @@ from tests.tasks.test_squad_files import QUESTIONS, TEXTS, write
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.train([*TEXTS, *(q for _, q, _ in QUESTIONS)] * 4, 66)
+    return SentencePieceTokenizer.train([*TEXTS, *(q for _, q, _ in QUESTIONS)] * 4, 66)
 
 
 @pytest.fixture(scope="module")

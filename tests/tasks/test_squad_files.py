@@ -7,7 +7,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.data import SentencePieceTokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.tasks import squad, squad_files
 
@@ -190,7 +190,7 @@ def test_real_answers_are_recovered_by_their_characters(real, name, questions, s
     version = squad.TASKS[name]
     data = squad.read(real / version.dev, version.unanswerable)
     assert len(data.questions) == questions and sum(not q.answers for q in data.questions) == silent
-    tokenizer = Tokenizer.train(data.paragraphs[:200], 2000)
+    tokenizer = SentencePieceTokenizer.train(data.paragraphs[:200], 2000)
     w = squad.windows(data, tokenizer, 192, 96)
     texts, first = {}, w.first()
     for i in np.flatnonzero(w.start).tolist():
@@ -199,7 +199,7 @@ def test_real_answers_are_recovered_by_their_characters(real, name, questions, s
         text, start = q.answers[0]
         assert begin <= start and start + len(text) <= end, q.id
         texts[q.id] = data.paragraphs[q.paragraph][begin:end]
-        assert len(texts[q.id]) <= len(text) + 2 * max(map(len, tokenizer.surfaces))
+        assert len(texts[q.id]) <= len(text) + 2 * max(map(len, tokenizer.piece_texts))
     answered = [q for q in data.questions if q.answers]
     assert len(answered) - len(texts) >= w.lost and len(texts) > 0.99 * len(answered)
     said = {q.id: texts.get(q.id, "") for q in data.questions}

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[2]
 STANDIN = Path(__file__).parent / "standin.py"
 
+WORKER_BIN = ["gcloud", "uv", "sudo", "gcsfuse", "mountpoint", "curl", "systemd-run", "shutdown"]
 TOY = """\
 import json, os, pathlib, signal, sys, time
 if "--version" in sys.argv:
@@ -79,7 +80,7 @@ class World:
             return
         (folder / "here").mkdir(parents=True)
         (folder / "buckets" / "data").mkdir(parents=True)
-        for where, names in {"bin": ["gcloud"], "worker-bin": ["uv", "sudo", "gcsfuse", "mountpoint"]}.items():
+        for where, names in {"bin": ["gcloud"], "worker-bin": WORKER_BIN}.items():
             (folder / where).mkdir()
             for name in names:
                 (folder / where / name).symlink_to(STANDIN)
@@ -134,6 +135,10 @@ class World:
     def restart(self, name: str = "mlm") -> None:
         """The workers of a TPU boot again."""
         subprocess.run([STANDIN, "restart", name], env=self.environment, check=True)
+
+    def elapse(self, name: str = "mlm") -> None:
+        """A TPU comes to its ceiling."""
+        subprocess.run([STANDIN, "elapse", name], env=self.environment, check=True)
 
     def close(self) -> None:
         """End what still runs on the workers."""
@@ -194,7 +199,10 @@ SCRIPTS = {
     "data": Script(("mount",), "set up", "ssh remote_mount", "gs://data is mounted"),
     "run": Script(JOB, "mounted", "ssh remote_start", "started on every worker"),
     "logs": Script((), "run", "ssh remote_logs", "t1v-n-mlm-w-1: "),
-    "babysit": Script(JOB, "nothing", "ssh remote_status", "done: jaxmlm pretrain"),
+    "babysit": Script(
+        JOB, "nothing", "ssh remote_status", "done: jaxmlm pretrain.*deleted: mlm", "ABSENT",
+        (1, f"{DENIED}.*failure 3 of at most 3.*deleted: mlm"),
+    ),
     "fetch": Script(
         ("/gcs/runs/mine", "mine"), "run", "storage rsync", "mine: .*a finished run", "READY",
         (2, "cannot read gs://data/runs/mine .*gcloud storage ls"),
@@ -205,7 +213,7 @@ SCRIPTS = {
     ),
     "study": Script(
         STUDY, "nothing", "ssh remote_start", "done: bring it with fetch.sh", "ABSENT",
-        (1, "STILL BILLED: mlm-1 .*delete it: .*the same command resumes it"),
+        (1, "deleted: mlm-1.*the same command resumes it"),
     ),
 }  # fmt: skip
 
@@ -224,7 +232,7 @@ def scenarios() -> list[Scenario]:
             Scenario(name, "hang", {"on": script.call, "do": "hang"}, *end),
         ]  # fmt: skip
     gone = "mlm was preempted.*not billed any more"
-    babysat = (0, "done: jaxmlm pretrain", "READY")
+    babysat = (0, "done: jaxmlm pretrain", "ABSENT")
     return [
         *found,
         Scenario("create", "answer lost", {"on": "resources create", "do": "lost"}, 0, "the answer was lost", "READY"),
@@ -236,9 +244,9 @@ def scenarios() -> list[Scenario]:
         Scenario("babysit", "preemption during create", {"on": "vm describe", "do": "preempt"}, *babysat),
         Scenario("babysit", "preemption during setup", {"on": "remote_setup", "do": "preempt"}, *babysat),
         Scenario("babysit", "preemption during run", {"on": "remote_status", "skip": 2, "do": "preempt"},
-                 0, "preempted; a new mlm.*done: jaxmlm", "READY", ("--calls-to-wait-for", "3")),
+                 0, "preempted; a new mlm.*done: jaxmlm", "ABSENT", ("--calls-to-wait-for", "3")),
         Scenario("babysit", "restart of the workers", {"on": "remote_status", "skip": 2, "do": "restart"},
-                 0, "its worker restarted.*done: jaxmlm(.*is mounted){4}", "READY", ("--calls-to-wait-for", "3")),
+                 0, "its worker restarted.*done: jaxmlm(.*is mounted){4}", "ABSENT", ("--calls-to-wait-for", "3")),
         Scenario("study", "preemption during run", {"on": "remote_status mlm-2", "do": "preempt"},
                  0, "done: bring it with fetch.sh", "ABSENT"),
     ]  # fmt: skip

@@ -1,12 +1,12 @@
 #!/usr/bin/env -S python3 -IS
 """A stand-in for Google Cloud: `gcloud` with TPUs in a folder, and what their workers have on the PATH.
 
-Linked under the names gcloud, uv, sudo, gcsfuse and mountpoint. $STANDIN is the folder:
+Linked under the names gcloud, uv, sudo, gcsfuse, mountpoint, curl, systemd-run and shutdown. $STANDIN is the folder:
 
     state.json      the TPUs and the requests for them
     plan.json       what goes wrong: [{"on": words of the call, "skip": 0, "times": 1, "do": ...}]
     calls.jsonl     every call of gcloud, in order
-    workers/HOST/   the disk of a worker: `ssh` runs its --command there, with HOME set to it and /gcs in it
+    workers/HOST/   the disk of a worker: `ssh` runs its --command there, with HOME set to it, /gcs and /var/lib in it
     buckets/NAME/   a bucket
 
 `do` is: unavailable, denied (it fails); hang (no answer, nothing done); lost (done, no answer); broken (done, and it
@@ -27,16 +27,20 @@ import time
 from pathlib import Path
 
 FOLDER = Path(os.environ.get("STANDIN", "."))
-ZONES = {"us-central2-b": ("v4-8", "v4-16", "v4-32"), "us-west4-a": ("v5litepod-1", "v5litepod-8", "v5litepod-16")}
+ZONES = {
+    "us-central2-b": ("v4-8", "v4-16", "v4-32"),
+    "us-west4-a": ("v5litepod-1", "v5litepod-8", "v5litepod-16"),
+    "us-east5-a": ("v6e-8", "v6e-16", "v5p-8"),
+}
 ANYWHERE = {"--project", "--quiet", "--format"}
-CREATE = {"--zone", "--accelerator-type", "--spot", "--reserved"}
-NODES = {"--runtime-version", "--node-id", "--node-count", "--node-prefix"}
+CREATE = {"--zone", "--accelerator-type", "--spot", "--reserved", "--metadata", "--metadata-from-file"}
+REQUEST = CREATE | {"--runtime-version", "--node-id", "--node-count", "--node-prefix", "--valid-until-duration"}
 FLAGS = {
     "auth list": {"--filter"},
     "compute tpus locations list": set(),
     "compute tpus accelerator-types list": {"--zone"},
-    "compute tpus queued-resources create": CREATE
-    | {"--runtime-version", "--node-id", "--node-count", "--node-prefix"},
+    "compute tpus queued-resources create": REQUEST,
+    "alpha compute tpus queued-resources create": REQUEST | {"--provisioning-model", "--max-run-duration"},
     "compute tpus queued-resources describe": {"--zone"},
     "compute tpus queued-resources delete": {"--zone", "--force"},
     "compute tpus tpu-vm create": CREATE | {"--version"},
@@ -135,7 +139,12 @@ def request(names, flags):
         nodes = (
             [flags["--node-id"]] if "--node-id" in flags else [f"{flags['--node-prefix']}-{i}" for i in range(count)]
         )
-        now["requests"][name] = {"state": "WAITING_FOR_RESOURCES", "nodes": nodes, "type": flags["--accelerator-type"]}
+        now["requests"][name] = {
+            "state": "WAITING_FOR_RESOURCES",
+            "nodes": nodes,
+            "type": flags["--accelerator-type"],
+            "metadata": metadata(flags),
+        }
 
 
 def look(names, flags):
@@ -148,7 +157,7 @@ def look(names, flags):
         if one["state"] == "ACTIVE":
             for node in one["nodes"]:
                 if node not in now["tpus"]:
-                    boot(now, node, one["type"])
+                    boot(now, node, one["type"], one["metadata"])
 
 
 def withdraw(names, flags):
@@ -169,7 +178,7 @@ def create(names, flags):
         if name in now["tpus"]:
             now["again"] += 1
             raise Refused("ERROR: (gcloud) ALREADY_EXISTS: Requested entity already exists")
-        boot(now, name, flags["--accelerator-type"])
+        boot(now, name, flags["--accelerator-type"], metadata(flags))
 
 
 def describe(names, flags):
@@ -192,13 +201,40 @@ def missing(name: str):
     raise Refused(f"ERROR: (gcloud) NOT_FOUND: Resource 'projects/p/locations/z/nodes/{name}' was not found")
 
 
-def boot(now, node: str, kind: str) -> None:
+def metadata(flags) -> dict[str, str]:
+    """The metadata of a TPU, with what is read from files."""
+    given = dict(pair.split("=", 1) for pair in flags.get("--metadata", "").split(",") if pair)
+    files = dict(pair.split("=", 1) for pair in flags.get("--metadata-from-file", "").split(",") if pair)
+    return given | {name: Path(path).read_text() for name, path in files.items()}
+
+
+def boot(now, node: str, kind: str, about: dict[str, str]) -> None:
     generation, _, size = kind.partition("-")
     cores_of_a_host = 8 if generation in ("v2", "v3", "v4", "v5p") else 4
-    hosts = 1 if kind == "v5litepod-8" else -(-int(size) // cores_of_a_host)
+    hosts = 1 if kind in ("v5litepod-8", "v6e-8") else -(-int(size) // cores_of_a_host)
     now["tpus"][node] = {"state": "READY", "hosts": hosts}
     for host in range(hosts):
-        disk(node, host).mkdir(parents=True)
+        home = disk(node, host)
+        shutil.rmtree(home, ignore_errors=True)  # a start-up script of an earlier one may have left something
+        (home / "home").mkdir(parents=True, exist_ok=True)
+        (home / "home" / "someone").symlink_to("..")
+        (home / "metadata.json").write_text(json.dumps(about))
+        start_up(home)
+
+
+def start_up(home: Path) -> None:
+    """Run the start-up script of a worker, in the background; what only root may write is on the worker's disk."""
+    script = json.loads((home / "metadata.json").read_text()).get("startup-script")
+    if script is None:
+        return
+    (home / "start-up").write_text(re.sub(r"/(home/|var/lib/jaxmlm)", rf"{home}/\1", script))
+    background(["bash", str(home / "start-up")], home)
+
+
+def background(command: list[str], home: Path) -> None:
+    with open(home / "start-up.log", "a") as log:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        subprocess.Popen(command, cwd="/", env=environment_of(home), start_new_session=True, **streams)
 
 
 def disks(now, node: str) -> list[Path]:
@@ -229,10 +265,11 @@ def wipe(now, node: str, grace: float = 0) -> None:
 def restart(now, node: str) -> None:
     """The workers boot again and are READY: what ran there is gone, and so is the mount."""
     halt(now, node)
-    for mount in [home / "gcs" for home in disks(now, node)]:
-        if mount.is_symlink():
-            mount.unlink()
-            mount.mkdir()
+    for home in disks(now, node):
+        if (home / "gcs").is_symlink():
+            (home / "gcs").unlink()
+            (home / "gcs").mkdir()
+        start_up(home)
 
 
 def preempt(now, node: str) -> None:
@@ -260,21 +297,25 @@ def ssh(names, flags):
     """The command on each worker, in parallel; the first exit code that is not 0."""
     started = []
     for home in workers(names[0], flags):
-        environment = {
-            "HOME": str(home), "HOSTNAME": home.name, "STANDIN": str(FOLDER), "LANG": "C.UTF-8",
-            "PATH": f"{FOLDER}/worker-bin:/usr/local/bin:/usr/bin:/bin",
-            **{name: value for name, value in os.environ.items() if name.startswith(("STANDIN_", "JAX_"))},
-            **process_of(home),
-        }  # fmt: skip
-        command = rooted(flags["--command"], home)
+        command, environment = rooted(flags["--command"], home), environment_of(home)
         started.append(subprocess.Popen(["bash", "-c", command], cwd=home, env=environment, stdin=subprocess.DEVNULL))
     if code := next((code for code in [one.wait() for one in started] if code), 0):
         raise Refused(f"##### Command execution on a worker failed with exit status {code}. Continuing.", code)
 
 
+def environment_of(home: Path) -> dict[str, str]:
+    """What a command finds on a worker."""
+    return {
+        "HOME": str(home), "HOSTNAME": home.name, "STANDIN": str(FOLDER), "LANG": "C.UTF-8",
+        "PATH": f"{FOLDER}/worker-bin:/usr/local/bin:/usr/bin:/bin",
+        **{name: value for name, value in os.environ.items() if name.startswith(("STANDIN_", "JAX_"))},
+        **process_of(home),
+    }  # fmt: skip
+
+
 def rooted(text: str, home: Path) -> str:
-    """The sandbox has no root of its own: /gcs is a folder of the worker's."""
-    return re.sub(r"(?<![\w/.~-])/gcs\b", f"{home}/gcs", text)
+    """The sandbox has no root of its own: /gcs and /var/lib/jaxmlm are folders of the worker's."""
+    return re.sub(r"(?<![\w/.~-])/(gcs|var/lib/jaxmlm)\b", rf"{home}/\1", text)
 
 
 def process_of(home: Path) -> dict[str, str]:
@@ -332,6 +373,7 @@ VERBS = {
     "compute tpus locations list": locations,
     "compute tpus accelerator-types list": types,
     "compute tpus queued-resources create": request,
+    "alpha compute tpus queued-resources create": request,
     "compute tpus queued-resources describe": look,
     "compute tpus queued-resources delete": withdraw,
     "compute tpus tpu-vm create": create,
@@ -368,6 +410,33 @@ def gcsfuse(words: list[str]) -> None:
     os.symlink(os.path.relpath(bucket(name), Path(folder).parent), folder)
 
 
+def curl(words: list[str]) -> None:
+    """`curl URL` of the metadata server."""
+    about = json.loads((Path(os.environ["HOME"]) / "metadata.json").read_text())
+    name = words[-1].rpartition("/")[2]
+    if name not in about:
+        raise Refused("", 22)
+    print(about[name], end="")
+
+
+def systemd_run(words: list[str]) -> None:
+    """`systemd-run --on-active=Ns COMMAND`: a timer, which `elapse` lets run out."""
+    options = [word for word in words if word.startswith("--on-active") or word.startswith("--unit")]
+    (Path(os.environ["HOME"]) / "timer.json").write_text(json.dumps({"options": options, "do": words[len(options) :]}))
+
+
+def elapse(now, node: str) -> None:
+    """The time of a TPU's ceiling has come: its workers do what they have set themselves."""
+    for home in disks(now, node):
+        background(json.loads((home / "timer.json").read_text())["do"], home)
+
+
+def shutdown(words: list[str]) -> None:
+    """`shutdown -P now` or `-P +MINUTES`: written down; that the cloud sees it, nobody promises."""
+    with open(FOLDER / "shutdowns", "a") as file:
+        file.write(f"{os.environ['HOSTNAME']} {' '.join(words)}\n")
+
+
 def main() -> int:
     name, words = Path(sys.argv[0]).name, sys.argv[1:]
     try:
@@ -375,11 +444,14 @@ def main() -> int:
             os.execvp(words[0], words)
         if name == "mountpoint":
             return 0 if Path(words[-1]).is_symlink() else 1
-        if words[:1] in (["preempt"], ["restart"]):  # for the tests: the cloud takes a TPU away, its workers boot again
+        happens = {"preempt": preempt, "restart": restart, "elapse": elapse}
+        if words and words[0] in happens:  # for the tests: what happens to a TPU without its user
             with state() as now:
-                {"preempt": preempt, "restart": restart}[words[0]](now, words[1])
+                happens[words[0]](now, words[1])
             return 0
-        {"gcloud": gcloud, "uv": uv, "gcsfuse": gcsfuse}[name](words)
+        programs = {"gcloud": gcloud, "uv": uv, "gcsfuse": gcsfuse}
+        programs |= {"curl": curl, "systemd-run": systemd_run, "shutdown": shutdown}
+        programs[name](words)
         return 0
     except Refused as refused:
         print(refused.text, file=sys.stderr)

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from jaxmlm.data import Data
 from jaxmlm.errors import Preempted
 from jaxmlm.parallel import Mesh, make_mesh
-from jaxmlm.preemption import stop_agreed, stop_asked, stoppable
+from jaxmlm.preemption import all_hosts_stop, stop_requested, stoppable
 from jaxmlm.runs.run import Run
 from jaxmlm.tools.prepare import prepare
 from jaxmlm.training import Checkpoints, Eval, Loop, Optim, evaluate, train
@@ -119,10 +119,10 @@ def test_handlers_are_put_back_and_are_not_ours_to_take_in_threads():
     with stoppable():
         with stoppable():
             signalled(signal.SIGINT)
-        assert stop_asked() and stop_agreed()
+        assert stop_requested() and all_hosts_stop()
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     with stoppable():
-        assert not stop_agreed()
+        assert not all_hosts_stop()
 
     def elsewhere():
         with stoppable():
@@ -152,6 +152,30 @@ def test_preparing_text_stops_and_goes_on(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("manifest.json"))
     whole = prepare(dataclasses.replace(run, workdir=str(tmp_path / "whole")))
     assert {**prepare(run), "store": ""} == {**whole, "store": ""}
+
+
+FOREIGN = """
+import ctypes, os, signal
+from jaxmlm.preemption import all_hosts_stop, install_handlers, stoppable
+from jaxmlm.signals import handler_address, set_handler_address
+told = []
+as_jax = ctypes.CFUNCTYPE(None, ctypes.c_int)(told.append)
+address = ctypes.cast(as_jax, ctypes.c_void_p).value
+set_handler_address(signal.SIGTERM, address)
+with stoppable():
+    os.kill(os.getpid(), signal.SIGINT)
+    assert all_hosts_stop() and told == [signal.SIGTERM], told
+assert handler_address(signal.SIGTERM) == address
+with stoppable():
+    set_handler_address(signal.SIGTERM, address)  # as when the processes join within the body
+    install_handlers()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert all_hosts_stop() and told == [signal.SIGTERM] * 2, told
+"""
+
+
+def test_a_handler_of_c_is_told_of_either_signal_and_put_back():
+    assert subprocess.run([sys.executable, "-c", FOREIGN], stderr=subprocess.DEVNULL).returncode == 0
 
 
 LONG = """

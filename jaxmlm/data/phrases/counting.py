@@ -21,7 +21,7 @@ from jaxmlm.data.sources import sha256
 from jaxmlm.errors import InputError
 from jaxmlm.logs import Log
 from jaxmlm.masking.units import PHRASE, WORD
-from jaxmlm.preemption import stop_here
+from jaxmlm.preemption import raise_if_stop_requested
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers cannot know
 _SAMPLE, _SLICES = 1 << 22, 8  # tokens on which the size of a list is decided, and in how many pieces
@@ -66,7 +66,7 @@ def add_phrases(store: Store, phrases: Phrases, ready: pa.Table | None, stage: s
     with Log(None, f"{stage}: phrases", phrases.longest + 2) as log:
 
         def progress(step: int) -> None:
-            stop_here("counted phrases")
+            raise_if_stop_requested("counted phrases")
             log.show(step, {})
 
         def make(folder: Path) -> dict[str, Any]:
@@ -105,10 +105,10 @@ def count_store(
     progress: Callable[[int], None] = lambda step: None,
 ) -> pa.Table:
     """The counts of the n-grams of a store's train split, as `tabulate` gives them; those of several stores add up."""
-    surfaces = pa.array(store.tokenizer.surfaces)
+    texts = pa.array(store.tokenizer.piece_texts)
     numbers, words = [], []
     for _, tokens in store.chunks("train"):
-        number, word = spell(tokens, word_starts(tokens, store.tokenizer.boundaries), surfaces)
+        number, word = spell(tokens, word_starts(tokens, store.tokenizer.boundaries), texts)
         numbers.append(number)
         words.append(word)
     coded = pa.concat_arrays(words).dictionary_encode()
@@ -169,7 +169,7 @@ class _Sample:
 def _words(store: Store, tokens: np.ndarray, lists: Trie, fold: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokens, where words start in them, and the words' ids in a trie."""
     first = word_starts(tokens, store.tokenizer.boundaries)
-    number, words = spell(tokens, first, pa.array(store.tokenizer.surfaces), fold)
+    number, words = spell(tokens, first, pa.array(store.tokenizer.piece_texts), fold)
     ids = pc.fill_null(pc.index_in(words, lists.words), -1).to_numpy(zero_copy_only=False).astype(np.int32)
     return tokens, first, np.append(ids, np.int32(-1))[number]
 

@@ -27,7 +27,7 @@ def word_starts(tokens: Integer[np.ndarray, " T"], boundaries: UInt8[np.ndarray,
 def spell(
     tokens: Integer[np.ndarray, " T"],
     first: Int[np.ndarray, " W"],
-    surfaces: pa.StringArray,
+    piece_texts: pa.StringArray,
     fold: bool = True,
 ) -> tuple[Int32[np.ndarray, " W"], pa.StringArray]:
     """The number of each word, and the different words in lower case (or as they are, without `fold`).
@@ -44,7 +44,7 @@ def spell(
     ends = np.append(first[1:], len(tokens))
     offsets = np.concatenate([[0], np.cumsum(ends[runs] - first[runs])])
     places = np.repeat(first[runs] - offsets[:-1], np.diff(offsets)) + np.arange(offsets[-1])
-    pieces = surfaces.take(pa.array(tokens[places].astype(np.int64)))
+    pieces = piece_texts.take(pa.array(tokens[places].astype(np.int64)))
     text = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pieces), "")
     text = pc.utf8_lower(text) if fold else text
     word = pc.match_substring_regex(text, r"[\p{L}\p{N}]")

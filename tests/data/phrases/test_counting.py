@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from jaxmlm.data import Batches, Data, Store
+from jaxmlm.data import Batches, Data, Store, open_rows
 from jaxmlm.data import store as store_module
 from jaxmlm.data.manifest import write_manifest
 from jaxmlm.data.opening import open_store
@@ -57,7 +57,7 @@ def words_of(store: Store, split: str) -> tuple[list[int], list[str]]:
         if store.tokenizer.boundaries[token] & 1 or before & 2:
             starts.append(i)
             words.append("")
-        words[-1] += store.tokenizer.surfaces[token]
+        words[-1] += store.tokenizer.piece_texts[token]
     return starts, words
 
 
@@ -172,12 +172,12 @@ def test_the_same_settings_are_not_done_again_and_others_refused(workdir, monkey
 
 def test_batches_with_units(workdir):
     with pytest.raises(InputError, match="was prepared without phrases: run jaxmlm prepare"):
-        Batches.of(open_store(DATA, workdir), "train", 16, 4, units=True)
+        open_rows(open_store(DATA, workdir), "train", 16, phrases=True)
     store = open_store(replace(DATA, phrases=PHRASES), workdir, phrases=True)
-    b = Batches.of(store, "train", 16, 4, units=True)
+    b = Batches(open_rows(store, "train", 16, phrases=True), 4)
     got, places = b.at(3), b.at(3)["example"][:, None] * 15 + np.arange(1, 15)
     np.testing.assert_array_equal(got["unit"][:, 2:], store.units("train")[places])
-    assert "unit" not in Batches.of(store, "train", 16, 4).at(3)
+    assert "unit" not in Batches(open_rows(store, "train", 16), 4).at(3)
 
 
 def some_list(workdir: Path) -> list[str]:
