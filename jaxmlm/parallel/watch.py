@@ -67,7 +67,13 @@ def watch(connection: socket.socket, name: str) -> None:
     host, port = connection.getpeername()[:2]
     words = [sys.executable, "-I", "-S", "-c", _PROGRAM, str(os.getpid()), str(alive), line, host, str(port)]
     # In a session of its own, so that Ctrl-C does not end it first.
-    beside = subprocess.Popen(words, stdin=connection.fileno(), pass_fds=(alive,), start_new_session=True)
+    beside = subprocess.Popen(
+        words,
+        stdin=connection.fileno(),
+        stdout=subprocess.DEVNULL,
+        pass_fds=(alive,),
+        start_new_session=True,
+    )
     os.close(alive)
     connection.close()
     _watching.append((beside, mine))
