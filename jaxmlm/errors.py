@@ -16,7 +16,15 @@ class Diverged(ArithmeticError):
 
     The message names the step, what is not finite and what to try. The command line prints it without a traceback and
     exits with code 1; no checkpoint of such a state is written.
+
+    Attributes:
+        why: the step and what is not finite, without the advice.
+
     """
+
+    def __init__(self, message: str, why: str = ""):
+        super().__init__(message)
+        self.why = why or message
 
 
 class Preempted(Exception):
@@ -26,12 +34,16 @@ class Preempted(Exception):
     """
 
 
+_OF_DATA = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, OSError)
+"""What reading raises where a file does not hold what it should."""
+
+
 @contextmanager
 def reading(path: object, what: str) -> Iterator[None]:
     """Turn whatever a library raises at a file that somebody else made into one InputError that names the file.
 
-    Such libraries have no common exception, and one written in Rust raises a BaseException where it panics. Only the
-    calls that read the file belong into the block: it hides the traceback of any other fault too.
+    Such libraries have no common exception, and one written in Rust raises a BaseException where it panics. What code
+    of jaxmlm itself raises counts only if data can be the cause: a misspelt name is no fault of the file.
 
     Args:
         path: the file, or the place in it.
@@ -48,7 +60,17 @@ def reading(path: object, what: str) -> Iterator[None]:
     except (InputError, Preempted, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
+        if _is_ours(error) and not isinstance(error, _OF_DATA):
+            raise
         raise InputError(f"{path} cannot be read as {what} ({brief(error)}): is it complete?") from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether it was raised by a line of jaxmlm, and not within a library."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and str(place.tb_frame.f_globals.get("__name__")).startswith("jaxmlm.")
 
 
 def brief(error: BaseException) -> str:

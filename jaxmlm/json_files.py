@@ -1,5 +1,6 @@
 """JSON as everything here writes and reads it: a file is complete or absent, a line is complete or dropped."""
 
+import hashlib
 import json
 import math
 import os
@@ -11,6 +12,8 @@ from jaxmlm.errors import InputError
 from jaxmlm.paths import describe
 from jaxmlm.textfiles import read_bytes
 
+CHECKSUM = "checksum"
+"""The entry of an object that proves the others."""
 Kind = TypeVar("Kind")
 _KINDS = {
     **{type(None): "null", bool: "boolean", int: "number", float: "number"},
@@ -109,6 +112,44 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value that `describe` takes as a JSON file, which a kill leaves as it was, or complete."""
     write_text(path, to_json(value, indent=1) + "\n")
+
+
+def with_checksum(value: Any) -> dict[str, Any]:
+    """Return an object as plain JSON values, and beside them a checksum of all.
+
+    >>> without_checksum(with_checksum({"steps": 12}), "run.json")
+    {'steps': 12}
+    """
+    plain = json.loads(to_json(value))
+    return {**plain, CHECKSUM: _checksum(plain)}
+
+
+def without_checksum(value: dict[str, Any], where: object) -> dict[str, Any]:
+    """Return an object that was read, without its checksum.
+
+    Args:
+        value: the object; one without a checksum, as somebody may have written by hand, is taken as it is.
+        where: the file, or the place in it, for messages.
+
+    Raises:
+        InputError: it has another checksum.
+
+    >>> without_checksum(with_checksum({"steps": 12}) | {"steps": 13}, "run.json")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    jaxmlm.errors.InputError: run.json is damaged, or was edited: ...
+    """
+    plain = {key: item for key, item in value.items() if key != CHECKSUM}
+    if CHECKSUM in value and value[CHECKSUM] != _checksum(plain):
+        raise InputError(
+            f"{where} is damaged, or was edited: what it says does not have its checksum: put back what jaxmlm wrote, "
+            f'or take out the entry "{CHECKSUM}" if you trust it'
+        )
+    return plain
+
+
+def _checksum(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from jaxmlm.errors import InputError
 from jaxmlm.json_files import drop_truncated_line, read_jsonl, to_json, write_text
 from jaxmlm.parallel.hosts import all_gather_json
 from jaxmlm.paths import counted
@@ -43,7 +44,7 @@ class JsonLines:
 
     def __init__(self, path: Path, step: int = 0, total: int = 0):
         self.path = path
-        known = read_jsonl(path)
+        known = read_log(path)
         kept = [one for one in known if one["step"] < step or (one["step"] == step and not (_is_final(one, total)))]
         if len(kept) < len(known):
             write_text(path, "".join(to_json(one) + "\n" for one in kept))
@@ -57,6 +58,20 @@ class JsonLines:
 
     def close(self) -> None:
         """Every line is written."""
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Read the complete lines of a log; no file has none.
+
+    Raises:
+        InputError: a line has no step.
+
+    """
+    lines = read_jsonl(path)
+    for number, line in enumerate(lines, 1):
+        if type(line.get("step")) is not int:
+            raise InputError(f"{path}, line {number} has no step: it is damaged, or was edited: delete that line")
+    return lines
 
 
 def _is_final(line: dict[str, Any], total: int) -> bool:
@@ -138,7 +153,7 @@ class Log:
         if self.path is None or not every or not step or step % every:
             return False
         known = not self.quiet and self.path.is_file()
-        lines = read_jsonl(self.path) if known else []
+        lines = read_log(self.path) if known else []
         return all_gather_json(not any("eval" in line and line["step"] == step for line in lines))[0]
 
     def show(self, at: int, values: dict) -> None:

@@ -115,6 +115,20 @@ def raise_if_all_hosts_stop(before: str) -> None:
         raise Preempted(f"stopped by a signal before {before}: run the same command again")
 
 
+def raise_if_all_hosts_stop_within(what: str) -> None:
+    """End what all processes do together, and which the next command begins again.
+
+    Args:
+        what: the work, for the message: "an evaluation".
+
+    Raises:
+        Preempted: `all_hosts_stop`.
+
+    """
+    if all_hosts_stop():
+        raise Preempted(f"stopped by a signal within {what}: run the same command again")
+
+
 def raise_if_stop_requested(doing: str) -> None:
     """End work that this process does by itself.
 

@@ -305,6 +305,22 @@ def test_a_failed_export_leaves_nothing(what, tokenizer, tmp_path, monkeypatch):
             assert len({file.stat().st_mode for file in (tmp_path / folder).iterdir()}) == 1
 
 
+def test_a_file_that_is_not_as_it_was_exported_is_told(checkpoint, tmp_path, capsys):
+    """And used: its owner may have changed it. A model card is written to be edited."""
+    export(checkpoint, tmp_path / "out")
+    (tmp_path / "out" / "README.md").write_text("mine")
+    jaxmlm.load(tmp_path / "out")
+    assert capsys.readouterr().err == ""
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        path = tmp_path / "out" / name
+        before = path.read_bytes()
+        path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]) if name == "model.safetensors" else before + b" ")
+        jaxmlm.load(tmp_path / "out")
+        said = capsys.readouterr().err
+        assert said.startswith(f"note: {name} in {tmp_path / 'out'}: not as it was exported") and said.count("\n") == 1
+        path.write_bytes(before)
+
+
 def test_a_rotary_encoder_of_the_small_configs_comes_back(tokenizer, tmp_path):
     """With its tokenizer; and what was fine-tuned from it has a card that names it and no folder of its owner."""
     config = EncoderConfig(**SIZES, positions="rope")

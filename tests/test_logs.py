@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from jaxmlm import logs
-from jaxmlm.logs import Log
+from jaxmlm.errors import InputError
+from jaxmlm.logs import Log, read_log
 
 
 def strict(text: str):
@@ -64,3 +65,11 @@ def test_the_count_is_whole_on_any_terminal(width):
     console.print(short.get_renderable())
     shown = out.getvalue().splitlines()[-1]
     assert "pretrain" in shown and " 40/400" in shown and "loss 6.1" in shown
+
+
+def test_a_line_without_a_step_is_named(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"stdp": 2, "loss": 2.0}\n')
+    with pytest.raises(InputError, match=r"log.jsonl, line 2 has no step: it is damaged"):
+        read_log(path)
+    assert len(read_log(tmp_path / "none")) == 0

@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 from jaxmlm import preemption
 from jaxmlm.checks import COUNT, NATURAL, TINY, Range, check_numbers
 from jaxmlm.errors import InputError
+from jaxmlm.parallel import watch
 from jaxmlm.parallel.clusters import ClusterSpec, find
 from jaxmlm.parallel.rendezvous import Member, installed_versions, meet, refuse_different
 
@@ -70,7 +71,9 @@ def start(hosts: Hosts = Hosts()) -> None:  # noqa: B008
     if hosts.coordinator is not None and hosts.processes is not None and hosts.process is not None:
         cluster = ClusterSpec(hosts.coordinator, hosts.processes, hosts.process)
     if cluster is not None and cluster.processes > 1 and not jax.distributed.is_initialized():
-        members = meet(cluster, Member(cluster.process, socket.gethostname(), installed_versions()), hosts.wait)
+        connections: list[socket.socket] = []
+        me = Member(cluster.process, socket.gethostname(), installed_versions())
+        members = meet(cluster, me, hosts.wait, connections)
         have = [(member.name, member.versions) for member in members]
         refuse_different(have, "versions", "install the same on every host")
         jax.distributed.initialize(
@@ -80,6 +83,10 @@ def start(hosts: Hosts = Hosts()) -> None:  # noqa: B008
             initialization_timeout=int(hosts.wait),
             heartbeat_timeout_seconds=HEARTBEAT,
         )
+        if cluster.process == 0:
+            watch.hold(connections)
+        else:
+            watch.watch(connections[0], f"process 0 on {members[0].host}")
         preemption.install_handlers()
     if hosts.require is not None:
         require(hosts.require)
@@ -182,8 +189,11 @@ def exit_process(code: int) -> None:
     if jax.distributed.is_initialized() and jax.process_count() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
-        if jax.process_index() == 0:
+        first = jax.process_index() == 0
+        if first:
             time.sleep(2)
+        if not first or code != 1:  # after a fault of process 0 alone the others would wait for it
+            watch.say_goodbye()
         os._exit(code)
 
 

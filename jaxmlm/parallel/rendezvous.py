@@ -46,13 +46,15 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def meet(cluster: ClusterSpec, me: Member, wait: float) -> list[Member]:
+def meet(cluster: ClusterSpec, me: Member, wait: float, kept: list[socket.socket] | None = None) -> list[Member]:
     """Exchange who is there on the coordinator's port.
 
     Args:
         cluster: the coordinator, how many processes there are and which one this is.
         me: what the others are told.
         wait: seconds until those that have not come are missing.
+        kept: gets the connections, open: of process 0 one to each of the others, of another that to process 0. None:
+            they are closed.
 
     Returns:
         All members, by process.
@@ -62,13 +64,22 @@ def meet(cluster: ClusterSpec, me: Member, wait: float) -> list[Member]:
 
     """
     deadline = time.monotonic() + wait
-    answer = _serve(cluster, me, deadline, wait) if cluster.process == 0 else _report(cluster, me, deadline, wait)
-    if "error" in answer:
-        raise InputError(answer["error"])
+    exchange = _serve if cluster.process == 0 else _report
+    with contextlib.ExitStack() as opened:
+        answer, connections = exchange(cluster, me, deadline, wait, opened)
+        if "error" in answer:
+            raise InputError(answer["error"])
+        if kept is not None:
+            opened.pop_all()
+            kept.extend(connections)
     return [Member(*member) for member in answer["members"]]
 
 
-def _serve(cluster: ClusterSpec, me: Member, deadline: float, wait: float) -> dict[str, Any]:
+Heard = tuple[dict[str, Any], list[socket.socket]]
+"""The answer of process 0, and the connections over which it went."""
+
+
+def _serve(cluster: ClusterSpec, me: Member, deadline: float, wait: float, opened: contextlib.ExitStack) -> Heard:
     """Process 0: wait for everybody, then send everybody the members, or what is wrong."""
     try:
         server = socket.create_server(("", cluster.port), backlog=cluster.processes)
@@ -77,16 +88,16 @@ def _serve(cluster: ClusterSpec, me: Member, deadline: float, wait: float) -> di
             f"port {cluster.port} of this host cannot be opened ({error.strerror}): name another in --coordinator"
         ) from error
     members = {0: me}
-    lines: list[Any] = []
+    connections: list[socket.socket] = []
     answer: dict[str, Any] = {}
-    with server, contextlib.ExitStack() as opened:
+    with server:
         while len(members) < cluster.processes and not answer:
             server.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
                 connection, _ = server.accept()
-                line = opened.enter_context(opened.enter_context(connection).makefile("rw"))
-                connection.settimeout(10)
-                member = Member(*json.loads(line.readline()))
+                opened.enter_context(connection).settimeout(10)
+                with connection.makefile() as line:
+                    member = Member(*json.loads(line.readline()))
             except TimeoutError:
                 if time.monotonic() < deadline:
                     continue  # somebody who connected and said nothing
@@ -98,7 +109,7 @@ def _serve(cluster: ClusterSpec, me: Member, deadline: float, wait: float) -> di
             except (OSError, ValueError, TypeError):
                 continue  # not one of us
             else:
-                lines.append(line)
+                connections.append(connection)
                 if member.process in members or not 0 <= member.process < cluster.processes:
                     answer = {
                         "error": f"{member.name} gave a --process that is taken or not below --processes "
@@ -106,23 +117,23 @@ def _serve(cluster: ClusterSpec, me: Member, deadline: float, wait: float) -> di
                     }
                 members[member.process] = member
         answer = answer or {"members": [members[i] for i in range(cluster.processes)]}
-        for line in lines:
+        for connection in connections:
             with contextlib.suppress(OSError):  # it has gone meanwhile: JAX will miss it
-                print(json.dumps(answer), file=line, flush=True)
-    return answer
+                connection.sendall(json.dumps(answer).encode() + b"\n")
+    return answer, connections
 
 
-def _report(cluster: ClusterSpec, me: Member, deadline: float, wait: float) -> dict[str, Any]:
+def _report(cluster: ClusterSpec, me: Member, deadline: float, wait: float, opened: contextlib.ExitStack) -> Heard:
     """Every other process: say to process 0 who this is; return its answer."""
     why: object = "no answer"
     while (left := deadline - time.monotonic()) > 0:
         try:
             # Process 0 answers when all have come, or when its own wait is over: a little after ours may be.
-            with socket.create_connection((cluster.address, cluster.port), timeout=left) as connection:
-                connection.settimeout(left + 10)
-                with connection.makefile("rw") as line:
-                    print(json.dumps(me), file=line, flush=True)
-                    return json.loads(line.readline())
+            connection = socket.create_connection((cluster.address, cluster.port), timeout=left)
+            opened.enter_context(connection).settimeout(left + 10)
+            connection.sendall(json.dumps(me).encode() + b"\n")
+            with connection.makefile() as line:
+                return json.loads(line.readline()), [connection]
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
         time.sleep(min(0.5, max(deadline - time.monotonic(), 0)))

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmlm.errors import InputError
-from jaxmlm.json_files import read_jsonl
+from jaxmlm.errors import InputError, reading
+from jaxmlm.runs.results import read_results
 from jaxmlm.runs.statistics import compare_seeds
 from jaxmlm.tasks.downstream import GENERATED, display_name
 from jaxmlm.tasks.file_formats import read_table
@@ -236,7 +236,7 @@ def say_comparison(result: dict[str, Any]) -> Iterator[str]:
 
 def _best(folder: Path) -> tuple[str, str, list[dict[str, Any]]]:
     """Task, main score and the finished lines of the best setting."""
-    rows = [row for row in read_jsonl(folder / "results.jsonl") if row["scores"] and "predictions" in row]
+    rows = [row for row in read_results(folder / "results.jsonl") if row["scores"] and "predictions" in row]
     if not rows:
         raise InputError(f"{folder} has no predictions of a fine-tuning: give the --workdir of `jaxmlm finetune`")
     key = summarise(rows)["summary"][0]["settings"]
@@ -251,10 +251,11 @@ def _of_scores(folder: Path, rows: list[dict[str, Any]], name: str) -> Predictio
         path = folder / row["predictions"] / "scores.tsv"
         if not path.is_file():
             raise InputError(f"{path} is missing: run the fine-tuning again in a new --workdir")
-        header, *lines = read_table(path)
-        ids = [line[0] for line in lines]
-        column = header.index(name)
-        found[row["tuning_seed"]] = np.array([float(line[column]) for line in lines])
+        with reading(path, "the scores of a fine-tuning"):
+            header, *lines = read_table(path)
+            ids = [line[0] for line in lines]
+            column = header.index(name)
+            found[row["tuning_seed"]] = np.array([float(line[column]) for line in lines])
     return Predictions(ids, np.zeros(len(ids)), found)
 
 
@@ -275,6 +276,7 @@ def _of_rows(folder: Path, rows: list[dict[str, Any]], main: str, classes: dict[
         path = folder / row["predictions"] / "dev.tsv"
         if not path.is_file():
             raise InputError(f"{path} is missing: run the fine-tuning again in a new --workdir")
-        ids, said, truth = (list(column) for column in zip(*read_table(path)[1:], strict=True))
-        found[row["tuning_seed"]], labels = values(said), values(truth)
+        with reading(path, "the predictions of a fine-tuning"):
+            ids, said, truth = (list(column) for column in zip(*read_table(path)[1:], strict=True))
+            found[row["tuning_seed"]], labels = values(said), values(truth)
     return Predictions(ids, labels, found)

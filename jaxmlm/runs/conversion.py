@@ -15,6 +15,7 @@ from jaxmlm.models.formats import format_for
 from jaxmlm.parallel import make_mesh
 from jaxmlm.runs.loading import from_transformers, load, longest_input
 from jaxmlm.runs.model_card import card
+from jaxmlm.runs.sha256sums import write_sums
 
 
 def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
@@ -50,6 +51,7 @@ def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
             (new / name).write_bytes(content)
         text = card(loaded.about, Path(checkpoint), architecture)
         (new / "README.md").write_text(text, encoding="utf-8")
+        write_sums(new)
     return {"folder": str(folder), "architecture": architecture, "rows": []}
 
 

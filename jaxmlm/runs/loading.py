@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +13,13 @@ import jax.numpy as jnp
 from jaxmlm.data import Tokenizer
 from jaxmlm.data.hf_tokenizer import HfTokenizer, open_tokenizer
 from jaxmlm.errors import InputError
-from jaxmlm.json_files import write_json
+from jaxmlm.json_files import with_checksum, write_json
 from jaxmlm.models import Encoder, EncoderConfig, interchange, with_head
 from jaxmlm.parallel import abstract, hosts
 from jaxmlm.paths import describe
 from jaxmlm.rng import make_key
 from jaxmlm.runs.checkpoint_advice import not_a_checkpoint
+from jaxmlm.runs.sha256sums import changed
 from jaxmlm.runs.workdir import provenance, read_metadata, step_of
 from jaxmlm.training import Checkpoints, TrainState
 
@@ -140,7 +142,7 @@ def save(found: LoadedModel) -> None:
     with hosts.primary_first():
         if first:
             found.tokenizer.save(new)
-            write_json(new / "run.json", {**plain, **provenance()})
+            write_json(new / "run.json", with_checksum({**plain, **provenance()}))
             shutil.rmtree(folder, ignore_errors=True)
             new.rename(folder)
 
@@ -150,6 +152,13 @@ def from_transformers(folder: str | Path, like: EncoderConfig | None = None) -> 
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise not_a_checkpoint(folder)
+    if (other := changed(folder)) and hosts.is_primary():
+        print(
+            f"note: {', '.join(other)} in {folder}: not as it was exported (SHA256SUMS there): damaged, unless it was "
+            "changed on purpose",
+            file=sys.stderr,
+            flush=True,
+        )
     found = interchange.read(folder, like)
     tokenizer = HfTokenizer(folder)
     if tokenizer.size > found.vocab:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jaxmlm.errors import InputError
-from jaxmlm.json_files import read_jsonl
+from jaxmlm.json_files import read_jsonl, without_checksum
 
 OneResult = TypeVar("OneResult", bound="Result")
 
@@ -62,6 +62,11 @@ class Result:
     chosen_step: int | None = None
     by_step: dict[str, float] | None = None
 
+    @property
+    def has_no_model(self) -> bool:
+        """Whether it is that of a pre-training which diverged, so that there is nothing to evaluate."""
+        return self.diverged is not None and not self.scores
+
     def to_json(self) -> dict[str, Any]:
         """The line as a dictionary."""
         always = ("stage", "task", "tuning_seed", "main", "scores", "seconds", "tokens", "tokens_per_second")
@@ -77,6 +82,8 @@ class Result:
         True
         """
         scores = {name: math.nan if score is None else score for name, score in line["scores"].items()}
+        if unknown := line.keys() - {one.name for one in fields(cls)}:
+            raise InputError(f"a result has no {min(unknown)!r}: results.jsonl was edited, or is of another version")
         return cls(**{**line, "scores": scores})
 
 
@@ -93,10 +100,10 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     """Read the complete lines of a results.jsonl; no file has none.
 
     Raises:
-        InputError: a line is not a result.
+        InputError: a line is not a result, or does not have its checksum.
 
     """
-    rows = read_jsonl(path)
+    rows = [without_checksum(row, f"{path}, line {number}") for number, row in enumerate(read_jsonl(path), 1)]
     for number, row in enumerate(rows, 1):
         known = isinstance(row.get("stage"), str) and isinstance(row.get("task"), str) and "tuning_seed" in row
         if not known or not isinstance(row.get("scores"), dict):

@@ -13,7 +13,7 @@ import jax
 
 from jaxmlm.data.store import MANIFEST
 from jaxmlm.errors import InputError, Preempted
-from jaxmlm.json_files import append_jsonl, read_json, to_json, write_json
+from jaxmlm.json_files import append_jsonl, read_json, to_json, with_checksum, without_checksum, write_json
 from jaxmlm.locks import claim
 from jaxmlm.os_errors import writing_to
 from jaxmlm.parallel import hosts
@@ -75,7 +75,7 @@ def write_metadata(folder: Path, name: str, identity: dict[str, Any], record: di
     """Write the configuration, the versions and the commit into a folder that `check_workdir` let pass, once."""
     if _is_missing(folder, name) and hosts.is_primary():
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / name, {"identity": identity, **record, **provenance()})
+        write_json(folder / name, with_checksum({"identity": identity, **record, **provenance()}))
 
 
 def _is_missing(folder: Path, name: str) -> bool:
@@ -90,7 +90,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """Read a run.json, study.json or finetune.json.
 
     Raises:
-        InputError: it is torn, or was edited by hand.
+        InputError: it is torn, damaged, or was edited by hand.
 
     """
     if path.is_file() and not path.stat().st_size:
@@ -102,7 +102,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     for key in ("identity", "config"):
         if not isinstance(found.get(key), dict):
             raise InputError(f"{path} has no {key}: it was not written by jaxmlm, or edited: put back the one it wrote")
-    return found
+    return without_checksum(found, path)
 
 
 def provenance() -> dict[str, Any]:
@@ -137,7 +137,7 @@ def append_results(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any
         rows: results as JSON objects (see `Result`).
 
     Returns:
-        For each of them the line that is in the file, the same on all hosts.
+        For each of them the result that is in the file, where it has a checksum; the same on all hosts.
 
     """
     lines = []
@@ -145,7 +145,7 @@ def append_results(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any
         known = {key_of(row): row for row in read_results(path)}
         new = {key_of(row): row for row in rows if key_of(row) not in known}
         if new:
-            append_jsonl(path, new.values())
+            append_jsonl(path, map(with_checksum, new.values()))
         lines = [known.get(key_of(row), row) for row in rows]
     return hosts.broadcast_from_primary(json.loads(to_json(lines)))
 

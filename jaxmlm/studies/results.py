@@ -129,6 +129,11 @@ class StudyResults:
     notes: list[str]
 
     @property
+    def diverged(self) -> dict[str, str]:
+        """The cells whose pre-training diverged before there was a model to evaluate, and why."""
+        return {one.cell: str(one.diverged) for one in self.results if one.has_no_model}
+
+    @property
     def labels(self) -> list[str]:
         """The labels in order, without the controls."""
         return list(self.values)
@@ -286,9 +291,10 @@ def _missing(results: list[CellResult]) -> list[str]:
     have: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for one in results:
         have[one.cell].add((one.stage, one.task))
+    without_model = {one.cell for one in results if one.has_no_model}
     every = dict.fromkeys((one.stage, one.task) for one in results)
     lines = []
-    for cell, of_cell in {one.cell: one for one in results}.items():
+    for cell, of_cell in {one.cell: one for one in results if one.cell not in without_model}.items():
         lacking = [
             f"{stage} {task}" if stage in ("finetune", "babylm") else stage
             for stage, task in every

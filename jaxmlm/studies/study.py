@@ -3,14 +3,14 @@
     WORKDIR/study.json  store/  cells/NAME/ (a run each)  results.jsonl  report.json  report.html
 
 A cell is one combination of the varied values and one seed. Everything that is finished is found again: a study that
-was killed is resumed, one that is done only draws its report anew, and values, seeds and tasks can be added.
+was killed is resumed, one that is done only draws its report anew, and values, seeds and tasks can be added. A cell
+whose pre-training diverges is named in the report and does not stop the others.
 """
 
 import json
 import shlex
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +19,9 @@ from rich.console import Console
 
 from jaxmlm.data import Store
 from jaxmlm.data.opening import open_store
-from jaxmlm.errors import InputError
-from jaxmlm.json_files import read_json, read_jsonl, write_json
+from jaxmlm.errors import Diverged, InputError
+from jaxmlm.json_files import read_json, with_checksum, without_checksum, write_json
+from jaxmlm.logs import read_log
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
 from jaxmlm.paths import describe, replace_path
@@ -36,12 +37,12 @@ from jaxmlm.runs.run import Run, identity
 from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, read_metadata, write_metadata
 from jaxmlm.runs.zero_shot import BabyLM, Evaluate, check_sentences, zero_shot
 from jaxmlm.studies import dry_run as dry_runs
-from jaxmlm.studies.estimate import training_tokens
 from jaxmlm.studies.grid import Cell, Study, cells_of, original
 from jaxmlm.studies.labels import label_of
 from jaxmlm.studies.results import CellResult, collect, read_cell_results
 from jaxmlm.studies.score_table import terminal_table
 from jaxmlm.studies.summary import summarise
+from jaxmlm.studies.titles import distinct, is_generated, titled
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, named
 
 GENERATED = "The text is generated: this exercises the whole pipeline and is no evidence about masking rates."
@@ -226,8 +227,9 @@ def _run_cell(study: Study, cell: Cell, stage: str) -> None:
 
 def _run_claimed(study: Study, cell: Cell, stage: str) -> None:
     """Run a cell in a directory that this command holds."""
-    pretrain(cell.run, f"{stage}pretrain")
     path = Path(cell.run.workdir) / "results.jsonl"
+    if not _pretrained(cell, path, f"{stage}pretrain"):
+        return
     done = hosts.broadcast_from_primary([list(_key(result)) for result in _read_results(path)])
     missing = [job for job in _jobs(study) if list(job.key) not in done]
     if not missing:
@@ -246,6 +248,22 @@ def _run_claimed(study: Study, cell: Cell, stage: str) -> None:
             else:
                 line = held_out(loaded, cell.run.data, what, mesh)
             append_results(path, [{**line, "settings": key.settings}])
+
+
+def _pretrained(cell: Cell, path: Path, stage: str) -> bool:
+    """Pre-train a cell; False if it diverges, which is a result of the study, and not its end."""
+    known = [result.diverged for result in _read_results(path) if result.has_no_model]
+    why = hosts.broadcast_from_primary(known[0] if known else None)
+    if why is None:
+        try:
+            pretrain(cell.run, stage)
+            return True
+        except Diverged as error:
+            why = error.why
+            append_results(path, [Result("pretrain", "mlm", diverged=why).to_json()])
+    if hosts.is_primary():
+        print(f"{stage}: diverged ({why}): this cell is left out", file=sys.stderr, flush=True)
+    return False
 
 
 def _jobs(study: Study) -> Iterator[Job]:
@@ -314,57 +332,21 @@ def _write_report_json(study: Study, cells: list[Cell], store: Store) -> None:
     sentences = {
         label_of(cell.values): preview(cell.run.masking, store, study.sentence) for cell in cells if not cell.control
     }
-    notes = [study.note, GENERATED if _is_generated(study.run.data.text) else ""]
+    notes = [study.note, GENERATED if is_generated(study.run.data.text) else ""]
     content = {
         "title": titled(study),
         "note": " ".join(note for note in notes if note),
         "sentences": sentences,
         "origin": {
             "command": shlex.join(["jaxmlm", *sys.argv[1:]]),
-            "commit": _distinct(one["git"] or "unknown" for one in metadata),
-            "versions": _distinct(versions),
-            "machine": _distinct(f"{one['device']}, Python {one['python']}" for one in metadata),
+            "commit": distinct(one["git"] or "unknown" for one in metadata),
+            "versions": distinct(versions),
+            "machine": distinct(f"{one['device']}, Python {one['python']}" for one in metadata),
         },
         "keys": [[cell.name, *key] for cell in cells for key in _keys(study)],
         "logs": {cell.name: str(Path("cells") / original(cell, cells).name / "log.jsonl") for cell in cells},
     }
-    write_json(Path(study.workdir) / "report.json", content)
-
-
-def titled(study: Study) -> str:
-    """The title of a report, made from the text, the tokens and the encoder that are used."""
-    run = study.run
-    if run.loop.budget:
-        size = f"{run.loop.budget} of"
-    else:
-        tokens = training_tokens(run, study.assume)
-        size = f"{tokens / 1e6:.3g} M" if tokens >= 1e6 else f"{tokens / 1e3:.3g} k"
-    texts = ["the generated sample" if _is_generated(text) else text.rsplit("/", 1)[-1] for text in run.data.texts]
-    parts = {
-        "{text}": " + ".join(texts),
-        "{tokens}": size,
-        "{encoder}": str(run.init) if run.init else f"{run.model.layers} x {run.model.width}",
-    }
-    title = study.title
-    for name, value in parts.items():
-        title = title.replace(name, value)
-    return title
-
-
-def _is_generated(text: str) -> bool:
-    return text.startswith("sample:")
-
-
-def _distinct(values: Iterable[str]) -> str:
-    """What the cells say of where they were pre-trained; where they differ, how many say which.
-
-    >>> _distinct(["a", "a"]), _distinct(["a", "b", "a"])
-    ('a', 'a (2 cells); b (1 cell)')
-    """
-    counts = Counter(values)
-    if len(counts) == 1:
-        return next(iter(counts))
-    return "; ".join(f"{value} ({n} cell{'s' if n > 1 else ''})" for value, n in counts.items())
+    write_json(Path(study.workdir) / "report.json", with_checksum(content))
 
 
 def _draw(directory: Path, markdown: bool = False) -> dict[str, Any]:
@@ -374,9 +356,10 @@ def _draw(directory: Path, markdown: bool = False) -> dict[str, Any]:
     from jaxmlm.studies.markdown import write_markdown
     from jaxmlm.studies.page import write_page
 
-    content = read_json(directory / "report.json", "what the last run of the study wrote there")
+    path = directory / "report.json"
+    content = without_checksum(read_json(path, "what the last run of the study wrote there"), path)
     if absent := {"title", "note", "sentences", "origin", "keys", "logs"} - content.keys():
-        raise InputError(f"{directory / 'report.json'} has no {min(absent)}: run the study again, which writes it anew")
+        raise InputError(f"{path} has no {min(absent)}: run the study again, which writes it anew")
     keys = content["keys"]
     lines = read_cell_results(directory / "results.jsonl")
     results = collect(result for result in lines if [result.cell, *_key(result)] in keys)
@@ -404,5 +387,6 @@ def _draw(directory: Path, markdown: bool = False) -> dict[str, Any]:
 
 def _curve(path: Path) -> list[dict[str, Any]]:
     """The training losses of a log; a step that was done again after a kill counts once, the last time."""
-    by_step = {line["step"]: line for line in read_jsonl(path) if "eval" not in line}
+    lines = [line for line in read_log(path) if "eval" not in line and {"loss", "tokens"} <= line.keys()]
+    by_step = {line["step"]: line for line in lines}
     return [by_step[step] for step in sorted(by_step)]

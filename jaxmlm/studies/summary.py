@@ -19,8 +19,8 @@ def summarise(results: StudyResults) -> dict[str, Any]:
 
     Returns:
         {"rates": by label what `_of_label` gives ("values" where another path than masking.rate is varied), "control":
-        the one control or None, "controls": by label, "pairs", "control_pairs": comparisons, "missing", "notes",
-        "sentences": the verdict by sentences, "verdict": the same as one text}.
+        the one control or None, "controls": by label, "pairs", "control_pairs": comparisons, "missing", "diverged": by
+        cell, why it has no scores, "notes", "sentences": the verdict by sentences, "verdict": the same as one text}.
 
     """
     controls = {label: _of_label(results, label) for label in results.controls}
@@ -38,6 +38,7 @@ def summarise(results: StudyResults) -> dict[str, Any]:
         "pairs": pairs,
         "control_pairs": control_pairs,
         "missing": results.missing,
+        "diverged": results.diverged,
         "notes": results.notes,
         "sentences": sentences,
         "verdict": " ".join(sentences),

@@ -64,6 +64,7 @@ def sentences(results: StudyResults) -> list[str]:
                 sink.append(f"by {title}, {', '.join(outcomes)}{control.outcome}")
         if name == BOUND:
             said += price_sentences(results)
+    said += [f"Left out, as its pre-training diverged: {cell} ({why})." for cell, why in results.diverged.items()]
     said += [f"Unfinished: {line}." for line in results.missing]
     return [*said, _last_sentence(verdicts, tendencies)]
 

@@ -7,7 +7,8 @@ from typing import Any
 from jaxmlm.data.manifest import MANIFEST
 from jaxmlm.data.store import Store
 from jaxmlm.errors import InputError
-from jaxmlm.json_files import read_json, read_jsonl
+from jaxmlm.json_files import read_json
+from jaxmlm.logs import read_log
 from jaxmlm.runs.results import read_results
 from jaxmlm.runs.workdir import read_metadata
 from jaxmlm.training import Checkpoints
@@ -18,7 +19,7 @@ _READERS: dict[str, Callable[[Path], Any]] = {
     "finetune.json": read_metadata,
     "report.json": read_json,
     "results.jsonl": read_results,
-    "log.jsonl": read_jsonl,
+    "log.jsonl": read_log,
 }
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from rich.text import Text
 from jaxmlm.checks import COUNT, NOT_NEGATIVE, POSITIVE_SHARE, check_numbers
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.errors import InputError
-from jaxmlm.json_files import write_json
+from jaxmlm.json_files import read_json, with_checksum, without_checksum, write_json
 from jaxmlm.paths import describe
 from jaxmlm.runs import epochs
 from jaxmlm.runs.run import Run, identity
@@ -258,11 +259,12 @@ def _cached(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
     folder = Path(os.environ.get("JAXMLM_CACHE", "~/.cache/jaxmlm")).expanduser() / "plans"
     path = folder / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.json"
     if path.is_file() and not options.again:
-        return json.loads(path.read_text())
+        with suppress(InputError):  # damaged: it is made again
+            return without_checksum(read_json(path), path)
     Console(stderr=True).print(f"compiling for {options.slices} x {where.name} ...", highlight=False)
     made = compiled_for(run, where, options.slices)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, made)
+    write_json(path, with_checksum(made))
     return made
 
 

@@ -19,28 +19,39 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxmlm.errors import InputError
+from jaxmlm.json_files import read_json
 from jaxmlm.parallel.hosts import all_gather_json, is_primary
 from jaxmlm.training.finite import NotFinite
 from jaxmlm.training.step import TrainState
+
+_CURE = "delete that directory, and the checkpoint before it is used"
 
 
 class DamagedCheckpoint(InputError):
     """A checkpoint is not what was saved. `step` names it."""
 
     def __init__(self, directory: Path, why: str):
-        super().__init__(f"{directory} is damaged: {why}; delete that directory, and the checkpoint before it is used")
+        super().__init__(f"{directory} is damaged: {why}; {_CURE}")
         self.step = int(directory.name)
 
 
 def fingerprint(folder: Path) -> str | None:
-    """A hash of the newest model in the directory of a run, or of that of a step; None: there is none."""
+    """A hash of the newest model in the directory of a run, or of that of a step; None: there is none.
+
+    Raises:
+        InputError: the checksums of that checkpoint are damaged.
+
+    """
     steps = [path for path in folder.glob("checkpoints/[0-9]*/checksums/metadata") if path.parts[-3].isdigit()]
     if (own := folder / "checksums" / "metadata").is_file():
         steps.append(own)
     if not steps:
         return None
     newest = max(steps, key=lambda path: int(path.parts[-3]))
-    return hashlib.sha256(json.dumps(json.loads(newest.read_text())["model"]).encode()).hexdigest()[:16]
+    checked = read_json(newest, "the checksums of a checkpoint")
+    if checked.pop("sha256", None) != _sha256(checked):
+        raise InputError(f"{newest.parents[1]} is damaged: its checksums do not have their checksum; {_CURE}")
+    return hashlib.sha256(json.dumps(checked["model"]).encode()).hexdigest()[:16]
 
 
 class Checkpoints:

@@ -54,7 +54,8 @@ def explained(task: Task, folder: Path | None) -> Iterator[None]:
         yield
     except NotFiniteAt as error:
         lower = "set a lower optim.learning_rate, or optim.clip 1.0"
-        raise Diverged(f"step {error.step}: {error}{_rows(task, error.step)}: {lower}{_kept(folder)}") from error
+        why = f"step {error.step}: {error}"
+        raise Diverged(f"{why}{_rows(task, error.step)}: {lower}{_kept(folder)}", why) from error
 
 
 def _rows(task: Task, step: int) -> str:

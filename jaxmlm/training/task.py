@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmlm.errors import Preempted
 from jaxmlm.models import Model
 from jaxmlm.parallel import fetch, local_rows, place
-from jaxmlm.preemption import all_hosts_stop
+from jaxmlm.preemption import raise_if_all_hosts_stop_within
 
 Batch = dict[str, Any]
 
@@ -96,8 +95,7 @@ def evaluate(
     predict = predict or jax.jit(task_eval.predict)
     outputs, weights = [], []
     for batch in task_eval.batches():
-        if all_hosts_stop():
-            raise Preempted("stopped by a signal within an evaluation: run the same command again")
+        raise_if_all_hosts_stop_within("an evaluation")
         weights.append(batch["weight"])
         placed, row = place(local_rows((batch, np.arange(len(batch["weight"]))), mesh), mesh)
         outputs.append((predict(model, placed), row))

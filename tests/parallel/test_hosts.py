@@ -239,6 +239,26 @@ def test_two_processes_stop_at_one_step_when_only_the_second_is_told(tmp_path):
     assert "SIGTERM: stopping" not in first.stderr and "SIGTERM: stopping" in other.stderr
 
 
+@pytest.mark.slow("starts two processes, twice")
+def test_when_process_0_is_killed_the_other_says_so_and_both_resume(tmp_path):
+    def during(processes: list[Process]) -> None:
+        until = time.monotonic() + 200
+        while not (tmp_path / "run" / "checkpoints" / "20").exists():
+            assert time.monotonic() < until and processes[0].poll() is None
+            time.sleep(0.02)
+        processes[0].kill()
+
+    steps = ("--loop.save-every", "20", "--loop.log-every", "20", "--most-epochs", "1000000", "--loop.steps")
+    killed, other = two(tmp_path, "--workdir", "run", *steps, "4000", during=during)
+    assert killed.returncode == -signal.SIGKILL and other.returncode != 0
+    assert other.stderr.splitlines()[-1] == (
+        f"jaxmlm: process 0 on {socket.gethostname()} has ended, and no other can continue without it: run the same "
+        "command again on all hosts"
+    )
+    for done in two(tmp_path, "--workdir", "run", *steps, "4000"):
+        assert done.returncode == 0 and "has ended" not in done.stderr, done.stderr
+
+
 TOLD = """
 import os, signal, sys
 from pathlib import Path

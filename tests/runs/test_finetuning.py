@@ -18,11 +18,12 @@ from jaxmlm.cli import main
 from jaxmlm.data import Data, SentencePieceTokenizer
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import Diverged, InputError
-from jaxmlm.json_files import read_jsonl
+from jaxmlm.json_files import read_jsonl, without_checksum
 from jaxmlm.runs import Finetune, finetune
 from jaxmlm.runs.comparison import compare, say
 from jaxmlm.runs.finetuning import make_task
 from jaxmlm.runs.loading import load
+from jaxmlm.runs.results import read_results
 from jaxmlm.synthetic import world
 from jaxmlm.tasks.downstream import TaskData, directory_of, examples_of
 from jaxmlm.tasks.registry import TableTask
@@ -151,7 +152,7 @@ def test_several_tasks_and_their_average(checkpoint, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     scores = {"rte": "accuracy", "cola": "matthews"}
     for task, name in scores.items():
-        rows = read_jsonl(tmp_path / task / "results.jsonl")
+        rows = read_results(tmp_path / task / "results.jsonl")
         assert [row for row in found["rows"] if row["task"] == task] == rows and len(rows) == 2
         assert found["tasks"][task]["score"] == pytest.approx(np.mean([row["scores"][name] for row in rows]))
     assert found["average"] == pytest.approx(np.mean([one["score"] for one in found["tasks"].values()]))
@@ -347,7 +348,7 @@ def test_a_checkpoint_with_the_tokenizer_of_another_is_refused(checkpoint, tmp_p
         error = capsys.readouterr().err
         assert f"({pieces} pieces) is not the one of this model (400)" in error and error.count("\n") == 1
     shutil.copy(Path(checkpoint) / "tokenizer.model", other)
-    about = json.loads((other / "run.json").read_text())
+    about = without_checksum(json.loads((other / "run.json").read_text()), "run.json")
     about["config"]["data"]["store"] = str(tmp_path / "store")
     (other / "run.json").write_text(json.dumps(about))
     open_store(Data("sample:200", vocab=300, length=24, valid=0.1), tmp_path)

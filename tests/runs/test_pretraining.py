@@ -22,6 +22,7 @@ from jaxmlm.parallel import Mesh, make_mesh
 from jaxmlm.paths import replace_path
 from jaxmlm.runs.loading import from_transformers, load
 from jaxmlm.runs.pretraining import _why_not_exported, pretrain
+from jaxmlm.runs.results import read_results
 from jaxmlm.runs.run import Run
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, mlm_task
 from jaxmlm.training import Loop, Optim, evaluate
@@ -73,7 +74,7 @@ def test_held_out_scores_and_files(base, one_device):
     }  # fmt: skip
     assert heldout["scores"]["perplexity"] == pytest.approx(np.exp(heldout["scores"]["loss@0.15"]))
     folder = Path(base.workdir)
-    assert (folder / "DONE").exists() and read_jsonl(folder / "results.jsonl") == one_device["rows"]
+    assert (folder / "DONE").exists() and read_results(folder / "results.jsonl") == one_device["rows"]
     record = json.loads((folder / "run.json").read_text())
     assert record["config"]["masking"]["rate"] == 0.4 and record["versions"]["jax"] == jax.__version__
 
@@ -87,7 +88,7 @@ def test_a_run_that_diverged_says_so_and_writes_json(base, one_device, tmp_path,
     for name in ("log.jsonl", "results.jsonl", "run.json"):
         text = (tmp_path / "run" / name).read_text()
         assert "Infinity" not in text and "NaN" not in text, name
-    found = read_jsonl(tmp_path / "run" / "results.jsonl")
+    found = read_results(tmp_path / "run" / "results.jsonl")
     assert found[1]["scores"]["perplexity"] is None and found[0]["diverged"] == rows[0]["diverged"]
     assert pretrain(run)["rows"] == found  # read again
     assert "the run diverged" in capsys.readouterr().err

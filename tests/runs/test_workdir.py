@@ -19,9 +19,10 @@ from jaxmlm.models import EncoderConfig
 from jaxmlm.runs import Finetune, finetune
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain
+from jaxmlm.runs.results import Result, read_results
 from jaxmlm.runs.run import Run
 from jaxmlm.runs.suite import finetune_all
-from jaxmlm.runs.workdir import append_results
+from jaxmlm.runs.workdir import append_results, read_metadata
 from jaxmlm.training import Loop
 
 
@@ -98,7 +99,7 @@ def test_a_kill_in_the_last_second_leaves_complete_results(done, tmp_path, kept)
     (folder / "results.jsonl").write_bytes(content[:kept])
     (folder / "DONE").unlink()
     rows = pretrain(replace(done[0], workdir=str(folder)))["rows"]
-    assert rows == read_jsonl(folder / "results.jsonl")
+    assert rows == read_results(folder / "results.jsonl")
     assert [row["stage"] for row in rows] == ["pretrain", "heldout"]
     assert rows[1] == done[1][1] and rows[0]["tokens_per_second"] > 0 and rows[0]["scores"] == done[1][0]["scores"]
 
@@ -112,7 +113,7 @@ def test_appending_is_repeatable(tmp_path):
     with open(path, "a") as file:
         file.write('{"stage": "fine')
     assert append_results(path, [rows[0] | {"seconds": 2.0}, rows[1]]) == [rows[0] | {"seconds": 1.0}, rows[1]]
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [rows[0] | {"seconds": 1.0}, rows[1]]
+    assert read_results(path) == [rows[0] | {"seconds": 1.0}, rows[1]] and path.read_bytes().count(b"\n") == 2
     assert append_results(path, [rows[1] | {"cell": "another"}]) == [rows[1] | {"cell": "another"}]
     assert len(read_jsonl(path)) == 3
 
@@ -142,6 +143,32 @@ def test_a_damaged_run_json_is_told_in_one_line(done, tmp_path, content, message
         with pytest.raises(InputError, match=message) as refused:
             use()
         assert "\n" not in str(refused.value)
+
+
+def test_every_flipped_bit_of_a_record_or_a_result_is_noticed(done, tmp_path):
+    """Where a number, a name or a text stands: one bit of it is another value, of which nothing else tells."""
+
+    def record(path: Path) -> list:
+        found = read_metadata(path)
+        return [found.get(name) for name in ("identity", "config", "vocab", "tokenizer", "versions")]
+
+    def results(path: Path) -> list:
+        return [Result.from_json(row) for row in read_results(path)]
+
+    for name, read in (("run.json", record), ("results.jsonl", results)):
+        content = (Path(done[0].workdir) / name).read_bytes()
+        wanted = read(Path(done[0].workdir) / name)
+        noticed = 0
+        for place in range(0, len(content), 7):
+            changed = bytearray(content)
+            changed[place] ^= 1 << place % 8
+            (tmp_path / name).write_bytes(changed)
+            try:
+                assert read(tmp_path / name) == wanted  # a blank, say, or the name of the checksum
+            except InputError as error:
+                assert "\n" not in str(error)
+                noticed += 1
+        assert noticed > len(content) / 7 / 2
 
 
 def test_a_line_that_is_no_result_is_named(done, tmp_path):

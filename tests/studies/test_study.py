@@ -10,16 +10,18 @@ import pytest
 from jaxmlm.cli import main
 from jaxmlm.config import load
 from jaxmlm.errors import InputError
-from jaxmlm.json_files import read_jsonl
+from jaxmlm.json_files import read_jsonl, to_json, with_checksum
 from jaxmlm.masking import Masking
 from jaxmlm.models import EncoderConfig
 from jaxmlm.paths import replace_path
 from jaxmlm.runs import Evaluate, Finetune, recipe
 from jaxmlm.runs.finetuning import check
 from jaxmlm.runs.run import Run
+from jaxmlm.runs.workdir import read_metadata
 from jaxmlm.studies import Assumed, Study, Vary, run_study
 from jaxmlm.studies.grid import original
-from jaxmlm.studies.study import _check, _is_generated, cells_of, store_run, titled
+from jaxmlm.studies.study import _check, cells_of, store_run
+from jaxmlm.studies.titles import is_generated, titled
 from jaxmlm.tools.prepare import prepare
 from jaxmlm.training import Loop
 
@@ -104,7 +106,7 @@ def test_the_report_says_where_the_cells_were_trained(study, done):
     work = Path(study.workdir)
     path = work / "cells" / "rate=0.8,seed=0" / "run.json"
     before = path.read_text()
-    path.write_text(json.dumps(json.loads(before) | {"device": "8 x TPU v9", "git": "abc1234"}))
+    path.write_text(to_json(with_checksum(read_metadata(path) | {"device": "8 x TPU v9", "git": "abc1234"})))
     run_study(study)
     origin = json.loads((work / "report.json").read_text())["origin"]
     assert "8 x TPU v9, Python" in origin["machine"] and origin["machine"].count("(2 cells)") == 1
@@ -162,6 +164,31 @@ def test_machines_share_the_cells_of_a_study(study, done, tmp_path):
     assert run_study(shared)["rates"]["0.80"]["heldout"] == done["rates"]["0.80"]["heldout"] and report.exists()
     with pytest.raises(InputError, match="cells is '2/2': write I/N, from 0/N to N-1/N"):
         replace_path(shared, "cells", "2/2")
+
+
+def test_a_cell_that_diverges_is_named_and_does_not_stop_the_others(study, done, tmp_path, capsys):
+    """Nor is it trained again when the study is resumed."""
+    work = tmp_path / "work"
+    shutil.copytree(Path(study.workdir) / "store", work / "store")
+    rates = (1e30, 1e-3)
+    found = replace_path(replace_path(study, "workdir", str(work)), "run.loop.log_every", 1)
+    for path, value in (("vary", (Vary("optim.learning_rate", rates),)), ("evaluate", None), ("control", False)):
+        found = replace_path(found, path, value)
+    found = replace_path(found, "finetune", ())
+    for _ in range(2):
+        summary = run_study(found)
+        assert "learning_rate=1e+30 seed=0: pretrain: diverged (step " in capsys.readouterr().err
+        (cell,) = summary["diverged"]
+        assert cell == "learning_rate=1e+30,seed=0" and "not finite" in summary["diverged"][cell]
+        assert any(
+            sentence.startswith(f"Left out, as its pre-training diverged: {cell} (")
+            for sentence in summary["sentences"]
+        )
+        assert not summary["missing"]
+        losses = [summary["values"][label]["heldout"].get("loss@0.15") for label in ("1e+30", "0.001")]
+        assert losses[0] is None and losses[1]["n"] == 1
+        assert [row["stage"] for row in read_jsonl(work / "results.jsonl") if row["cell"] == cell] == ["pretrain"]
+    assert "the pre-training diverged: step" in (work / "report.html").read_text()
 
 
 def test_prepare_makes_the_store_that_the_study_finds(study, tmp_path):
@@ -342,7 +369,7 @@ def test_a_sentence_as_each_masking_leaves_it(study, done):
 )
 def test_a_title_is_made_from_what_is_used(words, title, generated):
     study = load(CONFIGS / words[0], words[1:])
-    assert titled(study).startswith(title) and _is_generated(study.run.data.text) == generated
+    assert titled(study).startswith(title) and is_generated(study.run.data.text) == generated
     assert "evidence" not in study.note
 
 

@@ -1,14 +1,18 @@
 """Probes and treebanks: odd files, words to tokens, planted and shuffled labels, and the verb on a real encoder."""
 
+import os
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxmlm.data import SentencePieceTokenizer
-from jaxmlm.errors import InputError
+from jaxmlm.errors import InputError, Preempted
 from jaxmlm.models import Encoder, EncoderConfig
 from jaxmlm.plotting import over_layers
+from jaxmlm.preemption import stoppable
 from jaxmlm.runs import layer_probes as layers
 from jaxmlm.tasks import probing
 from jaxmlm.tasks.conllu import depth, read
@@ -144,6 +148,21 @@ def test_l2_is_chosen_by_examples_put_aside():
     assert fixed < usual - 0.05 < found
     clear = (x[:, :5] @ np.ones(5) > 0).astype(int)
     assert probing.choose(x[:, :5], clear, 2) == 0.001
+
+
+def test_a_signal_stops_the_probing(odd, tokenizer):
+    """Within the states of the encoder, and within the fits."""
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    encoder = Encoder(EncoderConfig(layers=1, width=16, heads=2), tokenizer.size, jax.random.key(0))
+    found = probing.examples(read(odd), tokenizer, Sizes(), 100, np.array([3.0]))
+    works = (
+        lambda: probing.states(encoder, found, tokenizer.pad_id, jax.sharding.get_mesh()),
+        lambda: probing.choose(x, (x[:, 0] > 0).astype(int), 2),
+    )
+    for work in works:
+        with stoppable(), pytest.raises(Preempted, match="within the probing of layers"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            work()
 
 
 def test_the_probe_is_the_minimum():

@@ -140,7 +140,8 @@ def test_predictions_are_read_back_whatever_their_names(tmp_path):
         path = tmp_path / "predictions" / f"seed{seed}" / "dev.tsv"
         path.parent.mkdir(parents=True)
         write(rows, labels[::-1] if seed else labels, path, truth=True)
-        line = {"task": "my.csv", "main": "accuracy", "scores": {"accuracy": 1.0}, "tuning_seed": seed, "notes": [],
+        line = {"stage": "finetune", "task": "my.csv", "main": "accuracy",
+                "scores": {"accuracy": 1.0}, "tuning_seed": seed, "notes": [],
                 "predictions": f"predictions/seed{seed}", "degenerate": False, "select": "last",
                 "settings": json.dumps({"learning_rate": 1e-3, "batch": 8, "epochs": 1.0})}  # fmt: skip
         with (tmp_path / "results.jsonl").open("a") as file:

@@ -286,6 +286,12 @@ def test_only_a_plan_of_the_same_program_is_found_again(monkeypatch, tmp_path):
         words = ["plan", "configs/large.py", "--topology", "v5e:2x2", "--loop.batch", "64", "--json"]
         assert main([*words, *way.split()]) == 0
         assert len(asked) == min(number + 1, len(ways))
+    for kept in (tmp_path / "plans").iterdir():  # a number in it is another one, or it is torn
+        kept.write_text(kept.read_text().replace("1.0", "3.0"))
+    assert main([*words, *ways[-1].split()]) == 0 and len(asked) == len(ways) + 1
+    for kept in (tmp_path / "plans").iterdir():
+        kept.write_text(kept.read_text()[:20])
+    assert main([*words, *ways[-1].split()]) == 0 and len(asked) == len(ways) + 2
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,11 @@ def test_weights_have_a_fingerprint(halfway, tmp_path):
     assert before == fingerprint(folder / "checkpoints" / "3") != fingerprint(folder)
     assert fingerprint(folder) == fingerprint(folder / "checkpoints" / "6")
     assert fingerprint(tmp_path) is None
+    sums = folder / "checkpoints" / "6" / "checksums" / "metadata"
+    for content in (sums.read_bytes()[:-9], b"{}", sums.read_bytes().replace(b"1", b"2")):
+        sums.write_bytes(content)
+        with pytest.raises(InputError, match="checksums"):
+            fingerprint(folder)
 
 
 def test_a_run_that_goes_on_makes_no_first_state(halfway, tmp_path):
