@@ -20,6 +20,13 @@ def test_a_run_takes_two_of_eight_devices_and_jax_is_strict():
         jnp.ones((2, 3)) + jnp.ones(3)
 
 
+def test_draws_are_compiled_without_a_loop_and_have_the_bits_of_jax():
+    """The numbers are of a process without conftest.py."""
+    draw = jax.jit(lambda key: jax.random.bits(key, (3,)))
+    assert "while" not in draw.lower(jax.random.key(1)).as_text()
+    assert draw(jax.random.key(1)).tolist() == [1883912375, 2292451390, 1915204986]
+
+
 def test_types_are_checked():
     with pytest.raises(jaxtyping.TypeCheckError, match="path"):
         replace_path(None, 3, 0)  # type: ignore

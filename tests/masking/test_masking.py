@@ -32,12 +32,13 @@ def tokens_of(counts) -> Tokens:
 
 
 @partial(jax.jit, static_argnums=(0, 4))
-def run(masking, seed, ids, tokens, vocab, step):
-    return mask_batch(masking, step_key(seed, step), ids, tokens, vocab, step)
+def run(masking, key, ids, tokens, vocab, step):
+    return mask_batch(masking, key, ids, tokens, vocab, step)
 
 
 def masked(masking, ids, tokens, seed=0, step=0):
-    return jax.tree.map(np.asarray, run(masking, seed, jnp.asarray(ids, jnp.int32), tokens, VOCAB, jnp.int32(step)))
+    key = step_key(seed, step)
+    return jax.tree.map(np.asarray, run(masking, key, jnp.asarray(ids, jnp.int32), tokens, VOCAB, jnp.int32(step)))
 
 
 @pytest.mark.slow("statistics over many rows")
