@@ -18,7 +18,7 @@ from jaxmlm.parallel import hosts
 from jaxmlm.parallel.hosts import Hosts
 from jaxmlm.tools.hardware import GIB, chip_of
 from jaxmlm.tools.integrity import damage
-from jaxmlm.tools.versions import tested, tested_versions, wanted
+from jaxmlm.tools.versions import is_tested, tested_versions, wanted
 
 COUPLED = ("jaxlib", "flax", "libtpu", "jax-rocm7-plugin")
 """Packages that go with some versions of JAX only."""
@@ -84,7 +84,7 @@ def versions(have: dict[str, str]) -> Finding:
     """Are these versions those of a run of the tests?"""
     names = [name for name in ("python", "jax", "jaxlib", "flax", "libtpu") if name in have]
     said = ", ".join(f"{name} {have[name]}" for name in names)
-    if tested(have):
+    if is_tested(have):
         return Finding("ok", "versions", said)
     return Finding("note", "versions", said, f"tested are {tested_versions()}")
 

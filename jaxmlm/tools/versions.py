@@ -105,7 +105,7 @@ def asked(package: str, requirements: Sequence[str] | None = None) -> Wanted | N
     return None
 
 
-def tested(have: Mapping[str, str]) -> bool:
+def is_tested(have: Mapping[str, str]) -> bool:
     """Are these the versions of a run of the tests?"""
     for one in RELEASES:
         if one.tested is None or numbers(have["jax"])[:3] != numbers(one.jax):
