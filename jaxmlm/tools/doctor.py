@@ -18,7 +18,7 @@ from jaxmlm.parallel import hosts
 from jaxmlm.parallel.hosts import Hosts
 from jaxmlm.tools.hardware import GIB, chip_of
 from jaxmlm.tools.integrity import damage
-from jaxmlm.tools.versions import is_tested, tested_versions, wanted
+from jaxmlm.tools.versions import is_tested, versions_of_the_tests, wanted
 
 COUPLED = ("jaxlib", "flax", "libtpu", "jax-rocm7-plugin")
 """Packages that go with some versions of JAX only."""
@@ -86,7 +86,7 @@ def versions(have: dict[str, str]) -> Finding:
     said = ", ".join(f"{name} {have[name]}" for name in names)
     if is_tested(have):
         return Finding("ok", "versions", said)
-    return Finding("note", "versions", said, f"tested are {tested_versions()}")
+    return Finding("note", "versions", said, f"tested are {versions_of_the_tests()}")
 
 
 def pairs(

@@ -116,7 +116,7 @@ def is_tested(have: Mapping[str, str]) -> bool:
     return False
 
 
-def tested_versions() -> str:
+def versions_of_the_tests() -> str:
     """The versions that the tests run on, in words."""
     rows = [(one.jax, *one.tested) for one in RELEASES if one.tested is not None]
     return " or ".join(f"Python {python} with jax {jax} and flax {flax}" for jax, python, flax in rows)
