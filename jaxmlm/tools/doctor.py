@@ -19,7 +19,7 @@ from jaxmlm.parallel.hosts import Hosts
 from jaxmlm.parallel.rendezvous import installed_versions
 from jaxmlm.tools.hardware import GIB, chip_of
 from jaxmlm.tools.integrity import damage
-from jaxmlm.tools.versions import tested, tested_versions, wanted
+from jaxmlm.tools.versions import is_tested, versions_of_the_tests, wanted
 
 COUPLED = ("jaxlib", "flax", "libtpu", "jax-rocm7-plugin")
 """Packages that go with some versions of JAX only."""
@@ -85,9 +85,9 @@ def versions(have: dict[str, str]) -> Finding:
     """Are these versions those of a run of the tests?"""
     names = [name for name in ("python", "jax", "jaxlib", "flax", "libtpu") if name in have]
     said = ", ".join(f"{name} {have[name]}" for name in names)
-    if tested(have):
+    if is_tested(have):
         return Finding("ok", "versions", said)
-    return Finding("note", "versions", said, f"tested are {tested_versions()}")
+    return Finding("note", "versions", said, f"tested are {versions_of_the_tests()}")
 
 
 def pairs(

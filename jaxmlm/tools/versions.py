@@ -105,7 +105,7 @@ def asked(package: str, requirements: Sequence[str] | None = None) -> Wanted | N
     return None
 
 
-def tested(have: Mapping[str, str]) -> bool:
+def is_tested(have: Mapping[str, str]) -> bool:
     """Are these the versions of a run of the tests?"""
     for one in RELEASES:
         if one.tested is None or numbers(have["jax"])[:3] != numbers(one.jax):
@@ -116,7 +116,7 @@ def tested(have: Mapping[str, str]) -> bool:
     return False
 
 
-def tested_versions() -> str:
+def versions_of_the_tests() -> str:
     """The versions that the tests run on, in words."""
     rows = [(one.jax, *one.tested) for one in RELEASES if one.tested is not None]
     return " or ".join(f"Python {python} with jax {jax} and flax {flax}" for jax, python, flax in rows)
