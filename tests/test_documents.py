@@ -65,11 +65,9 @@ def blocks_of(page: Path) -> list[Block]:
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 STUDY = next(block.text for block in BLOCKS if block.page == "docs/studies.md" and block.language == "python")
-NAMED_FILES = {
-    name[1]: block.text
-    for block in BLOCKS
-    if block.language == "python" and (name := re.match(r"# (\w+\.py)", block.text))
-}
+PYTHON_BLOCKS = [block for block in BLOCKS if block.language == "python"]
+NAMED_FILES = {name[1]: block.text for block in PYTHON_BLOCKS if (name := re.match(r"# (\w+\.py)", block.text))}
+"""Files that a page shows, by the name in their first line."""
 PYTHON: dict[str, list[Block]] = {}
 for block in BLOCKS:
     if block.language == "python" and block.page != RUN_ELSEWHERE:
