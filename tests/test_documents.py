@@ -65,6 +65,9 @@ def blocks_of(page: Path) -> list[Block]:
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 STUDY = next(block.text for block in BLOCKS if block.page == "docs/studies.md" and block.language == "python")
+PYTHON_BLOCKS = [block for block in BLOCKS if block.language == "python"]
+NAMED_FILES = {name[1]: block.text for block in PYTHON_BLOCKS if (name := re.match(r"# (\w+\.py)", block.text))}
+"""Files that a page shows, by the name in their first line."""
 PYTHON: dict[str, list[Block]] = {}
 for block in BLOCKS:
     if block.language == "python" and block.page != RUN_ELSEWHERE:
@@ -108,6 +111,8 @@ def reader(tmp_path_factory) -> Path:
         (here / "stores" / part).symlink_to(here / "run" / "store")
     (here / "counts").mkdir()
     (here / "my_study.py").write_text(STUDY)
+    for name, text in NAMED_FILES.items():
+        (here / name).write_text(text)
     (here / "my.txt").write_text("the old baker lives by the river.\n\na fox ran home.\n")
     return here
 
