@@ -53,7 +53,7 @@ def test_an_edited_class_is_another_run(tmp_path, monkeypatch, capfd):
 
     def start(code: str) -> int:
         (tmp_path / "sentences.py").write_text(code)
-        return cli.main(["pretrain", "sentences.py", "--loop.steps", "0"])
+        return cli.main(["pretrain", "sentences.py"])
 
     assert start(code) == 0
     assert start(code.replace("max_length = 32", "max_length = 32  # tokens")) == 0, capfd.readouterr().err

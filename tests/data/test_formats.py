@@ -164,8 +164,7 @@ def test_training_masks_no_padding_and_segments_do_not_see_each_other(tmp_path, 
     batch = task.batch_at(0)
     assert (batch["segments"] == 0).any()
     key = jax.random.key(1)
-    masks = jax.jit(lambda key, batch: mask(masking, key, batch, store.tokenizer, vocab_of(store, masking)))
-    masked = masks(key, batch)
+    masked = mask(masking, key, batch, store.tokenizer, vocab_of(store, masking))
     views, segments = masking.views, np.repeat(batch["segments"], masking.views, axis=0)
     assert masked.inputs.shape[0] == 4 * views
     at = np.take_along_axis(segments, np.asarray(masked.positions), 1)[np.asarray(masked.weights) > 0]
