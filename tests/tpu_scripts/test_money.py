@@ -84,7 +84,8 @@ def test_babysit_counts_the_hours_of_all_tpus_and_makes_none_after_the_ceiling(w
     with here.start("babysit", *JOB, "--steps", "10000") as sitter:
         wait_for(here, sitter, (run / "step-3").exists)
         here.preempt()
-        wait_for(here, sitter, lambda: len(here.calls("queued-resources create")) == 2 and len(timers(here)) == 1)
+        wait_for(here, sitter, lambda: len(here.calls("queued-resources create")) == 2)
+        wait_for(here, sitter, lambda: any(here.folder.glob("workers/*/jaxmlm-job/pid")))
         here.elapse()
         _, err = sitter.communicate(timeout=60)
     assert sitter.returncode == 1 and "mlm was deleted, by its ceiling or by somebody" in err, err
