@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxmlm.data import Tokenizer
 from jaxmlm.data.hf_tokenizer import open_tokenizer
+from jaxmlm.data.phrases.words import word_starts
 
 PAD, MASK = 0, 4
 RATE = 0.4
@@ -85,8 +86,8 @@ def spanbert(rows: Rows) -> dict[str, np.ndarray]:
     inputs, labels = ids.copy(), np.full_like(ids, -100)
     for i, text in enumerate(~special):
         at = np.flatnonzero(text)
-        chosen, starts = np.zeros(len(at), bool), tokenizer.word_starts[ids[i, at]]
-        words = np.append(np.flatnonzero(starts | (np.arange(len(at)) == 0)), len(at))
+        chosen = np.zeros(len(at), bool)
+        words = np.union1d([0, len(at)], word_starts(ids[i, at], tokenizer.boundaries))
         budget = math.ceil(RATE * len(at))
         while chosen.sum() < budget:
             anchor, span = np.random.choice(len(at)), np.random.choice(LENGTHS, p=SPAN_LENGTHS)

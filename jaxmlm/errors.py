@@ -34,8 +34,8 @@ class Preempted(Exception):
     """
 
 
-_OF_DATA = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, OSError)
-"""What reading raises where a file does not hold what it should."""
+_NOT_OF_DATA = (NameError, AssertionError, ImportError, NotImplementedError)
+"""What no file can cause: where a line of jaxmlm raises it, it is a fault of that line."""
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def reading(path: object, what: str) -> Iterator[None]:
     except (InputError, Preempted, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
-        if _is_ours(error) and not isinstance(error, _OF_DATA):
+        if _is_ours(error) and isinstance(error, _NOT_OF_DATA):
             raise
         raise InputError(f"{path} cannot be read as {what} ({brief(error)}): is it complete?") from error
 

@@ -258,7 +258,7 @@ class SentenceRows(Blocks):
         left_out = self.rows % size
         left_out_from = int(np.random.Philox(seed).random_raw()) % (self.rows - left_out + 1)
         places += left_out * (places >= left_out_from)
-        length = int(self.edges[self._bucket_of(places[-1])])
+        length = int(self.edges[self._bucket_of(places[-1:])[0]])
         return self.take(self._rows_at(places[local], seed), length)
 
     def _bucket_of(self, places: np.ndarray) -> np.ndarray:

@@ -61,7 +61,7 @@ COUNTS = st.lists(st.integers(0, 35), min_size=1, max_size=40).filter(any)
 @given(COUNTS, st.integers(1, 3), st.sampled_from([3, 1 << 20]))
 def test_documents_are_cut_and_packed_and_nothing_is_lost(counts, shards, block):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "BLOCK", block)  # pieces that are packed at once
+        patch.setattr(module, "AT_ONCE", block)  # pieces that are packed at once
         c = cut(DocumentRows, counts, shards=min(shards, sum(counts)))
     rows = c.take(np.arange(c.rows))
     assert rows["ids"].shape == rows["segments"].shape == (c.rows, 12)
