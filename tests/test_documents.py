@@ -35,13 +35,6 @@ REPOSITORY_FILE = re.compile(
 )
 
 
-WRONG = {
-    "docs/likelihood.md": pytest.mark.xfail(
-        reason="two short documents have no 'curve@0.05'", raises=KeyError, strict=False
-    )
-}
-
-
 class Block(NamedTuple):
     """A fenced block of a page; `why` says why it is not run."""
 
@@ -117,7 +110,7 @@ def reader(tmp_path_factory) -> Path:
     return here
 
 
-@pytest.mark.parametrize("page", [pytest.param(page, marks=WRONG.get(page, ())) for page in PYTHON])
+@pytest.mark.parametrize("page", PYTHON)
 def test_the_python_of_a_page_runs(page, reader, monkeypatch, no_mesh):
     """Its blocks in their order, as somebody pastes them into one session."""
     monkeypatch.chdir(reader)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.data import SentencePieceTokenizer, Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.runs.recipes import recipe
 from jaxmlm.tasks import babylm, babylm_finetuning, babylm_sets, blimp
@@ -74,9 +74,9 @@ def directory(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
+def tokenizer() -> SentencePieceTokenizer:
     texts = [GOOD, BAD, "A: Who ran?\nB: The fox.", "Box 0 holds the hen.", "It is wug0able. wug0ability wug1ness 23"]
-    return Tokenizer.train(texts * 4, 47)
+    return SentencePieceTokenizer.train(texts * 4, 47)
 
 
 class Likes:
