@@ -17,6 +17,7 @@ from jaxmlm.tools.collators import CollatorAudit
 
 MADE_BY_CODE = {
     "Batches", "PackedRows", "Vocab", "Result", "CellResult", "CellPlan", "Glue", "Sizes", "Table", "Trained",
+    "BabyLM", "BabyLMTask",
 }  # fmt: skip
 """Dataclasses with numbers that no user writes."""
 NEEDED: dict[type, dict[str, Any]] = {
