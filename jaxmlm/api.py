@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxmlm import forward
 from jaxmlm.data.buckets import edges_to, pad
 from jaxmlm.data.inputs import Inputs, with_special_tokens
 from jaxmlm.errors import InputError
@@ -199,7 +199,7 @@ class PretrainedModel:
         """One vector [B, D] for each text: the mean over its tokens, or that of the first token (pool="first")."""
         if pool not in ("mean", "first"):
             raise InputError(f"pool is {pool!r}: mean or first")
-        run = _mean if pool == "mean" else _first
+        run = forward.mean if pool == "mean" else forward.first
         rows = [self._ids(text) for text in _several(texts)]
         return self._over(rows, lambda ids, segments, _: run(self.encoder, ids, segments), self.encoder.config.width)
 
@@ -217,7 +217,7 @@ class PretrainedModel:
         self._needs("classify", "classify")
         pairs = [self._pair(text) for text in _several(texts)]
         rows, types = [ids for ids, _ in pairs], [kinds for _, kinds in pairs]
-        outputs = self._over(rows, partial(_called, self.model), len(self.labels), types)
+        outputs = self._over(rows, partial(forward.called, self.model), len(self.labels), types)
         if len(self.labels) > 1:
             outputs = np.exp(outputs - np.logaddexp.reduce(outputs, axis=-1, keepdims=True))
         return [{name: float(value) for name, value in zip(self.labels, row, strict=True)} for row in outputs]
@@ -244,7 +244,7 @@ class PretrainedModel:
         row, types = self._with_types(with_special_tokens(self.tokenizer, asked, ids))
         with jax.set_mesh(self._mesh):
             batch = self._batch([row], [types])
-            outputs = np.asarray(_called(self.model, *batch))[0, first : first + len(ids)]
+            outputs = np.asarray(forward.called(self.model, *batch))[0, first : first + len(ids)]
         scores = outputs[:, None, 0] + outputs[None, :, 1]
         at = np.arange(len(ids))
         allowed = (at[None] >= at[:, None]) & (at[None] < at[:, None] + longest)
@@ -295,7 +295,7 @@ class PretrainedModel:
         marks = [[int(i == at) for i in range(len(row))] for row, at in zip(rows, places, strict=True)]
 
         def logits(ids: np.ndarray, segments: np.ndarray, marks: np.ndarray) -> jax.Array:
-            return _logits(self.model, ids, segments, marks.argmax(-1))
+            return forward.logits(self.model, ids, segments, marks.argmax(-1))
 
         return self._over(rows, logits, vocab, marks)
 
@@ -340,28 +340,6 @@ def _at_least(name: str, value: int, least: int) -> None:
         raise InputError(f"{name} is {value}: it must be at least {least}")
 
 
-@jax.jit
-def _called(model: Any, ids: Any, segments: Any, types: Any) -> Any:
-    encoder = model.encoder
-    return model(ids, segments, None, types if encoder.config.token_types > 1 else None)
-
-
-@jax.jit
-def _logits(model: Any, ids: Any, segments: Any, place: Any) -> Any:
-    return model.logits(model.hidden(ids, segments), jnp.asarray(place)[:, None])[:, 0]
-
-
-@jax.jit
-def _mean(encoder: Any, ids: Any, segments: Any) -> Any:
-    real = (segments > 0).astype(jnp.float32)[:, :, None]
-    return (encoder(ids, segments).astype(jnp.float32) * real).sum(1) / real.sum(1)
-
-
-@jax.jit
-def _first(encoder: Any, ids: Any, segments: Any) -> Any:
-    return encoder(ids, segments)[:, 0].astype(jnp.float32)
-
-
 def load(path: str | Path) -> PretrainedModel:
     """Load a model to use it, on the first device.
 
@@ -394,8 +372,7 @@ def from_transformers(folder: str | Path) -> PretrainedModel:
     Raises:
         InputError: a file is missing or damaged, or asks for what jaxmlm does not compute.
 
-    >>> from_transformers("downloads/bert-base-uncased").encoder.config.width  # doctest: +SKIP
-    768
+    >>> model = from_transformers("downloads/bert-base-uncased")  # doctest: +SKIP
     """
     return _on_one_device(loading.from_transformers, folder)
 

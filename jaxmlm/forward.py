@@ -1,0 +1,32 @@
+"""The jitted forward passes of `api.py`, one for each of its methods."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.jit
+def called(model: Any, ids: Any, segments: Any, types: Any) -> Any:
+    """The output of a model that is called with ids, segments and token types."""
+    encoder = model.encoder
+    return model(ids, segments, None, types if encoder.config.token_types > 1 else None)
+
+
+@jax.jit
+def logits(model: Any, ids: Any, segments: Any, place: Any) -> Any:
+    """The logits at one place of each row."""
+    return model.logits(model.hidden(ids, segments), jnp.asarray(place)[:, None])[:, 0]
+
+
+@jax.jit
+def mean(encoder: Any, ids: Any, segments: Any) -> Any:
+    """The mean of the hidden states over the real tokens of each row."""
+    real = (segments > 0).astype(jnp.float32)[:, :, None]
+    return (encoder(ids, segments).astype(jnp.float32) * real).sum(1) / real.sum(1)
+
+
+@jax.jit
+def first(encoder: Any, ids: Any, segments: Any) -> Any:
+    """The hidden state of the first token of each row."""
+    return encoder(ids, segments)[:, 0].astype(jnp.float32)
