@@ -5,13 +5,13 @@ import os
 
 import pytest
 
-from jaxmlm.parallel import hosts
+from jaxmlm.parallel import rendezvous
 from jaxmlm.tools.versions import RELEASES, Wanted, asked, is_tested, numbers, wanted
 
 
 def test_the_versions_of_this_run_are_in_the_table():
     """CI runs on what the table calls tested, and the table says what JAX's own metadata say."""
-    have = hosts.versions()
+    have = rendezvous.installed_versions()
     assert is_tested(have) or "CI" not in os.environ, have
     for package in ("jaxlib", "libtpu"):
         assert str(wanted(package, have["jax"])) == str(asked(package))
