@@ -353,9 +353,10 @@ def load(path: str | Path) -> PretrainedModel:
     Raises:
         InputError: there is no checkpoint, or it is not complete or damaged.
 
-    >>> model = load("runs/rate-0.40")  # doctest: +SKIP
-    >>> model.fill_mask("She bought the [MASK] at the market.")[0][0].token  # doctest: +SKIP
-    'sparrow'
+    Examples:
+        model = load("runs/rate-0.40")
+        model.fill_mask("She bought the [MASK] at the market.")[0][0].token
+
     """
     return _on_one_device(loading.load, path)
 
@@ -372,7 +373,9 @@ def from_transformers(folder: str | Path) -> PretrainedModel:
     Raises:
         InputError: a file is missing or damaged, or asks for what jaxmlm does not compute.
 
-    >>> model = from_transformers("downloads/bert-base-uncased")  # doctest: +SKIP
+    Examples:
+        model = from_transformers("downloads/bert-base-uncased")
+
     """
     return _on_one_device(loading.from_transformers, folder)
 

@@ -32,8 +32,9 @@ def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
         InputError: the directory is there already, or the format has no architecture or no tokenizer that computes
             the same; nothing is written then.
 
-    >>> export("runs/rate-0.40", "exported")["architecture"]  # doctest: +SKIP
-    'RobertaPreLayerNormForMaskedLM'
+    Examples:
+        export("runs/rate-0.40", "exported")["architecture"]  # "RobertaPreLayerNormForMaskedLM"
+
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
