@@ -190,7 +190,7 @@ def two(
     try:
         during(started)
         with ThreadPoolExecutor(2) as pool:
-            said = list(pool.map(lambda process: process.communicate(timeout=300), started))
+            said = list(pool.map(lambda process: process.communicate(timeout=900), started))
     finally:
         for process in started:
             process.kill()

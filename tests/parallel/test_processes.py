@@ -113,7 +113,7 @@ def run(folder: Path, processes: int, devices: int, sizes: str, judged: str = "j
 
     def one(process: int) -> subprocess.CompletedProcess:
         words = [sys.executable, "-c", PROGRAM, str(port), str(processes), str(process), str(folder), sizes, judged]
-        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=900)
 
     with ThreadPoolExecutor(processes) as pool:
         for done in pool.map(one, range(processes)):
@@ -162,7 +162,7 @@ def test_outputs_are_in_order_where_the_devices_of_a_host_are_not_neighbours():
 
     def one(process: int) -> subprocess.CompletedProcess:
         words = [sys.executable, "-c", APART, str(port), str(process)]
-        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=900)
 
     with ThreadPoolExecutor(2) as pool:
         for done in pool.map(one, range(2)):
