@@ -11,6 +11,7 @@ import pytest
 from jaxmlm import cli
 from jaxmlm.runs import Evaluation, evaluate
 from jaxmlm.runs.zero_shot import Evaluate
+from jaxmlm.synthetic import world
 from jaxmlm.tasks import babylm, babylm_sets
 from tests.tasks.test_babylm import GLUE, write, write_directory
 
@@ -96,9 +97,7 @@ def test_the_page_leads_from_the_directory_to_an_upload(tmp_path, monkeypatch, c
     for name in ("boolq", "multirc"):
         write(root / f"full_eval/glue_filtered/{name}.train.jsonl", [{**GLUE[name], "label": i % 2} for i in range(8)])
     (tmp_path / "train_10M").mkdir()
-    (tmp_path / "train_10M/a.txt").write_text(
-        "\n\n".join(f"The old hen {i} sees the red fox. " * 9 for i in range(200))
-    )
+    (tmp_path / "train_10M/a.txt").write_text("\n\n".join(world.documents(0, 300)))
     code, *_ = re.findall(r"(?ms)^```python\n(# baby.py\n.*?)^```", PAGE)
     (tmp_path / "baby.py").write_text(code)
     lines = [line for block in re.findall(r"(?ms)^```console\n(.*?)^```", PAGE) for line in block.splitlines()]

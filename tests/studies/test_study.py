@@ -73,7 +73,7 @@ def test_the_quickstart_gives_what_the_report_needs(tmp_path, capsys):
     again = command(capsys, "study", str(CONFIGS / "quickstart.py"), "--small", "--workdir", str(work))
     assert again == result
     assert command(capsys, "report", str(work)) == result
-    assert len(read_jsonl(work / "results.jsonl")) == 4 * 6  # appended once: 4 cells of 6 lines
+    assert len(read_jsonl(work / "results.jsonl")) == 4 * 7  # appended once: 4 cells of 7 lines
 
 
 def test_finetune_and_evaluate_from_the_command_line(study, done, capsys):
