@@ -373,9 +373,6 @@ def from_transformers(folder: str | Path) -> PretrainedModel:
     Raises:
         InputError: a file is missing or damaged, or asks for what jaxmlm does not compute.
 
-    Examples:
-        model = from_transformers("downloads/bert-base-uncased")
-
     """
     return _on_one_device(loading.from_transformers, folder)
 

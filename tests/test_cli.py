@@ -107,7 +107,10 @@ def test_help_alone_is_the_list_of_verbs(capsys):
         (["studdy"], "unknown verb 'studdy'; did you mean study?"),
         (["--jsn"], "unknown verb '--jsn'; `jaxmlm --help` lists the verbs"),
         (["study"], "`jaxmlm study` needs a CONFIG, got nothing; write: jaxmlm study CONFIG [--dry-run]"),
-        (["report", "--x"], "`jaxmlm report` needs a WORKDIR, got '--x' first; write: jaxmlm report WORKDIR ["),
+        (
+            ["report", "--x"],
+            "`jaxmlm report` needs a WORKDIR, got '--x' first; write: jaxmlm report WORKDIR [--markdown]",
+        ),
         (["report", "w", "--x"], "unknown option --x; `jaxmlm report w --help` lists all"),
         (["study", "nowhere/a.py"], "no config file nowhere/a.py; give the path of a .py file"),
     ],
