@@ -101,32 +101,18 @@ def all_hosts_stop() -> bool:
     return _State.all_stop
 
 
-def raise_if_all_hosts_stop(before: str) -> None:
-    """End what all processes do together, where nothing is under way.
+def raise_if_all_hosts_stop(where: str) -> None:
+    """End what all processes do together.
 
     Args:
-        before: what is not begun, for the message.
+        where: the place in the work, for the message: "before the first step", "within an evaluation".
 
     Raises:
         Preempted: `all_hosts_stop`.
 
     """
     if all_hosts_stop():
-        raise Preempted(f"stopped by a signal before {before}: run the same command again")
-
-
-def raise_if_all_hosts_stop_within(what: str) -> None:
-    """End what all processes do together, and which the next command begins again.
-
-    Args:
-        what: the work, for the message: "an evaluation".
-
-    Raises:
-        Preempted: `all_hosts_stop`.
-
-    """
-    if all_hosts_stop():
-        raise Preempted(f"stopped by a signal within {what}: run the same command again")
+        raise Preempted(f"stopped by a signal {where}: run the same command again")
 
 
 def raise_if_stop_requested(doing: str) -> None:

@@ -29,7 +29,7 @@ def boundaries(pieces: Sequence[str], special: Bool[np.ndarray, " V"]) -> UInt8[
     A word starts at a token when bit 0 of it or bit 1 of the token before it is set. Special tokens and pieces of
     punctuation have both: an attached full stop is no part of a word, as in BERT's basic tokenizer. So have a line's
     end and a tab, which the pre-tokenizer of byte-level BPE cuts off; a space is of the word that it stands before. The
-    vocabulary must be one of SentencePiece (words start with a low line), of WordPiece (`##` goes on with a word) or of
+    vocabulary must be one of SentencePiece (words start with a low line), of WordPiece (`##` continues a word) or of
     byte-level BPE (words start with U+0120).
 
     >>> boundaries(["<s>", "\u2581new", "er", "."], np.array([True, False, False, False])).tolist()
@@ -54,7 +54,7 @@ def boundaries(pieces: Sequence[str], special: Bool[np.ndarray, " V"]) -> UInt8[
 def _mark_of(pieces: list[str]) -> str:
     """By what a vocabulary tells where words start: the mark that the most pieces have.
 
-    A stray piece decides nothing: a mark alone is text in other vocabularies, `##` goes on with a letter or digit, and
+    A stray piece decides nothing: a mark alone is text in other vocabularies, `##` is followed by a letter or digit, and
     a byte-level vocabulary has no characters but those that stand for bytes.
     """
     letters = all(len(piece) < 2 or _BYTE_PIECE.fullmatch(piece) for piece in pieces)  # then marks stand alone
@@ -83,7 +83,7 @@ def _text_of(piece: str) -> str:
 
 
 def _punctuation(text: str) -> bool:
-    """Whether this is punctuation and symbols only; a lone space is not, nor a mark that goes on a letter."""
+    """Whether this is punctuation and symbols only; a lone space is not, nor a combining mark."""
     text = text.strip()
     return bool(text) and not any(unicodedata.category(char)[0] in "LMN" for char in text)
 

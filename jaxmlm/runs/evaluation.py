@@ -141,7 +141,7 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
     if config.treebank and (many := jax.process_count()) > 1:
         raise InputError(f"the probes of a treebank run on one host, and this is one of {many}: start it on one alone")
     hosts.assert_same("configurations", {"checkpoint": checkpoint, **describe(config)})
-    raise_if_all_hosts_stop("anything was begun")
+    raise_if_all_hosts_stop("before anything was begun")
     asked_nothing = not (config.blimp or config.babylm or config.text or config.bound or config.treebank)
     pairs = SAMPLE if asked_nothing else config.blimp
     limit = None if config.all else config.pairs

@@ -78,7 +78,7 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
     """
     downstream.forget()
     hosts.assert_same("configurations", {"checkpoint": checkpoint, **describe(config)})
-    raise_if_all_hosts_stop("anything was begun")
+    raise_if_all_hosts_stop("before anything was begun")
     check(config)
     folder = Path(config.workdir).expanduser() if config.workdir else None
     identity = _identity(checkpoint, config)
@@ -189,7 +189,7 @@ def _rows(
     for number, (point, seed) in enumerate(jobs, 1):
         key = settings(point)
         if (key, seed) not in found:
-            raise_if_all_hosts_stop(f"fine-tuning {number} of {len(jobs)}")
+            raise_if_all_hosts_stop(f"before fine-tuning {number} of {len(jobs)}")
             name = f"{hashlib.sha256(key.encode()).hexdigest()[:8]}-seed{seed}"
             predictions = None if folder is None else folder / "predictions" / name
             result, tuned = _tune(loaded, point, seed, mesh, f"[{number}/{len(jobs)}] ", predictions)

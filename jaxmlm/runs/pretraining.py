@@ -48,7 +48,7 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
     """
     folder = Path(run.workdir)
     hosts.assert_same("configurations", describe(replace(run, data=replace(run.data, store=None))))
-    raise_if_all_hosts_stop("anything was begun")
+    raise_if_all_hosts_stop("before anything was begun")
     find_sinks(run.loop.sinks)
     if _is_done(run):
         return _result(folder, stage)

@@ -86,7 +86,7 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
     if dry_run:
         return dry_runs.dry_run(study, cells if study.cells is None else _share(study, cells))
     hosts.assert_same("configurations", describe(replace_path(study, "run.data.store", None)))
-    raise_if_all_hosts_stop("anything was begun")
+    raise_if_all_hosts_stop("before anything was begun")
     _check(study, cells)
     if study.cells is not None:  # machines that share a study hold its cells one by one
         return _run(study, cells)
@@ -238,7 +238,7 @@ def _run_claimed(study: Study, cell: Cell, stage: str) -> None:
     with jax.set_mesh(mesh):
         loaded = load(cell.run.workdir)
         for key, what in missing:
-            raise_if_all_hosts_stop(f"{what.task if isinstance(what, Finetune) else key.task} of {cell.name}")
+            raise_if_all_hosts_stop(f"before {what.task if isinstance(what, Finetune) else key.task} of {cell.name}")
             if isinstance(what, Bound):
                 line = held_out_bound(loaded, cell.run.data, what, mesh)
             elif isinstance(what, Evaluate | BabyLM):

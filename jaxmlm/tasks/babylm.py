@@ -255,7 +255,7 @@ def prepare(
     """The evaluation of a masked language model (`.logits_at`) on a task.
 
     Scores: "accuracy" as the pipeline counts it, "accuracy_ties_half", where equal sentences and those that the
-    tokenizer cannot tell apart count one half (as by `--blimp`), "same", how many it cannot tell apart, and
+    tokenizer cannot distinguish count one half (as by `--blimp`), "same", how many it cannot distinguish, and
     "field/<name>" and "set/<name>" as "accuracy". Of wugs "spearman": between the model's odds and people's.
     `Eval.save` writes predictions.json.
 

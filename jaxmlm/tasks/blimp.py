@@ -55,7 +55,7 @@ def evaluation(
     """Accuracy by pseudo-log-likelihood of a masked language model (`.logits_at`).
 
     Scores: "accuracy" (mean over the sets), "field/<name>" and "set/<UID>"; "same" counts the pairs that
-    the tokenizer cannot tell apart. Those and equal scores count one half. `batch` masked copies are scored at once.
+    the tokenizer cannot distinguish. Those and equal scores count one half. `batch` masked copies are scored at once.
     """
     pairs = [pair.choice for pair in read(folder, pairs_per_set)]
 

@@ -24,7 +24,7 @@ from jaxmlm.data.inputs import token_span, with_special_tokens
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder
 from jaxmlm.parallel import place
-from jaxmlm.preemption import raise_if_all_hosts_stop_within
+from jaxmlm.preemption import raise_if_all_hosts_stop
 from jaxmlm.tasks import file_formats
 from jaxmlm.tasks.conllu import Sentence, depth, read
 
@@ -229,7 +229,7 @@ def _hiddens(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     lengths = [len(row) for row in rows]
     for some, length in Buckets(lengths, BATCH, edges_to(max(lengths))).all():
-        raise_if_all_hosts_stop_within("the probing of layers")
+        raise_if_all_hosts_stop("within the probing of layers")
         ids = pad([rows[i] for i in filled(some)], length, pad_id)
         batch = place({"ids": ids, "segments": (ids != pad_id).astype(np.int32)}, mesh)
         yield some, np.asarray(_run(encoder, batch["ids"], batch["segments"]))
@@ -266,7 +266,7 @@ def choose(x: np.ndarray, y: np.ndarray, classes: int) -> float:
     right = -1
     w = None
     for l2 in L2 if kept < len(y) else ():
-        raise_if_all_hosts_stop_within("the probing of layers")
+        raise_if_all_hosts_stop("within the probing of layers")
         w = fit(x[:kept], y[:kept], classes, l2, w)  # the last one is near
         now = int(((x[kept:] @ w[:-1] + w[-1]).argmax(1) == y[kept:]).sum())
         if now > right:

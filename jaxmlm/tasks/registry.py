@@ -1,4 +1,4 @@
-"""The downstream tasks by name: those of GLUE, BabyLM, SQuAD, tables of one's own, and tasks that a user registers."""
+"""The downstream tasks by name: those of GLUE, BabyLM, SQuAD, a user's tables, and tasks that a user registers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -126,7 +126,7 @@ def _train(
             evaluator = _Evaluator(task, mesh, log)
             loss = meter.carried_means().get("loss", float("nan")) if first == loop.steps else float("nan")
 
-            raise_if_all_hosts_stop("the first step")
+            raise_if_all_hosts_stop("before the first step")
             if log.lacks_evaluation(first, loop.eval_every) and first < loop.steps:  # a signal came within it
                 best.offer(evaluator(state, first), _averaged(state))
             for step, batch in itertools.chain(begun, batches):

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxmlm.models import Model
 from jaxmlm.parallel import fetch, local_rows, place
-from jaxmlm.preemption import raise_if_all_hosts_stop_within
+from jaxmlm.preemption import raise_if_all_hosts_stop
 
 Batch = dict[str, Any]
 
@@ -95,7 +95,7 @@ def evaluate(
     predict = predict or jax.jit(task_eval.predict)
     outputs, weights = [], []
     for batch in task_eval.batches():
-        raise_if_all_hosts_stop_within("an evaluation")
+        raise_if_all_hosts_stop("within an evaluation")
         weights.append(batch["weight"])
         placed, row = place(local_rows((batch, np.arange(len(batch["weight"]))), mesh), mesh)
         outputs.append((predict(model, placed), row))

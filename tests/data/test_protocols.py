@@ -1,4 +1,4 @@
-"""A tokenizer or a store of one's own does what ours do, without inheriting from them."""
+"""A tokenizer or a store of the user's own does what ours do, without inheriting from them."""
 
 import numpy as np
 import pytest

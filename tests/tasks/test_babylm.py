@@ -178,7 +178,7 @@ def test_a_directory_of_another_year_and_missing_sets_are_named(directory, tmp_p
 
 
 def test_ties_are_the_first_sentence_to_the_pipeline_and_one_half_here(unchanged, tokenizer, tmp_path):
-    """All its rules beside ours: of a pair that the tokenizer cannot tell apart, and of one that the model cannot."""
+    """All its rules beside ours: of a pair that the tokenizer cannot distinguish, and of one that the model cannot."""
     rows = babylm.read(unchanged, "supplement")[:2]
     words = ("the fox", "THE FOX"), ("the red", "red the")
     made = [babylm.Row(row.choice._replace(options=pair), pair) for row, pair in zip(rows, words, strict=True)]
