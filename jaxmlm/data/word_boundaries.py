@@ -54,8 +54,8 @@ def boundaries(pieces: Sequence[str], special: Bool[np.ndarray, " V"]) -> UInt8[
 def _mark_of(pieces: list[str]) -> str:
     """By what a vocabulary tells where words start: the mark that the most pieces have.
 
-    A stray piece decides nothing: a mark alone is text in other vocabularies, `##` is followed by a letter or digit, and
-    a byte-level vocabulary has no characters but those that stand for bytes.
+    A stray piece decides nothing: a mark alone is text in other vocabularies, `##` is followed by a letter or digit,
+    and a byte-level vocabulary has no characters but those that stand for bytes.
     """
     letters = all(len(piece) < 2 or _BYTE_PIECE.fullmatch(piece) for piece in pieces)  # then marks stand alone
     begin = {mark: sum(piece.startswith(mark) and (len(piece) > 1 or letters) for piece in pieces) for mark in _BEGINS}

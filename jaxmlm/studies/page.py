@@ -21,8 +21,8 @@ from jaxmlm.studies.content import (
 )
 
 STYLE = Path(__file__).with_name("page.css")
-LEGEND = {"mask": "[MASK]", "random": "random piece", "keep": "predicted, but unchanged"}
-"""What the colours of pieces mean, by their state."""
+LEGEND = {"random": "random piece", "keep": "predicted, but unchanged"}
+"""What the colours of pieces mean, by their state; a [MASK] says it itself."""
 
 
 def write_page(directory: Path, report: Report) -> Path:

@@ -66,7 +66,7 @@ def sentences(results: StudyResults) -> list[str]:
             said += price_sentences(results)
     said += [f"Left out, as its pre-training diverged: {cell} ({why})." for cell, why in results.diverged.items()]
     said += [f"Unfinished: {line}." for line in results.missing]
-    return [*said, _last_sentence(verdicts, tendencies)]
+    return [*dict.fromkeys(said), _last_sentence(verdicts, tendencies)]  # how many seeds there are is said once
 
 
 def _last_sentence(verdicts: list[str], tendencies: list[str]) -> str:

@@ -47,6 +47,7 @@ def test_fewer_than_three_seeds_give_a_tendency_and_no_verdict(seeds):
     )
     said = verdict_of(rows)
     assert f"{seeds} seed{'s' if seeds > 1 else ''}, so no error bar" in said.lower() and "beyond noise" not in said
+    assert said.lower().count("so no error bar") == 1
     results, found = results_of(rows), summary(rows)
     assert best_beyond_noise(results, results.series["blimp"]) == set()
     for pair in found["pairs"] + found["control_pairs"]:
