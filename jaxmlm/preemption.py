@@ -51,8 +51,6 @@ def stoppable(last: bool = False) -> Iterator[None]:
         return
     before = {number: (signal.getsignal(number), handler_address(number)) for number in SIGNALS}
     _State.active = True
-    _State.requested = False
-    _State.all_stop = False
     _State.first = threading.Lock()
     try:
         with heard_by_a_thread(SIGNALS, _request):
@@ -68,6 +66,8 @@ def stoppable(last: bool = False) -> Iterator[None]:
                     set_handler_address(number, address)
     finally:
         _State.active = False
+        _State.requested = False  # a library's next call, outside, was not asked to stop
+        _State.all_stop = False
         _State.notify_others = None
 
 
@@ -86,7 +86,7 @@ def install_handlers() -> None:
 
 
 def stop_requested() -> bool:
-    """Whether this process got a signal: for work that each process does by itself."""
+    """Whether this process got a signal within `stoppable`: for work that each process does by itself."""
     return _State.requested
 
 

@@ -31,6 +31,7 @@ folder = pathlib.Path(words["--workdir"])
 folder.mkdir(parents=True, exist_ok=True)
 told = []
 signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+print("can be stopped", flush=True)
 def met(): # what goes wrong has had its calls; on a slow machine the job would end before
     seen = json.loads(pathlib.Path(os.environ["STANDIN"], "state.json").read_text())["seen"]
     return seen.get("0", 0) >= int(words.get("--calls-to-wait-for", 0))

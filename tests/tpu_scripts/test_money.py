@@ -14,16 +14,21 @@ def timers(world: World) -> list[list[str]]:
     return [json.loads(path.read_text())["options"] for path in sorted(world.folder.glob("workers/*/timer.json"))]
 
 
+def logs(world: World) -> list[str]:
+    """What the job has printed on each worker."""
+    return [path.read_text() for path in world.folder.glob("buckets/data/runs/mine/logs/*.log")]
+
+
 def test_a_tpu_saves_its_job_and_deletes_itself_at_its_ceiling(world):
     """With nothing of its user's that runs."""
     here = world("mounted")
     assert here.run("run", *JOB, "--steps", "600").returncode == 0
     wait_until(lambda: len(timers(here)) == 2)
     assert timers(here) == [["--unit=jaxmlm-ceiling", "--on-active=86400s"]] * 2
+    wait_until(lambda: sum("can be stopped" in log for log in logs(here)) == 2)
     here.elapse()
     wait_until(lambda: here.state() == "ABSENT")
-    logs = [path.read_text() for path in here.folder.glob("buckets/data/runs/mine/logs/*.log")]
-    assert len(logs) == 2 and all(log.rstrip().endswith("exit 75") for log in logs)
+    assert [log.rstrip()[-7:] for log in logs(here)] == ["exit 75"] * 2
 
 
 def test_a_worker_that_starts_again_keeps_its_ceiling(world):

@@ -121,6 +121,7 @@ def test_handlers_are_put_back_and_are_not_ours_to_take_in_threads():
             signalled(signal.SIGINT)
         assert stop_requested() and all_hosts_stop()
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert not stop_requested() and not all_hosts_stop()  # what a notebook runs next, after Ctrl-C, is not stopped
     with stoppable():
         assert not all_hosts_stop()
 
