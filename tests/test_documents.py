@@ -110,7 +110,10 @@ def reader(tmp_path_factory) -> Path:
     return here
 
 
-@pytest.mark.parametrize("page", PYTHON)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow("trains")) if page == "docs/training.md" else page for page in PYTHON],
+)
 def test_the_python_of_a_page_runs(page, reader, monkeypatch, no_mesh):
     """Its blocks in their order, as somebody pastes them into one session."""
     monkeypatch.chdir(reader)

@@ -25,7 +25,15 @@ def test_every_door_has_an_example():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("title", EXAMPLES)
+@pytest.mark.parametrize(
+    "title",
+    [
+        title
+        if title == "A masking"
+        else pytest.param(title, marks=pytest.mark.slow("runs every command of a section"))
+        for title in EXAMPLES
+    ],
+)
 def test_an_example_runs_as_it_stands_there(title, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "TASKS", dict(registry.TASKS))

@@ -170,6 +170,7 @@ def test_the_order_of_words_matters(positions):
     assert np.abs(called(encoder, ids[:, ::-1], ones)[:, ::-1] - called(encoder, ids, ones)).max() > 1e-2
 
 
+@pytest.mark.slow("compiles three gradients")
 def test_remat_changes_the_program_and_not_the_result():
     configs = [small(init=0.2, remat=remat) for remat in ("none", "dots", "full")]
     for config in configs[1:]:
@@ -180,6 +181,7 @@ def test_remat_changes_the_program_and_not_the_result():
     assert none < dots < full  # products computed again
 
 
+@pytest.mark.slow("compiles two gradients")
 def test_a_rolled_scan_is_the_unrolled_one(monkeypatch):
     unrolled = judged(CONFIGS["pre, learned"])
     monkeypatch.setattr("jaxmlm.models.encoder.platform", lambda: "tpu")

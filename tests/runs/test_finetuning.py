@@ -146,6 +146,7 @@ def test_rows_without_labels_are_predicted(checkpoint, grid, tmp_path, capsys):
         finetune(checkpoint, replace(config, predict=str(path)))
 
 
+@pytest.mark.slow("fine-tunes several times")
 def test_several_tasks_and_their_average(checkpoint, tmp_path, capsys):
     words = ["--data", "sample:", "--length", "24", "--epochs", "1", "--batch", "24", "--limit", "24"]
     words += ["--seeds", "0", "1"]
@@ -249,6 +250,7 @@ def test_a_grid_shares_what_is_compiled(checkpoint):
     assert len(compiled) <= 12, compiled
 
 
+@pytest.mark.slow("fine-tunes twice")
 def test_two_stages_go_on_from_the_first_ones_model(checkpoint, tmp_path):
     config = replace(GRID, task="cola", learning_rate=1e-3, seeds=(0,), select="last", intermediate_task="rte",
                      workdir=str(tmp_path / "cola"))  # fmt: skip

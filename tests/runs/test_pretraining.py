@@ -298,6 +298,7 @@ def test_what_no_run_can_have_is_refused():
         Run(data=Data(length=8), masking=Masking(units=SpanUnits()))
 
 
+@pytest.mark.slow("pre-trains twice")
 def test_a_run_goes_on_from_another_at_another_rate_on_other_text(base, one_device, tmp_path):
     """The weights and the tokenizer are those of the first run, the text and the masks are not."""
     run = Run(
@@ -335,6 +336,7 @@ def test_an_encoder_that_does_not_fit_is_refused(base, one_device, tmp_path, cha
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow("compiles for two devices and measures")
 def test_a_budget_is_measured_once_and_then_a_number_of_steps(base, tmp_path, monkeypatch):
     """The number stands in run.json; a resume takes it from there, and says so when the budget is another."""
     from jaxmlm.runs import pretraining as module

@@ -132,6 +132,7 @@ def test_the_control_is_the_encoder_of_its_cells(study):
     assert [cell.run.masking for cell in controls] == [study.run.masking] * 2
 
 
+@pytest.mark.slow("runs a study")
 def test_a_study_that_goes_on_from_an_encoder_has_it_as_its_control(study, done, tmp_path):
     """And reads it before anything else: what does not fit it is refused."""
     start = Path(study.workdir) / "cells" / "control,seed=0"
@@ -151,6 +152,7 @@ def test_a_study_that_goes_on_from_an_encoder_has_it_as_its_control(study, done,
     assert list(run_study(on)["controls"]) == ["as it was given"]
 
 
+@pytest.mark.slow("runs a study in three parts")
 def test_machines_share_the_cells_of_a_study(study, done, tmp_path):
     """Each does its share and draws no report; whoever runs the study whole finds all of it."""
     shutil.copytree(study.workdir, tmp_path / "shared")
@@ -166,6 +168,7 @@ def test_machines_share_the_cells_of_a_study(study, done, tmp_path):
         replace_path(shared, "cells", "2/2")
 
 
+@pytest.mark.slow("runs a study")
 def test_a_cell_that_diverges_is_named_and_does_not_stop_the_others(study, done, tmp_path, capsys):
     """Nor is it trained again when the study is resumed."""
     work = tmp_path / "work"
@@ -373,6 +376,7 @@ def test_a_title_is_made_from_what_is_used(words, title, generated):
     assert "evidence" not in study.note
 
 
+@pytest.mark.slow("runs a study")
 def test_every_cell_is_judged_at_its_own_rate_too(study, done, tmp_path):
     """Also those that were finished before the rate was added; the usual columns stay."""
     shutil.copytree(study.workdir, tmp_path / "more")

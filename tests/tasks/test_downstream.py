@@ -62,6 +62,7 @@ def files(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow("fine-tunes three times")
 def test_a_task_in_a_file_of_ones_own_through_the_command(checkpoint, files, capsys):
     """Its results, predictions, model and comparison are those of any task; an edited file is another task."""
     new = files / "new.csv"

@@ -319,7 +319,7 @@ def test_loss_ignores_padding_rows_and_has_the_right_value(folder, tokenizer, ta
 
 
 @pytest.mark.mesh(data=2, fsdp=2, tensor=2)
-@pytest.mark.parametrize("task", [RTE, STSB])
+@pytest.mark.parametrize("task", [pytest.param(RTE, marks=pytest.mark.slow("STS-B's twin")), STSB])
 def test_the_real_classifier_learns_in_few_steps(folder, tokenizer, task):
     """Loss and gradients run under an explicit mesh, token types too, and plain gradient descent lowers the loss."""
     from jaxmlm.parallel import place

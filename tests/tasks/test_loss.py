@@ -78,7 +78,12 @@ def test_logits_that_would_not_fit_are_made_in_chunks(whole, monkeypatch):
 
 @pytest.mark.parametrize(
     ("sizes", "options"),
-    [((2, 1, 1), {}), ((1, 2, 2), {"logits_chunk": 3, "remat": "dots"})],
+    [
+        ((2, 1, 1), {}),
+        pytest.param(
+            (1, 2, 2), {"logits_chunk": 3, "remat": "dots"}, marks=pytest.mark.slow("compiles for four devices")
+        ),
+    ],
     ids=str,
 )
 def test_every_mesh_gives_one_loss_and_gradient(whole, sizes, options):

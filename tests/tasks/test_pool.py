@@ -93,6 +93,7 @@ def after_a_step(store: Any, masking: Masking, sizes: tuple[int, int, int], accu
         return jax.device_get((metrics, jax.tree.leaves(state.model)))
 
 
+@pytest.mark.slow("compiles three training steps")
 def test_micro_batches_and_meshes_make_the_same_step(store):
     masking = Masking(Uniform(0.0, 1.0), weights="rows")
     metrics, model = after_a_step(store, masking, (1, 1, 1), 1)
