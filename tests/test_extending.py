@@ -28,9 +28,7 @@ def test_every_door_has_an_example():
 @pytest.mark.parametrize(
     "title",
     [
-        title
-        if title == "A masking"
-        else pytest.param(title, marks=pytest.mark.slow("runs every command of a section"))
+        title if title == "A masking" else pytest.param(title, marks=pytest.mark.slow("runs a section's commands"))
         for title in EXAMPLES
     ],
 )

@@ -171,19 +171,19 @@ def tasks_in(directory: str | Path, fast: bool = False, tasks: Sequence[str] = (
     root = root_of(directory, fast)
     if wrong := [name for name in tasks if name not in TASKS]:
         raise InputError(f"babylm_tasks: no task {wrong[0]!r}; there are {', '.join(TASKS)}")
-    every = {name: folder for name, task in TASKS.items() if (folder := task.fast if fast else task.full)}
-    there = tuple(name for name, folder in every.items() if named(root / folder, ".jsonl"))
+    every = {name: part for name, task in TASKS.items() if (part := task.fast if fast else task.full)}
+    there = tuple(name for name, part in every.items() if named(root / part, ".jsonl"))
     if lacking := [name for name in tasks or _NEEDED if name not in there]:
-        folders = ", ".join(f"{name} ({every[name]})" if name in every else name for name in lacking)
-        raise InputError(f"babylm: {root} lacks {folders}; of BabyLM's tasks it has {_listed(there)}")
+        missing = ", ".join(f"{name} ({every[name]})" if name in every else name for name in lacking)
+        raise InputError(f"babylm: {root} lacks {missing}; of BabyLM's tasks it has {_listed(there)}")
     return tuple(name for name in there if not tasks or name in tasks)
 
 
 def missing_from(directory: str | Path, fast: bool = False) -> str:
     """The tasks that BabyLM counts and the directory lacks, with their directories; empty: none."""
     there = tasks_in(directory, fast)
-    folders = {name: task.fast if fast else task.full for name, task in TASKS.items()}
-    return ", ".join(f"{name} ({folder})" for name, folder in folders.items() if folder and name not in there)
+    parts = {name: task.fast if fast else task.full for name, task in TASKS.items()}
+    return ", ".join(f"{name} ({part})" for name, part in parts.items() if part and name not in there)
 
 
 def read(directory: str | Path, name: str, fast: bool = False) -> list[Row]:
@@ -194,14 +194,14 @@ def read(directory: str | Path, name: str, fast: bool = False) -> list[Row]:
 
     """
     task, root = TASKS[name], root_of(directory, fast)
-    folder = root / (task.fast if fast else task.full)
-    rows = [task.read(item, path.stem, where) for path in named(folder, ".jsonl") for where, item in json_lines(path)]
+    part = root / (task.fast if fast else task.full)
+    rows = [task.read(item, path.stem, where) for path in named(part, ".jsonl") for where, item in json_lines(path)]
     found = {row.choice.set for row in rows}
     wanted = set(_sizes(task, fast))
     if lacking := sorted(wanted - found):
-        raise InputError(f"{folder}: {len(lacking)} of the {len(wanted)} sets are missing: {_listed(lacking)}")
+        raise InputError(f"{part}: {len(lacking)} of the {len(wanted)} sets are missing: {_listed(lacking)}")
     if strange := sorted(found - wanted):
-        raise InputError(f"{folder}: not a set of {name} of 2025 or 2026: {_listed(strange)}")
+        raise InputError(f"{part}: not a set of {name} of 2025 or 2026: {_listed(strange)}")
     return rows
 
 

@@ -266,8 +266,8 @@ def contents(directory: Path) -> dict[str, Any]:
         if "checkpoints/" in f"/{name}" or path.name in UNEQUAL or path.name.endswith(".lock"):
             continue
         found[name] = _content(path)
-    for folder in sorted(directory.rglob("checkpoints")):
-        steps = [step for step in folder.iterdir() if step.name.isdigit()]
+    for saved in sorted(directory.rglob("checkpoints")):
+        steps = [step for step in saved.iterdir() if step.name.isdigit()]
         newest = max(steps, key=lambda step: int(step.name))
         sums = json.loads((newest / "checksums" / "metadata").read_text())
         sums.pop("sha256")
