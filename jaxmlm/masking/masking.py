@@ -7,6 +7,7 @@ A masking works on ONE example; `mask_batch` maps it over a batch.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -320,8 +321,10 @@ def _highest_rates(rate: Rate, rows: int) -> list[float]:
     """The highest rate in each of so many strata of a law."""
     if not isinstance(rate, Law):
         return [rate] * rows
-    with jax.ensure_compile_time_eval():  # the number of slots is wanted while a step is traced
-        return np.asarray(rate.quantile(jnp.arange(1, rows + 1) / rows), np.float64).tolist()
+    # Wanted while a step is traced for a mesh whose devices may be other hosts' or, in `plan`, a description only.
+    # A thread of its own has neither the trace nor the mesh.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: np.asarray(rate.quantile(jnp.arange(1, rows + 1) / rows)).tolist()).result()
 
 
 def _cell(rate: float | Float[Array, ""], count: Int[Array, ""]) -> Int[Array, ""]:

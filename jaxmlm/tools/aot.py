@@ -22,6 +22,7 @@ from jax.sharding import NamedSharding
 
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import to_json
+from jaxmlm.masking.laws import is_law
 from jaxmlm.parallel import abstract, make_mesh, spec
 from jaxmlm.paths import CONFIG_MODULE
 from jaxmlm.rng import make_key
@@ -34,6 +35,7 @@ from jaxmlm.training import TrainState
 from jaxmlm.training.step import make_step
 
 ENVIRONMENT = {
+    "JAX_TRACEBACK_FILTERING": "off",  # else the last line of an error does not say what it is
     "JAX_PLATFORMS": "cpu",  # the TPU is a description only
     "TPU_SKIP_MDS_QUERY": "1",  # else libtpu asks a metadata server for minutes
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nor does it lock the machine's TPU, if there is one
@@ -136,6 +138,8 @@ def _compile(run: Run, topology: Topology, slices: int) -> dict[str, Any]:
         state = TrainState(_array((), jnp.int32), model, opt_state)
         rows = {"ids": _array((run.loop.batch, run.data.length), jnp.int32, "batch", None)}
         rows["example"] = _array((run.loop.batch,), jnp.int32, "batch")
+        if is_law(run.masking.rate):
+            rows["place"] = _array((run.loop.batch,), jnp.int32, "batch")
         if run.data.format != "packed":
             rows["segments"] = _array((run.loop.batch, run.data.length), jnp.int32, "batch", None)
         if units:

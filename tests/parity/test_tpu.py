@@ -94,10 +94,10 @@ def planned(tmp_path_factory):
     """Plan the large recipe, made small, with these options: the exit code and the plan of the first topology."""
     cache = tmp_path_factory.mktemp("plans")
 
-    def run(capsys, *options: str):
+    def run(capsys, *options: str, config: str = "configs/large.py"):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("JAXMLM_CACHE", str(cache))
-            code = main(["plan", "configs/large.py", *QUICK, *options, "--json"])
+            code = main(["plan", config, *QUICK, *options, "--json"])
         return code, json.loads(capsys.readouterr().out)["plans"][0]
 
     return run
@@ -139,3 +139,24 @@ def test_fsdp_gathers_each_parameter_forward_and_backward(planned, capsys):
 def test_two_slices_are_compiled(planned, capsys):
     code, found = planned(capsys, *DATA, "--slices", "2")
     assert code == 0 and found["fits"] and found["chips"] == 8
+
+
+LAW = """
+from dataclasses import replace
+from runpy import run_path
+
+from jaxmlm.masking import Masking, Uniform
+
+
+def config():
+    return replace(run_path("configs/large.py")["config"](), masking=Masking(Uniform(0, 1)))
+"""
+
+
+def test_a_law_of_the_rate_is_compiled(planned, capsys, tmp_path):
+    """Its rates are drawn for each row by its place, and the slots are pooled: as many as at the mean of the law."""
+    (tmp_path / "law.py").write_text(LAW)
+    code, law = planned(capsys, *DATA, config=str(tmp_path / "law.py"))
+    assert code == 0, law
+    _, constant = planned(capsys, *DATA, "--masking.rate", "0.5")
+    assert law["moved"] < 1.15 * constant["moved"]
