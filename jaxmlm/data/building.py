@@ -110,7 +110,7 @@ def _tokenizer(part: Path, data: Data, sources: list[TextSource]) -> Tokenizer:
         return SentencePieceTokenizer.load(part / "tokenizer.model")
     else:
         texts = [(document.text for document in source.documents()) for source in sources]
-        joined = mixed(texts, data.weights, _words_in) if data.weights else itertools.chain(*texts)
+        joined = mixed(texts, data.weights, words_in) if data.weights else itertools.chain(*texts)
         sample = _first_words(joined, data.tokenizer_words)
         tokenizer = SentencePieceTokenizer.train(
             sample, data.vocab, data.lowercase, data.model_type, data.byte_fallback
@@ -154,7 +154,10 @@ class _Writer:
                 numbered = _numbered(group.documents())
                 p = -1
                 for p, documents in itertools.groupby(numbered, lambda pair: pair[0]):
-                    if self._done(g, p) or not (whole or (g + p) % shares == share):
+                    if said := self._done(g, p):
+                        self._check_same(said, (document for _, document in documents))
+                        continue
+                    if not whole and (g + p) % shares != share:
                         deque(documents, 0)
                         continue
                     encoded = self._encoded(of, (document for _, document in documents))
@@ -193,6 +196,18 @@ class _Writer:
             if read_document_list(path.with_suffix(".docs"), said[split]) is None:
                 return None
         return said
+
+    def _check_same(self, said: dict[str, Any], documents: Iterator[Document]) -> None:
+        """Refuse documents that are not those of a part that is done; of a program's nothing else tells it."""
+        paths = [(self.folder / said[split]["file"]).with_suffix(".docs") for split in SPLITS]
+        entries = np.concatenate([np.fromfile(path, DOCUMENT) for path in paths])
+        then = entries["hash"][np.lexsort((entries["number"], entries["file"]))]
+        now = np.fromiter((_hash(document.text) for document in documents), np.uint64)
+        if not np.array_equal(then, now):
+            raise InputError(
+                f"{self.folder} holds parts of other documents than there are now: delete it to begin anew, or give "
+                "the same documents in the same order"
+            )
 
     def _encoded(self, of: int, documents: Iterator[Document]) -> Iterator[_Encoded]:
         """The documents with their tokens, in order; the next chunks are being encoded meanwhile."""
@@ -294,6 +309,15 @@ def _encode(of: int, documents: list[Document], tokenizer: Tokenizer, dtype: np.
     return encoded
 
 
+def words_in(text: str) -> int:
+    """About the number of words of a text.
+
+    >>> words_in("two words")
+    2
+    """
+    return max(text.count(" ") + 1, len(text) // 16)  # some writing has no spaces
+
+
 def _hash(text: str) -> int:
     """64 bits of the text, the same for ever."""
     return int.from_bytes(hashlib.sha1(text.encode("utf-8", "replace")).digest()[:8])
@@ -303,13 +327,9 @@ def _sha(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(tokenizer.model).hexdigest()
 
 
-def _words_in(text: str) -> int:
-    return max(text.count(" ") + 1, len(text) // 16)  # some writing has no spaces
-
-
 def _first_words(texts: Iterator[str], words: int) -> Iterator[str]:
     for text in texts:
-        if (size := _words_in(text)) > words:  # a document may be a whole library
+        if (size := words_in(text)) > words:  # a document may be a whole library
             text = text[: -(-len(text) * words // size)]
         yield text
         words -= size

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from jaxmlm.data.config import Data
+from jaxmlm.data.files import sha256
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.manifest import DOCUMENT, FORMAT, SPLITS, TOKENIZER_FILES, is_sha256, token_dtype, write_manifest
-from jaxmlm.data.sources import sha256
 from jaxmlm.data.store import Store, read_document_list
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError, reading

@@ -13,11 +13,11 @@ import pytest
 
 from jaxmlm import cli
 from jaxmlm.data import Data, Store, verification
+from jaxmlm.data.files import sha256
 from jaxmlm.data.manifest import MANIFEST, SPLITS, read_manifest, write_manifest
 from jaxmlm.data.opening import open_store
 from jaxmlm.data.phrases import Phrases
 from jaxmlm.data.phrases.counting import matcher
-from jaxmlm.data.sources import sha256
 from jaxmlm.data.verification import RECORD
 from jaxmlm.errors import InputError, Preempted
 
