@@ -6,6 +6,7 @@ from dataclasses import field as field_of
 from typing import Any, Literal
 
 from jaxmlm.checks import COUNT, POSITIVE, check_numbers, integers
+from jaxmlm.data.cleaning.config import Clean
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.layouts import Layout
 from jaxmlm.data.phrases.config import Phrases
@@ -48,6 +49,8 @@ class Data:
     """Share of the documents that is held out; a hash of its text decides for each."""
     drop_duplicates: bool = False
     """Whether exact duplicates of a document are dropped."""
+    clean: Clean = field_of(default_factory=Clean)
+    """What else is left out: near duplicates, and documents that hold what models are evaluated on."""
     phrases: Phrases = field_of(default_factory=Phrases)
     """Phrases that PMI masking masks as one unit; only looked for when the masking needs them."""
     length: int = 128
@@ -78,11 +81,12 @@ class Data:
 
     def content(self) -> dict[str, Any]:
         """What decides the tokens of a store: not the length of a row, nor where the store is, nor its phrases."""
-        aside = {"store", "length", "format", "phrases"}
+        aside = {"store", "length", "format", "phrases", "clean"}
         if self.field == "text":  # also of plain text, which has none
             aside.add("field")
         if self.tokenizer is not None:
             aside |= {"vocab", "model_type", "lowercase", "byte_fallback", "tokenizer_words"}
         plain = asdict(self) | {"weights": list(self.weights)}
         trained = self.tokenizer and hashlib.sha256(open_tokenizer(self.tokenizer).model).hexdigest()
-        return {key: value for key, value in plain.items() if key not in aside} | {"tokenizer": trained}
+        clean = {"clean": self.clean.content()} if self.clean.asked else {}
+        return {key: value for key, value in plain.items() if key not in aside} | {"tokenizer": trained} | clean
