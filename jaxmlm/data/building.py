@@ -104,7 +104,7 @@ def build(
         if shard:
             write_json(part / shard_name(*shard), {"tokenizer": _sha(tokenizer), "groups": writer.parts})
             return None
-        finish(part, folder, plan, data, tokenizer)
+        finish(part, folder, plan, data, tokenizer, writer.marker)
     return Store(folder)
 
 

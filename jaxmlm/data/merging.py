@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxmlm.data.cleaning.dropping import cleaned, keep_documents, sums
+from jaxmlm.data.cleaning.marking import Marker
 from jaxmlm.data.config import Data
 from jaxmlm.data.files import sha256
 from jaxmlm.data.hf_tokenizer import open_tokenizer
@@ -141,13 +142,20 @@ def _finished_machines(part: Path) -> tuple[int, list[dict[str, Any]]]:
     return complete[0], shards
 
 
-def finish(part: Path, folder: Path, plan: dict[str, Any], data: Data, tokenizer: Tokenizer) -> None:
-    """Make a store of the parts in a folder, and give the folder its name."""
+def finish(
+    part: Path, folder: Path, plan: dict[str, Any], data: Data, tokenizer: Tokenizer, marker: Marker | None = None
+) -> None:
+    """Make a store of the parts in a folder, and give the folder its name.
+
+    `marker` is what has marked the documents, if it is there; else it is made again.
+    """
     parts = [read_part(path) for path in sorted(part.iterdir()) if _PART.fullmatch(path.name)]
     dtype = token_dtype(tokenizer.size)
     mix = {"mix": dict(zip(data.texts, parts[-1]["taken"], strict=True))} if data.weights and parts else {}
     dropped = {name: _drop_duplicates(part, [p[name] for p in parts], dtype) for name in SPLITS if data.drop_duplicates}
-    cleaning = {"cleaning": cleaned(part, parts, data, dtype)} if data.clean.asked else {}
+    cleaning = {}
+    if data.clean.asked:
+        cleaning["cleaning"] = cleaned(part, parts, data.clean, marker or Marker(data.clean), dtype)
     if (got := sum(p[name]["tokens"] for p in parts for name in SPLITS)) < 4 * data.length:
         raise InputError(
             f"the text {data.text!r} gives {got} tokens, less than a few rows of {data.length}: give more text or "

@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from jaxmlm.data.cleaning.config import Clean
 from jaxmlm.data.cleaning.marking import Marker
 from jaxmlm.data.cleaning.near_duplicates import copies
-from jaxmlm.data.config import Data
 from jaxmlm.data.files import sha256
 from jaxmlm.data.manifest import DOCUMENT, SETS, SPLITS
 from jaxmlm.data.part_files import read_found, read_marks, write_marks
 from jaxmlm.errors import InputError
 
 
-def cleaned(folder: Path, parts: list[dict[str, Any]], data: Data, dtype: np.dtype) -> dict[str, Any]:
+def cleaned(folder: Path, parts: list[dict[str, Any]], clean: Clean, marker: Marker, dtype: np.dtype) -> dict[str, Any]:
     """Drop from the files of the parts what `data.clean` asks for.
 
     Which documents these are depends on the documents alone: not on the parts, their order or who made them. Of near
@@ -23,7 +23,8 @@ def cleaned(folder: Path, parts: list[dict[str, Any]], data: Data, dtype: np.dty
     Args:
         folder: where the parts are.
         parts: what their files say; what changes is written there.
-        data: the configuration.
+        clean: what is dropped.
+        marker: what has made the marks.
         dtype: of the tokens.
 
     Returns:
@@ -33,7 +34,6 @@ def cleaned(folder: Path, parts: list[dict[str, Any]], data: Data, dtype: np.dty
         InputError: the marks of a part are missing or damaged.
 
     """
-    marker = Marker(data.clean)
     shards = [part[split] for split in SPLITS for part in parts]
     paths = [folder / shard["file"] for shard in shards]
     entries = np.concatenate([np.fromfile(path.with_suffix(".docs"), DOCUMENT) for path in paths])
@@ -44,10 +44,10 @@ def cleaned(folder: Path, parts: list[dict[str, Any]], data: Data, dtype: np.dty
         held = marks["sets"]
         documents = [int((held >> bit & 1).sum()) for bit in range(len(marker.sets))]
         said[SETS] = marker.table(_found(folder, parts, marker.runs), documents)
-        if data.clean.contaminated == "drop":
+        if clean.contaminated == "drop":
             kept &= held == 0
             said["contaminated"] = int((~kept).sum())
-    if data.clean.near_duplicates:
+    if clean.near_duplicates:
         left = np.flatnonzero(kept)
         ids = entries["file"][left].astype(np.uint64) << np.uint64(40) | entries["number"][left]
         copy, groups = copies(marks["bands"][left], ids)

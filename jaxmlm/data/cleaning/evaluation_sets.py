@@ -15,7 +15,8 @@ from jaxmlm.textfiles import read_text
 
 ENDINGS = (".json", ".jsonl", ".tsv", ".csv", ".txt")
 SHORTEST, LONGEST = 8, 13
-"""n is the 5th percentile of the words of a set's passages, within these (Brown et al. 2020, appendix C)."""
+"""The words of a run, n: 13 (Brown et al. 2020, appendix C), and fewer for a set of short texts, as BLiMP's sentences:
+half of a set's words are in passages of at least n words."""
 
 
 class EvaluationSet(NamedTuple):
@@ -78,21 +79,26 @@ def read(text: str) -> EvaluationSet:
 
     """
     hashes = WordHashes()
-    passages = {}
-    for path in files_of(text):
-        for passage in _passages(path):
-            words = hashes(passage)
-            if len(words) >= SHORTEST:
-                passages[words.tobytes()] = words
+    distinct = dict.fromkeys(passage for path in files_of(text) for passage in _passages(path))
+    long = (passage for passage in distinct if len(passage) >= 2 * SHORTEST - 1)  # most are numbers and labels
+    passages = [words for words in map(hashes, long) if len(words) >= SHORTEST]
     if not passages:
         raise InputError(f"data.clean.evaluation_sets: no text of {SHORTEST} words or more in {text!r}: name another")
-    n = int(np.clip(np.percentile([len(words) for words in passages.values()], 5), SHORTEST, LONGEST))
-    found = [ngrams(words, n) for words in passages.values() if len(words) >= n]
-    runs = np.array([len(grams) for grams in found])
-    order = np.argsort(joined := np.concatenate(found), kind="stable")
-    distinct, first = np.unique(joined[order], return_index=True)
-    passage = np.repeat(np.arange(len(found)), runs)[order]
-    return EvaluationSet(named(text)[0], n, distinct, passage, np.append(first, len(joined)), len(found), runs)
+    lengths = np.sort([len(words) for words in passages])
+    half = lengths[np.searchsorted(lengths.cumsum(), lengths.sum() / 2)]
+    n = int(min(half, LONGEST))
+    passages = [words for words in passages if len(words) >= n]
+    runs = np.array([len(words) - n + 1 for words in passages])
+    # Over all passages at once, without the runs from one into the next.
+    ends = np.cumsum([len(words) for words in passages])
+    within = np.ones(ends[-1], bool)
+    for k in range(1, n):
+        within[ends - k] = False
+    found = ngrams(np.concatenate(passages), n)[within[: ends[-1] - n + 1]]
+    order = np.argsort(found, kind="stable")
+    different, first = np.unique(found[order], return_index=True)
+    passage = np.repeat(np.arange(len(passages)), runs)[order]
+    return EvaluationSet(named(text)[0], n, different, passage, np.append(first, len(found)), len(passages), runs)
 
 
 def _passages(path: Path) -> Iterator[str]:

@@ -13,6 +13,9 @@ MARK = np.dtype([("sets", "<u4"), ("bands", "<u8", (BANDS,))])
 """What is known of a document: a bit for each evaluation set that it holds a run of, and the keys of its bands."""
 
 
+TABLE_BITS = 25
+
+
 class Marks(NamedTuple):
     """Of some documents: MARK of each [D], and which runs of the evaluation sets were found, as their numbers."""
 
@@ -37,6 +40,11 @@ class Marker:
         self.sets: list[EvaluationSet] = [read(text) for text in clean.evaluation_sets]
         self.runs = sum(len(evaluated.ngrams) for evaluated in self.sets)
         """Of all sets: a run is numbered by its place in its set, behind those of the sets before."""
+        # A search among millions of runs takes a microsecond. Most that are not there are not in a table by 25 bits.
+        self._tables: dict[int, np.ndarray] = {}
+        for evaluated in self.sets:
+            table = self._tables.setdefault(evaluated.n, np.zeros(1 << TABLE_BITS, bool))
+            table[_entries(evaluated.ngrams)] = True
 
     def __call__(self, texts: list[str]) -> Marks:
         """Mark documents."""
@@ -46,13 +54,11 @@ class Marker:
             marks["bands"] = band_keys(words)
         found = []
         for i, document in enumerate(words):
+            likely = {n: _likely(ngrams(document, n), table) for n, table in self._tables.items()}
             places = []
             before = 0
             for bit, evaluated in enumerate(self.sets):
-                runs = ngrams(document, evaluated.n)
-                at = np.searchsorted(evaluated.ngrams, runs)
-                at[at == len(evaluated.ngrams)] = 0
-                held = np.unique(at[evaluated.ngrams[at] == runs])
+                held = _places(likely[evaluated.n], evaluated.ngrams)
                 if len(held):
                     marks["sets"][i] |= 1 << bit
                     places.append(held + before)
@@ -86,3 +92,19 @@ class Marker:
                 }
             )
         return rows
+
+
+def _entries(runs: np.ndarray) -> np.ndarray:
+    return (runs >> np.uint64(64 - TABLE_BITS)).astype(np.int64)
+
+
+def _likely(runs: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Those runs that may be in a set."""
+    return runs[table[_entries(runs)]]
+
+
+def _places(runs: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """The places of runs in a sorted array, each once, of those that are there."""
+    at = np.searchsorted(among, runs)
+    at[at == len(among)] = 0
+    return np.unique(at[among[at] == runs])
