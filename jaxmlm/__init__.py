@@ -8,7 +8,7 @@ from jaxmlm.errors import InputError
 if TYPE_CHECKING:
     from jaxmlm.api import PretrainedModel, from_transformers, load
     from jaxmlm.data import Batches, Data, Store, Tokenizer, open_rows, register_source
-    from jaxmlm.data.opening import open_store
+    from jaxmlm.data.opening import open_store, prepare
     from jaxmlm.masking import (
         Masking,
         PhraseUnits,
@@ -74,6 +74,7 @@ __all__ = [
     "mask_batch",
     "open_rows",
     "open_store",
+    "prepare",
     "pretrain",
     "preview",
     "preview_html",
@@ -85,7 +86,7 @@ __all__ = [
 _HOMES = {
     "api": ("PretrainedModel", "from_transformers", "load"),
     "data": ("Batches", "Data", "Store", "Tokenizer", "open_rows", "register_source"),
-    "data.opening": ("open_store",),
+    "data.opening": ("open_store", "prepare"),
     "masking": (
         *("Masking", "PhraseUnits", "Replace", "SpanUnits", "Tokens", "TokenUnits", "Units", "Vocab", "WordUnits"),
         "mask_batch",

@@ -42,7 +42,7 @@ HOMES = {
     "orbax": ("training/checkpoint.py",),
     "tensorflow_datasets": ("data/from_tfds.py", "tasks/"),
     "matplotlib": ("plotting.py", "studies/figures.py"),
-    "pyarrow": ("data/phrases/",),
+    "pyarrow": ("data/columnar.py", "data/phrases/"),
 }
 LINES = 400
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:home|root|Users|work|workspace|mnt|tmp)/\w+")

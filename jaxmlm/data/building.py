@@ -5,7 +5,8 @@ While a store is being made, its folder is called DIR.part and holds
 
     plan.json          which text and which settings: another plan begins anew
     tokenizer.model    of the first words of the text, or the ready one
-    GGGGG-PPPPP.json   a part that is done: part P of group G of the sources, beside its train and valid files
+    GGGGG-PPPPP.json   a part that is done: part P of group G of the sources, beside its train and valid files (.bin,
+                       .docs, and .marks and .found where the text is cleaned)
     shard-I-of-N.json  with --shard: machine I has done all of its parts
 
 A part is cut by its text alone, so it is the same whoever makes it. `finish` drops duplicates over all parts, numbers
@@ -25,10 +26,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmlm.data.cleaning.marking import Marker
 from jaxmlm.data.config import Data
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.manifest import DOCUMENT, FORMAT, SPLITS, token_dtype
 from jaxmlm.data.merging import PLAN, check_place, finish, part_name, read_part, shard_name, unfinished
+from jaxmlm.data.part_files import SplitFiles, read_found, read_marks, write_found
 from jaxmlm.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from jaxmlm.data.sources import Document, TextSource, mixed
 from jaxmlm.data.store import Store, read_document_list
@@ -58,6 +61,8 @@ class _Encoded(NamedTuple):
     document: Document
     hash: int
     ids: np.ndarray
+    mark: np.ndarray | None = None  # [1]
+    found: np.ndarray | None = None  # numbers of the runs of evaluation sets that it holds
 
 
 def build(
@@ -99,7 +104,7 @@ def build(
         if shard:
             write_json(part / shard_name(*shard), {"tokenizer": _sha(tokenizer), "groups": writer.parts})
             return None
-        finish(part, folder, plan, data, tokenizer)
+        finish(part, folder, plan, data, tokenizer, writer.marker)
     return Store(folder)
 
 
@@ -110,7 +115,7 @@ def _tokenizer(part: Path, data: Data, sources: list[TextSource]) -> Tokenizer:
         return SentencePieceTokenizer.load(part / "tokenizer.model")
     else:
         texts = [(document.text for document in source.documents()) for source in sources]
-        joined = mixed(texts, data.weights, _words_in) if data.weights else itertools.chain(*texts)
+        joined = mixed(texts, data.weights, words_in) if data.weights else itertools.chain(*texts)
         sample = _first_words(joined, data.tokenizer_words)
         tokenizer = SentencePieceTokenizer.train(
             sample, data.vocab, data.lowercase, data.model_type, data.byte_fallback
@@ -140,6 +145,7 @@ class _Writer:
         self.folder, self.data, self.tokenizer, self.pool, self.ahead = folder, data, tokenizer, pool, 2 * threads
         self.dtype = token_dtype(tokenizer.size)
         self.progress, self.size = progress, size
+        self.marker = Marker(data.clean) if data.clean.asked else None
         self.parts: dict[str, int] = {}
         self.read_before = self.documents = self.tokens = 0
 
@@ -154,7 +160,10 @@ class _Writer:
                 numbered = _numbered(group.documents())
                 p = -1
                 for p, documents in itertools.groupby(numbered, lambda pair: pair[0]):
-                    if self._done(g, p) or not (whole or (g + p) % shares == share):
+                    if said := self._done(g, p):
+                        self._check_same(said, (document for _, document in documents))
+                        continue
+                    if not whole and (g + p) % shares != share:
                         deque(documents, 0)
                         continue
                     encoded = self._encoded(of, (document for _, document in documents))
@@ -192,31 +201,54 @@ class _Writer:
                 return None  # killed while the parts became a store
             if read_document_list(path.with_suffix(".docs"), said[split]) is None:
                 return None
+            if self.marker and read_marks(path, said[split]) is None:
+                return None
+        runs = self.marker.runs if self.marker else 0
+        if self.marker and read_found(file.with_suffix(".found"), said.get("found_sha256"), runs) is None:
+            return None
         return said
+
+    def _check_same(self, said: dict[str, Any], documents: Iterator[Document]) -> None:
+        """Refuse documents that are not those of a part that is done; of a program's nothing else tells it."""
+        paths = [(self.folder / said[split]["file"]).with_suffix(".docs") for split in SPLITS]
+        entries = np.concatenate([np.fromfile(path, DOCUMENT) for path in paths])
+        then = entries["hash"][np.lexsort((entries["number"], entries["file"]))]
+        now = np.fromiter((_hash(document.text) for document in documents), np.uint64)
+        if not np.array_equal(then, now):
+            raise InputError(
+                f"{self.folder} holds parts of other documents than there are now: delete it to begin anew, or give "
+                "the same documents in the same order"
+            )
 
     def _encoded(self, of: int, documents: Iterator[Document]) -> Iterator[_Encoded]:
         """The documents with their tokens, in order; the next chunks are being encoded meanwhile."""
         coming: deque[Future[list[_Encoded]]] = deque()
         for chunk in _chunks(documents):
-            coming.append(self.pool.submit(_encode, of, chunk, self.tokenizer, self.dtype))
+            coming.append(self.pool.submit(_encode, of, chunk, self.tokenizer, self.dtype, self.marker))
             if len(coming) > self.ahead:
                 yield from coming.popleft().result()
         while coming:
             yield from coming.popleft().result()
 
     def _write(self, g: int, p: int, encoded: Iterable[_Encoded], files: list[int], state: dict[str, Any]) -> None:
-        splits = {name: _Split(self.folder, f"{name}-{g:05d}-{p:05d}", self.dtype) for name in SPLITS}
+        marker = self.marker
+        splits = {name: SplitFiles(self.folder, f"{name}-{g:05d}-{p:05d}", self.dtype, bool(marker)) for name in SPLITS}
+        found = np.zeros(marker.runs if marker else 0, bool)
         held_out = self.data.valid * 2**64
         read = 0
         try:
-            for number, (of, document, hash_, ids) in enumerate(encoded, 1):
-                splits["valid" if hash_ < held_out else "train"].add(
-                    ids, (hash_, document.number, files[of] + document.file, len(ids))
-                )
+            for number, item in enumerate(encoded, 1):
+                document, ids = item.document, item.ids
+                entry = (item.hash, document.number, files[item.of] + document.file, len(ids))
+                splits["valid" if item.hash < held_out else "train"].add(ids, entry, item.mark)
+                found[item.found if item.found is not None else []] = True
                 self.documents, self.tokens, read = self.documents + 1, self.tokens + len(ids), document.read
                 if number % 256 == 0:
                     self._say(read)
-            write_json(self.folder / part_name(g, p), {name: split.close() for name, split in splits.items()} | state)
+            said = {name: split.close() for name, split in splits.items()} | state
+            if marker:
+                said["found_sha256"] = write_found((self.folder / part_name(g, p)).with_suffix(".found"), found)
+            write_json(self.folder / part_name(g, p), said)
             self._say(read)
         finally:
             for split in splits.values():
@@ -224,32 +256,6 @@ class _Writer:
 
     def _say(self, read: int) -> None:
         self.progress(Progress("tokens", self.read_before + read, self.size, self.documents, self.tokens))
-
-
-class _Split:
-    def __init__(self, folder: Path, name: str, dtype: np.dtype):
-        self.folder, self.name, self.dtype = folder, name, dtype
-        self.file, self.sha = open(folder / f"{name}.bin", "wb"), hashlib.sha256()
-        self.documents: list[tuple[int, int, int, int]] = []
-
-    def add(self, ids: np.ndarray, entry: tuple[int, int, int, int]) -> None:
-        raw = ids.tobytes()
-        self.file.write(raw)
-        self.sha.update(raw)
-        self.documents.append(entry)
-
-    def close(self) -> dict[str, Any]:
-        """Finish the files; what the manifest says of them."""
-        self.file.close()
-        entries = np.array(self.documents, DOCUMENT)
-        entries.tofile(self.folder / f"{self.name}.docs")
-        return {
-            "file": f"{self.name}.bin",
-            "tokens": int(entries["tokens"].sum(dtype=np.int64)),
-            "documents": len(entries),
-            "sha256": self.sha.hexdigest(),
-            "documents_sha256": hashlib.sha256(entries.tobytes()).hexdigest(),
-        }
 
 
 def _numbered(items: Iterable[Any], part: int = 0) -> Iterator[tuple[int, Any]]:
@@ -281,17 +287,30 @@ def _chunks(documents: Iterator[Document]) -> Iterator[list[Document]]:
         yield chunk
 
 
-def _encode(of: int, documents: list[Document], tokenizer: Tokenizer, dtype: np.dtype) -> list[_Encoded]:
+def _encode(
+    of: int, documents: list[Document], tokenizer: Tokenizer, dtype: np.dtype, marker: Marker | None
+) -> list[_Encoded]:
     pieces = [pieces_of(document.text, PIECE) for document in documents]
     flat = list(itertools.chain(*pieces))
     # Some at a time: a list of ids takes twenty times the memory of an array.
     batches = (tokenizer.encode_batch(flat[i : i + BATCH]) for i in range(0, len(flat), BATCH))
     found = (np.array(ids, dtype) for ids in itertools.chain.from_iterable(batches))
+    marks = marker([document.text for document in documents]) if marker else None
     encoded = []
-    for document, parts in zip(documents, pieces, strict=True):
+    for i, (document, parts) in enumerate(zip(documents, pieces, strict=True)):
         ids = [*itertools.islice(found, len(parts)), np.array([tokenizer.sep_id], dtype)]
-        encoded.append(_Encoded(of, document, _hash(document.text), np.concatenate(ids)))
+        marked = (marks.documents[i : i + 1], marks.found[i]) if marks else ()
+        encoded.append(_Encoded(of, document, _hash(document.text), np.concatenate(ids), *marked))
     return encoded
+
+
+def words_in(text: str) -> int:
+    """About the number of words of a text.
+
+    >>> words_in("two words")
+    2
+    """
+    return max(text.count(" ") + 1, len(text) // 16)  # some writing has no spaces
 
 
 def _hash(text: str) -> int:
@@ -303,13 +322,9 @@ def _sha(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(tokenizer.model).hexdigest()
 
 
-def _words_in(text: str) -> int:
-    return max(text.count(" ") + 1, len(text) // 16)  # some writing has no spaces
-
-
 def _first_words(texts: Iterator[str], words: int) -> Iterator[str]:
     for text in texts:
-        if (size := _words_in(text)) > words:  # a document may be a whole library
+        if (size := words_in(text)) > words:  # a document may be a whole library
             text = text[: -(-len(text) * words // size)]
         yield text
         words -= size

@@ -19,10 +19,10 @@ BROKEN = (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError, zi
 """What the libraries raise at a file that is not complete."""
 _ZSTD_INPUT = 1 << 10
 """Compressed bytes that are unpacked at once: of zstd they may become 32,768 times as many."""
-READ = "plain text, .gz, .bz2, .xz, .zst or .zip"
+READ = "plain text, JSON lines, CSV, TSV (also .gz, .bz2, .xz, .zst or .zip), Parquet or Arrow"
 # Packings, archives and tables that somebody may take for text; "a.tar.gz" is one by the name before its last.
 _NOT_READ = frozenset(
-    ".7z .rar .tar .tgz .tbz .tbz2 .txz .tzst .lz4 .lz .lzo .br .z .sz .snappy .cab .zpaq .parquet .arrow .feather "
+    ".7z .rar .tar .tgz .tbz .tbz2 .txz .tzst .lz4 .lz .lzo .br .z .sz .snappy .cab .zpaq "
     ".pdf .docx .xlsx .pptx .odt .epub".split()
 )
 _FIRST_BYTES = {
@@ -37,32 +37,64 @@ _FIRST_BYTES = {
     ".lz": rb"LZIP[\x00\x01]",
     ".Z": rb"\x1f\x9d",
     ".parquet": rb"PAR1[\x00-\x1f]",
+    ".arrow": rb"ARROW1\x00\x00",
 }
+PARQUET = (".parquet", ".pq")
+COLUMNAR = (*PARQUET, ".arrow", ".arrows", ".feather", ".ipc")
+"""Endings of the tables that are packed themselves, column by column, and that are read from anywhere within."""
 
 
-def check(path: Path) -> None:
-    """Check by its name and its first bytes that a file is packed as its name says, in a way that is read here.
+def unpacked_ending(path: Any) -> str:
+    """The ending of a name without that of a packing, in small letters: which kind of text is in it.
+
+    Args:
+        path: a path; anything with its `suffix` and `stem`.
+
+    >>> unpacked_ending(Path("Wiki.csv.GZ")), unpacked_ending(Path("wiki.parquet"))
+    ('.csv', '.parquet')
+    """
+    ending = path.suffix.lower()
+    return PurePosixPath(path.stem).suffix.lower() if ending in (*_OPENED, ".zip") else ending
+
+
+def check_name(path: Any) -> None:
+    """Check by the name of a file that it is of a kind that is read here.
 
     Raises:
         InputError: it is not.
 
     """
-    kind = path.suffix.lower()
-    if kind in _NOT_READ or kind in (*_OPENED, ".zip") and Path(path.stem).suffix.lower() == ".tar":
-        raise InputError(f"{path}: {_unread(path)} files are not read: unpack or convert it to {READ}")
-    if kind in _OPENED:
+    ending, inner = path.suffix.lower(), unpacked_ending(path)
+    if ending in _NOT_READ or inner == ".tar":
+        unread = path.suffix if ending in _NOT_READ else "".join(path.suffixes[-2:])
+        raise InputError(f"{path}: {unread} files are not read: unpack or convert it to {READ}")
+    if inner in COLUMNAR and inner != ending:
+        raise InputError(f"{path}: {inner} files are packed within, so they are read unpacked only: unpack it")
+
+
+def check(path: Path) -> None:
+    """Check by its name and its first bytes that a file is of the kind that its name says, and one that is read here.
+
+    Raises:
+        InputError: it is not.
+
+    """
+    check_name(path)
+    ending = path.suffix.lower()
+    if ending in (*_OPENED, *COLUMNAR):
         return
     with open(path, "rb") as file:
-        if kind == ".zip":
+        if ending == ".zip":
             _members(file, path)
             return
         first = file.read(16)
     if found := [name for name, pattern in _FIRST_BYTES.items() if re.match(pattern, first)]:
-        cure = f"name it {path.name}{found[0]}" if found[0] in (*_OPENED, ".zip") else f"convert it to {READ}"
+        read = found[0] in (*_OPENED, ".zip", *COLUMNAR)
+        cure = f"name it {path.name}{found[0]}" if read else f"convert it to {READ}"
         raise InputError(f"{path} is a {found[0]} file that is not named so: {cure}")
 
 
-def streams(file: io.BufferedIOBase, path: Path) -> Iterator[tuple[str, Any]]:
+def streams(file: io.BufferedIOBase, path: Any) -> Iterator[tuple[str, str, Any]]:
     """Unpack an open file as it is read: whatever it expands to, some megabytes of it are in memory.
 
     Args:
@@ -70,23 +102,24 @@ def streams(file: io.BufferedIOBase, path: Path) -> Iterator[tuple[str, Any]]:
         path: its name, which tells how it is packed.
 
     Yields:
-        The name that messages call a text by, and its binary stream; several only of a .zip.
+        The name that messages call a text by, the ending that says its kind, and its binary stream; several only of a
+        .zip.
 
     Raises:
         InputError: a .zip is damaged, or holds no text.
 
     """
-    kind = path.suffix.lower()
-    if kind != ".zip":
-        yield str(path), _OPENED[kind](file) if kind in _OPENED else file
+    ending = path.suffix.lower()
+    if ending != ".zip":
+        yield str(path), unpacked_ending(path), _OPENED[ending](file) if ending in _OPENED else file
         return
     archive, members = _members(file, path)
     for member in members:
         name = str(path) if len(members) == 1 else f"{path} ({_shown(member)})"
-        yield name, archive.open(member)
+        yield name, PurePosixPath(member.filename).suffix.lower(), archive.open(member)
 
 
-def _members(file: Any, path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
+def _members(file: Any, path: Any) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
     """The archive and its text files, in order; without folders and what macOS and editors put beside the files."""
     where = str(path)
     try:
@@ -102,7 +135,7 @@ def _members(file: Any, path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipIn
         raise InputError(f"{where}: cannot be read ({brief(error)}): unpack it, if the file is complete") from error
     for member in members:
         kind = PurePosixPath(member.filename).suffix.lower()
-        if kind in (*_OPENED, ".zip") or kind in _NOT_READ:
+        if kind in (*_OPENED, ".zip", *COLUMNAR) or kind in _NOT_READ:
             raise InputError(f"{path} holds {_shown(member)}, which is packed itself: unpack {path.name}")
     if not members:
         raise InputError(f"{path} holds no file: give one that holds text")
@@ -116,10 +149,6 @@ def _shown(member: zipfile.ZipInfo) -> str:
 
 def _hidden(member: zipfile.ZipInfo) -> bool:
     return any(part == "__MACOSX" or part.startswith(".") for part in PurePosixPath(member.filename).parts)
-
-
-def _unread(path: Path) -> str:
-    return path.suffix if path.suffix.lower() in _NOT_READ else "".join(path.suffixes[-2:])
 
 
 class _Zstd(io.RawIOBase):

@@ -6,9 +6,10 @@ from dataclasses import field as field_of
 from typing import Any, Literal
 
 from jaxmlm.checks import COUNT, POSITIVE, check_numbers, integers
+from jaxmlm.data.cleaning.config import Clean
 from jaxmlm.data.hf_tokenizer import open_tokenizer
+from jaxmlm.data.layouts import Layout
 from jaxmlm.data.phrases.config import Phrases
-from jaxmlm.data.sources import Layout, has_fields
 from jaxmlm.errors import InputError
 
 Format = Literal["packed", "documents", "sentences"]
@@ -19,14 +20,17 @@ class Data:
     """The text to train on, its tokenizer, and how it becomes rows."""
 
     text: str = "sample:20000"
-    """Text file or glob (plain, .gz, .bz2, .xz, .zst or .zip; also gs://...), tfds:NAME for a data set of TensorFlow
-    Datasets, sample:N for N generated documents, or a source of your own. Several are separated by commas."""
+    """File, glob, directory or URL (gs://, s3://, https://, hf://datasets/NAME) of text, JSON lines, CSV, TSV (also
+    .gz, .bz2, .xz, .zst or .zip), Parquet, Arrow or a saved dataset; tfds:NAME for a data set of TensorFlow Datasets;
+    sample:N for N generated documents; or a source of your own. Several are separated by commas."""
     weights: tuple[float, ...] = ()
     """Weights by which several texts are mixed, in tokens; the mix ends when one of the texts does."""
     layout: Layout = "blank-line"
-    """What ends a document: a blank line, a line, the file; jsonl: each line is a JSON object."""
+    """What ends a document of a text: a blank line, a line, the file; jsonl: each line is a JSON object, as it is
+    where the name of the file ends in .jsonl."""
     field: str = "text"
-    """Field with the text, in JSON lines (meta.text: in a nested object) or the examples of a TensorFlow dataset."""
+    """Field or column with the text: of JSON lines (meta.text: in a nested object), CSV, TSV, Parquet, Arrow, or the
+    examples of a TensorFlow dataset."""
     store: str | None = None
     """Directory of the token store, also in a bucket (gs://...); default WORKDIR/store. Made where there is none."""
     tokenizer: str | None = None
@@ -45,6 +49,8 @@ class Data:
     """Share of the documents that is held out; a hash of its text decides for each."""
     drop_duplicates: bool = False
     """Whether exact duplicates of a document are dropped."""
+    clean: Clean = field_of(default_factory=Clean)
+    """What else is left out: near duplicates, and documents that hold what models are evaluated on."""
     phrases: Phrases = field_of(default_factory=Phrases)
     """Phrases that PMI masking masks as one unit; only looked for when the masking needs them."""
     length: int = 128
@@ -75,11 +81,12 @@ class Data:
 
     def content(self) -> dict[str, Any]:
         """What decides the tokens of a store: not the length of a row, nor where the store is, nor its phrases."""
-        aside = {"store", "length", "format", "phrases"}
-        if self.layout != "jsonl" and not any(has_fields(text) for text in self.texts):
+        aside = {"store", "length", "format", "phrases", "clean"}
+        if self.field == "text":  # also of plain text, which has none
             aside.add("field")
         if self.tokenizer is not None:
             aside |= {"vocab", "model_type", "lowercase", "byte_fallback", "tokenizer_words"}
         plain = asdict(self) | {"weights": list(self.weights)}
         trained = self.tokenizer and hashlib.sha256(open_tokenizer(self.tokenizer).model).hexdigest()
-        return {key: value for key, value in plain.items() if key not in aside} | {"tokenizer": trained}
+        clean = {"clean": self.clean.content()} if self.clean.asked else {}
+        return {key: value for key, value in plain.items() if key not in aside} | {"tokenizer": trained} | clean

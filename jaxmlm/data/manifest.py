@@ -6,6 +6,7 @@
          {"file": "train-00000.bin", "tokens", "documents", "sha256", "documents_sha256"}, ...]}, "valid": {...}}
 
 with `mix`, the tokens taken from each text, in a store of several with weights; `duplicates`, the documents dropped;
+`cleaning`, what `data.clean` has found and dropped;
 `phrases`, with the files that the phrase pass has written.
 """
 
@@ -23,6 +24,7 @@ from jaxmlm.json_files import read_json, to_json, write_json
 MANIFEST = "manifest.json"
 FORMAT = 3
 SPLITS = ("train", "valid")
+SETS = "evaluation_sets"
 TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")
 PHRASES_FILE = "phrases.parquet"
 DOCUMENT = np.dtype([("hash", "<u8"), ("number", "<u8"), ("file", "<u4"), ("tokens", "<u4")])
@@ -188,8 +190,18 @@ def _faults(manifest: dict[str, Any]) -> Iterator[str]:
     mix = manifest.get("mix", {})
     if not isinstance(mix, dict) or not all(map(_is_count, mix.values())):
         yield "mix is not the tokens of each text"
+    cleaning = manifest.get("cleaning", {})
+    if not isinstance(cleaning, dict) or not isinstance(rows := cleaning.get(SETS, []), list):
+        yield "cleaning is not an object with a table"
+    elif not all(map(_is_row, rows)) or not all(_is_count(cleaning[key]) for key in cleaning if key != SETS):
+        yield "cleaning is not what was found and dropped"
     if "phrases" in manifest:
         yield from _phrase_faults(manifest)
+
+
+def _is_row(row: Any) -> bool:
+    columns = ("words", "passages", "touched", "found", "documents")
+    return isinstance(row, dict) and isinstance(row.get("set"), str) and all(_is_count(row.get(key)) for key in columns)
 
 
 def _split_faults(split: str, about: Any) -> Iterator[str]:

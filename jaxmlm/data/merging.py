@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxmlm.data.cleaning.dropping import cleaned, keep_documents, sums
+from jaxmlm.data.cleaning.marking import Marker
 from jaxmlm.data.config import Data
+from jaxmlm.data.files import sha256
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.manifest import DOCUMENT, FORMAT, SPLITS, TOKENIZER_FILES, is_sha256, token_dtype, write_manifest
-from jaxmlm.data.sources import sha256
+from jaxmlm.data.part_files import read_marks
 from jaxmlm.data.store import Store, read_document_list
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError, reading
@@ -105,6 +108,10 @@ def _merge(folder: Path, data: Data) -> Store:
         for split in SPLITS:
             path = part / about[split]["file"]
             tokens = path.is_file() and sha256(path) == about[split]["sha256"]
+            if data.clean.asked and tokens and read_marks(path, about[split]) is None:
+                raise InputError(
+                    f"{path.with_suffix('.marks')} is missing or not complete: delete {name} and run --shard again"
+                )
             if not tokens or read_document_list(path.with_suffix(".docs"), about[split]) is None:
                 lacking = path.with_suffix(".docs") if tokens else path
                 raise InputError(f"{lacking} is missing or not complete: delete {name} and run --shard again")
@@ -135,12 +142,20 @@ def _finished_machines(part: Path) -> tuple[int, list[dict[str, Any]]]:
     return complete[0], shards
 
 
-def finish(part: Path, folder: Path, plan: dict[str, Any], data: Data, tokenizer: Tokenizer) -> None:
-    """Make a store of the parts in a folder, and give the folder its name."""
+def finish(
+    part: Path, folder: Path, plan: dict[str, Any], data: Data, tokenizer: Tokenizer, marker: Marker | None = None
+) -> None:
+    """Make a store of the parts in a folder, and give the folder its name.
+
+    `marker` is what has marked the documents, if it is there; else it is made again.
+    """
     parts = [read_part(path) for path in sorted(part.iterdir()) if _PART.fullmatch(path.name)]
     dtype = token_dtype(tokenizer.size)
     mix = {"mix": dict(zip(data.texts, parts[-1]["taken"], strict=True))} if data.weights and parts else {}
     dropped = {name: _drop_duplicates(part, [p[name] for p in parts], dtype) for name in SPLITS if data.drop_duplicates}
+    cleaning = {}
+    if data.clean.asked:
+        cleaning["cleaning"] = cleaned(part, parts, data.clean, marker or Marker(data.clean), dtype)
     if (got := sum(p[name]["tokens"] for p in parts for name in SPLITS)) < 4 * data.length:
         raise InputError(
             f"the text {data.text!r} gives {got} tokens, less than a few rows of {data.length}: give more text or "
@@ -156,6 +171,7 @@ def finish(part: Path, folder: Path, plan: dict[str, Any], data: Data, tokenizer
         "source": plan["source"],
         **mix,
         **({"duplicates": sum(dropped.values())} if data.drop_duplicates else {}),
+        **cleaning,
         **{name: _numbered(part, name, [p[name] for p in parts]) for name in SPLITS},
     }
     if manifest["valid"]["tokens"] < data.length or manifest["train"]["tokens"] < data.length:
@@ -186,12 +202,7 @@ def _drop_duplicates(folder: Path, shards: list[dict[str, Any]], dtype: np.dtype
     kept = np.ones(len(hashes), bool)
     kept[order[1:]] = hashes[1:] != hashes[:-1]
     for path, shard, keep in zip(paths, shards, np.split(kept, ends[:-1]), strict=True):
-        if not keep.all():
-            part = np.fromfile(path.with_suffix(".docs"), DOCUMENT)
-            tokens = np.fromfile(path, dtype)[np.repeat(keep, part["tokens"])]
-            tokens.tofile(path)
-            part[keep].tofile(path.with_suffix(".docs"))
-            shard |= {"tokens": len(tokens), "documents": int(keep.sum()), **_sums(path)}
+        keep_documents(path, shard, keep, dtype)
     return int((~kept).sum())
 
 
@@ -207,7 +218,7 @@ def _numbered(folder: Path, split: str, shards: list[dict[str, Any]]) -> dict[st
         name = f"{split}-{len(kept):05d}"
         os.replace(path, folder / f"{name}.bin")
         os.replace(path.with_suffix(".docs"), folder / f"{name}.docs")
-        kept.append({**shard, "file": f"{name}.bin"})
+        kept.append({key: value for key, value in shard.items() if key != "marks_sha256"} | {"file": f"{name}.bin"})
     totals = {key: sum(shard[key] for shard in kept) for key in ("documents", "tokens")}
     return {**totals, "shards": kept}
 
@@ -235,9 +246,4 @@ def _split_stream(folder: Path, manifest: dict, dtype: np.dtype, data: Data) -> 
         part.tofile(path)
         documents.tofile(path.with_suffix(".docs"))
         about = {"documents": len(documents), "tokens": len(part)}
-        manifest[name] = {**about, "shards": [{"file": path.name, **about, **_sums(path)}]}
-
-
-def _sums(path: Path) -> dict[str, str]:
-    """What the manifest says of the bytes of a shard, and of its list of documents."""
-    return {"sha256": sha256(path), "documents_sha256": sha256(path.with_suffix(".docs"))}
+        manifest[name] = {**about, "shards": [{"file": path.name, **about, **sums(path)}]}

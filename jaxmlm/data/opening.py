@@ -3,17 +3,21 @@
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from jaxmlm.data import Data, Store, build, merge
 from jaxmlm.data import remote as cloud
 from jaxmlm.data.building import Progress
+from jaxmlm.data.files import files
+from jaxmlm.data.from_python import given
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.manifest import MANIFEST
 from jaxmlm.data.merging import PLAN, shard_name, unfinished
 from jaxmlm.data.phrases.counting import add_phrases, check_units, list_of
 from jaxmlm.data.registry import is_files, open_source
-from jaxmlm.data.sources import files
+from jaxmlm.data.sources import TextSource
 from jaxmlm.data.tokenizer import is_uncased
 from jaxmlm.data.verification import RECORD
 from jaxmlm.errors import InputError
@@ -63,7 +67,44 @@ def open_store(
         return _open_store(data, folder_of(data, Path(workdir)), stage, phrases, workers, notes)
 
 
-def _open_store(data: Data, folder: Path, stage: str, phrases: bool, workers: int | None, notes: bool) -> Store:
+def prepare(documents: Iterable[Any], data: Data, workers: int | None = None) -> Store:
+    """Make the token store of documents that a program gives, or open the one that is there.
+
+    It is killed and called again as `jaxmlm prepare` is: with the same documents in the same order the parts that were
+    complete are kept.
+
+    Args:
+        documents: strings, or mappings with the text in `data.field`; read once, in constant memory.
+        data: the configuration. Its `text` is documents:NAME, with another NAME for other documents; `store` names the
+            directory, with which `pretrain` and the command line find it.
+        workers: threads that encode; None: one for each core.
+
+    Raises:
+        InputError: `data` names no store or no documents, a document is no text, or a store of another configuration
+            is there.
+
+    Examples:
+        data = Data(text="documents:tickets-2026", store="stores/tickets", vocab=8000)
+        prepare((row["body"] for row in database), data)
+        pretrain(Run("runs/tickets", data=data))
+
+    """
+    if not data.store:
+        raise InputError("data.store is not given: name the directory of the token store, as Data(store='stores/mine')")
+    source = given(documents, data)
+    with hosts.primary_first():
+        return _open_store(data, folder_of(data, Path()), "prepare", False, workers, True, [source])
+
+
+def _open_store(
+    data: Data,
+    folder: Path,
+    stage: str,
+    phrases: bool,
+    workers: int | None,
+    notes: bool,
+    sources: list[TextSource] | None = None,
+) -> Store:
     phrase_list = list_of(data.phrases, _is_lowercase(data), folder) if phrases else None  # refused before the work
     bucket = _bucket(data)
     to_send = bucket is not None and not _copy_from_bucket(bucket, folder)
@@ -72,7 +113,7 @@ def _open_store(data: Data, folder: Path, stage: str, phrases: bool, workers: in
         store.check(data)
         _check_source(store, data)
     else:
-        store = _build_store(data, folder, stage, workers) or Store(folder)
+        store = _build_store(data, folder, stage, workers, sources=sources) or Store(folder)
         for note in notes_of(store) if notes else ():
             print(note, file=sys.stderr)
     if phrases and not check_units(store, data.phrases):
@@ -190,9 +231,14 @@ def _send(folder: Path, bucket: str) -> None:
 
 
 def _build_store(
-    data: Data, folder: Path, stage: str, workers: int | None = None, shard: tuple[int, int] | None = None
+    data: Data,
+    folder: Path,
+    stage: str,
+    workers: int | None = None,
+    shard: tuple[int, int] | None = None,
+    sources: list[TextSource] | None = None,
 ) -> Store | None:
-    sources = [open_source(text, data) for text in data.texts]
+    sources = sources or [open_source(text, data) for text in data.texts]
     size = sum(group.size for source in sources for group in source.groups)
     with Log(None, stage, size) as log:
         started = time.monotonic()

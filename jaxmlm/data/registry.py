@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable
 
-from jaxmlm.data import from_tfds
+from jaxmlm.data import from_python, from_tfds
 from jaxmlm.data.config import Data
-from jaxmlm.data.sources import TextSource, files, text_source
+from jaxmlm.data.sources import TextSource, open_files
 from jaxmlm.errors import InputError
 from jaxmlm.paths import source_hash
 from jaxmlm.synthetic import world
@@ -32,7 +32,7 @@ def register_source(name: str, documents: Callable[[str], Iterable[str]]) -> Non
     """
     if not name.replace("-", "").replace("_", "").isalnum() or len(name) == 1:  # one letter is a drive
         raise InputError(f"a text source cannot be called {name!r}: give two or more letters, digits, - or _")
-    if name in BUILT_IN or name in ("gs", "http", "https"):
+    if name in BUILT_IN or name in ("gs", "hf", "http", "https", "s3"):
         raise InputError(f"there is a text source {name!r} already: give yours another name")
 
     def opener(text: str, data: Data) -> TextSource:
@@ -49,11 +49,11 @@ def open_source(text: str, data: Data) -> TextSource:
 
     """
     opener = _opener(text)
-    return opener(text, data) if opener else text_source(files(text), data.layout, data.field)
+    return opener(text, data) if opener else open_files(text, data.layout, data.field)
 
 
 def is_files(text: str) -> bool:
-    """Whether a text is text files, on this machine or in a bucket.
+    """Whether a text is files, on this machine or anywhere else.
 
     >>> is_files("my/*.txt"), is_files("gs://bucket/a.txt"), is_files("sample:20"), is_files("tfds:lm1b")
     (True, True, False, False)
@@ -78,6 +78,7 @@ def _generated(text: str, data: Data) -> TextSource:
 
 
 _SOURCES: dict[str, Opener] = {
+    "documents": from_python.refused,
     "sample": _generated,
     "tfds": lambda text, data: from_tfds.opened(text, data.field),
 }

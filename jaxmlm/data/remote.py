@@ -1,7 +1,6 @@
-"""Stores and texts in a bucket (gs://...): what is read and written is a copy on this machine's disk.
+"""Stores in a bucket (gs://...): what is read and written is a copy on this machine's disk.
 
-A memory-mapped store needs a disk, and text is read two or three times. Copies lie under $JAXMLM_CACHE, by default
-~/.cache/jaxmlm.
+A memory-mapped store needs a disk. Copies lie under $JAXMLM_CACHE, by default ~/.cache/jaxmlm.
 """
 
 import hashlib
@@ -15,6 +14,9 @@ import fsspec
 
 from jaxmlm.errors import InputError
 from jaxmlm.paths import cache_directory
+
+_EXTRAS = {"gs": "gcp", "gcs": "gcp", "s3": "s3", "http": "http", "https": "http", "hf": "hf"}
+"""Which extra brings the file system of a protocol."""
 
 
 def remote(name: str | Path | None) -> bool:
@@ -76,17 +78,21 @@ def remove(url: str) -> None:
         fs.rm(root, recursive=True)
 
 
-def texts(pattern: str) -> list[Path]:
-    """Copies of the files that a path or glob in a bucket names, in the order of their names."""
-    copies = []
-    with _opened(pattern) as (fs, path):
-        for name in sorted(fs.glob(path)):
-            about = fs.info(name)
-            if about["type"] == "file":
-                # A file that changes in the bucket has another key, and another copy.
-                copies.append(_cache(f"{pattern} {name} {fs.ukey(name)}") / PurePosixPath(name).name)
-                _fetch(fs, about, copies[-1])
-    return copies
+def file_system(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it; whatever fsspec raises where it cannot be used."""
+    fs, path = fsspec.url_to_fs(url)
+    fs.invalidate_cache()  # other machines write there too
+    return fs, path
+
+
+def package(url: str) -> str:
+    """What to install for the URLs of a protocol.
+
+    >>> package("gs://mine/a.txt"), package("abfs://mine/a.txt")
+    ("'jaxmlm[gcp]'", 'the package that fsspec names for it')
+    """
+    extra = _EXTRAS.get(url.partition("://")[0])
+    return f"'jaxmlm[{extra}]'" if extra else "the package that fsspec names for it"
 
 
 def _cache(what: str) -> Path:
@@ -109,11 +115,10 @@ def _fetch(fs: Any, about: dict[str, Any], path: Path) -> None:
 def _opened(url: str) -> Iterator[tuple[Any, str]]:
     """The file system of a URL, and the path in it; what goes wrong there becomes one line."""
     try:
-        fs, root = fsspec.url_to_fs(url)
-        fs.invalidate_cache()  # other machines write there too
+        fs, root = file_system(url)
         yield fs, root.rstrip("/")
     except ImportError as error:
-        raise InputError(f"{url}: {error}: pip install 'jaxmlm[gcp]'") from error
+        raise InputError(f"{url}: {error}: pip install {package(url)}") from error
     except InputError:
         raise
     except Exception as error:  # of gcsfs, google-auth and aiohttp, which have no common base

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -98,16 +98,21 @@ class SentencePieceTokenizer:
 
         """
         out = io.BytesIO()
+        raised: list[BaseException] = []  # by the text: the library makes a RuntimeError of anything
+
+        def pieces() -> Iterator[str]:
+            try:
+                for text in texts:
+                    for line in clean(text).split("\n"):
+                        # It takes minutes over a line of megabytes without a space.
+                        yield from filter(None, pieces_of(line, 1 << 16))
+            except BaseException as error:
+                raised.append(error)
+                raise
+
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=(
-                    # It takes minutes over a line of megabytes without a space.
-                    piece
-                    for text in texts
-                    for line in clean(text).split("\n")
-                    for piece in pieces_of(line, 1 << 16)
-                    if piece
-                ),
+                sentence_iterator=pieces(),
                 model_writer=out,
                 vocab_size=size,
                 model_type=model_type,
@@ -128,6 +133,8 @@ class SentencePieceTokenizer:
                 max_sentence_length=1 << 20,
             )
         except RuntimeError as e:
+            if raised and not isinstance(raised[0], GeneratorExit):
+                raise raised[0] from None
             most = re.search(r"value <= (\d+)", str(e))
             if "Vocabulary size" in str(e) and most:
                 raise InputError(

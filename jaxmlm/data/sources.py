@@ -1,45 +1,19 @@
 """Documents out of text files, and several texts mixed into one."""
 
-import glob
-import hashlib
-import io
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from jaxmlm.data import compression as packed
-from jaxmlm.data import remote as cloud
-from jaxmlm.errors import InputError, brief
-from jaxmlm.textfiles import BOM, lines
+from jaxmlm.data.columnar import column
+from jaxmlm.data.files import JSON_LINES, File, check_unchanged, files, fingerprint, version
+from jaxmlm.data.layouts import Layout, texts_in
+from jaxmlm.data.separated import DELIMITERS, separated
 
-Layout = Literal["blank-line", "line", "file", "jsonl"]
 Item = TypeVar("Item")
 GROUP = 1 << 28
 """Files are read in groups of about so many bytes on disk, which machines can share among them."""
-LINE = 1 << 28
-"""The most bytes of a line: all of it is in memory, some times, and a packed file may hold it in a few kilobytes."""
-LONGEST = 1 << 28
-"""The most characters of a document of several lines: all of it is in memory, some ten times."""
-MOST_NAMED = 20
-"""Fields that a message names."""
-BEGINNING = 1 << 12
-"""Bytes of a file within which a NUL shows that it is no text; later on it is one bad character."""
-
-
-WITH_FIELDS = {"tfds"}
-"""Prefixes of the sources whose examples have fields, of which `data.field` names the one that is read."""
-
-
-def has_fields(text: str) -> bool:
-    """Whether a text is of a source whose examples have fields.
-
-    >>> has_fields("tfds:lm1b"), has_fields("my.txt")
-    (True, False)
-    """
-    return text.partition(":")[0] in WITH_FIELDS
 
 
 class Document(NamedTuple):
@@ -109,157 +83,68 @@ def mixed(
         yield item
 
 
-def files(text: str) -> list[Path]:
-    """The files that a path or glob names (several patterns are separated by commas), sorted within a pattern."""
-    found: list[Path] = []
-    for pattern in text.split(","):
-        paths = cloud.texts(pattern.strip()) if cloud.remote(pattern) else _on_disk(pattern.strip())
-        if not paths:
-            raise InputError(f"no text file at {pattern!r}: give the path or glob of {packed.READ}")
-        if empty := [path for path in paths if path.stat().st_size == 0]:
-            raise InputError(f"{empty[0]} is empty: give a file with text in it")
-        for path in paths:
-            packed.check(path)
-        found += paths
-    return found
+def open_files(text: str, layout: Layout = "blank-line", field: str = "text") -> TextSource:
+    """The files that a path, glob, directory or URL names, as a source."""
+    return text_source(files(text), layout, field)
 
 
-def _on_disk(pattern: str) -> list[Path]:
-    name = str(Path(pattern).expanduser())
-    names = [name] if Path(name).is_file() else sorted(glob.glob(name, recursive=True))
-    return [Path(name) for name in names if Path(name).is_file()]
-
-
-def fingerprint(paths: list[Path]) -> list[dict]:
-    """Name, size and SHA-256 of each file, for the manifest of a store."""
-    return [{"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths]
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def text_source(paths: list[Path], layout: Layout = "blank-line", field: str = "text") -> TextSource:
+def text_source(paths: Sequence[File], layout: Layout = "blank-line", field: str = "text") -> TextSource:
     """These files as a source: groups of whole files."""
+    versions = [version(path) for path in paths]
     groups, first, size = [], 0, 0
-    for end, path in enumerate(paths, 1):
-        size += path.stat().st_size
+    for end, (bytes_, _) in enumerate(versions, 1):
+        size += bytes_
         if size >= GROUP or end == len(paths):
-            groups.append(Group(partial(documents, paths[first:end], layout, field, first), size))
+            some = slice(first, end)
+            groups.append(Group(partial(documents, paths[some], layout, field, first, versions[some]), size))
             first, size = end, 0
-    return TextSource(groups, fingerprint(paths))
+    return TextSource(groups, [fingerprint(path, before) for path, before in zip(paths, versions, strict=True)])
 
 
 def documents(
-    paths: list[Path], layout: Layout = "blank-line", field: str = "text", first: int = 0
+    paths: Sequence[File],
+    layout: Layout = "blank-line",
+    field: str = "text",
+    first: int = 0,
+    versions: Sequence[tuple[int, str]] | None = None,
 ) -> Iterator[Document]:
-    """The documents of these files, in order; `first` is the number of the first of the files.
+    """The documents of these files, in order.
 
-    `blank-line`: documents are separated by blank lines; `line`: each line is one; `file`: each file is one;
-    `jsonl`: each line is a JSON object whose `field` is one.
-    A line ends as on any system (`textfiles.lines`), and begins without a byte-order mark; bytes that are not UTF-8
-    are an error that says where. Each file in a .zip is read by itself.
+    The ending of a name decides what a file is: .jsonl, .csv, .tsv, .parquet, .arrow; anything else is text. A line
+    ends as on any system (`textfiles.lines`), and begins without a byte-order mark. Each file in a .zip is read by
+    itself.
+
+    Args:
+        paths: the files, which `files` finds.
+        layout: of text: `blank-line`: documents are separated by blank lines; `line`: each line is one; `file`: each
+            file is one; `jsonl`: each line is a JSON object whose `field` is one.
+        field: the field of JSON lines, or the column of a table.
+        first: the number of the first of the files.
+        versions: what `version` has said of each file; asked for if not given.
+
+    Raises:
+        InputError: a file is not what its name says, holds no such field, is not complete, or changes while it is
+            read; the message has the line or row.
+
     """
     before = 0
-    for file, path in enumerate(paths, first):
+    for i, path in enumerate(paths):
+        began = versions[i] if versions else version(path)
         for number, (text, read) in enumerate(_texts(path, layout, field)):
-            yield Document(text, number, file, before + read)
-        before += path.stat().st_size
+            yield Document(text, number, first + i, before + read)
+        check_unchanged(path, began)
+        before += began[0]
 
 
-def _texts(path: Path, layout: Layout, field: str) -> Iterator[tuple[str, int]]:
-    with open(path, "rb") as file:
-        for name, stream in packed.streams(file, path):
-            for text in _texts_of(name, stream, layout, field):
+def _texts(path: File, layout: Layout, field: str) -> Iterator[tuple[str, int]]:
+    with path.open("rb") as file:
+        if (ending := path.suffix.lower()) in packed.COLUMNAR:
+            yield from column(str(path), ending, file, field)
+            return
+        for name, ending, stream in packed.streams(file, path):
+            if ending in DELIMITERS:
+                found = separated(name, ending, stream, field)
+            else:
+                found = texts_in(name, stream, "jsonl" if ending in JSON_LINES else layout, field)
+            for text in found:
                 yield text, file.tell()
-
-
-def _texts_of(name: str, stream: io.BufferedIOBase, layout: Layout, field: str) -> Iterator[str]:
-    pending: list[str] = []
-    size = 0
-    for number, line in enumerate(_lines(name, stream), 1):
-        if layout == "jsonl":
-            if line:
-                yield _of_json(line, field, f"{name}, line {number}")
-        elif layout == "line":
-            if line:
-                yield line
-        elif line or layout == "file":
-            pending.append(line)
-            size += len(line) + 1
-            if size > LONGEST:
-                raise InputError(
-                    f"{name}, line {number}: a document of more than {LONGEST >> 20:,} Mi characters ends here or "
-                    "later: if each line is a document, give --data.layout line; else break it up"
-                )
-        elif pending:
-            yield "\n".join(pending)
-            pending, size = [], 0
-    if any(pending):
-        yield "\n".join(pending)
-
-
-def _of_json(line: str, field: str, where: str) -> str:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as e:
-        raise InputError(f"{where}: not JSON ({str(e).partition(';')[0]}): a .jsonl file has one object a line") from e
-    if not isinstance(found, dict):
-        raise InputError(f"{where}: a JSON {_KINDS[type(found)]}, not an object: a .jsonl file has one object a line")
-    value = found
-    for key in [field] if field in found else field.split("."):  # "meta.text" stands in an object within
-        value = value.get(key, _LACKING) if isinstance(value, dict) else _LACKING
-    if isinstance(value, str):
-        return value
-    texts = ", ".join(itertools.islice(_text_fields(found), MOST_NAMED))[:500] or "none"
-    if value is _LACKING:
-        raise InputError(f"{where}: no text field {field!r}; there are {texts}: name one as --data.field")
-    raise InputError(
-        f"{where}: the field {field!r} holds a JSON {_KINDS[type(value)]}, not text: leave such lines out, or name "
-        f"another field (there are {texts}) as --data.field"
-    )
-
-
-_LACKING = object()
-_KINDS = {
-    **{type(None): "null", bool: "boolean", int: "number", float: "number"},
-    **{str: "string", list: "list", dict: "object"},
-}
-
-
-def _text_fields(found: dict[str, Any], within: str = "", depth: int = 5) -> Iterator[str]:
-    """The names of the fields that hold text, those in nested objects by the way to them."""
-    for key, value in found.items():
-        if isinstance(value, str):
-            yield within + key
-        elif isinstance(value, dict) and depth:
-            yield from _text_fields(value, f"{within}{key}.", depth - 1)
-
-
-def _lines(name: str, stream: io.BufferedIOBase) -> Iterator[str]:
-    """The lines of a text without the space around them."""
-    number = begin = 0
-    try:
-        for number, raw in enumerate(lines(stream, LINE), 1):  # noqa: B007 (messages of what fails tell it)
-            if len(raw) > LINE:
-                raise InputError(
-                    f"{name}, line {number}: a line of more than {LINE >> 20:,} MiB, from byte {begin} on: is it "
-                    "text? Break it up, or leave the file out"
-                )
-            line = raw.decode("utf-8")
-            if "\0" in line and begin < BEGINNING:
-                raise InputError(
-                    f"{name}, line {number}: a NUL byte, so this is no UTF-8 text: unpack an archive (tar) first, "
-                    "and convert UTF-16, for example with iconv -f UTF-16LE -t UTF-8"
-                )
-            yield line.lstrip(BOM).strip()
-            begin += len(raw)
-    except UnicodeDecodeError as e:
-        raise InputError(
-            f"{name}, line {number}: not UTF-8 text ({e.reason} at byte {begin + e.start} of the file): convert it, "
-            "for example with iconv -t UTF-8, or leave it out if it is no text at all"
-        ) from e
-    except packed.BROKEN as e:
-        raise InputError(f"{name}, after line {number}: cannot be read ({brief(e)}): is the file complete?") from e

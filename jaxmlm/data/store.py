@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxmlm.data import remote as cloud
 from jaxmlm.data.config import Data
+from jaxmlm.data.files import sha256
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.manifest import (
     DOCUMENT,
@@ -36,7 +37,6 @@ from jaxmlm.data.manifest import (
     unit_files,
     write_manifest,
 )
-from jaxmlm.data.sources import sha256
 from jaxmlm.data.tokenizer import Vocabulary
 from jaxmlm.data.verification import cure, verify
 from jaxmlm.errors import InputError

@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxmlm.data import Data
 from jaxmlm.data import remote as cloud
+from jaxmlm.data.files import File
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.manifest import MANIFEST, read_manifest
 from jaxmlm.data.opening import folder_of
@@ -92,7 +93,7 @@ def _estimate(text: str, data: Data) -> float | None:
     return _of_files(paths, data)
 
 
-def _of_files(paths: Sequence[Path], data: Data) -> float:
+def _of_files(paths: Sequence[File], data: Data) -> float:
     """By the beginnings of some files: their tokens for each byte on disk, times the bytes of all."""
     some = [paths[i * len(paths) // min(_FILES, len(paths))] for i in range(min(_FILES, len(paths)))]
     tokens = read = 0.0

@@ -2,12 +2,14 @@
 
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxmlm.checks import COUNT, check_numbers
 from jaxmlm.data import Batches, open_rows
+from jaxmlm.data.manifest import SETS
 from jaxmlm.data.opening import folder_of, merge_shards, notes_of, open_store, prepare_shard
 from jaxmlm.data.phrases.counting import describe_phrases
 from jaxmlm.errors import InputError
@@ -67,11 +69,30 @@ def prepare(run: Run, options: Prepare | None = None) -> dict[str, Any]:
         print(f"mixed in: {tokens:,} tokens of {text}", file=sys.stderr)
     shown = {"store": str(store.folder), "vocab": store.tokenizer.size, **splits, "left_out": left_out}
     shown["documents"] = sum(split["documents"] for split in splits.values()) - store.cut
-    shown |= {key: store.manifest[key] for key in ("mix", "duplicates") if key in store.manifest}
+    shown |= {key: store.manifest[key] for key in ("mix", "duplicates", "cleaning") if key in store.manifest}
     if "duplicates" in shown:
         print(f"duplicates: {shown['duplicates']:,} documents dropped", file=sys.stderr)
+    for line in _about_cleaning(store.manifest.get("cleaning", {})):
+        print(line, file=sys.stderr)
     if run.needs_phrases:
         entry = store.manifest["phrases"]
         print(describe_phrases(entry), file=sys.stderr)
         shown["phrases"] = {key: entry[key] for key in ("number", "coverage", "short")}
     return shown
+
+
+def _about_cleaning(cleaning: dict[str, Any]) -> Iterator[str]:
+    """The lines that say what was cleaned: a table of the evaluation sets, then what was dropped."""
+    rows = cleaning.get(SETS, [])
+    if rows:
+        yield f"{'evaluation set':<20}{'words':>6}{'passages':>10}{'touched':>9}{'found':>8}{'in documents':>14}"
+    for row in rows:
+        counts = f"{row['passages']:>10,}{row['touched']:>9,}{row['found']:>8,}{row['documents']:>14,}"
+        yield f"{row['set'][:19]:<20}{row['words']:>6}{counts}"
+    if rows and "contaminated" not in cleaning:
+        yield "documents with words of evaluation sets: counted, none dropped"
+    elif rows:
+        yield f"documents with words of evaluation sets: {cleaning['contaminated']:,} dropped"
+    if "near_duplicates" in cleaning:
+        groups = counted(cleaning.get("near_duplicate_groups", 0), "group")
+        yield f"near duplicates: {cleaning['near_duplicates']:,} documents of {groups} dropped, the first of each stays"

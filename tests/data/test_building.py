@@ -280,7 +280,7 @@ def test_duplicates_are_dropped_and_documents_have_ids(tmp_path):
 def test_the_tokenizer_is_trained_on_so_many_words_also_of_a_long_document(long):
     taken = list(parts._first_words(iter(["one two", long, "never read"]), 100))
     assert taken[0] == "one two" and long.startswith(taken[1]) and len(taken) == 2
-    assert 98 <= parts._words_in(taken[1]) <= 99
+    assert 98 <= parts.words_in(taken[1]) <= 99
 
 
 def test_the_ids_of_a_long_document_are_never_all_in_a_list(made, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ import pyarrow.parquet as parquet
 import pytest
 import zstandard
 
-from jaxmlm.data import Data, SentencePieceTokenizer, build, merge, sources
+from jaxmlm.data import Data, SentencePieceTokenizer, build, layouts, merge
 from jaxmlm.data.hf_tokenizer import export_tokenizer, open_tokenizer
 from jaxmlm.data.manifest import MANIFEST, write_manifest
 from jaxmlm.data.opening import open_store
@@ -238,7 +238,7 @@ BOMBS: dict[str, Callable[[bytes], bytes]] = {
 def test_a_text_that_expands_a_thousand_times_takes_little_memory(tmp_path, name, monkeypatch):
     path = tmp_path / name
     size = 32 << 20
-    monkeypatch.setattr(sources, "LINE", 1 << 22)
+    monkeypatch.setattr(layouts, "LINE", 1 << 22)
     for line in (b"a" * ((1 << 18) - 1) + b"\n", b"a" * size):  # lines as they should be, and one line without an end
         path.write_bytes(BOMBS[name](line * (size // len(line))))
         assert path.stat().st_size < size // 900

@@ -13,11 +13,11 @@ import pytest
 
 from jaxmlm import cli
 from jaxmlm.data import Data, Store, verification
+from jaxmlm.data.files import sha256
 from jaxmlm.data.manifest import MANIFEST, SPLITS, read_manifest, write_manifest
 from jaxmlm.data.opening import open_store
 from jaxmlm.data.phrases import Phrases
 from jaxmlm.data.phrases.counting import matcher
-from jaxmlm.data.sources import sha256
 from jaxmlm.data.verification import RECORD
 from jaxmlm.errors import InputError, Preempted
 
@@ -235,6 +235,9 @@ FORGED: dict[str, Callable[[dict[str, Any]], object]] = {
     "a source without a file": lambda m: m.update(source=[{}]),
     "a mix of text": lambda m: m.update(mix={"a": "b"}),
     "duplicates of text": lambda m: m.update(duplicates="none"),
+    "cleaning that is a list": lambda m: m.update(cleaning=[]),
+    "cleaning of text": lambda m: m.update(cleaning={"near_duplicates": "none"}),
+    "a table of cleaning without counts": lambda m: m.update(cleaning={"evaluation_sets": [{"set": "squad"}]}),
     "units above": lambda m: m["phrases"]["files"][0].update(file="../phrases.parquet"),
     "units left out": lambda m: m["phrases"]["files"].pop(),
     "phrases without settings": lambda m: m["phrases"].update(settings={}),

@@ -11,13 +11,13 @@ import pyarrow.compute
 import pyarrow.parquet as parquet
 
 from jaxmlm.data import Store
+from jaxmlm.data.files import sha256
 from jaxmlm.data.manifest import PHRASES_FILE, units_of
 from jaxmlm.data.phrases.config import Phrases
 from jaxmlm.data.phrases.matching import Found, Trie, covered, find, match, trie
 from jaxmlm.data.phrases.ngrams import count
 from jaxmlm.data.phrases.ranking import choose, rank, read, tabulate
 from jaxmlm.data.phrases.words import spell, word_starts
-from jaxmlm.data.sources import sha256
 from jaxmlm.errors import InputError
 from jaxmlm.logs import Log
 from jaxmlm.masking.units import PHRASE, WORD

@@ -1,0 +1,28 @@
+"""What the tests of files share."""
+
+import pytest
+
+from tests.data.http_files import serving
+from tests.data.kinds_of_files import FORMS, JSON, made
+
+
+@pytest.fixture(scope="module")
+def wanted(tmp_path_factory) -> dict:
+    """The store of the documents as JSON lines."""
+    folder = tmp_path_factory.mktemp("wanted")
+    (folder / "a.jsonl").write_bytes(JSON)
+    return made(str(folder / "a.jsonl"), folder / "store")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("forms")
+    for name, raw in FORMS.items():
+        (folder / name).write_bytes(raw)
+    return folder
