@@ -197,6 +197,7 @@ def _drop_duplicates(folder: Path, shards: list[dict[str, Any]], dtype: np.dtype
     hashes = np.empty(ends[-1], np.uint64)
     for path, part in zip(paths, np.split(hashes, ends[:-1]), strict=True):
         part[:] = np.fromfile(path.with_suffix(".docs"), DOCUMENT)["hash"]
+    del part  # a view, which would keep the unsorted hashes
     order = np.argsort(hashes, kind="stable")
     hashes = hashes[order]
     kept = np.ones(len(hashes), bool)
