@@ -362,7 +362,7 @@ VERBS = {
     "prepare": Verb("CONFIG (or --inspect STORE)", "text to tokenizer to token shards; what is in one", _prepare),
     "pretrain": Verb("CONFIG", "one pre-training run; running it again resumes it", _pretrain),
     "finetune": Verb(
-        "CHECKPOINT --task NAME --data DIRECTORY", "fine-tune it on GLUE, a task of it, or SQuAD", _finetune
+        "CHECKPOINT --task NAME --data DIRECTORY", "fine-tune it on GLUE, SQuAD, entities, parts of speech", _finetune
     ),
     "compare": Verb("WORKDIR OTHER", "is one fine-tuned checkpoint better than another", _compare),
     "evaluate": Verb("CHECKPOINT [--bound|blimp|text X]", "likelihood bound, BLiMP, loss, layer probes", _evaluate),

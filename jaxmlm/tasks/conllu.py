@@ -12,7 +12,7 @@ from jaxmlm.tasks.file_formats import brief
 
 
 class Word(NamedTuple):
-    """A syntactic word: head 0 is the root; [begin, end) its characters in the sentence.
+    """A syntactic word: head 0 is the root; [begin, end) its characters in the sentence, `row` its line in the file.
 
     The words of a multiword token ("don't": do, n't) share the characters of the token.
     """
@@ -24,6 +24,7 @@ class Word(NamedTuple):
     relation: str
     begin: int
     end: int
+    row: int = 0
 
 
 class Sentence(NamedTuple):
@@ -32,6 +33,20 @@ class Sentence(NamedTuple):
     text: str
     words: list[Word]
     tokens: list[tuple[int, int]]
+
+
+def files_of(folder: Path, part: str) -> list[Path]:
+    """The one file of a part, or those that it is cut into: xx-ud-train-a.conllu, xx-ud-train-b.conllu."""
+    found = [path for path in file_formats.named(folder, ".conllu") if part in path.stem.lower()]
+    names = [path.stem.lower().rpartition(part) for path in found]
+    one = len(found) == 1 or (len({before for before, *_ in names}) == 1 and all(after for *_, after in names))
+    if not one:
+        there = f" ({file_formats.brief(', '.join(path.name for path in found))})" if found else ""
+        raise InputError(
+            f"{folder}: {len(found)} files *{part}*.conllu{there}: "
+            "give the directory of one Universal Dependencies treebank"
+        )
+    return found
 
 
 def read(path: str | Path) -> list[Sentence]:
@@ -85,7 +100,7 @@ def _sentence(rows: list[tuple[int, list[str]]], path: str) -> Sentence:
                 f"{where}: the head of word {id_} is {brief(head)!r}: expected another word, 1 to {count}, or 0"
             )
         pairs = (pair.partition("=") for pair in features.split("|") if pair != "_")
-        words.append(Word(form, upos, {k: v for k, _, v in pairs}, int(head), relation, *tokens[-1]))
+        words.append(Word(form, upos, {k: v for k, _, v in pairs}, int(head), relation, *tokens[-1], number))
     if covered > count:
         raise InputError(f"{path}:{rows[-1][0]}: a multiword token ends at word {covered} and the last one is {count}")
     return Sentence(text.rstrip(" "), words, tokens)

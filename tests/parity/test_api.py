@@ -58,7 +58,7 @@ def words(family: str, folder: Path) -> None:
     fast.save_pretrained(folder)
 
 
-def saved(family: str, end: str, folder: Path) -> Path:
+def saved(family: str, end: str, folder: Path, labels: tuple[str, ...] = ("no", "maybe", "yes")) -> Path:
     """A model with random weights and its tokenizer in a folder of the format."""
     words(family, folder)
     t = transformers.AutoTokenizer.from_pretrained(folder)
@@ -67,7 +67,7 @@ def saved(family: str, end: str, folder: Path) -> Path:
         vocab_size=len(t), hidden_size=48, num_attention_heads=3, num_hidden_layers=2, intermediate_size=64,
         max_position_embeddings=130, pad_token_id=t.pad_token_id, initializer_range=0.3,
         type_vocab_size=2 if family == "Bert" else 1,
-        **({"id2label": {0: "no", 1: "maybe", 2: "yes"}, "label2id": {"no": 0, "maybe": 1, "yes": 2}}
+        **({"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
            if "Classification" in end else {}),
     )  # fmt: skip
     getattr(transformers, family + end)(config).save_pretrained(folder)
