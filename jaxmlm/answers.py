@@ -33,11 +33,11 @@ def say(result: dict, as_json: bool = False) -> None:
         found += comparison.say_comparison(result) if "difference" in result else ()
         found += comparison.say_average(result) if "average" in result else ()
     if {"fills", "architecture"} & result.keys():
-        found += _of_a_model(result)
+        found += lines_of_a_model(result)
     print("".join(f"{line}\n" for line in found), end="", flush=True)
 
 
-def _of_a_model(result: dict) -> Iterator[str]:
+def lines_of_a_model(result: dict) -> Iterator[str]:
     """The lines of fill, import and export."""
     if "fills" in result:
         for number, fills in enumerate(result["fills"], 1):
@@ -47,4 +47,7 @@ def _of_a_model(result: dict) -> Iterator[str]:
         yield from (f"not used: {name}" for name in result["unused"])
         yield from (f"note: {note}" for note in result["notes"])
     else:
-        yield f"{result['architecture']} written to {result['folder']}"
+        if result["folder"] is not None:
+            yield f"{result['architecture']} written to {result['folder']}"
+        if "pushed" in result:
+            yield f"{result['architecture']} pushed to {result['pushed']}"

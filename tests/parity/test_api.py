@@ -17,6 +17,7 @@ from jaxmlm.data.hf_tokenizer import HfTokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking
 from jaxmlm.models import Encoder, EncoderConfig, with_head
+from jaxmlm.runs.conversion import Export, export
 from jaxmlm.runs.evaluation import Evaluation, evaluate
 from jaxmlm.runs.finetuning import Finetune, finetune
 from jaxmlm.runs.loading import LoadedModel, load, save
@@ -350,3 +351,15 @@ def test_a_folder_of_transformers_is_fine_tuned_and_evaluated(masked):
     assert np.isfinite(row["scores"]["train_loss"])
     [row] = evaluate(str(masked), Evaluation(pairs=4, batch=64))["rows"]
     assert 0 <= row["scores"]["accuracy"] <= 1
+
+
+def test_sentence_transformers_gives_the_vectors_of_embed(masked, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    done = export(masked, tmp_path / "out", Export(sentence_transformers=True))
+    theirs = SentenceTransformer(done["folder"], device="cpu")
+    ours = jaxmlm.load(masked)
+    texts = [TEXTS[0][:60], "a hen", TEXTS[1][:90]]
+    assert np.abs(theirs.encode(texts) - ours.embed(texts)).max() < 1e-5
+    assert theirs.max_seq_length == ours.longest
+    assert jaxmlm.load(tmp_path / "out").kind == "mlm"
