@@ -3,6 +3,7 @@
 The format: https://universaldependencies.org/format.html
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from jaxmlm.tasks.file_formats import brief
 
 
 class Word(NamedTuple):
-    """A syntactic word: head 0 is the root; [begin, end) its characters in the sentence, `row` its line in the file.
+    """A syntactic word: head 0 is the root; [begin, end) its characters in the sentence.
 
     The words of a multiword token ("don't": do, n't) share the characters of the token.
     """
@@ -24,7 +25,6 @@ class Word(NamedTuple):
     relation: str
     begin: int
     end: int
-    row: int = 0
 
 
 class Sentence(NamedTuple):
@@ -49,8 +49,8 @@ def files_of(folder: Path, part: str) -> list[Path]:
     return found
 
 
-def read(path: str | Path) -> list[Sentence]:
-    """The sentences of a file. Empty nodes (1.1), which are not in the text, are left out."""
+def read(path: str | Path, parts: Collection[str] = ()) -> list[Sentence]:
+    """The sentences of a file, without empty nodes (1.1), which are not in the text; `parts`: of speech that pass."""
     sentences: list[Sentence] = []
     rows: list[tuple[int, list[str]]] = []
     try:
@@ -62,7 +62,7 @@ def read(path: str | Path) -> list[Sentence]:
         line = file_formats.decoded(raw, f"{path}:{number}")
         if not line.strip():
             if rows:
-                sentences.append(_sentence(rows, str(path)))
+                sentences.append(_sentence(rows, str(path), parts))
                 rows = []
         elif not line.startswith("#"):
             columns = line.split("\t")
@@ -74,7 +74,7 @@ def read(path: str | Path) -> list[Sentence]:
     return sentences
 
 
-def _sentence(rows: list[tuple[int, list[str]]], path: str) -> Sentence:
+def _sentence(rows: list[tuple[int, list[str]]], path: str, parts: Collection[str]) -> Sentence:
     text = ""
     covered = 0
     count = sum(c[0].isdecimal() for _, c in rows)
@@ -99,8 +99,10 @@ def _sentence(rows: list[tuple[int, list[str]]], path: str) -> Sentence:
             raise InputError(
                 f"{where}: the head of word {id_} is {brief(head)!r}: expected another word, 1 to {count}, or 0"
             )
+        if parts and upos not in parts:
+            raise InputError(f"{where}: the part of speech is {brief(upos)!r}: expected one of {', '.join(parts)}")
         pairs = (pair.partition("=") for pair in features.split("|") if pair != "_")
-        words.append(Word(form, upos, {k: v for k, _, v in pairs}, int(head), relation, *tokens[-1], number))
+        words.append(Word(form, upos, {k: v for k, _, v in pairs}, int(head), relation, *tokens[-1]))
     if covered > count:
         raise InputError(f"{path}:{rows[-1][0]}: a multiword token ends at word {covered} and the last one is {count}")
     return Sentence(text.rstrip(" "), words, tokens)

@@ -26,7 +26,7 @@ _BIO = re.compile(r"O|[BI]-\S+")
 
 
 class TaggedSentence(NamedTuple):
-    """The words of a sentence and the tag of each; `rows` are their lines in the file."""
+    """The words of a sentence and the tag of each; `rows` are their lines in the file (upos: the sentence)."""
 
     words: list[str]
     tags: list[str]
@@ -110,17 +110,11 @@ def read_upos(path: Path) -> TaggedFile:
         InputError: it is not CoNLL-U, or a part of speech is not one of the universal ones.
 
     """
+    sentences = [sentence for sentence in conllu.read(path, UPOS) if sentence.words]  # others have empty nodes only
     found = []
-    for sentence in conllu.read(path):
-        if not sentence.words:  # empty nodes only
-            continue
-        for word in sentence.words:
-            if word.upos not in UPOS:
-                raise InputError(
-                    f"{path}:{word.row}: the part of speech is {brief(word.upos)!r}: expected one of {', '.join(UPOS)}"
-                )
-        words, tags, rows = zip(*((word.form, word.upos, word.row) for word in sentence.words), strict=True)
-        found.append(TaggedSentence(list(words), list(tags), list(rows)))
+    for number, sentence in enumerate(sentences, 1):
+        words = [word.form for word in sentence.words]
+        found.append(TaggedSentence(words, [word.upos for word in sentence.words], [number] * len(words)))
     return TaggedFile(path, found)
 
 
