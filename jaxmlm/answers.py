@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 
 
 def complain(message: str, code: int, advice: str = "") -> int:
@@ -32,7 +33,21 @@ def say(result: dict, as_json: bool = False) -> None:
         found += comparison.say_comparison(result) if "difference" in result else ()
         found += comparison.say_average(result) if "average" in result else ()
     if {"fills", "architecture"} & result.keys():
-        from jaxmlm import api
-
-        found += api.say(result)
+        found += lines_of_a_model(result)
     print("".join(f"{line}\n" for line in found), end="", flush=True)
+
+
+def lines_of_a_model(result: dict) -> Iterator[str]:
+    """The lines of fill, import and export."""
+    if "fills" in result:
+        for number, fills in enumerate(result["fills"], 1):
+            yield from (f"mask {number}: {fill['probability']:.3f}  {fill['token']}" for fill in fills)
+    elif "kind" in result:
+        yield f"{result['architecture']} ({result['kind']}) in {result['folder']}"
+        yield from (f"not used: {name}" for name in result["unused"])
+        yield from (f"note: {note}" for note in result["notes"])
+    else:
+        if result["folder"] is not None:
+            yield f"{result['architecture']} written to {result['folder']}"
+        if "pushed" in result:
+            yield f"{result['architecture']} pushed to {result['pushed']}"

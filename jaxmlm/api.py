@@ -1,7 +1,7 @@
-"""The Python interface: `jaxmlm.load(path)` gives a model that fills masks, embeds, scores, classifies and answers."""
+"""The Python interface: `jaxmlm.load(path)` gives a model that fills masks, embeds, classifies, answers and tags."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from jaxmlm.rng import make_key
 from jaxmlm.runs import loading
 from jaxmlm.tasks import sampling
 from jaxmlm.tasks.bound import likelihood_bound
+from jaxmlm.tasks.entities import Tagged, tagged
 from jaxmlm.tasks.likelihood import rows_of_documents
 from jaxmlm.tasks.squad_windows import spaced
 from jaxmlm.training import evaluate
@@ -52,7 +53,7 @@ class PretrainedModel:
     Attributes:
         model: the encoder with its head.
         kind: what the head is for: mlm, classify, answer, tokens, or encoder (none).
-        labels: the names of the outputs of `classify`.
+        labels: the names of the outputs of `classify` and `tag`.
         about: what the run's run.json says, or which architecture was read.
 
     Text is text: what spells a special token is not one. `fill_mask` and `logits` alone read the mask token, written
@@ -252,6 +253,15 @@ class PretrainedModel:
         begin, stop = offsets[start][0], offsets[end][1]
         return Answer(context[begin:stop], begin, stop, float(scores[start, end]))
 
+    def tag(self, text: str) -> list[Tagged]:
+        """The entities of a text with their characters in it; with other tags than BIO, every word with its tag."""
+        self._needs("tokens", "tag")
+        ids, offsets = self.tokenizer.encode_offsets(_text(text))
+        row = with_special_tokens(self.tokenizer, ids).ids
+        with jax.set_mesh(self._mesh):
+            logits = np.asarray(forward.called(self.model, *self._batch([row], None)))[0, 1 : len(row) - 1]
+        return tagged(text, offsets, logits, self.labels)
+
     def _needs(self, kind: str, method: str) -> None:
         if self.kind != kind:
             raise InputError(f"{method} needs a model of kind {kind!r}, and this one is {self.kind!r}: load another")
@@ -345,7 +355,8 @@ def load(path: str | Path) -> PretrainedModel:
 
     Args:
         path: the directory of a run, of which the newest complete checkpoint is read, of one of its steps, of a
-            fine-tuned model, or of a model in the `transformers` format.
+            fine-tuned model, or of a model in the `transformers` format; or the name of one on the Hub: hf:org/name,
+            or hf:org/name@revision.
 
     Returns:
         The model with its tokenizer; its `repr` says what it is.
@@ -365,7 +376,7 @@ def from_transformers(folder: str | Path) -> PretrainedModel:
     """Load a model in the `transformers` format, without its code: BERT, RoBERTa, ESM or ModernBERT, with any head.
 
     Args:
-        folder: a directory with config.json, weights (safetensors or PyTorch's) and a tokenizer.
+        folder: a directory with config.json, weights (safetensors or PyTorch's) and a tokenizer, or hf:org/name.
 
     Returns:
         The model with its tokenizer.
@@ -383,16 +394,3 @@ def _on_one_device(read: Callable[..., loading.LoadedModel], path: str | Path) -
         return PretrainedModel(
             found.model, found.tokenizer, found.kind, found.labels, found.about, found.has_types, found.folder
         )
-
-
-def say(result: dict[str, Any]) -> Iterator[str]:
-    """The lines that the verbs of this module print."""
-    if "fills" in result:
-        for number, fills in enumerate(result["fills"], 1):
-            yield from (f"mask {number}: {fill['probability']:.3f}  {fill['token']}" for fill in fills)
-    elif "kind" in result:
-        yield f"{result['architecture']} ({result['kind']}) in {result['folder']}"
-        yield from (f"not used: {name}" for name in result["unused"])
-        yield from (f"note: {note}" for note in result["notes"])
-    else:
-        yield f"{result['architecture']} written to {result['folder']}"

@@ -339,10 +339,13 @@ def _fill(call: Call) -> dict:
 
 
 def _export(call: Call) -> dict:
-    from jaxmlm.runs.conversion import export
+    from jaxmlm.runs.conversion import Export, export
 
-    [directory] = call.arguments(1, 1, "a CHECKPOINT and a new directory")
-    return export(call.target, directory)
+    if call.help:
+        call.all(Export)
+    options, rest = call.take(Export)
+    directories = rest.arguments(0 if options.push else 1, 1, "a CHECKPOINT and a new directory")
+    return export(call.target, directories[0] if directories else None, options)
 
 
 def _import(call: Call) -> dict:
@@ -362,13 +365,13 @@ VERBS = {
     "prepare": Verb("CONFIG (or --inspect STORE)", "text to tokenizer to token shards; what is in one", _prepare),
     "pretrain": Verb("CONFIG", "one pre-training run; running it again resumes it", _pretrain),
     "finetune": Verb(
-        "CHECKPOINT --task NAME --data DIRECTORY", "fine-tune it on GLUE, a task of it, or SQuAD", _finetune
+        "CHECKPOINT --task NAME --data DIRECTORY", "fine-tune it on GLUE, SQuAD, entities, parts of speech", _finetune
     ),
     "compare": Verb("WORKDIR OTHER", "is one fine-tuned checkpoint better than another", _compare),
     "evaluate": Verb("CHECKPOINT [--bound|blimp|text X]", "likelihood bound, BLiMP, loss, layer probes", _evaluate),
     "fill": Verb('CHECKPOINT "a [MASK] text"', "the most probable words for each [MASK]", _fill),
-    "import": Verb("DIR [NEW]", "validate a transformers checkpoint and describe it", _import),
-    "export": Verb("CHECKPOINT DIR", "write a directory that transformers reads", _export),
+    "import": Verb("DIR [NEW]", "validate a transformers checkpoint (or hf:org/name)", _import),
+    "export": Verb("CHECKPOINT DIR [--push org/name]", "write a directory that transformers reads", _export),
     "audit": Verb("CONFIG (or --collator module:name)", "the rates asked and got; 1 if they differ", _audit),
     "show": Verb("CONFIG [--rates 0.15 0.4]", "sentences as each masking leaves them, in colour", _show),
     "plan": Verb("CONFIG --topology v5e:4x4", "compile it for TPUs that are not there: fits? how fast? price?", _plan),
@@ -380,5 +383,5 @@ VERBS = {
 }
 ON_MANY_HOSTS = ("study", "prepare", "pretrain", "finetune", "evaluate")
 OTHER_JOBS = {"prepare": "--inspect", "audit": "--collator"}  # with which a verb needs no first argument
-WITHOUT_OPTIONS = ("compare", "fill", "import", "export")
+WITHOUT_OPTIONS = ("compare", "fill", "import")
 """Verbs that take arguments only."""

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import jaxmlm
-from jaxmlm.api import PretrainedModel, say
+from jaxmlm.answers import lines_of_a_model
+from jaxmlm.api import PretrainedModel
 from jaxmlm.data import SentencePieceTokenizer, Tokenizer
 from jaxmlm.data.hf_tokenizer import HfTokenizer, export_tokenizer
 from jaxmlm.errors import InputError
@@ -210,7 +211,7 @@ def test_a_tokenizer_config_that_disagrees_is_followed_and_told(tmp_path):
         interchange.write(with_head("mlm", Encoder(BERT, len(WORDS), key), 0, key), folder, ids=IDS)
         found = check_import(folder)
         assert [told in note for note in found["notes"]] == ([True] if told else [])
-        assert any(line.startswith("note: tokenizer.json has") for line in say(found)) == bool(told)
+        assert any(line.startswith("note: tokenizer.json has") for line in lines_of_a_model(found)) == bool(told)
         cased = told is not None and "lower" in told
         t = HfTokenizer(folder)
         assert (t.encode("The hen") == [1, 7]) == cased == (t.encode("The hen") != [5, 7])

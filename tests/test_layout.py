@@ -12,6 +12,7 @@ STORIES = (
     (
         "checks",
         "errors",
+        "hub",
         "json_files",
         "locks",
         "multihost_signals",

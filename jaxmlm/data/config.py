@@ -34,7 +34,8 @@ class Data:
     store: str | None = None
     """Directory of the token store, also in a bucket (gs://...); default WORKDIR/store. Made where there is none."""
     tokenizer: str | None = None
-    """Trained tokenizer: a directory or file of tokenizer.model or tokenizer.json; default: one is trained."""
+    """Trained tokenizer: a directory or file of tokenizer.model or tokenizer.json, or hf:org/name; default: one is
+    trained."""
     vocab: int = 4096
     """Vocabulary size of the tokenizer that is trained."""
     model_type: Literal["unigram", "bpe"] = "unigram"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
+from jaxmlm import hub
 from jaxmlm.data.hf_config import feeds_types, settled
 from jaxmlm.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from jaxmlm.data.tokenizer import SPECIAL, Tokenizer, clean
@@ -237,13 +238,13 @@ def open_tokenizer(path: str | Path) -> Tokenizer:
     """Open a tokenizer.
 
     Args:
-        path: a directory with a tokenizer.json or a tokenizer.model, or such a file.
+        path: a directory with a tokenizer.json or a tokenizer.model, such a file, or a name of the Hub (hf:org/name).
 
     Raises:
         InputError: there is none, or it is damaged.
 
     """
-    path = Path(path).expanduser()
+    path = hub.local(path, hub.TOKENIZER).expanduser()
     if path.is_dir():
         names = ("tokenizer.json", "tokenizer.model")
         path = next((path / name for name in names if (path / name).is_file()), path)

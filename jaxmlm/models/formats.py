@@ -49,7 +49,8 @@ def recognise(plain: dict[str, Any], names: Iterable[str], folder: Path) -> tupl
     family = plain.get("model_type")
     if family not in FORMATS:
         raise InputError(
-            f"{folder}: config.json has model_type {family!r}: convert it, or take a model of type {', '.join(FORMATS)}"
+            f"{folder}: config.json has model_type {family!r}, which jaxmlm does not compute: take a model of type "
+            f"{', '.join(FORMATS)}"
         )
     form = FORMATS[family]
     # The small BERTs of Turc et al. (google/bert_uncased_L-*) name no architecture.

@@ -28,7 +28,16 @@ ROBERTA = Format("Roberta", "roberta.", False, "lm_head.", True)
 PRE_ROBERTA = Format("RobertaPreLayerNorm", "roberta_prelayernorm.", True, "lm_head.", True)
 ESM = Format("Esm", "esm.", True, "lm_head.", False, rotary=True)
 MODERN = Format("ModernBert", "model.", True, "", False, rotary=True)
-FORMATS = {"bert": BERT, "roberta": ROBERTA, "roberta-prelayernorm": PRE_ROBERTA, "esm": ESM, "modernbert": MODERN}
+FORMATS = {
+    "bert": BERT,
+    "roberta": ROBERTA,
+    "roberta-prelayernorm": PRE_ROBERTA,
+    "esm": ESM,
+    "modernbert": MODERN,
+    # RoBERTa with another tokenizer: written as what it is, RoBERTa.
+    "xlm-roberta": ROBERTA._replace(family="XLMRoberta"),
+    "camembert": ROBERTA._replace(family="Camembert"),
+}
 """By `model_type` of config.json."""
 
 

@@ -22,10 +22,7 @@ def not_a_checkpoint(folder: Path) -> InputError:
 def _advice(folder: Path) -> str:
     if not folder.exists():
         if _HUB.fullmatch(str(folder)):
-            return (
-                "there is no such folder, and nothing is downloaded from the Hugging Face Hub: if it is a model there, "
-                f"`hf download {folder} --local-dir DIR` (pip install huggingface_hub), and give DIR"
-            )
+            return f"there is no such folder; if it is a model of the Hugging Face Hub, name it hf:{folder}"
         return "there is no such folder: give the --workdir of a pre-training, or a folder with a config.json"
     if not folder.is_dir():
         return f"it is a file: give its folder, {folder.parent}"

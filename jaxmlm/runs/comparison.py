@@ -13,6 +13,7 @@ from jaxmlm.errors import InputError, reading
 from jaxmlm.runs.results import read_results
 from jaxmlm.runs.statistics import compare_seeds
 from jaxmlm.tasks.downstream import GENERATED, display_name
+from jaxmlm.tasks.entities import Spans, span_f1
 from jaxmlm.tasks.file_formats import read_table
 from jaxmlm.tasks.metrics import METRICS
 from jaxmlm.tasks.registry import benchmark_tasks, find_task
@@ -124,7 +125,7 @@ def compare(one: str | Path, other: str | Path, draws: int = DRAWS) -> dict[str,
 
     Returns:
         {"task", "main", "rows": [], "a", "b", "difference", "half", "low", "high", "p", "dev_rows", "seeds",
-        "seed_p"}; where the task writes the scores of each example (scores.tsv, SQuAD), "by_score" has exact match too.
+        "seed_p"}; where the task writes scores.tsv, "by_score", which for SQuAD has exact match too.
 
     Raises:
         InputError: the two are of different tasks or dev rows, or a file is missing.
@@ -137,11 +138,14 @@ def compare(one: str | Path, other: str | Path, draws: int = DRAWS) -> dict[str,
     if task != other_task:
         raise InputError(f"{folders[0]} is fine-tuned on {task}, {folders[1]} on {other_task}: compare the same task")
     rows = [rows for _, _, rows in best]
-    if not (folders[0] / lines[0]["predictions"] / "scores.tsv").is_file():
+    path = folders[0] / lines[0]["predictions"] / "scores.tsv"
+    if not path.is_file():
         if main not in METRICS:
             raise InputError(f"{task}: rows are not compared by {main}: let the task's save write scores.tsv as well")
         return {**about, **_compared(folders, rows, main, METRICS[main], draws)}
-    names = dict.fromkeys((main, main.replace("f1", "exact")))
+    with reading(path, "the scores of a fine-tuning"):
+        header = read_table(path)[0]
+    names = dict.fromkeys((main, *(name for name in (main.replace("f1", "exact"),) if name in header)))
     found = {name: _compared(folders, rows, name, None, draws) for name in names}
     return {**about, **found[main], "by_score": found}
 
@@ -155,7 +159,8 @@ def _compared(
         _of_rows(folder, mine, name, classes) if score else _of_scores(folder, mine, name)
         for folder, mine in zip(folders, rows, strict=True)
     )
-    score = score or _mean
+    if score is None:
+        score = _mean if next(iter(a.predictions.values())).ndim == 1 else _entity_f1
     if len(a.ids) != len(b.ids):
         raise InputError(
             f"{folders[0]} is evaluated on {len(a.ids)} rows, {folders[1]} on {len(b.ids)}: compare the same"
@@ -182,6 +187,10 @@ def _compared(
 
 def _mean(_: np.ndarray, scores: np.ndarray) -> float:
     return float(scores.mean())
+
+
+def _entity_f1(_: np.ndarray, counts: np.ndarray) -> float:
+    return span_f1(counts)
 
 
 def paired_bootstrap(
@@ -254,8 +263,9 @@ def _of_scores(folder: Path, rows: list[dict[str, Any]], name: str) -> Predictio
         with reading(path, "the scores of a fine-tuning"):
             header, *lines = read_table(path)
             ids = [line[0] for line in lines]
-            column = header.index(name)
-            found[row["tuning_seed"]] = np.array([float(line[column]) for line in lines])
+            # F1 of entities is no mean over sentences: it is made of their counts.
+            columns = [header.index(part) for part in Spans._fields] if name not in header else header.index(name)
+            found[row["tuning_seed"]] = np.array(lines)[:, columns].astype(float)
     return Predictions(ids, np.zeros(len(ids)), found)
 
 

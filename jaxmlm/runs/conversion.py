@@ -1,44 +1,71 @@
 """Checkpoints written to, and validated in, the `transformers` format."""
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from jaxmlm import hub
 from jaxmlm.data.hf_tokenizer import exported_files
 from jaxmlm.errors import InputError
 from jaxmlm.models import interchange
 from jaxmlm.models.formats import format_for
 from jaxmlm.parallel import make_mesh
 from jaxmlm.runs.loading import from_transformers, load, longest_input
-from jaxmlm.runs.model_card import card
+from jaxmlm.runs.model_card import Published, card
+from jaxmlm.runs.publishing import check_push, push, write_sentence_transformer
 from jaxmlm.runs.sha256sums import write_sums
 
 
-def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Export:
+    """What an export writes beside the model, and where it is sent."""
+
+    sentence_transformers: bool = False
+    """Write what SentenceTransformer(DIR) reads too: its vectors are the means over the tokens, as those of embed."""
+    push: str | None = None
+    """Repository of the Hugging Face Hub to upload the directory to, as org/name; it is made if it is not there."""
+    private: bool = False
+    """Make a new repository private."""
+    license: str | None = None
+    """License that the model card names, as apache-2.0."""
+
+
+def export(checkpoint: str | Path, folder: str | Path | None, options: Export = Export()) -> dict[str, Any]:
     """Write a checkpoint in the `transformers` format: weights, config, tokenizer and a model card.
 
     Args:
         checkpoint: what `load` takes.
-        folder: a new directory.
+        folder: a new directory; None: only with `options.push`, which alone keeps what is written.
+        options: what is written beside, and where it is sent.
 
     Returns:
-        {"folder": where it was written, "architecture": the class of `transformers` that reads it, "rows": []}.
+        {"folder": where it was written, "architecture": the class of `transformers` that reads it, "rows": []}, and
+        "pushed", the address of the repository.
 
     Raises:
         InputError: the directory is there already, or the format has no architecture or no tokenizer that computes
-            the same; nothing is written then.
+            the same, or the Hub knows no login; nothing is written then.
 
     Examples:
         export("runs/rate-0.40", "exported")["architecture"]  # "RobertaPreLayerNormForMaskedLM"
 
     """
+    if folder is None:
+        if options.push is None:
+            raise InputError("export needs a new directory, or a repository to push to: name one")
+        with tempfile.TemporaryDirectory(prefix="jaxmlm-export-") as parent:
+            return {**export(checkpoint, Path(parent) / "model", options), "folder": None}
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already: name a new directory")
+    repository = None if options.push is None else check_push(options.push)
+    checkpoint = hub.local(checkpoint)
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         loaded = load(checkpoint)
     t, c = loaded.tokenizer, loaded.config
@@ -50,10 +77,13 @@ def export(checkpoint: str | Path, folder: str | Path) -> dict[str, Any]:
         architecture = interchange.write(loaded.model, new, loaded.kind, ids=ids, labels=labels)
         for name, content in files.items():
             (new / name).write_bytes(content)
-        text = card(loaded.about, Path(checkpoint), architecture)
+        if options.sentence_transformers:
+            write_sentence_transformer(new, c.width, longest_input(c))
+        text = card(loaded.about, checkpoint, architecture, Published(repository, options.license))
         (new / "README.md").write_text(text, encoding="utf-8")
         write_sums(new)
-    return {"folder": str(folder), "architecture": architecture, "rows": []}
+    written = {"folder": str(folder), "architecture": architecture, "rows": []}
+    return written if repository is None else {**written, "pushed": push(folder, repository, options.private)}
 
 
 @contextmanager
@@ -75,7 +105,7 @@ def check_import(folder: str | Path, to: str | Path | None = None) -> dict[str, 
     """Validate a directory of the `transformers` format, and copy it if `to` is given.
 
     Args:
-        folder: the directory.
+        folder: the directory, or the name of a model on the Hub (hf:org/name).
         to: a new directory; None: it is not copied.
 
     Returns:
@@ -87,9 +117,10 @@ def check_import(folder: str | Path, to: str | Path | None = None) -> dict[str, 
     """
     if to is not None and Path(to).exists():
         raise InputError(f"{to} is there already: name a new directory")
+    source = hub.local(folder)
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
-        loaded = from_transformers(folder)
+        loaded = from_transformers(source)
     if to is not None:
         with _complete_or_absent(Path(to)) as new:
-            shutil.copytree(folder, new, dirs_exist_ok=True)
+            shutil.copytree(source, new, dirs_exist_ok=True)
     return {"folder": str(to or folder), "kind": loaded.kind, **loaded.about, "rows": []}

@@ -70,13 +70,13 @@ class Finetune:
     """
 
     task: TaskOption = "cola"
-    """Task to fine-tune on: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, squad, squad2, a .csv or .tsv file
-    (columns text, label, perhaps text_b), babylm-rte and others of BabyLM, or FILE.py:NAME, a task of your own. On the
-    command line also glue or babylm, all of it, or several as rte,mrpc: a table and the benchmark's average."""
+    """Task to fine-tune on: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, squad, squad2, ner, upos, a .csv or
+    .tsv file (columns text, label, perhaps text_b), babylm-rte and others of BabyLM, or FILE.py:NAME, a task of your
+    own. On the command line also glue or babylm, all of it, or several as rte,mrpc: a table and the average."""
     data: str | None = None
-    """Directory of the official files or zips (glue_data or the task's own; of BabyLM's tasks evaluation_data), which
-    every task but a table needs; tfds: reads TensorFlow Datasets' copy, sample: a generated cola, rte or squad, whose
-    scores are called generated."""
+    """Directory of the official files or zips (glue_data or the task's own; of BabyLM's tasks evaluation_data), or
+    of tagged sentences (ner) or a treebank (upos), which every task but a table needs; tfds: reads TensorFlow Datasets'
+    copy, sample: a generated cola, rte or squad, whose scores are called generated."""
     train: str | None = None
     """Training file to use instead of the official one; results say so."""
     dev: str | None = None
@@ -138,7 +138,7 @@ class Finetune:
         if wanting and self.workdir is None:
             raise InputError(f"{wanting} needs a directory for models: give --workdir DIRECTORY")
         if self.predict and not task.predicts_files:
-            raise InputError(f"predict takes sentences, not {self.task}: load the model and call answer")
+            raise InputError(f"predict takes sentences, not {self.task}: load the model and call {task.method}")
         if self.test and not task.has_test_sets:
             raise InputError(f"test: GLUE's server takes {', '.join(glue)}, not {self.task}: leave out --test")
         learning_rates = values_of(self.learning_rate)

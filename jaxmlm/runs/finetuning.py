@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmlm import hub
 from jaxmlm.errors import Diverged, InputError
 from jaxmlm.models import EncoderConfig, Model, with_head
 from jaxmlm.parallel import Mesh, hosts, local_rows, make_mesh
@@ -64,7 +65,7 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
     """Fine-tune a checkpoint on a task: every point of the grid, once for each seed.
 
     Args:
-        checkpoint: a run's directory, one of its steps, or a directory in the `transformers` format.
+        checkpoint: a run's directory, one of its steps, a directory in the `transformers` format, or hf:org/name.
         config: the task, the grid, the seeds.
 
     Returns:
@@ -80,6 +81,7 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
     hosts.assert_same("configurations", {"checkpoint": checkpoint, **describe(config)})
     raise_if_all_hosts_stop("before anything was begun")
     check(config)
+    checkpoint = str(hub.local(checkpoint))
     folder = Path(config.workdir).expanduser() if config.workdir else None
     identity = _identity(checkpoint, config)
     if folder is None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmlm import hub
 from jaxmlm.data import Tokenizer
 from jaxmlm.data.hf_tokenizer import HfTokenizer, open_tokenizer
 from jaxmlm.errors import InputError
@@ -65,14 +66,14 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> LoadedModel:
 
     Args:
         path: the directory of a run (its newest complete checkpoint), of one of its steps, or one in the `transformers`
-            format.
+            format, or the name of one on the Hub: hf:org/name, or hf:org/name@revision.
         like: the dropout, number type and rematerialisation to train it with; None: those that it had.
 
     Raises:
         InputError: there is no such model, or its tokenizer is another one.
 
     """
-    folder, step = step_of(path)
+    folder, step = step_of(hub.local(path))
     if not (folder / "run.json").is_file():
         if (folder / "config.json").is_file():
             return from_transformers(folder, like)
@@ -149,7 +150,7 @@ def save(found: LoadedModel) -> None:
 
 def from_transformers(folder: str | Path, like: EncoderConfig | None = None) -> LoadedModel:
     """The model and the tokenizer in a folder of the transformers format, on the current mesh."""
-    folder = Path(folder)
+    folder = hub.local(folder)
     if not (folder / "config.json").is_file():
         raise not_a_checkpoint(folder)
     if (other := changed(folder)) and hosts.is_primary():

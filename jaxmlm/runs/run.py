@@ -22,7 +22,8 @@ class Run:
     workdir: str = "runs/run"
     """Directory of everything that the run writes."""
     init: str | None = None
-    """Encoder to continue from, with its tokenizer: the directory of a run, or one in the transformers format."""
+    """Encoder to continue from, with its tokenizer: the directory of a run, one in the transformers format, or the name
+    of one on the Hub (hf:org/name@revision)."""
     data: Data = field(default_factory=Data)
     masking: Masking = field(default_factory=Masking)
     model: EncoderConfig = field(default_factory=EncoderConfig)

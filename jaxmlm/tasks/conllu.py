@@ -3,6 +3,7 @@
 The format: https://universaldependencies.org/format.html
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,8 +35,22 @@ class Sentence(NamedTuple):
     tokens: list[tuple[int, int]]
 
 
-def read(path: str | Path) -> list[Sentence]:
-    """The sentences of a file. Empty nodes (1.1), which are not in the text, are left out."""
+def files_of(folder: Path, part: str) -> list[Path]:
+    """The one file of a part, or those that it is cut into: xx-ud-train-a.conllu, xx-ud-train-b.conllu."""
+    found = [path for path in file_formats.named(folder, ".conllu") if part in path.stem.lower()]
+    names = [path.stem.lower().rpartition(part) for path in found]
+    one = len(found) == 1 or (len({before for before, *_ in names}) == 1 and all(after for *_, after in names))
+    if not one:
+        there = f" ({file_formats.brief(', '.join(path.name for path in found))})" if found else ""
+        raise InputError(
+            f"{folder}: {len(found)} files *{part}*.conllu{there}: "
+            "give the directory of one Universal Dependencies treebank"
+        )
+    return found
+
+
+def read(path: str | Path, parts: Collection[str] = ()) -> list[Sentence]:
+    """The sentences of a file, without empty nodes (1.1), which are not in the text; `parts`: of speech that pass."""
     sentences: list[Sentence] = []
     rows: list[tuple[int, list[str]]] = []
     try:
@@ -47,7 +62,7 @@ def read(path: str | Path) -> list[Sentence]:
         line = file_formats.decoded(raw, f"{path}:{number}")
         if not line.strip():
             if rows:
-                sentences.append(_sentence(rows, str(path)))
+                sentences.append(_sentence(rows, str(path), parts))
                 rows = []
         elif not line.startswith("#"):
             columns = line.split("\t")
@@ -59,7 +74,7 @@ def read(path: str | Path) -> list[Sentence]:
     return sentences
 
 
-def _sentence(rows: list[tuple[int, list[str]]], path: str) -> Sentence:
+def _sentence(rows: list[tuple[int, list[str]]], path: str, parts: Collection[str]) -> Sentence:
     text = ""
     covered = 0
     count = sum(c[0].isdecimal() for _, c in rows)
@@ -84,6 +99,8 @@ def _sentence(rows: list[tuple[int, list[str]]], path: str) -> Sentence:
             raise InputError(
                 f"{where}: the head of word {id_} is {brief(head)!r}: expected another word, 1 to {count}, or 0"
             )
+        if parts and upos not in parts:
+            raise InputError(f"{where}: the part of speech is {brief(upos)!r}: expected one of {', '.join(parts)}")
         pairs = (pair.partition("=") for pair in features.split("|") if pair != "_")
         words.append(Word(form, upos, {k: v for k, _, v in pairs}, int(head), relation, *tokens[-1]))
     if covered > count:

@@ -89,6 +89,11 @@ class DownstreamTask(ABC):
     """Whether `unlabelled` reads a file of rows to predict."""
 
     @property
+    def method(self) -> str:
+        """The method of a loaded model that predicts as this task does."""
+        return {"answer": "answer", "tokens": "tag"}.get(self.head, "classify")
+
+    @property
     def sizes(self) -> tuple[int, int] | None:
         """Training and dev examples, for estimates of the cost; None: not known before they are read."""
         return None
@@ -152,11 +157,11 @@ class DownstreamTask(ABC):
 
     def unlabelled(self, path: Path, examples: Any) -> Any:
         """The rows of a file to predict."""
-        raise InputError(f"predict takes sentences, not {self.name}: load the model and call answer")
+        raise InputError(f"predict takes sentences, not {self.name}: load the model and call {self.method}")
 
     def prediction(self, name: str, rows: Any, tokenizer: Tokenizer, options: EncodingOptions, batch: int) -> Eval:
         """An evaluation of a saved model whose `save` writes NAME.tsv: the predictions for rows without labels."""
-        raise InputError(f"predict takes sentences, not {self.name}: load the model and call answer")
+        raise InputError(f"predict takes sentences, not {self.name}: load the model and call {self.method}")
 
     def directory(self, data: TaskData) -> Path:
         """The directory that `data` names.

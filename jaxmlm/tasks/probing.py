@@ -21,12 +21,10 @@ import scipy.optimize
 from jaxmlm.data import Tokenizer
 from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
 from jaxmlm.data.inputs import token_span, with_special_tokens
-from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder
 from jaxmlm.parallel import place
 from jaxmlm.preemption import raise_if_all_hosts_stop
-from jaxmlm.tasks import file_formats
-from jaxmlm.tasks.conllu import Sentence, depth, read
+from jaxmlm.tasks.conllu import Sentence, depth, files_of, read
 
 L2 = (1.0, 0.1, 0.01, 0.001)
 """Weights to choose from: of half the squared norm of a probe's weights, beside the mean loss in nats, on standardised
@@ -62,21 +60,7 @@ class Treebank(NamedTuple):
 def treebank(folder: str | Path) -> Treebank:
     """The sentences of the train and the dev part (`*train*.conllu`, `*dev*.conllu`) in a treebank's directory."""
     folder = Path(folder).expanduser()
-    return Treebank(*([s for path in _files(folder, part) for s in read(path)] for part in ("train", "dev")))
-
-
-def _files(folder: Path, part: str) -> list[Path]:
-    """The one file of a part, or those that it is cut into: xx-ud-train-a.conllu, xx-ud-train-b.conllu."""
-    found = [path for path in file_formats.named(folder, ".conllu") if part in path.stem.lower()]
-    names = [path.stem.lower().rpartition(part) for path in found]
-    one = len(found) == 1 or (len({before for before, *_ in names}) == 1 and all(after for *_, after in names))
-    if not one:
-        there = f" ({file_formats.brief(', '.join(path.name for path in found))})" if found else ""
-        raise InputError(
-            f"{folder}: {len(found)} files *{part}*.conllu{there}: "
-            "give the directory of one Universal Dependencies treebank"
-        )
-    return found
+    return Treebank(*([s for path in files_of(folder, part) for s in read(path)] for part in ("train", "dev")))
 
 
 class WordExamples(NamedTuple):

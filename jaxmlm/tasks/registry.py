@@ -1,4 +1,4 @@
-"""The downstream tasks by name: those of GLUE, BabyLM, SQuAD, a user's tables, and tasks that a user registers."""
+"""The downstream tasks by name: GLUE, BabyLM, SQuAD, tagging, a user's tables, and tasks that a user registers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 from jaxmlm.data import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.paths import hint
-from jaxmlm.tasks import babylm_finetuning, from_tfds, glue, squad, table
+from jaxmlm.tasks import babylm_finetuning, from_tfds, glue, squad, table, tagging
 from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions, OfficialTask, TaskData, generated_note
 from jaxmlm.tasks.sentences import SentenceTask
 from jaxmlm.tasks.table import Examples, Sets
@@ -116,6 +116,7 @@ TASKS: dict[str, DownstreamTask] = {
     **{name: GlueTask(name, files.table, files) for name, files in glue.TASKS.items()},
     **{name: SquadTask(name, version) for name, version in squad.TASKS.items()},
     **babylm_finetuning.TASKS,
+    **tagging.TASKS,
 }
 """The tasks by name; `register_task` adds to them."""
 BENCHMARKS = {"glue": "GLUE", "babylm": "BabyLM"}

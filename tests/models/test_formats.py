@@ -345,3 +345,9 @@ def test_files_that_hold_something_else_are_named(name, text, said, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=said):
         interchange.read(tmp_path)
+
+
+def test_a_family_that_is_not_computed_is_refused_in_one_line():
+    plain = {"model_type": "deberta-v2", "architectures": ["DebertaV2ForMaskedLM"]}
+    with pytest.raises(InputError, match="model_type 'deberta-v2', which jaxmlm does not compute: take .* bert, rob"):
+        recognise(plain, [], Path("microsoft-deberta"))

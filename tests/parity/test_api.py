@@ -17,6 +17,7 @@ from jaxmlm.data.hf_tokenizer import HfTokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking
 from jaxmlm.models import Encoder, EncoderConfig, with_head
+from jaxmlm.runs.conversion import Export, export
 from jaxmlm.runs.evaluation import Evaluation, evaluate
 from jaxmlm.runs.finetuning import Finetune, finetune
 from jaxmlm.runs.loading import LoadedModel, load, save
@@ -58,7 +59,7 @@ def words(family: str, folder: Path) -> None:
     fast.save_pretrained(folder)
 
 
-def saved(family: str, end: str, folder: Path) -> Path:
+def saved(family: str, end: str, folder: Path, labels: tuple[str, ...] = ("no", "maybe", "yes")) -> Path:
     """A model with random weights and its tokenizer in a folder of the format."""
     words(family, folder)
     t = transformers.AutoTokenizer.from_pretrained(folder)
@@ -67,7 +68,7 @@ def saved(family: str, end: str, folder: Path) -> Path:
         vocab_size=len(t), hidden_size=48, num_attention_heads=3, num_hidden_layers=2, intermediate_size=64,
         max_position_embeddings=130, pad_token_id=t.pad_token_id, initializer_range=0.3,
         type_vocab_size=2 if family == "Bert" else 1,
-        **({"id2label": {0: "no", 1: "maybe", 2: "yes"}, "label2id": {"no": 0, "maybe": 1, "yes": 2}}
+        **({"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
            if "Classification" in end else {}),
     )  # fmt: skip
     getattr(transformers, family + end)(config).save_pretrained(folder)
@@ -350,3 +351,15 @@ def test_a_folder_of_transformers_is_fine_tuned_and_evaluated(masked):
     assert np.isfinite(row["scores"]["train_loss"])
     [row] = evaluate(str(masked), Evaluation(pairs=4, batch=64))["rows"]
     assert 0 <= row["scores"]["accuracy"] <= 1
+
+
+def test_sentence_transformers_gives_the_vectors_of_embed(masked, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    done = export(masked, tmp_path / "out", Export(sentence_transformers=True))
+    theirs = SentenceTransformer(done["folder"], device="cpu")
+    ours = jaxmlm.load(masked)
+    texts = [TEXTS[0][:60], "a hen", TEXTS[1][:90]]
+    assert np.abs(theirs.encode(texts) - ours.embed(texts)).max() < 1e-5
+    assert theirs.max_seq_length == ours.longest
+    assert jaxmlm.load(tmp_path / "out").kind == "mlm"

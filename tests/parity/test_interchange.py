@@ -75,6 +75,7 @@ WHOLE = {"layer_types": ["full_attention"] * 4}
 BIASED = dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True)
 ROTARY = [
     *(("ModernBert", "ForMaskedLM", changes) for changes in ({}, WHOLE, BIASED)),
+    *((family, end, {}) for family in ("XLMRoberta", "Camembert") for end in ("ForMaskedLM", "ForTokenClassification")),
     *(("Esm", end, {}) for end in HEADS if end != "ForQuestionAnswering"),
     ("Esm", "ForMaskedLM", {"emb_layer_norm_before": False, "tie_word_embeddings": False}),
 ]

@@ -11,7 +11,11 @@ import transformers
 from jaxmlm.data.hf_tokenizer import HfTokenizer
 from jaxmlm.tasks import metrics, sentences, squad
 from jaxmlm.tasks.downstream import EncodingOptions
+from jaxmlm.tasks.entities import entity_scores
+from jaxmlm.tasks.registry import find_task
 from jaxmlm.tasks.table import Examples, Sets, Table
+from jaxmlm.tasks.tagging import TaggedSets
+from jaxmlm.tasks.tagging_files import TaggedSentence
 
 pytestmark = pytest.mark.parity
 
@@ -151,3 +155,49 @@ def test_windows_of_squad_are_those_of_transformers(family, tmp_path, stride):
                 assert said[: len(ids)].tolist() == types and not said[len(ids) :].any()
             number += 1
     assert number == len(w.begin) > len(questions)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_entity_scores_are_seqevals(seed):
+    """Random BIO tags, those that break its rules included, overall and of each type."""
+    import seqeval.metrics
+
+    random = np.random.default_rng(seed)
+    tags = ["O", "O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    gold, said = ([random.choice(tags, 9).tolist() for _ in range(30)] for _ in range(2))
+    said = [
+        [a if random.random() < 0.7 else b for a, b in zip(*pair, strict=True)] for pair in zip(gold, said, strict=True)
+    ]
+    ours = entity_scores(gold, said)
+    for name in ("f1", "precision", "recall"):
+        assert ours[name] == pytest.approx(getattr(seqeval.metrics, f"{name}_score")(gold, said))
+    report = seqeval.metrics.classification_report(gold, said, output_dict=True)
+    assert ours["f1_PER"] == pytest.approx(report["PER"]["f1-score"])
+    assert ours["f1_LOC"] == pytest.approx(report["LOC"]["f1-score"])
+
+
+def test_words_are_encoded_and_labelled_as_by_run_ner(family, tmp_path):
+    """Ids and labels of words in a sentence, cut to a length: those of run_ner.py's tokenize_and_align_labels."""
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, add_prefix_space=True)
+    theirs.save_pretrained(tmp_path)
+    random = np.random.default_rng(0)
+    tags = ["O", "B-A", "I-A"]
+    sentences_of = [random.choice([*WORDS, "owl's", "foxes"], random.integers(1, 14)).tolist() for _ in range(40)]
+    rows = [TaggedSentence(words, random.choice(tags, len(words)).tolist(), [1] * len(words)) for words in sentences_of]
+    sets = TaggedSets(("O", "B-A", "I-A"), rows, {"dev": rows}, {"dev": []})
+    data = find_task("ner").encode(sets, HfTokenizer(tmp_path), EncodingOptions(12))
+    [batch] = data.task.objective(data, dict, batch=40, seed=0).evals["dev"].batches()
+    cut = 0
+    for row, ids, labels, counted in zip(*(batch[name] for name in ("row", "ids", "tags", "counted")), strict=True):
+        want = theirs(rows[row].words, is_split_into_words=True, truncation=True, max_length=12)
+        size = len(want["input_ids"])
+        assert ids[:size].tolist() == want["input_ids"]
+        before = None
+        wanted = []
+        for word in want.word_ids():
+            first = word is not None and word != before
+            wanted.append(tags.index(rows[row].tags[word]) if first else -100)
+            before = word
+        assert np.where(counted > 0, labels, -100)[:size].tolist() == wanted and not counted[size:].any()
+        cut += max(word for word in want.word_ids() if word is not None) + 1 < len(rows[row].words)
+    assert 0 < cut < 40

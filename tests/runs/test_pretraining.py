@@ -257,9 +257,9 @@ def test_a_folder_that_is_no_checkpoint_is_told_what_it_is(read, files, asked, s
 
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "google-bert/bert-base-uncased"])
-def test_of_a_name_on_the_hub_nothing_is_downloaded(name):
+def test_a_name_of_the_hub_without_its_prefix_is_a_folder(name):
     for read in (load, from_transformers):
-        with pytest.raises(InputError, match=f"nothing is downloaded .*`hf download {name} --local-dir DIR`"):
+        with pytest.raises(InputError, match=f"no such folder; .* name it hf:{name}"):
             read(name)
 
 

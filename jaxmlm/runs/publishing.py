@@ -1,0 +1,66 @@
+"""An exported directory for others: what sentence-transformers reads beside it, and its way to the Hub."""
+
+import json
+from pathlib import Path
+
+from jaxmlm import __version__, hub
+from jaxmlm.errors import InputError
+
+_MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+]
+
+
+def write_sentence_transformer(folder: Path, width: int, longest: int) -> None:
+    """Write the files by which `SentenceTransformer(folder)` gives the vectors of `embed`: means over the tokens.
+
+    Args:
+        folder: an exported directory.
+        width: numbers of a vector.
+        longest: tokens of the longest input.
+
+    """
+    pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+    (folder / "1_Pooling").mkdir()
+    for name, content in (
+        ("modules.json", _MODULES),
+        ("1_Pooling/config.json", pooling),
+        ("sentence_bert_config.json", {"max_seq_length": longest, "do_lower_case": False}),
+    ):
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def check_push(name: str) -> str:
+    """The repository that a directory can be pushed to: there is a login, and the name is one.
+
+    Args:
+        name: org/name, or hf:org/name.
+
+    Raises:
+        InputError: the name is not one, or the Hub knows no login of this user.
+
+    """
+    found = hub.parse(hub.PREFIX + name.removeprefix(hub.PREFIX))
+    if "@" in name or "/" not in found.repository:
+        raise InputError(f"push is {name!r}: give the owner and the name of a repository, as org/name")
+    library = hub.library()
+    if library.get_token() is None:
+        raise InputError("push needs a login with the Hub: hf auth login, or HF_TOKEN with a token that may write")
+    hub.asked(hub.PREFIX + found.repository, library.HfApi().whoami)
+    return found.repository
+
+
+def push(folder: Path, repository: str, private: bool) -> str:
+    """Upload an exported directory as one commit, into a repository that is made if it is not there.
+
+    Returns:
+        The address of the repository.
+
+    """
+    api = hub.library().HfApi()
+    name = hub.PREFIX + repository
+    address = hub.asked(name, lambda: api.create_repo(repository, private=private, exist_ok=True))
+    message = f"Exported by jaxmlm {__version__}"
+    hub.asked(name, lambda: api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message))
+    return str(address)
