@@ -83,15 +83,15 @@ def batches(repeats: int) -> dict[str, Any]:
 def sparse(repeats: int) -> dict[str, Any]:
     """A store of 100 GB: what opening it takes, and a batch at step 0 and at step 10**9."""
     with tempfile.TemporaryDirectory() as name:
-        folder, tokens = Path(name), 50_000_000_000
+        directory, tokens = Path(name), 50_000_000_000
         tokenizer = SentencePieceTokenizer.train(["a few words to train on, again and again"] * 50, 20)
-        tokenizer.save(folder)
+        tokenizer.save(directory)
         shards = []
         for i in range(-(-tokens // SHARD)):
             size = min(SHARD, tokens - i * SHARD)
             unread = {"documents": 1, "sha256": "0" * 64, "documents_sha256": "0" * 64}
             shards.append({"file": f"train-{i:05d}.bin", "tokens": size, **unread})
-            with open(folder / shards[-1]["file"], "wb") as file:
+            with open(directory / shards[-1]["file"], "wb") as file:
                 file.truncate(2 * size)
         manifest = {
             "format": FORMAT,
@@ -103,11 +103,11 @@ def sparse(repeats: int) -> dict[str, Any]:
             "train": {"documents": len(shards), "tokens": tokens, "shards": shards},
             "valid": {"documents": 0, "tokens": 0, "shards": []},
         }
-        write_manifest(folder, manifest)
+        write_manifest(directory, manifest)
         store_module.verify = lambda *_: None  # which would read 100 GB, once
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         started = time.perf_counter()
-        b = Batches(open_rows(Store(folder), "train", LENGTH), 256)
+        b = Batches(open_rows(Store(directory), "train", LENGTH), 256)
         b.at(0)
         opened = time.perf_counter() - started
         steps = {"step 0": 0, "step 10**9": 10**9}

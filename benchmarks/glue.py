@@ -1,4 +1,4 @@
-"""Fine-tuning beside transformers: python benchmarks/glue.py FOLDER        # FOLDER: glue_data; extra `parity`
+"""Fine-tuning beside transformers: python benchmarks/glue.py DIRECTORY        # DIRECTORY: glue_data; extra `parity`
 
 An encoder of 4 x 256 (a BERT, random weights, a WordPiece vocabulary trained on the task) in both; the same rows, 16 in
 a batch, at most 128 tokens, AdamW, dropout 0.1, float32. Theirs pads each batch to its longest row (the usual
@@ -24,25 +24,25 @@ BATCH, LENGTH = 16, 128
 def main() -> None:
     """Print one JSON object a line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder")
+    parser.add_argument("directory")
     parser.add_argument("--tasks", nargs="+", default=["rte", "sst2"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=16, help="steps in a span")
     parser.add_argument("--memory", type=int, default=0, metavar="RUNS")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         for task in asked.tasks:
-            place = str(Path(folder) / task)
-            saved(task, asked.folder, place)
+            place = str(Path(directory) / task)
+            saved(task, asked.directory, place)
             if asked.memory:
-                print(json.dumps({f"memory, {task}": memory(task, asked.folder, place, asked.memory)}), flush=True)
+                print(json.dumps({f"memory, {task}": memory(task, asked.directory, place, asked.memory)}), flush=True)
             else:
-                found = speed(task, asked.folder, place, asked.rounds, asked.steps)
+                found = speed(task, asked.directory, place, asked.rounds, asked.steps)
                 print(json.dumps({f"fine-tuning, {task}": found}), flush=True)
 
 
-def saved(task: str, data: str, folder: str) -> None:
-    """A BERT with random weights and a vocabulary of the task's sentences, as a folder of the transformers format."""
+def saved(task: str, data: str, directory: str) -> None:
+    """A BERT with random weights and a vocabulary of the task's sentences, in the transformers format."""
     import tokenizers
     import transformers
 
@@ -52,16 +52,16 @@ def saved(task: str, data: str, folder: str) -> None:
     made = tokenizers.BertWordPieceTokenizer(lowercase=True)
     made.train_from_iterator(texts, vocab_size=8192, show_progress=False)
     fast = transformers.BertTokenizerFast(tokenizer_object=made._tokenizer)
-    fast.save_pretrained(folder)
+    fast.save_pretrained(directory)
     config = transformers.BertConfig(
         vocab_size=len(fast), hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024
     )
-    transformers.BertForMaskedLM(config).save_pretrained(folder)
+    transformers.BertForMaskedLM(config).save_pretrained(directory)
 
 
-def speed(task: str, data: str, folder: str, rounds: int, steps: int) -> dict[str, Any]:
+def speed(task: str, data: str, directory: str, rounds: int, steps: int) -> dict[str, Any]:
     """Examples per second of both, medians over rounds, and how often ours fits into theirs."""
-    ours, theirs = jaxmlm_steps(task, data, folder), transformers_steps(task, data, folder)
+    ours, theirs = jaxmlm_steps(task, data, directory), transformers_steps(task, data, directory)
     ours(4 * steps)  # every length compiled
     theirs(2)
     rates: dict[str, list[float]] = {"jaxmlm": [], "transformers": []}
@@ -75,7 +75,7 @@ def speed(task: str, data: str, folder: str, rounds: int, steps: int) -> dict[st
     return {**found, "ratio": round(statistics.median(pairs), 2), "rounds": [round(pair, 2) for pair in pairs]}
 
 
-def jaxmlm_steps(task: str, data: str, folder: str) -> Any:
+def jaxmlm_steps(task: str, data: str, directory: str) -> Any:
     """Our step function over our batches, batching and placing included; each call goes on where the last stopped."""
     from jaxmlm.parallel import Mesh, make_mesh, place
     from jaxmlm.runs import Finetune
@@ -86,7 +86,7 @@ def jaxmlm_steps(task: str, data: str, folder: str) -> Any:
 
     mesh = make_mesh(Mesh())
     with jax.set_mesh(mesh):
-        made = make_task(load(folder), Finetune(task, data=data, batch=BATCH, length=LENGTH), 0)[0]
+        made = make_task(load(directory), Finetune(task, data=data, batch=BATCH, length=LENGTH), 0)[0]
         optimizer, key = Optim(1e-4).transformation(10_000), jax.random.key(0)
         step = make_step(made, optimizer)
         state = {"now": init_state(made, optimizer, key), "at": 0}
@@ -108,7 +108,7 @@ def jaxmlm_steps(task: str, data: str, folder: str) -> Any:
     return run
 
 
-def transformers_steps(task: str, data: str, folder: str) -> Any:
+def transformers_steps(task: str, data: str, directory: str) -> Any:
     """Theirs: encoded once, shuffled, padded to the batch's longest row, AdamW."""
     import torch
     import transformers
@@ -116,8 +116,8 @@ def transformers_steps(task: str, data: str, folder: str) -> Any:
     from jaxmlm.tasks import glue
 
     torch.manual_seed(0)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2).train()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(directory, num_labels=2).train()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     rows = glue.sets(glue.TASKS[task], data).train
     encoded = tokenizer(*rows.texts, truncation=True, max_length=LENGTH)
     assert rows.labels is not None
@@ -143,14 +143,16 @@ def transformers_steps(task: str, data: str, folder: str) -> Any:
     return run
 
 
-def memory(task: str, data: str, folder: str, runs: int) -> dict[str, Any]:
+def memory(task: str, data: str, directory: str, runs: int) -> dict[str, Any]:
     """MiB of this process after each of many fine-tunings of few steps: 5 learning rates, seeds after seeds."""
     from jaxmlm.runs import Finetune, finetune
 
     resident = []
     for run in range(runs):
         rate = 1e-4 * (1 + run % 5)
-        finetune(folder, Finetune(task, data=data, learning_rate=rate, limit=64, epochs=1.0, length=64, seeds=(run,)))
+        finetune(
+            directory, Finetune(task, data=data, learning_rate=rate, limit=64, epochs=1.0, length=64, seeds=(run,))
+        )
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         resident.append(round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20))
     slope = np.polyfit(np.arange(runs // 2), resident[runs - runs // 2 :], 1)[0]

@@ -29,23 +29,23 @@ def main() -> None:
     """Print one JSON object a line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--import-only", metavar="FOLDER", help=argparse.SUPPRESS)
+    parser.add_argument("--import-only", metavar="DIRECTORY", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.import_only:
         print(json.dumps(imported(asked.import_only)))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        theirs = saved("base", Path(folder))
-        print(json.dumps({"forward 8 x 128": forward(theirs, folder, asked.rounds)}))
-        print(json.dumps({"fill_mask, base, one sentence": fill(folder, asked.rounds)}))
-    with tempfile.TemporaryDirectory() as folder:
-        saved("large", Path(folder))
-        command = [sys.executable, __file__, "--import-only", folder]
+    with tempfile.TemporaryDirectory() as directory:
+        theirs = saved("base", Path(directory))
+        print(json.dumps({"forward 8 x 128": forward(theirs, directory, asked.rounds)}))
+        print(json.dumps({"fill_mask, base, one sentence": fill(directory, asked.rounds)}))
+    with tempfile.TemporaryDirectory() as directory:
+        saved("large", Path(directory))
+        command = [sys.executable, __file__, "--import-only", directory]
         print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="")
 
 
-def saved(size: str, folder: Path) -> Any:
-    """A RobertaForMaskedLM with random weights, and a tokenizer of two words, written into a folder."""
+def saved(size: str, directory: Path) -> Any:
+    """A RobertaForMaskedLM with random weights, and a tokenizer of two words, written into a directory."""
     import tokenizers
     import torch
     import transformers
@@ -61,15 +61,15 @@ def saved(size: str, folder: Path) -> Any:
         max_position_embeddings=514,
     )
     model = transformers.RobertaForMaskedLM(config).eval()
-    model.save_pretrained(folder)
+    model.save_pretrained(directory)
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     made = tokenizers.ByteLevelBPETokenizer()
     made.train_from_iterator(["a small city by the river"] * 9, vocab_size=300, special_tokens=special)
-    transformers.RobertaTokenizerFast(tokenizer_object=made._tokenizer).save_pretrained(folder)
+    transformers.RobertaTokenizerFast(tokenizer_object=made._tokenizer).save_pretrained(directory)
     return model
 
 
-def forward(theirs: Any, folder: str, rounds: int) -> dict[str, float]:
+def forward(theirs: Any, directory: str, rounds: int) -> dict[str, float]:
     """Seconds of the bare encoder of both, medians, and how often ours fits into theirs."""
     import torch
 
@@ -78,7 +78,7 @@ def forward(theirs: Any, folder: str, rounds: int) -> dict[str, float]:
     torch_ids = torch.tensor(ids).long()
     seconds: dict[str, list[float]] = {"jaxmlm": [], "transformers": []}
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
-        encoder = jaxmlm.load(folder).encoder
+        encoder = jaxmlm.load(directory).encoder
         called = jax.jit(lambda encoder, ids, segments: encoder(ids, segments))
         jax.block_until_ready(called(encoder, ids, segments))
         for _ in range(rounds):
@@ -94,9 +94,9 @@ def forward(theirs: Any, folder: str, rounds: int) -> dict[str, float]:
     return {**median, "ratio": round(statistics.median(pairs), 3)}
 
 
-def fill(folder: str, rounds: int) -> dict[str, float]:
+def fill(directory: str, rounds: int) -> dict[str, float]:
     """Milliseconds of fill_mask, the first call apart."""
-    model, times = jaxmlm.load(folder), []
+    model, times = jaxmlm.load(directory), []
     for _ in range(rounds + 1):
         started = time.perf_counter()
         model.fill_mask("a small [MASK] by the river")
@@ -104,11 +104,11 @@ def fill(folder: str, rounds: int) -> dict[str, float]:
     return {"first ms": round(times[0], 1), "then ms": round(statistics.median(times[1:]), 1)}
 
 
-def imported(folder: str) -> dict[str, Any]:
+def imported(directory: str) -> dict[str, Any]:
     """Seconds and peak of memory of reading the large model, beside the bytes of its weights."""
     started = time.perf_counter()
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
-        model = jax.block_until_ready(interchange.read(folder).model)
+        model = jax.block_until_ready(interchange.read(directory).model)
     seconds = time.perf_counter() - started
     # Not getrusage, which a child begins with the peak of its parent.
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20

@@ -1,6 +1,6 @@
-"""Time and peak memory of making a phrase list: python benchmarks/phrases.py TEXT_OR_STORE [--keep FOLDER]
+"""Time and peak memory of making a phrase list: python benchmarks/phrases.py TEXT_OR_STORE [--keep DIRECTORY]
 
-TEXT is a text file (plain, .gz, .xz, .zst), of which a token store is made first; STORE is the folder of one.
+TEXT is a text file (plain, .gz, .xz, .zst), of which a token store is made first; STORE is the directory of one.
 """
 
 import argparse
@@ -66,15 +66,15 @@ def measure(text: Path, workdir: Path) -> None:
     print(json.dumps(result, indent=1))
 
 
-def linked(store: Path, folder: Path) -> Store:
+def linked(store: Path, directory: Path) -> Store:
     """A store of hard links to the files of this one, so that nothing is written into it."""
-    folder.mkdir(parents=True)
+    directory.mkdir(parents=True)
     for path in store.iterdir():
         if path.suffix in (".bin", ".model"):
-            (folder / path.name).hardlink_to(path.resolve())
+            (directory / path.name).hardlink_to(path.resolve())
     manifest = read_manifest(store)
-    write_manifest(folder, {key: value for key, value in manifest.items() if key != "phrases"})
-    return Store(folder)
+    write_manifest(directory, {key: value for key, value in manifest.items() if key != "phrases"})
+    return Store(directory)
 
 
 def peak() -> float:

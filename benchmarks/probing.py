@@ -1,9 +1,9 @@
-"""Minimal pairs beside transformers: python benchmarks/probing.py FOLDER --checkpoint RUN   # BLiMP; extra `parity`
+"""Minimal pairs beside transformers: python benchmarks/probing.py DIRECTORY --checkpoint RUN   # BLiMP; extra `parity`
 
-RUN is a run's folder, one of no steps will do; the peer has its sizes and random weights. `--pairs` of each set are
+RUN is a run's directory, one of no steps will do; the peer has its sizes and random weights. `--pairs` of each set are
 scored by both in turns, float32. Theirs is the usual loop: the masked copies of 16 sentences make a batch, padded to
 its longest, and all logits are computed. `--all` scores all 67,000 pairs with ours alone, as `jaxmlm evaluate --blimp
-FOLDER --all` does.
+DIRECTORY --all` does.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SENTENCES = 16
 def main() -> None:
     """Print one JSON object a line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder")
+    parser.add_argument("directory")
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--pairs", type=int, default=5, help="of each set")
     parser.add_argument("--rounds", type=int, default=3)
@@ -52,7 +52,7 @@ def main() -> None:
 def everything(loaded: LoadedModel, asked: argparse.Namespace, mesh: Any) -> dict[str, Any]:
     """All pairs of all sets, from the files to the scores."""
     started = time.perf_counter()
-    judge = blimp.evaluation(asked.folder, loaded.tokenizer, pairs_per_set=None, batch=asked.batch)
+    judge = blimp.evaluation(asked.directory, loaded.tokenizer, pairs_per_set=None, batch=asked.batch)
     scores = evaluate(judge, fast(loaded), mesh)
     return {"minutes": round((time.perf_counter() - started) / 60, 2), "accuracy": scores["accuracy"]}
 
@@ -84,7 +84,7 @@ def parts(loaded: LoadedModel, asked: argparse.Namespace, mesh: Any) -> dict[str
 
 def compared(loaded: LoadedModel, asked: argparse.Namespace, mesh: Any) -> dict[str, Any]:
     """Pairs a second of both, medians over rounds, and what all pairs would take by their masked tokens."""
-    judge = blimp.evaluation(asked.folder, loaded.tokenizer, pairs_per_set=asked.pairs, batch=asked.batch)
+    judge = blimp.evaluation(asked.directory, loaded.tokenizer, pairs_per_set=asked.pairs, batch=asked.batch)
     model, predict = fast(loaded), jax.jit(judge.predict)
     few, every = (_copies(loaded, asked, pairs) for pairs in (asked.pairs, None))
     runs: dict[str, Callable[[], Any]] = {"jaxmlm": lambda: evaluate(judge, model, mesh, predict)}
@@ -141,7 +141,7 @@ def peer(rows: list[np.ndarray], loaded: LoadedModel) -> Callable[[], None]:
 
 
 def _copies(loaded: LoadedModel, asked: argparse.Namespace, pairs: int | None) -> likelihood.Copies:
-    read = blimp.read(asked.folder, pairs)
+    read = blimp.read(asked.directory, pairs)
     return likelihood.Copies(blimp.rows(read, loaded.tokenizer), loaded.tokenizer, asked.batch)
 
 

@@ -1,4 +1,4 @@
-"""SQuAD beside transformers: python benchmarks/squad.py --squad FOLDER            # needs the extra `parity`
+"""SQuAD beside transformers: python benchmarks/squad.py --squad DIRECTORY            # needs the extra `parity`
 
 Features: all of dev-v1.1.json, from the file to padded arrays with labels, against a fast tokenizer of transformers
 called as its example run_qa.py does (paddings, overflowing tokens, offsets), without the overhead of `datasets`.
@@ -33,7 +33,7 @@ VOCAB, LAYERS, WIDTH, HEADS = 8192, 4, 256, 4
 def main() -> None:
     """Print one JSON object a line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--squad", required=True, help="folder with dev-v1.1.json")
+    parser.add_argument("--squad", required=True, help="directory with dev-v1.1.json")
     parser.add_argument("--length", type=int, default=384)
     parser.add_argument("--stride", type=int, default=128)
     parser.add_argument("--batch", type=int, default=32)
@@ -52,9 +52,9 @@ def features(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> dict
     """Seconds of both from the file to the features, medians over rounds, and how often ours fits into theirs."""
     import transformers
 
-    with tempfile.TemporaryDirectory() as folder:
-        export_tokenizer(tokenizer, folder, asked.length)
-        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    with tempfile.TemporaryDirectory() as directory:
+        export_tokenizer(tokenizer, directory, asked.length)
+        theirs = transformers.AutoTokenizer.from_pretrained(directory)
     seconds: dict[str, list[float]] = {"jaxmlm": [], "transformers": []}
     windows = {}
     for _ in range(asked.rounds):
@@ -131,8 +131,8 @@ def prediction(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> di
         intermediate_size=4 * WIDTH, max_position_embeddings=asked.length + 2, pad_token_id=tokenizer.pad_id,
     )  # fmt: skip
     theirs = transformers.RobertaForQuestionAnswering(config).eval()
-    with tempfile.TemporaryDirectory() as folder:
-        few = _every(dev, asked.questions, Path(folder))
+    with tempfile.TemporaryDirectory() as directory:
+        few = _every(dev, asked.questions, Path(directory))
         questions = squad.read(few)
         data = squad.encode((questions, questions), tokenizer, asked.length, asked.stride)
         task, w = squad.objective(data, lambda key: None, batch=asked.batch, seed=0), data.dev
@@ -170,7 +170,7 @@ def prediction(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> di
     return {"windows": len(rows), "programs": compiled, **_compared(seconds)}
 
 
-def _every(dev: Path, number: int, folder: Path) -> Path:
+def _every(dev: Path, number: int, directory: Path) -> Path:
     """A file with so many of the questions, evenly taken."""
     content = json.loads(dev.read_text())
     paragraphs = [paragraph for article in content["data"] for paragraph in article["paragraphs"]]
@@ -179,7 +179,7 @@ def _every(dev: Path, number: int, folder: Path) -> Path:
     for paragraph in paragraphs:
         kept = [qa for i, qa in enumerate(paragraph["qas"], count) if i % step == 0]
         count, paragraph["qas"] = count + len(paragraph["qas"]), kept
-    path = folder / "few.json"
+    path = directory / "few.json"
     path.write_text(json.dumps(content))
     return path
 

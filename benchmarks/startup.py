@@ -34,16 +34,16 @@ cli.main(sys.argv[1:])
 
 def main() -> None:
     """Print one JSON object."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = ["configs/base.py", *OPTIONS, "--data.store", f"{folder}/store"]
+    with tempfile.TemporaryDirectory() as directory:
+        store = ["configs/base.py", *OPTIONS, "--data.store", f"{directory}/store"]
         subprocess.run([sys.executable, "-m", "jaxmlm", "prepare", *store], check=True, capture_output=True)
         environment = os.environ | {
-            "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache",
+            "JAX_COMPILATION_CACHE_DIR": f"{directory}/cache",
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",  # as the command itself sets it
         }
         found = {}
         for name in ("empty cache", "warm cache"):
-            words = ["pretrain", *store, "--workdir", f"{folder}/{name.replace(' ', '-')}"]
+            words = ["pretrain", *store, "--workdir", f"{directory}/{name.replace(' ', '-')}"]
             began = time.time()
             done = subprocess.run(
                 [sys.executable, "-c", PROGRAM, *words], env=environment, capture_output=True, text=True

@@ -85,11 +85,11 @@ def parts(step: Callable[[], None], rounds: int) -> dict[str, float]:
     spent: dict[str, float] = {}
     step()
     step()
-    with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
+    with tempfile.TemporaryDirectory() as directory:
+        with jax.profiler.trace(directory):
             for _ in range(rounds):
                 step()
-        (file,) = Path(folder).rglob("*.xplane.pb")
+        (file,) = Path(directory).rglob("*.xplane.pb")
         for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
             for event in (event for line in plane.lines for event in line.events):
                 if "hlo_op" in dict(event.stats):

@@ -43,11 +43,11 @@ def lines_of_a_model(result: dict) -> Iterator[str]:
         for number, fills in enumerate(result["fills"], 1):
             yield from (f"mask {number}: {fill['probability']:.3f}  {fill['token']}" for fill in fills)
     elif "kind" in result:
-        yield f"{result['architecture']} ({result['kind']}) in {result['folder']}"
+        yield f"{result['architecture']} ({result['kind']}) in {result['directory']}"
         yield from (f"not used: {name}" for name in result["unused"])
         yield from (f"note: {note}" for note in result["notes"])
     else:
-        if result["folder"] is not None:
-            yield f"{result['architecture']} written to {result['folder']}"
+        if result["directory"] is not None:
+            yield f"{result['architecture']} written to {result['directory']}"
         if "pushed" in result:
             yield f"{result['architecture']} pushed to {result['pushed']}"

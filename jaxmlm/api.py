@@ -217,7 +217,8 @@ class PretrainedModel:
         """For each text, or pair of texts, the probability of every label; of one label (regression) its number."""
         self._needs("classify", "classify")
         pairs = [self._pair(text) for text in _several(texts)]
-        rows, types = [ids for ids, _ in pairs], [kinds for _, kinds in pairs]
+        rows = [ids for ids, _ in pairs]
+        types = [kinds for _, kinds in pairs]
         outputs = self._over(rows, partial(forward.called, self.model), len(self.labels), types)
         if len(self.labels) > 1:
             outputs = np.exp(outputs - np.logaddexp.reduce(outputs, axis=-1, keepdims=True))
@@ -250,7 +251,8 @@ class PretrainedModel:
         at = np.arange(len(ids))
         allowed = (at[None] >= at[:, None]) & (at[None] < at[:, None] + longest)
         start, end = np.unravel_index(np.where(allowed, scores, -np.inf).argmax(), scores.shape)
-        begin, stop = offsets[start][0], offsets[end][1]
+        begin = offsets[start][0]
+        stop = offsets[end][1]
         return Answer(context[begin:stop], begin, stop, float(scores[start, end]))
 
     def tag(self, text: str) -> list[Tagged]:
@@ -372,11 +374,11 @@ def load(path: str | Path) -> PretrainedModel:
     return _on_one_device(loading.load, path)
 
 
-def from_transformers(folder: str | Path) -> PretrainedModel:
+def from_transformers(directory: str | Path) -> PretrainedModel:
     """Load a model in the `transformers` format, without its code: BERT, RoBERTa, ESM or ModernBERT, with any head.
 
     Args:
-        folder: a directory with config.json, weights (safetensors or PyTorch's) and a tokenizer, or hf:org/name.
+        directory: a directory with config.json, weights (safetensors or PyTorch's) and a tokenizer, or hf:org/name.
 
     Returns:
         The model with its tokenizer.
@@ -385,12 +387,12 @@ def from_transformers(folder: str | Path) -> PretrainedModel:
         InputError: a file is missing or damaged, or asks for what jaxmlm does not compute.
 
     """
-    return _on_one_device(loading.from_transformers, folder)
+    return _on_one_device(loading.from_transformers, directory)
 
 
 def _on_one_device(read: Callable[..., loading.LoadedModel], path: str | Path) -> PretrainedModel:
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         found = read(path)
         return PretrainedModel(
-            found.model, found.tokenizer, found.kind, found.labels, found.about, found.has_types, found.folder
+            found.model, found.tokenizer, found.kind, found.labels, found.about, found.has_types, found.directory
         )

@@ -75,14 +75,16 @@ def _downloaded(name: str, files: tuple[str, ...]) -> Path:
     """Download once in a process, so that a branch that moves meanwhile is one commit all along."""
     repository, revision = parse(name)
     hub = library()
-    folder = Path(asked(name, lambda: hub.snapshot_download(repository, revision=revision, allow_patterns=list(files))))
-    if files is MODEL and not any(folder.glob("model*.safetensors")):
-        _refuse_weights(name, hub, repository, folder)
-    return folder
+    directory = Path(
+        asked(name, lambda: hub.snapshot_download(repository, revision=revision, allow_patterns=list(files)))
+    )
+    if files is MODEL and not any(directory.glob("model*.safetensors")):
+        _refuse_weights(name, hub, repository, directory)
+    return directory
 
 
-def _refuse_weights(name: str, hub: Any, repository: str, folder: Path) -> None:
-    there = asked(name, lambda: hub.HfApi().list_repo_files(repository, revision=folder.name))
+def _refuse_weights(name: str, hub: Any, repository: str, directory: Path) -> None:
+    there = asked(name, lambda: hub.HfApi().list_repo_files(repository, revision=directory.name))
     pickled = [file for file in there if _PICKLED.search(file)]
     if pickled:
         raise InputError(

@@ -200,7 +200,8 @@ def _replace(config: Any, steps: list[str], value: Any, root: Any, path: str) ->
 
 def _fit(value: Any, kind: Any) -> Any:
     """Return `value` as the type `kind` wants it; TypeError if it allows no such value."""
-    origin, args = get_origin(kind), get_args(kind)
+    origin = get_origin(kind)
+    args = get_args(kind)
     if kind is Any:
         return value
     if origin is Annotated:

@@ -51,7 +51,7 @@ def svg(figure: Figure, name: str, title: str) -> str:
     return f'<svg {box.group() if box else ""} role="img" aria-label="{label}">{rest}'
 
 
-def audit_figures(found: dict[str, dict[str, Any]], folder: Path) -> list[Path]:
+def audit_figures(found: dict[str, dict[str, Any]], directory: Path) -> list[Path]:
     """Draw what `jaxmlm audit` measured: selection by position and by unit length, and units selected entirely."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.2 * WIDTH, 3.6))
@@ -76,7 +76,7 @@ def audit_figures(found: dict[str, dict[str, Any]], folder: Path) -> list[Path]:
             range(len(kinds)), [kind.replace(" of", "\nof").replace(" in", "\nin") for kind in kinds], fontsize=8
         )
         figure.legend(*by_position.get_legend_handles_labels(), loc="outside lower center", ncols=6)
-        path = folder / "audit.png"
+        path = directory / "audit.png"
         figure.savefig(path, dpi=150)
     return [path]
 

@@ -16,10 +16,10 @@ from jaxmlm.training import Loop
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory) -> str:
     """A run of no steps, of which `checkpoint` gives each module a copy."""
-    folder = str(tmp_path_factory.mktemp("untrained") / "run")
+    directory = str(tmp_path_factory.mktemp("untrained") / "run")
     model = EncoderConfig(layers=1, width=16, heads=2, max_positions=32, dropout=0.0, attention_dropout=0.0)
-    pretrain(Run(folder, data=Data("sample:200", vocab=400, length=24, valid=0.1), model=model, loop=Loop(0, 8)))
-    return folder
+    pretrain(Run(directory, data=Data("sample:200", vocab=400, length=24, valid=0.1), model=model, loop=Loop(0, 8)))
+    return directory
 
 
 @pytest.fixture(scope="module")

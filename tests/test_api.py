@@ -72,12 +72,12 @@ def test_what_stands_beside_a_mask_is_read_as_without_it(tokenizer):
 
 @pytest.fixture(scope="module")
 def pieces(tmp_path_factory) -> HfTokenizer:
-    folder = tmp_path_factory.mktemp("wordpiece")
-    wordpiece(folder)
-    return HfTokenizer(folder)
+    directory = tmp_path_factory.mktemp("wordpiece")
+    wordpiece(directory)
+    return HfTokenizer(directory)
 
 
-def wordpiece(folder: Path, second: int = 1, **config) -> None:
+def wordpiece(directory: Path, second: int = 1, **config) -> None:
     """A WordPiece tokenizer that lowers letters, and these settings of it."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -89,9 +89,9 @@ def wordpiece(folder: Path, second: int = 1, **config) -> None:
         single="[CLS] $A [SEP]", pair=f"[CLS] $A [SEP] $B:{second} [SEP]:{second}",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )  # fmt: skip
-    folder.mkdir(exist_ok=True)
-    made.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    directory.mkdir(exist_ok=True)
+    made.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(json.dumps(config))
 
 
 def test_the_bound_s_first_term_is_the_score(tokenizer, monkeypatch):
@@ -205,18 +205,18 @@ def test_a_tokenizer_config_that_disagrees_is_followed_and_told(tmp_path):
         ("accents", {"strip_accents": False}, "strip_accents false: read with"),
         ("other", {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": False}, None),
     ):
-        folder = tmp_path / name
-        wordpiece(folder, **config)
+        directory = tmp_path / name
+        wordpiece(directory, **config)
         key = jax.random.key(0)
-        interchange.write(with_head("mlm", Encoder(BERT, len(WORDS), key), 0, key), folder, ids=IDS)
-        found = check_import(folder)
+        interchange.write(with_head("mlm", Encoder(BERT, len(WORDS), key), 0, key), directory, ids=IDS)
+        found = check_import(directory)
         assert [told in note for note in found["notes"]] == ([True] if told else [])
         assert any(line.startswith("note: tokenizer.json has") for line in lines_of_a_model(found)) == bool(told)
         cased = told is not None and "lower" in told
-        t = HfTokenizer(folder)
+        t = HfTokenizer(directory)
         assert (t.encode("The hen") == [1, 7]) == cased == (t.encode("The hen") != [5, 7])
-        t.save(folder)
-        assert HfTokenizer(folder).model == t.model and not HfTokenizer(folder).notes
+        t.save(directory)
+        assert HfTokenizer(directory).model == t.model and not HfTokenizer(directory).notes
 
 
 def test_tokens_that_the_model_has_no_rows_for_are_named(tmp_path):
@@ -273,17 +273,17 @@ def test_an_exported_tokenizer_gives_pairs_their_types(own, second, types, token
     assert ("token_type_ids" in said) == types
 
 
-def saved(folder: Path, tokenizer, config: EncoderConfig, kind: str = "mlm", **about) -> Path:
+def saved(directory: Path, tokenizer, config: EncoderConfig, kind: str = "mlm", **about) -> Path:
     """A checkpoint of a model with random weights."""
     key = jax.random.key(0)
     head = with_head(kind, Encoder(config, tokenizer.size, key), 2, key)
-    loading.save(loading.LoadedModel(head, tokenizer, config, folder, kind, ("no", "yes"), about))
-    return folder
+    loading.save(loading.LoadedModel(head, tokenizer, config, directory, kind, ("no", "yes"), about))
+    return directory
 
 
 @pytest.mark.parametrize("what", ["tokenizer", "encoder", "disk"])
 def test_a_failed_export_leaves_nothing(what, tokenizer, tmp_path, monkeypatch):
-    """Neither files nor a folder, so that the next try finds none; one that was there and empty stays so."""
+    """Neither files nor a directory, so that the next try finds none; one that was there and empty stays so."""
     bpe = SentencePieceTokenizer.train(world.documents(0, 150), 300, model_type="bpe")
     config = EncoderConfig(**SIZES, biases=what != "encoder")
     checkpoint = saved(tmp_path / "run", bpe if what == "tokenizer" else tokenizer, config)
@@ -294,16 +294,16 @@ def test_a_failed_export_leaves_nothing(what, tokenizer, tmp_path, monkeypatch):
 
         monkeypatch.setattr("jaxmlm.runs.conversion.card", full)
     (tmp_path / "empty").mkdir()
-    for folder in ("out", "empty", "new/out"):
+    for directory in ("out", "empty", "new/out"):
         with pytest.raises(OSError if what == "disk" else InputError, match="space|only unigram|cannot hold"):
-            export(checkpoint, tmp_path / folder)
+            export(checkpoint, tmp_path / directory)
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
     assert {name for name in left if not name.startswith("run")} <= {"empty", "new"}
     if what == "disk":
         monkeypatch.undo()
-        for folder in ("out", "empty"):
-            export(checkpoint, tmp_path / folder)
-            assert len({file.stat().st_mode for file in (tmp_path / folder).iterdir()}) == 1
+        for directory in ("out", "empty"):
+            export(checkpoint, tmp_path / directory)
+            assert len({file.stat().st_mode for file in (tmp_path / directory).iterdir()}) == 1
 
 
 def test_a_file_that_is_not_as_it_was_exported_is_told(checkpoint, tmp_path, capsys):
@@ -323,7 +323,7 @@ def test_a_file_that_is_not_as_it_was_exported_is_told(checkpoint, tmp_path, cap
 
 
 def test_a_rotary_encoder_of_the_small_configs_comes_back(tokenizer, tmp_path):
-    """With its tokenizer; and what was fine-tuned from it has a card that names it and no folder of its owner."""
+    """With its tokenizer; and what was fine-tuned from it has a card that names it and no directory of its owner."""
     config = EncoderConfig(**SIZES, positions="rope")
     assert export(saved(tmp_path / "run", tokenizer, config), tmp_path / "out")["architecture"] == "EsmForMaskedLM"
     ours, again = jaxmlm.load(tmp_path / "run"), jaxmlm.load(tmp_path / "out")

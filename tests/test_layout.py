@@ -113,9 +113,9 @@ def keys_made(source: str) -> list[int]:
 
 
 def project_texts() -> list[Path]:
-    folders = (".ci", "benchmarks", "configs", "docs", "jaxmlm", "tests", "tpu_scripts")
+    directories = (".ci", "benchmarks", "configs", "docs", "jaxmlm", "tests", "tpu_scripts")
     kinds = {"", ".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".sh", ".json", ".jsonl", ".html", ".svg"}
-    files = [file for folder in folders for file in (ROOT / folder).rglob("*") if file.is_file()]
+    files = [file for directory in directories for file in (ROOT / directory).rglob("*") if file.is_file()]
     top = [file for file in ROOT.iterdir() if file.is_file()]
     return [file for file in (*files, *top) if file.suffix in kinds and "__pycache__" not in file.parts]
 

@@ -47,7 +47,7 @@ def test_every_cell_is_python_and_replaces_no_jax():
     ],
 )
 def test_a_source_with_spaces_is_installed(source, installed, monkeypatch, tmp_path):
-    """The words that pip gets from the shell that %pip runs it in; a folder by its whole path, which pip takes."""
+    """The words that pip gets from the shell that %pip runs it in; a directory by its whole path, which pip takes."""
     (cell,) = [source for source in CODE if "%pip" in source]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my checkout").mkdir()
@@ -96,7 +96,7 @@ def test_a_training_cell_that_is_stopped_and_run_again_starts_no_second_trainer(
     ipython = SimpleNamespace(get_ipython=lambda: None, version_info=(9, 0))
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(clear_output=lambda wait: None))
-    names = {"base": Run(), "replace": replace, "Masking": Masking, "FOLDER": str(tmp_path), "Path": Path}
+    names = {"base": Run(), "replace": replace, "Masking": Masking, "DIRECTORY": str(tmp_path), "Path": Path}
     names |= {"pretrain": pretrain, "display": display}
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):

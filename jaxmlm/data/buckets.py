@@ -61,7 +61,8 @@ class Buckets:
         Rows that do not fill a batch of their bucket are carried into the next larger one.
         """
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
-        batches, carried = [], np.zeros(0, int)
+        batches = []
+        carried = np.zeros(0, int)
         for bucket in range(len(self.edges)):
             rows = np.concatenate([carried, random.permutation(np.flatnonzero(self._bucket == bucket))])
             full = len(rows) // self.batch * self.batch

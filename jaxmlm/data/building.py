@@ -1,7 +1,7 @@
 """From sources to a token store, in parts: killed at any moment, prepared by any number of threads or machines, the
 bytes are the same.
 
-While a store is being made, its folder is called DIR.part and holds
+While a store is being made, its directory is called DIR.part and holds
 
     plan.json          which text and which settings: another plan begins anew
     tokenizer.model    of the first words of the text, or the ready one
@@ -66,7 +66,7 @@ class _Encoded(NamedTuple):
 
 
 def build(
-    folder: Path,
+    directory: Path,
     data: Data,
     sources: list[TextSource],
     progress: Callable[[Progress], None] = lambda progress: None,
@@ -80,7 +80,7 @@ def build(
     `shard` = (i, n) only the i-th of n shares of the work is done, and None is returned: `merge` makes the store.
     `workers` threads encode (one for each core if not given).
     """
-    check_place(folder)
+    check_place(directory)
     if shard and data.weights:
         raise InputError(
             "data.weights do not go with --shard: which documents a mix takes depends on all before them. Prepare the "
@@ -88,8 +88,8 @@ def build(
         )
     plan = {"format": FORMAT, "data": data.content(), "source": [about for source in sources for about in source.about]}
     # Machines that share the work write different parts, or the same bytes.
-    claimed = nullcontext() if shard else claim(folder, "token store", beside=True)
-    with claimed, _unfinished(folder, plan, shard is not None) as part:
+    claimed = nullcontext() if shard else claim(directory, "token store", beside=True)
+    with claimed, _unfinished(directory, plan, shard is not None) as part:
         progress(Progress("tokenizer"))
         tokenizer = _tokenizer(part, data, sources)
         threads = workers or os.cpu_count() or 1
@@ -104,8 +104,8 @@ def build(
         if shard:
             write_json(part / shard_name(*shard), {"tokenizer": _sha(tokenizer), "groups": writer.parts})
             return None
-        finish(part, folder, plan, data, tokenizer, writer.marker)
-    return Store(folder)
+        finish(part, directory, plan, data, tokenizer, writer.marker)
+    return Store(directory)
 
 
 def _tokenizer(part: Path, data: Data, sources: list[TextSource]) -> Tokenizer:
@@ -134,7 +134,7 @@ class _Writer:
 
     def __init__(
         self,
-        folder: Path,
+        directory: Path,
         data: Data,
         tokenizer: Tokenizer,
         pool: ThreadPoolExecutor,
@@ -142,7 +142,7 @@ class _Writer:
         progress: Callable[[Progress], None],
         size: int,
     ):
-        self.folder, self.data, self.tokenizer, self.pool, self.ahead = folder, data, tokenizer, pool, 2 * threads
+        self.directory, self.data, self.tokenizer, self.pool, self.ahead = directory, data, tokenizer, pool, 2 * threads
         self.dtype = token_dtype(tokenizer.size)
         self.progress, self.size = progress, size
         self.marker = Marker(data.clean) if data.clean.asked else None
@@ -174,9 +174,13 @@ class _Writer:
     def mix(self, sources: list[TextSource]) -> None:
         """The sources mixed by weight, as one group. Goes on behind the last part that is there."""
         files = np.cumsum([0, *(len(source.about) for source in sources)]).tolist()
-        taken, passed, first = [0] * len(sources), [0] * len(sources), 0
+        taken = [0] * len(sources)
+        passed = [0] * len(sources)
+        first = 0
         while state := self._done(0, first):
-            taken, passed, first = state["taken"], state["passed"], first + 1
+            taken = state["taken"]
+            passed = state["passed"]
+            first = first + 1
         streams = [
             self._encoded(of, itertools.islice(source.documents(), passed[of], None))
             for of, source in enumerate(sources)
@@ -188,7 +192,7 @@ class _Writer:
 
     def _done(self, g: int, p: int) -> dict[str, Any] | None:
         """What a part's file says of it, if the part is there and complete."""
-        file = self.folder / part_name(g, p)
+        file = self.directory / part_name(g, p)
         if not file.is_file():
             return None
         try:
@@ -196,7 +200,8 @@ class _Writer:
         except InputError:  # damaged: the part is done again
             return None
         for split in SPLITS:
-            path, tokens = self.folder / said[split]["file"], said[split]["tokens"]
+            path = self.directory / said[split]["file"]
+            tokens = said[split]["tokens"]
             if not path.is_file() or path.stat().st_size != tokens * self.dtype.itemsize:
                 return None  # killed while the parts became a store
             if read_document_list(path.with_suffix(".docs"), said[split]) is None:
@@ -210,13 +215,13 @@ class _Writer:
 
     def _check_same(self, said: dict[str, Any], documents: Iterator[Document]) -> None:
         """Refuse documents that are not those of a part that is done; of a program's nothing else tells it."""
-        paths = [(self.folder / said[split]["file"]).with_suffix(".docs") for split in SPLITS]
+        paths = [(self.directory / said[split]["file"]).with_suffix(".docs") for split in SPLITS]
         entries = np.concatenate([np.fromfile(path, DOCUMENT) for path in paths])
         then = entries["hash"][np.lexsort((entries["number"], entries["file"]))]
         now = np.fromiter((_hash(document.text) for document in documents), np.uint64)
         if not np.array_equal(then, now):
             raise InputError(
-                f"{self.folder} holds parts of other documents than there are now: delete it to begin anew, or give "
+                f"{self.directory} holds parts of other documents than there are now: delete it to begin anew, or give "
                 "the same documents in the same order"
             )
 
@@ -232,13 +237,16 @@ class _Writer:
 
     def _write(self, g: int, p: int, encoded: Iterable[_Encoded], files: list[int], state: dict[str, Any]) -> None:
         marker = self.marker
-        splits = {name: SplitFiles(self.folder, f"{name}-{g:05d}-{p:05d}", self.dtype, bool(marker)) for name in SPLITS}
+        splits = {
+            name: SplitFiles(self.directory, f"{name}-{g:05d}-{p:05d}", self.dtype, bool(marker)) for name in SPLITS
+        }
         found = np.zeros(marker.runs if marker else 0, bool)
         held_out = self.data.valid * 2**64
         read = 0
         try:
             for number, item in enumerate(encoded, 1):
-                document, ids = item.document, item.ids
+                document = item.document
+                ids = item.ids
                 entry = (item.hash, document.number, files[item.of] + document.file, len(ids))
                 splits["valid" if item.hash < held_out else "train"].add(ids, entry, item.mark)
                 found[item.found if item.found is not None else []] = True
@@ -247,8 +255,8 @@ class _Writer:
                     self._say(read)
             said = {name: split.close() for name, split in splits.items()} | state
             if marker:
-                said["found_sha256"] = write_found((self.folder / part_name(g, p)).with_suffix(".found"), found)
-            write_json(self.folder / part_name(g, p), said)
+                said["found_sha256"] = write_found((self.directory / part_name(g, p)).with_suffix(".found"), found)
+            write_json(self.directory / part_name(g, p), said)
             self._say(read)
         finally:
             for split in splits.values():
@@ -265,7 +273,8 @@ def _numbered(items: Iterable[Any], part: int = 0) -> Iterator[tuple[int, Any]]:
         yield part, item
         size += len(item.text if isinstance(item, Document) else item.document.text)
         if size >= PART:
-            part, size = part + 1, 0
+            part = part + 1
+            size = 0
 
 
 def _counted(part: Iterable[tuple[int, _Encoded]], taken: list[int], passed: list[int]) -> Iterator[_Encoded]:
@@ -276,13 +285,15 @@ def _counted(part: Iterable[tuple[int, _Encoded]], taken: list[int], passed: lis
 
 
 def _chunks(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    chunk, size = [], 0
+    chunk = []
+    size = 0
     for document in documents:
         chunk.append(document)
         size += len(document.text)
         if size >= CHUNK or len(chunk) == 1000:
             yield chunk
-            chunk, size = [], 0
+            chunk = []
+            size = 0
     if chunk:
         yield chunk
 
@@ -333,10 +344,13 @@ def _first_words(texts: Iterator[str], words: int) -> Iterator[str]:
 
 
 @contextmanager
-def _unfinished(folder: Path, plan: dict[str, Any], shared: bool) -> Iterator[Path]:
-    """The folder of what is not finished. Whatever ends the work, a signal, a full disk or a bad file, the parts that
-    are done stay for the next call; without one nothing is left, but what other machines have there."""
-    part = unfinished(folder)
+def _unfinished(directory: Path, plan: dict[str, Any], shared: bool) -> Iterator[Path]:
+    """The directory of what is not finished.
+
+    Whatever ends the work, a signal, a full disk or a bad file, the parts that are done stay for the next call; without
+    one nothing is left, but what other machines have there.
+    """
+    part = unfinished(directory)
     fresh = [parent for parent in part.parents if not parent.exists()]
     file = part / PLAN
     if file.is_file() and not _is_plan(file, plan):

@@ -58,7 +58,8 @@ def column(name: str, ending: str, stream: io.BufferedIOBase, field: str) -> Ite
 def _parquet(name: str, stream: io.BufferedIOBase, field: str) -> Iterator[tuple[pa.Array, int]]:
     table = parquet.ParquetFile(stream, buffer_size=BUFFER, pre_buffer=False)
     _check_column(name, table.schema_arrow, field)
-    rows, size = table.metadata.num_rows, stream.seek(0, io.SEEK_END)
+    rows = table.metadata.num_rows
+    size = stream.seek(0, io.SEEK_END)
     done = 0
     for batch in table.iter_batches(ROWS, columns=[field], use_threads=False):
         done += batch.num_rows

@@ -64,7 +64,8 @@ def check_name(path: Any) -> None:
         InputError: it is not.
 
     """
-    ending, inner = path.suffix.lower(), unpacked_ending(path)
+    ending = path.suffix.lower()
+    inner = unpacked_ending(path)
     if ending in _NOT_READ or inner == ".tar":
         unread = path.suffix if ending in _NOT_READ else "".join(path.suffixes[-2:])
         raise InputError(f"{path}: {unread} files are not read: unpack or convert it to {READ}")
@@ -120,7 +121,7 @@ def streams(file: io.BufferedIOBase, path: Any) -> Iterator[tuple[str, str, Any]
 
 
 def _members(file: Any, path: Any) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
-    """The archive and its text files, in order; without folders and what macOS and editors put beside the files."""
+    """The archive and its text files, in order; without directories and what macOS and editors put beside the files."""
     where = str(path)
     try:
         archive = zipfile.ZipFile(file)

@@ -126,7 +126,7 @@ class _Stream(io.RawIOBase):
 def files(text: str) -> list[File]:
     """The files that a path, glob, directory or URL names (several are separated by commas).
 
-    Of a directory the files whose names end in one of `ENDINGS`, in it or below; of a folder that the `datasets`
+    Of a directory the files whose names end in one of `ENDINGS`, in it or below; of a directory that the `datasets`
     library has saved its Arrow files. Sorted within a pattern.
 
     Raises:
@@ -196,7 +196,7 @@ def _of_directory(directory: str, names: list[str], read: Callable[[str], bytes]
 
 
 def _saved_dataset(directory: str, names: list[str], read: Callable[[str], bytes]) -> list[str]:
-    """The files of a folder that the `datasets` library has saved, in the order of their rows."""
+    """The files of a directory that the `datasets` library has saved, in the order of their rows."""
     try:
         state = json.loads(read("state.json"))
         chosen = [str(entry["filename"]) for entry in state["_data_files"]]

@@ -31,7 +31,8 @@ def opened(text: str, field: str) -> TextSource:
     asked = re.fullmatch(r"([^:]+)(:\d[\d.*]*)?(?::(.+))?", text.removeprefix(PREFIX))
     if asked is None:
         raise InputError(f"{text}: write tfds:NAME, as tfds:lm1b, tfds:wikipedia/20230601.en or tfds:lm1b:test")
-    name, split = asked[1] + (asked[2] or ""), asked[3] or "train"
+    name = asked[1] + (asked[2] or "")
+    split = asked[3] or "train"
     builder = _ready(name, split, text)
     features = dict(builder.info.features.items())
     if field not in features:
@@ -141,7 +142,7 @@ def _prepare(builder: Any, name: str) -> None:
         package = "jaxmlm[tf]" if "tensorflow" in str(error.name) else error.name
         raise InputError(
             f"{PREFIX}{name} is not in {builder._data_dir_root}, and preparing it needs {error.name}: pip install "
-            f"{package}, or copy the prepared folder there"
+            f"{package}, or copy the prepared directory there"
         ) from error
     except Exception as error:  # of the network, of checksums, of many libraries
         files = [f"{info.filename} (SHA-256 {info.checksum}) from {url}" for url, info in infos]

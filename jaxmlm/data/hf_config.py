@@ -42,10 +42,10 @@ _USUAL = {"bert": "BertTokenizer", "roberta": "RobertaTokenizer", "roberta-prela
 """The class of a `model_type` where tokenizer_config.json names none."""
 
 
-def settled(model: bytes, folder: Path) -> tuple[bytes, list[str]]:
-    """The tokenizer.json of a folder as `transformers` reads it, and in notes what that changes or leaves open."""
-    name = _class_of(folder)
-    plain = parse_json(model, folder / "tokenizer.json", "a tokenizer")
+def settled(model: bytes, directory: Path) -> tuple[bytes, list[str]]:
+    """The tokenizer.json of a directory as `transformers` reads it, and in notes what that changes or leaves open."""
+    name = _class_of(directory)
+    plain = parse_json(model, directory / "tokenizer.json", "a tokenizer")
     built = _BUILT.get(name)
     if built is None or plain.get("model", {}).get("type") != built.model:
         return model, []
@@ -56,10 +56,12 @@ def settled(model: bytes, folder: Path) -> tuple[bytes, list[str]]:
             f"tokenizer.json has the {part} {have[part]}, and transformers builds a {name} with {built.types[part]}: "
             "read as tokenizer.json says, so that texts may get other ids there"
         ]
-    asked, part = _json(folder / "tokenizer_config.json"), plain[built.part]
+    asked = _json(directory / "tokenizer_config.json")
+    part = plain[built.part]
     notes = []
     for key, (option, usual) in built.settings.items():
-        now, wanted = part.get(key, usual), asked.get(option, usual)
+        now = part.get(key, usual)
+        wanted = asked.get(option, usual)
         if now != wanted:
             part[key] = wanted
             whose = "" if option in asked else "by default "
@@ -70,25 +72,25 @@ def settled(model: bytes, folder: Path) -> tuple[bytes, list[str]]:
     return (json.dumps(plain, ensure_ascii=False).encode() if notes else model), notes
 
 
-def feeds_types(folder: Path, template: list[int]) -> bool:
+def feeds_types(directory: Path, template: list[int]) -> bool:
     """Whether `transformers` gives the second text of a pair a token type of its own.
 
     Args:
-        folder: of the tokenizer.
+        directory: of the tokenizer.
         template: the token types of a pair by its tokenizer.json.
 
     """
-    names = _json(folder / "tokenizer_config.json").get("model_input_names")
-    if _class_of(folder) == "BertTokenizer":  # whose template is its own
+    names = _json(directory / "tokenizer_config.json").get("model_input_names")
+    if _class_of(directory) == "BertTokenizer":  # whose template is its own
         return names is None or "token_type_ids" in names
     return "token_type_ids" in (names or ()) and 1 in template
 
 
-def _class_of(folder: Path) -> str:
-    family = _json(folder / "config.json").get("model_type")
+def _class_of(directory: Path) -> str:
+    family = _json(directory / "config.json").get("model_type")
     if family == "modernbert":  # whose published files name a class that is not theirs
         return ""
-    name = _json(folder / "tokenizer_config.json").get("tokenizer_class") or _USUAL.get(str(family), "")
+    name = _json(directory / "tokenizer_config.json").get("tokenizer_class") or _USUAL.get(str(family), "")
     return name.removesuffix("Fast")
 
 

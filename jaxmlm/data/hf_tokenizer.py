@@ -26,10 +26,10 @@ class HfTokenizer:
     """A WordPiece, byte-level BPE or Unigram tokenizer of a tokenizer.json; a `Tokenizer`.
 
     Args:
-        folder: the directory with the tokenizer.json, and what `transformers` has written beside it.
+        directory: the directory with the tokenizer.json, and what `transformers` has written beside it.
 
     Attributes:
-        folder: that directory.
+        directory: that directory.
         kind: "WordPiece", "BPE" or "Unigram".
 
     Raises:
@@ -38,26 +38,26 @@ class HfTokenizer:
 
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        with reading(self.folder / "tokenizer.json", "a tokenizer"):
+    def __init__(self, directory: str | Path):
+        self.directory = Path(directory)
+        with reading(self.directory / "tokenizer.json", "a tokenizer"):
             self._open()
 
     def _open(self) -> None:
-        folder = self.folder
-        self.model, self._tokenizer, ids = completed(folder)
+        directory = self.directory
+        self.model, self._tokenizer, ids = completed(directory)
         self._tokenizer.encode_special_tokens = True  # text that spells one is text
         plain = json.loads(self.model)
         self.kind: str = plain["model"].get("type", "BPE")
         used = self._tokenizer.get_vocab(with_added_tokens=True).values()
         if len(set(used)) < len(used):
             raise InputError(
-                f"{folder}: two tokens of the tokenizer have the same id: give each its own in tokenizer.json"
+                f"{directory}: two tokens of the tokenizer have the same id: give each its own in tokenizer.json"
             )
         self.size: int = max(used) + 1  # ids may have holes
         if self.size > 4 * len(used) + MOST_UNUSED:
             raise InputError(
-                f"{folder / 'tokenizer.json'}: the largest token id is {self.size - 1:,}, of {len(used):,} tokens: "
+                f"{directory / 'tokenizer.json'}: the largest token id is {self.size - 1:,}, of {len(used):,} tokens: "
                 "number them from 0 on"
             )
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[name] for name in SPECIAL)
@@ -96,19 +96,19 @@ class HfTokenizer:
         plain = json.loads(self.model)
         for token in plain["added_tokens"]:
             token["special"] &= token["content"] != self._pieces[self.mask_id]
-        found = opened(json.dumps(plain, ensure_ascii=False).encode(), self.folder)
+        found = opened(json.dumps(plain, ensure_ascii=False).encode(), self.directory)
         found.encode_special_tokens = True
         return found
 
     @property
     def types(self) -> bool:
         """Whether `transformers` gives the second text of a pair a token type of its own."""
-        return feeds_types(self.folder, self._tokenizer.encode("a", "a").type_ids)
+        return feeds_types(self.directory, self._tokenizer.encode("a", "a").type_ids)
 
     @property
     def notes(self) -> list[str]:
         """What of its tokenizer.json is not read as it stands there, since tokenizer_config.json says otherwise."""
-        return settled(read_bytes(self.folder / "tokenizer.json", "a tokenizer"), self.folder)[1]
+        return settled(read_bytes(self.directory / "tokenizer.json", "a tokenizer"), self.directory)[1]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of several texts, without special tokens."""
@@ -134,12 +134,12 @@ class HfTokenizer:
         """The pieces of these ids, as the vocabulary writes them."""
         return [self._pieces[int(i)] for i in ids]
 
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer's files into a folder."""
-        (folder / "tokenizer.json").write_bytes(self.model)
+    def save(self, directory: Path) -> None:
+        """Write the tokenizer's files into a directory."""
+        (directory / "tokenizer.json").write_bytes(self.model)
         ids = {"pad": self.pad_id, "unk": self.unk_id, "cls": self.cls_id, "sep": self.sep_id, "mask": self.mask_id}
         names = {name: self._pieces[i] for name, i in ids.items()}
-        (folder / "tokenizer_config.json").write_bytes(_config(names, {}))
+        (directory / "tokenizer_config.json").write_bytes(_config(names, {}))
 
 
 def _trimmed(text: str, begin: int, end: int, empty: bool) -> tuple[int, int]:
@@ -148,12 +148,12 @@ def _trimmed(text: str, begin: int, end: int, empty: bool) -> tuple[int, int]:
     return begin, begin if empty else end
 
 
-def export_tokenizer(tokenizer: Tokenizer, folder: str | Path, most: int, types: bool = False) -> None:
+def export_tokenizer(tokenizer: Tokenizer, directory: str | Path, most: int, types: bool = False) -> None:
     """Write the files of `exported_files` into a directory, which is made where there is none."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
     for name, content in exported_files(tokenizer, most, types).items():
-        (folder / name).write_bytes(content)
+        (directory / name).write_bytes(content)
 
 
 def exported_files(tokenizer: Tokenizer, most: int, types: bool) -> dict[str, bytes]:
@@ -191,7 +191,7 @@ def exported_files(tokenizer: Tokenizer, most: int, types: bool) -> dict[str, by
 
 def _templated(tokenizer: HfTokenizer, types: bool) -> bytes:
     """Its tokenizer.json, with a template of texts and pairs that gives the ids and types that our models get."""
-    made = opened(tokenizer.model, tokenizer.folder)
+    made = opened(tokenizer.model, tokenizer.directory)
     one = tokenizer.encode("a")
     cls = tokenizer.cls_id
     sep = tokenizer.sep_id
@@ -252,7 +252,9 @@ def open_tokenizer(path: str | Path) -> Tokenizer:
         return HfTokenizer(path.parent)
     if path.is_file() and path.suffix != ".json":
         return SentencePieceTokenizer.load(path)
-    raise InputError(f"no tokenizer at {path}: give a folder with a tokenizer.model or tokenizer.json, or such a file")
+    raise InputError(
+        f"no tokenizer at {path}: give a directory with a tokenizer.model or tokenizer.json, or such a file"
+    )
 
 
 def sentencepiece_json(tokenizer: SentencePieceTokenizer, types: bool = False) -> str:

@@ -54,7 +54,8 @@ def texts_in(name: str, stream: io.BufferedIOBase, layout: Layout, field: str) -
                 )
         elif pending:
             yield "\n".join(pending)
-            pending, size = [], 0
+            pending = []
+            size = 0
     if any(pending):
         yield "\n".join(pending)
 

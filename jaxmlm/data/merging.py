@@ -27,9 +27,9 @@ _PART = re.compile(r"\d{5}-\d{5}\.json")
 _SHARD = re.compile(r"shard-(\d{1,6})-of-(\d{1,6})\.json")
 
 
-def unfinished(folder: Path) -> Path:
+def unfinished(directory: Path) -> Path:
     """Where the parts of a store are while it is being made."""
-    return folder.with_name(folder.name + ".part")
+    return directory.with_name(directory.name + ".part")
 
 
 def part_name(group: int, part: int) -> str:
@@ -46,15 +46,15 @@ def shard_name(shard: int, shards: int) -> str:
     return f"shard-{shard}-of-{shards}.json"
 
 
-def check_place(folder: Path) -> None:
-    """Refuse, before the work, a folder whose place the finished store cannot take."""
-    if folder.is_symlink() or folder.is_mount():
+def check_place(directory: Path) -> None:
+    """Refuse, before the work, a directory whose place the finished store cannot take."""
+    if directory.is_symlink() or directory.is_mount():
         raise InputError(
-            f"{folder} is a link or a mounted disk, whose place a token store cannot take: name a folder in it, as "
-            f"--data.store {folder / 'store'}"
+            f"{directory} is a link or a mounted disk, whose place a token store cannot take: name a directory in it, "
+            f"as --data.store {directory / 'store'}"
         )
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"{folder} is there and is no token store: name another --data.store or --workdir")
+    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+        raise InputError(f"{directory} is there and is no token store: name another --data.store or --workdir")
 
 
 def read_part(path: Path) -> dict[str, Any]:
@@ -74,23 +74,24 @@ def read_part(path: Path) -> dict[str, Any]:
     return part
 
 
-def merge(folder: Path, data: Data) -> Store:
+def merge(directory: Path, data: Data) -> Store:
     """Make one store of the parts that the machines of `build(..., shard=(i, n))` have written to DIR.part.
 
     InputError if a machine has not finished, had another tokenizer or other settings, or if a file is not complete.
     """
-    with claim(folder, "token store", beside=True):
-        return _merge(folder, data)
+    with claim(directory, "token store", beside=True):
+        return _merge(directory, data)
 
 
-def _merge(folder: Path, data: Data) -> Store:
-    part = unfinished(folder)
-    check_place(folder)
+def _merge(directory: Path, data: Data) -> Store:
+    part = unfinished(directory)
+    check_place(directory)
     if not (part / PLAN).is_file():
         raise InputError(f"nothing to merge in {part}: prepare it with --shard 0/N to --shard N-1/N first")
     plan = read_json(part / PLAN, "the plan of a token store")
     with reading(part / PLAN, "the plan of a token store"):
-        have, want = dict(plan["data"]), data.content()
+        have = dict(plan["data"])
+        want = data.content()
         list(plan["source"])
     if other := [key for key in [*want, *have] if have.get(key) != want.get(key)]:
         raise InputError(f"{part} was prepared with another data.{other[0]}: merge with the options of --shard")
@@ -115,8 +116,8 @@ def _merge(folder: Path, data: Data) -> Store:
             if not tokens or read_document_list(path.with_suffix(".docs"), about[split]) is None:
                 lacking = path.with_suffix(".docs") if tokens else path
                 raise InputError(f"{lacking} is missing or not complete: delete {name} and run --shard again")
-    finish(part, folder, plan, data, tokenizer)
-    return Store(folder)
+    finish(part, directory, plan, data, tokenizer)
+    return Store(directory)
 
 
 def _finished_machines(part: Path) -> tuple[int, list[dict[str, Any]]]:
@@ -143,9 +144,9 @@ def _finished_machines(part: Path) -> tuple[int, list[dict[str, Any]]]:
 
 
 def finish(
-    part: Path, folder: Path, plan: dict[str, Any], data: Data, tokenizer: Tokenizer, marker: Marker | None = None
+    part: Path, directory: Path, plan: dict[str, Any], data: Data, tokenizer: Tokenizer, marker: Marker | None = None
 ) -> None:
-    """Make a store of the parts in a folder, and give the folder its name.
+    """Make a store of the parts in a directory, and give the directory its name.
 
     `marker` is what has marked the documents, if it is there; else it is made again.
     """
@@ -182,15 +183,15 @@ def finish(
         if path not in kept:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_manifest(part, manifest)
-    os.replace(part, folder)
+    os.replace(part, directory)
 
 
-def _drop_duplicates(folder: Path, shards: list[dict[str, Any]], dtype: np.dtype) -> int:
+def _drop_duplicates(directory: Path, shards: list[dict[str, Any]], dtype: np.dtype) -> int:
     """Drop from the files of a split the documents that stood there before; how many. 26 bytes of memory for each.
 
     Same texts are in the same split, since the text decides it.
     """
-    paths = [folder / shard["file"] for shard in shards]
+    paths = [directory / shard["file"] for shard in shards]
     if not shards:
         return 0
     ends = np.cumsum([shard["documents"] for shard in shards])
@@ -207,29 +208,29 @@ def _drop_duplicates(folder: Path, shards: list[dict[str, Any]], dtype: np.dtype
     return int((~kept).sum())
 
 
-def _numbered(folder: Path, split: str, shards: list[dict[str, Any]]) -> dict[str, Any]:
+def _numbered(directory: Path, split: str, shards: list[dict[str, Any]]) -> dict[str, Any]:
     """Give the files of a split their names; what the manifest says of it. Parts without a document have no file."""
     kept = []
     for shard in shards:
-        path = folder / shard["file"]
+        path = directory / shard["file"]
         if not shard["tokens"]:
             path.unlink()
             path.with_suffix(".docs").unlink()
             continue
         name = f"{split}-{len(kept):05d}"
-        os.replace(path, folder / f"{name}.bin")
-        os.replace(path.with_suffix(".docs"), folder / f"{name}.docs")
+        os.replace(path, directory / f"{name}.bin")
+        os.replace(path.with_suffix(".docs"), directory / f"{name}.docs")
         kept.append({key: value for key, value in shard.items() if key != "marks_sha256"} | {"file": f"{name}.bin"})
     totals = {key: sum(shard[key] for shard in kept) for key in ("documents", "tokens")}
     return {**totals, "shards": kept}
 
 
-def _split_stream(folder: Path, manifest: dict, dtype: np.dtype, data: Data) -> None:
+def _split_stream(directory: Path, manifest: dict, dtype: np.dtype, data: Data) -> None:
     """A text of few documents: one split got nothing, so the end of the stream is held out instead.
 
     The document that is cut counts in both, with the tokens that are there.
     """
-    files = [folder / shard["file"] for name in SPLITS for shard in manifest[name]["shards"]]
+    files = [directory / shard["file"] for name in SPLITS for shard in manifest[name]["shards"]]
     whole = np.concatenate([np.fromfile(file, dtype) for file in files])
     entries = np.concatenate([np.fromfile(file.with_suffix(".docs"), DOCUMENT) for file in files])
     for file in files:
@@ -243,7 +244,7 @@ def _split_stream(folder: Path, manifest: dict, dtype: np.dtype, data: Data) -> 
     tail["tokens"][0] = ends[at] - cut
     tail = tail[tail["tokens"] > 0]
     for name, part, documents in (("train", whole[:cut], head), ("valid", whole[cut:], tail)):
-        path = folder / f"{name}-00000.bin"
+        path = directory / f"{name}-00000.bin"
         part.tofile(path)
         documents.tofile(path.with_suffix(".docs"))
         about = {"documents": len(documents), "tokens": len(part)}

@@ -26,11 +26,12 @@ from jaxmlm.parallel import hosts
 from jaxmlm.paths import counted
 from jaxmlm.preemption import raise_if_stop_requested
 
-LEAST_DOCUMENTS, LEAST_TOKENS = 20, 5_000
+LEAST_DOCUMENTS = 20
+LEAST_TOKENS = 5_000
 """With fewer of either, the loss on what is held out says little about other texts."""
 
 
-def folder_of(data: Data, workdir: Path) -> Path:
+def store_directory(data: Data, workdir: Path) -> Path:
     """Return the directory of the token store of a configuration; of one in a bucket, that of its copy."""
     if cloud.remote(data.store):
         return cloud.copy_of(str(data.store))
@@ -64,7 +65,7 @@ def open_store(
 
     """
     with hosts.primary_first():
-        return _open_store(data, folder_of(data, Path(workdir)), stage, phrases, workers, notes)
+        return _open_store(data, store_directory(data, Path(workdir)), stage, phrases, workers, notes)
 
 
 def prepare(documents: Iterable[Any], data: Data, workers: int | None = None) -> Store:
@@ -93,34 +94,34 @@ def prepare(documents: Iterable[Any], data: Data, workers: int | None = None) ->
         raise InputError("data.store is not given: name the directory of the token store, as Data(store='stores/mine')")
     source = given(documents, data)
     with hosts.primary_first():
-        return _open_store(data, folder_of(data, Path()), "prepare", False, workers, True, [source])
+        return _open_store(data, store_directory(data, Path()), "prepare", False, workers, True, [source])
 
 
 def _open_store(
     data: Data,
-    folder: Path,
+    directory: Path,
     stage: str,
     phrases: bool,
     workers: int | None,
     notes: bool,
     sources: list[TextSource] | None = None,
 ) -> Store:
-    phrase_list = list_of(data.phrases, _is_lowercase(data), folder) if phrases else None  # refused before the work
+    phrase_list = list_of(data.phrases, _is_lowercase(data), directory) if phrases else None  # refused before the work
     bucket = _bucket(data)
-    to_send = bucket is not None and not _copy_from_bucket(bucket, folder)
-    if (folder / MANIFEST).is_file():
-        store = Store(folder)
+    to_send = bucket is not None and not _copy_from_bucket(bucket, directory)
+    if (directory / MANIFEST).is_file():
+        store = Store(directory)
         store.check(data)
         _check_source(store, data)
     else:
-        store = _build_store(data, folder, stage, workers, sources=sources) or Store(folder)
+        store = _build_store(data, directory, stage, workers, sources=sources) or Store(directory)
         for note in notes_of(store) if notes else ():
             print(note, file=sys.stderr)
     if phrases and not check_units(store, data.phrases):
         add_phrases(store, data.phrases, phrase_list, stage)
         to_send = bucket is not None
     if bucket and to_send:
-        _send(folder, bucket)
+        _send(directory, bucket)
     return store
 
 
@@ -128,17 +129,17 @@ def _is_lowercase(data: Data) -> bool:
     return is_uncased(open_tokenizer(data.tokenizer)) if data.tokenizer else data.lowercase
 
 
-def _copy_from_bucket(bucket: str, folder: Path) -> bool:
+def _copy_from_bucket(bucket: str, directory: Path) -> bool:
     """Make a directory the copy of a store in a bucket; whether the bucket has it.
 
     If it has not, then a store that was made here, and that a kill kept from the bucket, stays: it is sent later. Any
     other copy is of a store that was deleted in the bucket, and is deleted too.
     """
-    if cloud.pull(bucket, folder, MANIFEST):
-        _unsent(folder).unlink(missing_ok=True)
+    if cloud.pull(bucket, directory, MANIFEST):
+        _unsent(directory).unlink(missing_ok=True)
         return True
-    if not _unsent(folder).is_file():
-        _begin_copy(folder)
+    if not _unsent(directory).is_file():
+        _begin_copy(directory)
     return False
 
 
@@ -174,16 +175,16 @@ def prepare_shard(data: Data, workdir: Path, shard: tuple[int, int], workers: in
         InputError: the store is there already, or the other machines have other settings.
 
     """
-    folder = folder_of(data, workdir)
+    directory = store_directory(data, workdir)
     bucket = _bucket(data)
-    if cloud.holds(bucket, MANIFEST) if bucket else (folder / MANIFEST).is_file():
-        raise InputError(f"the token store {bucket or folder} is there already: delete it to make it again")
+    if cloud.holds(bucket, MANIFEST) if bucket else (directory / MANIFEST).is_file():
+        raise InputError(f"the token store {bucket or directory} is there already: delete it to make it again")
     if bucket:  # so that another plan than that of the other machines is refused before the work
-        shutil.rmtree(folder, ignore_errors=True)  # the copy of a store that the bucket has no more
-        cloud.pull(f"{bucket}.part", unfinished(folder), PLAN, only=(PLAN,))
-    _build_store(data, folder, f"prepare {shard[0]}/{shard[1]}", workers, shard)
+        shutil.rmtree(directory, ignore_errors=True)  # the copy of a store that the bucket has no more
+        cloud.pull(f"{bucket}.part", unfinished(directory), PLAN, only=(PLAN,))
+    _build_store(data, directory, f"prepare {shard[0]}/{shard[1]}", workers, shard)
     if bucket:
-        cloud.push(unfinished(folder), f"{bucket}.part", shard_name(*shard))
+        cloud.push(unfinished(directory), f"{bucket}.part", shard_name(*shard))
 
 
 def merge_shards(data: Data, workdir: Path) -> None:
@@ -197,16 +198,16 @@ def merge_shards(data: Data, workdir: Path) -> None:
         InputError: a machine has not finished, or had other settings.
 
     """
-    folder = folder_of(data, workdir)
+    directory = store_directory(data, workdir)
     bucket = _bucket(data)
-    if cloud.pull(bucket, folder, MANIFEST) if bucket else (folder / MANIFEST).is_file():
+    if cloud.pull(bucket, directory, MANIFEST) if bucket else (directory / MANIFEST).is_file():
         return
     if bucket:
-        _begin_copy(folder)  # also after an earlier merge that did not reach the bucket
-        cloud.pull(f"{bucket}.part", unfinished(folder), PLAN)
-    merge(folder, data)
+        _begin_copy(directory)  # also after an earlier merge that did not reach the bucket
+        cloud.pull(f"{bucket}.part", unfinished(directory), PLAN)
+    merge(directory, data)
     if bucket:
-        _send(folder, bucket)
+        _send(directory, bucket)
         cloud.remove(f"{bucket}.part")
 
 
@@ -214,25 +215,25 @@ def _bucket(data: Data) -> str | None:
     return data.store.rstrip("/") if data.store and cloud.remote(data.store) else None
 
 
-def _unsent(folder: Path) -> Path:
+def _unsent(directory: Path) -> Path:
     """The mark of a copy that is made here and has not reached its bucket: one without it was deleted there."""
-    return folder.with_name(folder.name + ".unsent")
+    return directory.with_name(directory.name + ".unsent")
 
 
-def _begin_copy(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _unsent(folder).touch()
+def _begin_copy(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    _unsent(directory).touch()
 
 
-def _send(folder: Path, bucket: str) -> None:
-    cloud.push(folder, bucket, MANIFEST, aside=(RECORD,))
-    _unsent(folder).unlink(missing_ok=True)
+def _send(directory: Path, bucket: str) -> None:
+    cloud.push(directory, bucket, MANIFEST, aside=(RECORD,))
+    _unsent(directory).unlink(missing_ok=True)
 
 
 def _build_store(
     data: Data,
-    folder: Path,
+    directory: Path,
     stage: str,
     workers: int | None = None,
     shard: tuple[int, int] | None = None,
@@ -251,7 +252,7 @@ def _build_store(
                 values = {"documents": at.documents, "tokens_done": at.tokens, "seconds_left": max(left, 0.0)}
             log.show(min(at.read, at.size), values)
 
-        return build(folder, data, sources, show, workers, shard)
+        return build(directory, data, sources, show, workers, shard)
 
 
 def _check_source(store: Store, data: Data) -> None:
@@ -260,8 +261,8 @@ def _check_source(store: Store, data: Data) -> None:
     for text in data.texts:
         if text in written and open_source(text, data).about[0].get("source") != written[text]:
             raise InputError(
-                f"the token store {store.folder} was made of {text} by another function (its file has changed since): "
-                "delete the store to make it again, or name another --data.store"
+                f"the token store {store.directory} was made of {text} by another function (its file has changed "
+                "since): delete the store to make it again, or name another --data.store"
             )
     if any(cloud.remote(text) for text in data.texts):  # which would have to be copied for it
         return
@@ -274,6 +275,6 @@ def _check_source(store: Store, data: Data) -> None:
     if now != then:
         name, size = next(((n, s) for n, s in now if (n, s) not in then), now[0] if now else ("none", 0))
         raise InputError(
-            f"the token store {store.folder} was made of another text than {data.text!r} is now ({name} of {size:,} "
+            f"the token store {store.directory} was made of another text than {data.text!r} is now ({name} of {size:,} "
             "bytes was not in it): delete the store to make it again, or name another --data.store"
         )

@@ -14,17 +14,17 @@ class SplitFiles:
     """The documents of a split in a part, as they are written.
 
     Args:
-        folder: where the parts are.
+        directory: where the parts are.
         name: of the files, without their endings.
         dtype: of the tokens.
         marked: whether each document has a mark.
 
     """
 
-    def __init__(self, folder: Path, name: str, dtype: np.dtype, marked: bool = False):
-        self.folder, self.name, self.dtype = folder, name, dtype
+    def __init__(self, directory: Path, name: str, dtype: np.dtype, marked: bool = False):
+        self.directory, self.name, self.dtype = directory, name, dtype
         self.marks: list[np.ndarray] | None = [] if marked else None
-        self.file, self.sha = open(folder / f"{name}.bin", "wb"), hashlib.sha256()
+        self.file, self.sha = open(directory / f"{name}.bin", "wb"), hashlib.sha256()
         self.documents: list[tuple[int, int, int, int]] = []
 
     def add(self, ids: np.ndarray, entry: tuple[int, int, int, int], mark: np.ndarray | None = None) -> None:
@@ -40,8 +40,8 @@ class SplitFiles:
         """Finish the files; what the manifest says of them."""
         self.file.close()
         entries = np.array(self.documents, DOCUMENT)
-        entries.tofile(self.folder / f"{self.name}.docs")
-        marks = {} if self.marks is None else write_marks(self.folder / f"{self.name}.marks", self.marks)
+        entries.tofile(self.directory / f"{self.name}.docs")
+        marks = {} if self.marks is None else write_marks(self.directory / f"{self.name}.marks", self.marks)
         return {
             **marks,
             "file": f"{self.name}.bin",

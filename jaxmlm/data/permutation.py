@@ -24,7 +24,8 @@ def shuffled(index: Int[np.ndarray, " B"], rows: int, seed: int) -> Int[np.ndarr
     bits = max((rows - 1).bit_length(), LEAST_BITS)
     if bits == LEAST_BITS:
         return _table(rows, seed)[index]
-    half, keys = (bits + 1) // 2, _keys(seed)
+    half = (bits + 1) // 2
+    keys = _keys(seed)
     out = _encrypt(index, half, keys)
     while len(over := np.flatnonzero(out >= rows)):
         out[over] = _encrypt(out[over], half, keys)
@@ -38,12 +39,14 @@ def _table(rows: int, seed: int) -> Int[np.ndarray, " R"]:
     home = np.where(np.arange(len(after)) < rows, np.arange(len(after)), after)
     found = after[:rows]
     while (found >= rows).any():
-        found, home = home[found], home[home]
+        found = home[found]
+        home = home[home]
     return found
 
 
 def _encrypt(numbers: np.ndarray, half: int, keys: list[int]) -> np.ndarray:
-    mixed, mask = _rounds(half), (1 << half) - 1
+    mixed = _rounds(half)
+    mask = (1 << half) - 1
     left, right = numbers >> half, numbers & mask
     for key in keys:
         left, right = right, left ^ mixed[right] ^ (key & mask)
@@ -53,7 +56,8 @@ def _encrypt(numbers: np.ndarray, half: int, keys: list[int]) -> np.ndarray:
 @lru_cache(maxsize=2)
 def _rounds(half: int) -> np.ndarray:
     """What a round makes of each half of a number."""
-    x, mask = np.arange(1 << half), (1 << half) - 1
+    x = np.arange(1 << half)
+    mask = (1 << half) - 1
 
     def turned(by: int) -> np.ndarray:
         return ((x << by) | (x >> (half - by))) & mask
@@ -67,7 +71,8 @@ def _keys(seed: int) -> list[int]:
     def drawn(k: int, x: int, by: int) -> int:
         return by * (x ^ (x >> 27)) % 2**32
 
-    n, b = ROUNDS, [0x8B8B8B8B] * ROUNDS
+    n = ROUNDS
+    b = [0x8B8B8B8B] * ROUNDS
     for k in range(n):
         one = drawn(k, b[k] ^ b[(k + 1) % n] ^ b[k - 1], 1664525)
         two = one + (1 if k == 0 else k + seed if k == 1 else k)

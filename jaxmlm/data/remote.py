@@ -29,7 +29,7 @@ def remote(name: str | Path | None) -> bool:
 
 
 def copy_of(url: str) -> Path:
-    """Where on this disk the copy of a folder in a bucket lies.
+    """Where on this disk the copy of a directory in a bucket lies.
 
     >>> copy_of("gs://mine/wiki/").name
     'wiki'
@@ -38,13 +38,13 @@ def copy_of(url: str) -> Path:
 
 
 def holds(url: str, name: str) -> bool:
-    """Whether a folder in a bucket has this file."""
+    """Whether a directory in a bucket has this file."""
     with _opened(url) as (fs, root):
         return fs.isfile(f"{root}/{name}")
 
 
-def pull(url: str, folder: Path, last: str, only: tuple[str, ...] = ()) -> bool:
-    """Copy the files of a bucket's folder, or `only` these of them, that `folder` has not in the same size.
+def pull(url: str, directory: Path, last: str, only: tuple[str, ...] = ()) -> bool:
+    """Copy the files of a bucket's directory, or `only` these of them, that `directory` has not in the same size.
 
     `last` says what is in the others: without it in the bucket nothing is copied, and False returned; when it is
     another than here, nothing that is here is kept; it is copied after the others.
@@ -52,28 +52,28 @@ def pull(url: str, folder: Path, last: str, only: tuple[str, ...] = ()) -> bool:
     with _opened(url) as (fs, root):
         if not fs.isfile(f"{root}/{last}"):
             return False
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / last).is_file() and fs.cat_file(f"{root}/{last}") != (folder / last).read_bytes():
-            for path in folder.iterdir():
+        directory.mkdir(parents=True, exist_ok=True)
+        if (directory / last).is_file() and fs.cat_file(f"{root}/{last}") != (directory / last).read_bytes():
+            for path in directory.iterdir():
                 if path.is_file():
                     path.unlink()
         found = {PurePosixPath(about["name"]).name: about for about in fs.ls(root, detail=True)}
         names = [name for name, about in found.items() if about["type"] == "file" and (not only or name in only)]
         for name in sorted(names, key=lambda name: name == last):
-            _fetch(fs, found[name], folder / name)
+            _fetch(fs, found[name], directory / name)
     return True
 
 
-def push(folder: Path, url: str, last: str, aside: tuple[str, ...] = ()) -> None:
-    """Copy the files of a folder into a bucket, `last` after the others, without those `aside`."""
+def push(directory: Path, url: str, last: str, aside: tuple[str, ...] = ()) -> None:
+    """Copy the files of a directory into a bucket, `last` after the others, without those `aside`."""
     with _opened(url) as (fs, root):
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
+        for path in sorted(directory.iterdir(), key=lambda path: path.name == last):
             if path.is_file() and path.name not in aside:
                 fs.put_file(str(path), f"{root}/{path.name}")
 
 
 def remove(url: str) -> None:
-    """Delete a folder of a bucket."""
+    """Delete a directory of a bucket."""
     with _opened(url) as (fs, root):
         fs.rm(root, recursive=True)
 

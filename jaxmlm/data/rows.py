@@ -74,7 +74,7 @@ def open_rows(
     units = store.units(split) if phrases else None
     if phrases and units is None:
         raise InputError(
-            f"the token store {store.folder} was prepared without phrases: run jaxmlm prepare with a masking that "
+            f"the token store {store.directory} was prepared without phrases: run jaxmlm prepare with a masking that "
             "needs them, or name another --data.store"
         )
     vocabulary = store.tokenizer

@@ -71,9 +71,9 @@ class SentencePieceTokenizer:
         with reading(path, "a SentencePiece model (the .model file that its trainer wrote)"):
             return cls(model)
 
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer's file into a folder."""
-        (folder / "tokenizer.model").write_bytes(self.model)
+    def save(self, directory: Path) -> None:
+        """Write the tokenizer's file into a directory."""
+        (directory / "tokenizer.model").write_bytes(self.model)
 
     @classmethod
     def train(
@@ -193,7 +193,8 @@ class SentencePieceTokenizer:
         # Character index of each byte, and of the end: bytes 0b10xxxxxx continue a character.
         raw = np.frombuffer(text.encode("utf-8"), np.uint8)
         char = np.concatenate([np.cumsum((raw & 0xC0) != 0x80) - 1, [len(text)]]).astype(int)
-        ids, offsets = [], []
+        ids = []
+        offsets = []
         for piece in pieces:
             begin, end = int(char[piece.begin]), int(char[piece.end])
             while begin < end and text[begin].isspace():  # a word's first piece carries the space before it

@@ -91,13 +91,16 @@ def open_files(text: str, layout: Layout = "blank-line", field: str = "text") ->
 def text_source(paths: Sequence[File], layout: Layout = "blank-line", field: str = "text") -> TextSource:
     """These files as a source: groups of whole files."""
     versions = [version(path) for path in paths]
-    groups, first, size = [], 0, 0
+    groups = []
+    first = 0
+    size = 0
     for end, (bytes_, _) in enumerate(versions, 1):
         size += bytes_
         if size >= GROUP or end == len(paths):
             some = slice(first, end)
             groups.append(Group(partial(documents, paths[some], layout, field, first, versions[some]), size))
-            first, size = end, 0
+            first = end
+            size = 0
     return TextSource(groups, [fingerprint(path, before) for path, before in zip(paths, versions, strict=True)])
 
 

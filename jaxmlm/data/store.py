@@ -50,11 +50,11 @@ class TokenSplits(Protocol):
     """Token ids in a "train" and a "valid" split: all that batches are made of. A `Store` has them on disk.
 
     Attributes:
-        folder: where they are, for messages.
+        directory: where they are, for messages.
 
     """
 
-    folder: Path
+    directory: Path
 
     @property
     def tokenizer(self) -> Vocabulary:
@@ -86,7 +86,7 @@ class Store:
         directory: its directory, or the URL of one in a bucket.
 
     Attributes:
-        folder: its directory on this machine.
+        directory: its directory on this machine.
         manifest: what `read_manifest` returns.
         tokenizer: the tokenizer that wrote it.
 
@@ -96,22 +96,22 @@ class Store:
     """
 
     def __init__(self, directory: str | Path):
-        self.folder = cloud.copy_of(str(directory)) if cloud.remote(directory) else Path(directory)
-        if cloud.remote(directory) and not cloud.pull(str(directory), self.folder, MANIFEST):
+        self.directory = cloud.copy_of(str(directory)) if cloud.remote(directory) else Path(directory)
+        if cloud.remote(directory) and not cloud.pull(str(directory), self.directory, MANIFEST):
             raise InputError(f"{directory} holds no token store (no manifest.json): make one with jaxmlm prepare")
-        if not (self.folder / MANIFEST).is_file():
-            raise InputError(f"{self.folder} holds no token store (no manifest.json): make one with jaxmlm prepare")
-        self.manifest = read_manifest(self.folder)
+        if not (self.directory / MANIFEST).is_file():
+            raise InputError(f"{self.directory} holds no token store (no manifest.json): make one with jaxmlm prepare")
+        self.manifest = read_manifest(self.directory)
         files = tokenizer_files(self.manifest)
         for file in files:
-            path = self.folder / file.name
+            path = self.directory / file.name
             if not path.is_file() or path.is_symlink() or sha256(path) != file.sha256:
-                raise InputError(f"{path} is not the one that wrote this store: {cure(self.folder)}")
-        self.tokenizer = open_tokenizer(self.folder / files[0].name)
+                raise InputError(f"{path} is not the one that wrote this store: {cure(self.directory)}")
+        self.tokenizer = open_tokenizer(self.directory / files[0].name)
         if self.tokenizer.size != self.manifest["vocab"]:
             raise InputError(
-                f"{self.folder}: the tokenizer has {self.tokenizer.size:,} tokens, and the manifest says "
-                f"{self.manifest['vocab']:,}: {cure(self.folder)}"
+                f"{self.directory}: the tokenizer has {self.tokenizer.size:,} tokens, and the manifest says "
+                f"{self.manifest['vocab']:,}: {cure(self.directory)}"
             )
 
     def verify(self) -> None:
@@ -121,7 +121,7 @@ class Store:
             InputError: one is damaged; the message names it.
 
         """
-        verify(self.folder, all_files(self.manifest), again=True)
+        verify(self.directory, all_files(self.manifest), again=True)
 
     def check(self, data: Data) -> None:
         """Compare the store with a configuration.
@@ -130,12 +130,13 @@ class Store:
             InputError: it was made from another text or with other settings.
 
         """
-        have, want = self.manifest["data"], data.content()
+        have = self.manifest["data"]
+        want = data.content()
         for key in [*want, *have]:
             if have.get(key) != want.get(key):
                 then, now = (repr(found[key]) if key in found else "as usual" for found in (have, want))
                 raise InputError(
-                    f"the token store {self.folder} was made with data.{key} {then}, this run wants {now}: name "
+                    f"the token store {self.directory} was made with data.{key} {then}, this run wants {now}: name "
                     "another --data.store or --workdir"
                 )
 
@@ -154,13 +155,13 @@ class Store:
 
     def documents(self, split: str) -> np.ndarray:
         """Return what is known of each document of a split, in order [N]: the fields of `DOCUMENT`."""
-        verify(self.folder, document_files(self.manifest, split))
+        verify(self.directory, document_files(self.manifest, split))
         lists = []
         for shard in self.manifest[split]["shards"]:
-            path = self.folder / documents_of(shard["file"])
+            path = self.directory / documents_of(shard["file"])
             entries = read_document_list(path, shard)
             if entries is None:
-                raise InputError(f"{path} does not fit the tokens of {shard['file']}: {cure(self.folder)}")
+                raise InputError(f"{path} does not fit the tokens of {shard['file']}: {cure(self.directory)}")
             lists.append(entries)
         return np.concatenate([np.zeros(0, DOCUMENT), *lists])
 
@@ -173,12 +174,12 @@ class Store:
         """
         if "phrases" not in self.manifest:
             raise InputError(
-                f"the token store {self.folder} was prepared without phrases: run jaxmlm prepare with a masking that "
-                "needs them, or name another --data.store"
+                f"the token store {self.directory} was prepared without phrases: run jaxmlm prepare with a masking "
+                "that needs them, or name another --data.store"
             )
         file = phrases_file(self.manifest)
-        verify(self.folder, [file])
-        return self.folder / file.name
+        verify(self.directory, [file])
+        return self.directory / file.name
 
     def shards(self, split: str) -> list[tuple[str, int]]:
         """Return the name and the number of tokens of each shard of a split."""
@@ -203,7 +204,7 @@ class Store:
         """
         dtype = np.dtype(self.manifest["dtype"])
         files = token_files(self.manifest, split)
-        verify(self.folder, files)
+        verify(self.directory, files)
         for file in files:
             tokens = self._map(file, dtype)
             length = len(tokens)
@@ -232,11 +233,11 @@ class Store:
             InputError: another process is writing to this store.
 
         """
-        with claim(self.folder, "token store", beside=True):
+        with claim(self.directory, "token store", beside=True):
             self._add_units(make)
 
     def _add_units(self, make: Callable[[Path], dict]) -> None:
-        part = self.folder / "units.part"
+        part = self.directory / "units.part"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         try:
@@ -246,13 +247,13 @@ class Store:
             manifest = {**self.manifest, "phrases": entry}
             write_manifest(part, manifest)
             for name in [*(file.name for file in files), MANIFEST]:
-                os.replace(part / name, self.folder / name)
+                os.replace(part / name, self.directory / name)
             self.manifest = manifest
         finally:
             shutil.rmtree(part)
 
     def _stream(self, files: list[StoreFile], dtype: np.dtype) -> "np.ndarray | Stream":
-        verify(self.folder, files)
+        verify(self.directory, files)
         if not files:
             return np.zeros(0, dtype)
         _allow_many_files()
@@ -260,7 +261,7 @@ class Store:
         return parts[0] if len(parts) == 1 else Stream(parts)
 
     def _map(self, file: StoreFile, dtype: np.dtype) -> np.memmap:
-        path = self.folder / file.name
+        path = self.directory / file.name
         try:
             return np.memmap(path, dtype, mode="r")
         except (OSError, ValueError) as error:  # ValueError: it became empty meanwhile

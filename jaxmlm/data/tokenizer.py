@@ -87,7 +87,7 @@ class Tokenizer(Vocabulary, Protocol):
         """Return the text of these ids, without special tokens."""
         ...
 
-    def save(self, folder: Path) -> None:
+    def save(self, directory: Path) -> None:
         """Write the tokenizer into a directory, from which `open_tokenizer` reads it."""
         ...
 

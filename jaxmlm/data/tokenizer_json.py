@@ -1,4 +1,4 @@
-"""A folder's tokenizer.json, completed by what the files beside it say of special tokens, as `transformers` does it."""
+"""A tokenizer.json, completed by what the files beside it say of special tokens, as `transformers` does it."""
 
 import base64
 import json
@@ -100,7 +100,8 @@ def check_charsmap(charsmap: bytes) -> None:
     known = np.zeros(len(units), bool)
     left = _offset(units[:1])
     while len(left):
-        block, left = left[:4096], left[4096:]
+        block = left[:4096]
+        left = left[4096:]
         if (block | 0xFF).max() >= len(units):
             raise ValueError("the trie of the character map leads out of itself")
         known[block] = True
@@ -125,23 +126,23 @@ def _offset(units: np.ndarray) -> np.ndarray:
     return (units >> 10) << ((units & 0x200) >> 6)
 
 
-def completed(folder: Path) -> tuple[bytes, Any, dict[str, int]]:
+def completed(directory: Path) -> tuple[bytes, Any, dict[str, int]]:
     """The tokenizer.json in which all special tokens are added tokens, its tokenizer, and the ids of `SPECIAL`.
 
     Its bytes are those of the file where that has them all. A token that only tokenizer_config.json or
     special_tokens_map.json names has its id in the vocabulary; one of `SPECIAL` that is not there gets the next id.
     """
-    file = folder / "tokenizer.json"
+    file = directory / "tokenizer.json"
     if not file.is_file():
         raise InputError(
-            f"{folder} has no tokenizer.json: write one with transformers, "
-            "AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)"
+            f"{directory} has no tokenizer.json: write one with transformers, "
+            "AutoTokenizer.from_pretrained(NAME).save_pretrained(DIRECTORY)"
         )
-    model, _ = settled(read_bytes(file, "a tokenizer").removeprefix(b"\xef\xbb\xbf"), folder)
+    model, _ = settled(read_bytes(file, "a tokenizer").removeprefix(b"\xef\xbb\xbf"), directory)
     tokenizer = opened(model, file)
     ids = tokenizer.get_vocab(with_added_tokens=True)
-    said = [read_json(folder / name) for name in BESIDE if (folder / name).is_file()]
-    roles = {what: _role(what, said, ids, folder) for what in SPECIAL}
+    said = [read_json(directory / name) for name in BESIDE if (directory / name).is_file()]
+    roles = {what: _role(what, said, ids, directory) for what in SPECIAL}
     special = [*roles.values(), *(token for token in _more(said) if token["content"] in ids)]
     plain = json.loads(model)
     have = plain.get("added_tokens") or []
@@ -159,13 +160,13 @@ def completed(folder: Path) -> tuple[bytes, Any, dict[str, int]]:
     return model, tokenizer, {what: tokenizer.token_to_id(token["content"]) for what, token in roles.items()}
 
 
-def _role(what: str, said: list[dict[str, Any]], ids: dict[str, int], folder: Path) -> dict[str, Any]:
+def _role(what: str, said: list[dict[str, Any]], ids: dict[str, int], directory: Path) -> dict[str, Any]:
     """The token that stands for one of `SPECIAL`: the first that a file names, if it can be in the vocabulary."""
     named = [token for about in said for token in _tokens(about.get(f"{what}_token"))]
     usual = [token for name in SPECIAL[what] for token in _tokens(name) if name in ids]
     found = [*(token for token in named if token["content"] in ids), *named, *usual]
     if not found:
-        raise InputError(f"{folder}: the tokenizer has no {what} token: a masked language model needs one")
+        raise InputError(f"{directory}: the tokenizer has no {what} token: a masked language model needs one")
     return found[0]
 
 

@@ -231,7 +231,8 @@ def _expected(masking: Masking, rates: np.ndarray, factor: float, n: np.ndarray)
     """
     u = np.array([0.5]) if masking.count == "exact" else (np.arange(1000) + 0.5) / 1000
     kinds, at = np.unique(np.stack([rates, n]), axis=1, return_inverse=True)
-    rate, sizes = kinds[0][:, None], kinds[1][:, None]
+    rate = kinds[0][:, None]
+    sizes = kinds[1][:, None]
 
     def budget(rate: np.ndarray | float) -> np.ndarray:
         return np.minimum(np.floor(rate * sizes + u), sizes)
@@ -303,7 +304,8 @@ def _cut(drawn: Drawn, maskable: np.ndarray) -> int:
 
 def _whole(selected: np.ndarray, tokens: Tokens) -> dict[str, float]:
     """Shares of the words, of three words in a row, and of the phrases of several words that are selected whole."""
-    unit, maskable = np.asarray(tokens.unit), np.asarray(tokens.maskable)
+    unit = np.asarray(tokens.unit)
+    maskable = np.asarray(tokens.maskable)
     gap = maskable & ~np.concatenate([np.zeros((len(unit), 1), bool), maskable[:, :-1]], 1)
     word = maskable & ((unit & WORD > 0) | gap)
     found = {"words": _groups(selected, maskable, word)}

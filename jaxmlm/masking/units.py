@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Int, Key
 from jaxmlm.checks import check_choices
 from jaxmlm.errors import InputError
 
-WORD, PHRASE = 1, 2
+WORD = 1
+PHRASE = 2
 """Bits of `Tokens.unit`: a word starts at this token; a phrase, or a word that is in none, starts here."""
 MAX_UNIT_LENGTH = 16
 """Tokens after which the units here close.

@@ -53,12 +53,12 @@ LARGEST = 2**31
 """No number of a config.json is larger than this."""
 
 
-def checked(plain: dict[str, Any], folder: Path) -> dict[str, Any]:
+def checked(plain: dict[str, Any], directory: Path) -> dict[str, Any]:
     """The fields with the types that jaxmlm reads them by; null is as good as absent.
 
     Args:
         plain: the content of config.json.
-        folder: its directory, for messages.
+        directory: its directory, for messages.
 
     Raises:
         InputError: a field has another type, or a number is negative, not finite or larger than `LARGEST`.
@@ -69,22 +69,22 @@ def checked(plain: dict[str, Any], folder: Path) -> dict[str, Any]:
         if value is None and name not in _NULL_MEANS_SOMETHING:
             continue
         if name in _TYPES and value is not None:
-            _check(name, value, folder)
+            _check(name, value, directory)
         known[name] = value
     for kind, rope in known.get("rope_parameters", {}).items():
         theta = rope.get("rope_theta", 1.0) if isinstance(rope, dict) else None
         if isinstance(rope, dict) and theta is not None:
-            _check("rope_theta", theta, folder)
+            _check("rope_theta", theta, directory)
         elif not isinstance(rope, float | int | str | dict | None):
-            raise InputError(f"{folder}: config.json has rope_parameters with {kind} {rope!r}: it must be an object")
+            raise InputError(f"{directory}: config.json has rope_parameters with {kind} {rope!r}: it must be an object")
     if not all(isinstance(one, str) for name in ("architectures", "layer_types") for one in known.get(name, [])):
         raise InputError(
-            f"{folder}: config.json has architectures or layer_types that are not lists of strings: correct it"
+            f"{directory}: config.json has architectures or layer_types that are not lists of strings: correct it"
         )
     return known
 
 
-def _check(name: str, value: Any, folder: Path) -> None:
+def _check(name: str, value: Any, directory: Path) -> None:
     types = _TYPES[name]
     good = isinstance(value, types) and (isinstance(value, bool) == (bool in types))
     if good and isinstance(value, float | int) and not isinstance(value, bool):
@@ -93,4 +93,4 @@ def _check(name: str, value: Any, folder: Path) -> None:
         shown = repr(value)
         shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
         limits = f" from 0 to {LARGEST:,}" if int in types else ""
-        raise InputError(f"{folder}: config.json has {name} {shown}: it must be {_SAID[types[0]]}{limits}")
+        raise InputError(f"{directory}: config.json has {name} {shown}: it must be {_SAID[types[0]]}{limits}")

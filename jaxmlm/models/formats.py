@@ -40,7 +40,7 @@ def kinds_of(form: Format) -> list[str]:
     return [kind for kind in HEADS if kind not in lacking]
 
 
-def recognise(plain: dict[str, Any], names: Iterable[str], folder: Path) -> tuple[Format, str]:
+def recognise(plain: dict[str, Any], names: Iterable[str], directory: Path) -> tuple[Format, str]:
     """The format and the kind of model that a config.json and the names of its weights tell.
 
     >>> recognise({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, [], Path("x"))[1]
@@ -49,7 +49,7 @@ def recognise(plain: dict[str, Any], names: Iterable[str], folder: Path) -> tupl
     family = plain.get("model_type")
     if family not in FORMATS:
         raise InputError(
-            f"{folder}: config.json has model_type {family!r}, which jaxmlm does not compute: take a model of type "
+            f"{directory}: config.json has model_type {family!r}, which jaxmlm does not compute: take a model of type "
             f"{', '.join(FORMATS)}"
         )
     form = FORMATS[family]
@@ -59,10 +59,10 @@ def recognise(plain: dict[str, Any], names: Iterable[str], folder: Path) -> tupl
     end = next((end for end in ends if architecture.endswith(end)), None)
     if end is None or ends[end] not in kinds_of(form):
         there = ", ".join(HEADS[kind] for kind in kinds_of(form))
-        raise InputError(f"{folder}: no reader for {architecture}: for {family} there are {there}")
+        raise InputError(f"{directory}: no reader for {architecture}: for {family} there are {there}")
     if ends[end] == "classify" and plain.get("problem_type") == "multi_label_classification":
         raise InputError(
-            f"{folder}: config.json has problem_type multi_label_classification: jaxmlm predicts one label only"
+            f"{directory}: config.json has problem_type multi_label_classification: jaxmlm predicts one label only"
         )
     # princeton-nlp/efficient_mlm_* call themselves RoBERTa and have pre-layer-norm.
     if form is ROBERTA and any(name.endswith("layer.0.attention.LayerNorm.weight") for name in names):
@@ -82,11 +82,11 @@ def _kind(form: Format, names: set[str]) -> str:
     return "mlm" if any(name.startswith(head) for name in names) else "encoder"
 
 
-def config_of(form: Format, plain: dict[str, Any], folder: Path) -> tuple[EncoderConfig, int, int]:
+def config_of(form: Format, plain: dict[str, Any], directory: Path) -> tuple[EncoderConfig, int, int]:
     """The encoder that this config.json describes, its vocabulary, and the position rows before the first."""
 
     def refuse(name: str, allowed: str) -> InputError:
-        return InputError(f"{folder}: config.json has {name} {plain.get(name)!r}: jaxmlm computes {allowed} only")
+        return InputError(f"{directory}: config.json has {name} {plain.get(name)!r}: jaxmlm computes {allowed} only")
 
     activation = "hidden_activation" if form is MODERN else "hidden_act"
     if plain.get(activation, "gelu") not in _ACTIVATIONS:
@@ -114,7 +114,7 @@ def config_of(form: Format, plain: dict[str, Any], folder: Path) -> tuple[Encode
         "tied": plain.get("tie_word_embeddings", True),
     }
     if form is MODERN:
-        return _modern(plain, sizes, gelu, refuse, folder), plain["vocab_size"], 0
+        return _modern(plain, sizes, gelu, refuse, directory), plain["vocab_size"], 0
     offset = plain.get("pad_token_id", 1) + 1 if form.offset else 0
     positions: dict[str, Any] = {}
     if form is ESM:
@@ -141,11 +141,11 @@ def config_of(form: Format, plain: dict[str, Any], folder: Path) -> tuple[Encode
     return config, plain["vocab_size"], offset
 
 
-def _modern(plain: dict[str, Any], sizes: dict[str, Any], gelu: str, refuse: Any, folder: Path) -> EncoderConfig:
+def _modern(plain: dict[str, Any], sizes: dict[str, Any], gelu: str, refuse: Any, directory: Path) -> EncoderConfig:
     biases = [bool(plain.get(name, False)) for name in _BIASES]
     if len(set(biases)) > 1:
         said = ", ".join(f"{name} {value}" for name, value in zip(_BIASES, biases, strict=True))
-        raise InputError(f"{folder}: config.json has {said}: jaxmlm computes all of these biases or none")
+        raise InputError(f"{directory}: config.json has {said}: jaxmlm computes all of these biases or none")
     if not plain.get("decoder_bias", True):
         raise refuse("decoder_bias", "True")
     if _ACTIVATIONS.get(plain.get("classifier_activation", "gelu")) != gelu:

@@ -48,27 +48,27 @@ class Imported(NamedTuple):
     unused: tuple[str, ...]
 
 
-def read(folder: str | Path, like: EncoderConfig | None = None) -> Imported:
+def read(directory: str | Path, like: EncoderConfig | None = None) -> Imported:
     """The model in a directory of the `transformers` format, on the current mesh; trained as `like` says, if given.
 
     Its kind is that of the architecture in config.json: "mlm", "encoder", "classify", "answer" or "tokens".
     InputError names every weight that is missing, not known or of another shape, and what no option here spans.
     """
-    folder = Path(folder)
-    plain = checked(_json(folder / "config.json"), folder)
-    with _Tensors(folder) as tensors:
-        form, kind = recognise(plain, tensors.shapes, folder)
+    directory = Path(directory)
+    plain = checked(_json(directory / "config.json"), directory)
+    with _Tensors(directory) as tensors:
+        form, kind = recognise(plain, tensors.shapes, directory)
         if kind == "encoder":
             tensors.strip(form.prefix)
         try:
-            config, vocab, offset = config_of(form, plain, folder)
+            config, vocab, offset = config_of(form, plain, directory)
         except InputError as error:
-            if str(folder) in str(error):
+            if str(directory) in str(error):
                 raise
-            raise InputError(f"{folder}: config.json has values that do not go together: {error}") from error
+            raise InputError(f"{directory}: config.json has values that do not go together: {error}") from error
         if config.layers > len(tensors.shapes):  # before their names are counted up
             raise InputError(
-                f"{folder}: config.json has num_hidden_layers {config.layers}, and there are only "
+                f"{directory}: config.json has num_hidden_layers {config.layers}, and there are only "
                 f"{len(tensors.shapes)} weights: copy the model again"
             )
         if kind == "mlm" and not config.tied and form.head + "decoder.bias" not in tensors.shapes and form is not ESM:
@@ -79,45 +79,50 @@ def read(folder: str | Path, like: EncoderConfig | None = None) -> Imported:
                 config = EncoderConfig(**{**vars(config), "token_types": 0})
                 tensors.drop(types)
         config = config.with_runtime_fields_of(like) if like else config
-        labels = _labels(plain, folder) if kind in ("classify", "tokens") else ()
+        labels = _labels(plain, directory) if kind in ("classify", "tokens") else ()
         table = weights(form, config, kind, vocab, offset)
         like = _abstract(config, kind, vocab, len(labels))
-        unused = _check(table, like, tensors, form, config, folder)
+        unused = _check(table, like, tensors, form, config, directory)
         leaves = {ours: array for weight in table for ours, array in _joined(weight, like, tensors, config)}
     model = jax.tree_util.tree_map_with_path(lambda path, leaf: _placed(leaves[_name(path)], leaf), like)
     return Imported(model, config, kind, vocab, labels, f"{form.family}{HEADS[kind]}", unused)
 
 
-def _labels(plain: dict[str, Any], folder: Path) -> tuple[str, ...]:
+def _labels(plain: dict[str, Any], directory: Path) -> tuple[str, ...]:
     """The names of a classifier's outputs, in their order: without names, their numbers."""
     named = plain.get("id2label")
     if not named:
         count = plain.get("num_labels") or 2
         if not isinstance(count, int) or count < 1:
             raise InputError(
-                f"{folder}: config.json has num_labels {count!r}: give how many outputs the classifier has"
+                f"{directory}: config.json has num_labels {count!r}: give how many outputs the classifier has"
             )
         return tuple(map(str, range(count)))
     if not isinstance(named, dict) or {str(i) for i in range(len(named))} != set(named):
         keys = f"the ids {', '.join(map(str, named))}" if isinstance(named, dict) else f"{named!r}"
         raise InputError(
-            f"{folder}: config.json has id2label with {keys}: name every output of the classifier, from 0 on, as in "
+            f"{directory}: config.json has id2label with {keys}: name every output of the classifier, from 0 on, as in "
             '{"0": "no", "1": "yes"}'
         )
     names = [str(named[str(i)]) for i in range(len(named))]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"{folder}: config.json has id2label with {twice[0]!r} twice: give every output its own name")
+        raise InputError(
+            f"{directory}: config.json has id2label with {twice[0]!r} twice: give every output its own name"
+        )
     return tuple(names)
 
 
-def write(model: Any, folder: str | Path, kind: str = "mlm", *, ids: dict[str, int], labels: Iterable[str] = ()) -> str:
+def write(
+    model: Any, directory: str | Path, kind: str = "mlm", *, ids: dict[str, int], labels: Iterable[str] = ()
+) -> str:
     """Write config.json and model.safetensors; returns the name of the architecture.
 
     `ids` are those of the tokenizer's pad, cls, sep and mask. InputError, before anything is written, if no
     architecture of the format computes what this model does.
     """
     encoder: Encoder = model if kind == "encoder" else model.encoder
-    config, vocab = encoder.config, encoder.vocab
+    config = encoder.config
+    vocab = encoder.vocab
     form = format_for(config, kind)
     offset = ids["pad"] + 1 if form.offset else 0
     names = list(labels)
@@ -154,13 +159,13 @@ def write(model: Any, folder: str | Path, kind: str = "mlm", *, ids: dict[str, i
             tensors[f"{prefix}contact_head.regression.{name}"] = np.zeros(shape, np.float32)
     if form is MODERN:  # a first block without a norm has no weights of one
         tensors = {name: value for name, value in tensors.items() if "layers.0.attn_norm" not in name}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(plain, indent=2) + "\n")
-    file = folder / "model.safetensors"
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(plain, indent=2) + "\n")
+    file = directory / "model.safetensors"
     safetensors.numpy.save_file(tensors, file, metadata={"format": "pt"})
     # The library lets the owner alone read it, whatever the umask, which config.json has been written by.
-    file.chmod((folder / "config.json").stat().st_mode & 0o777)
+    file.chmod((directory / "config.json").stat().st_mode & 0o777)
     return plain["architectures"][0]
 
 
@@ -188,7 +193,7 @@ def _shape(leaves: dict[str, Any], weight: Weight) -> tuple[int, ...]:
 
 
 def _check(
-    table: list[Weight], like: Any, tensors: "_Tensors", form: Format, config: EncoderConfig, folder: Path
+    table: list[Weight], like: Any, tensors: "_Tensors", form: Format, config: EncoderConfig, directory: Path
 ) -> tuple[str, ...]:
     """Compare names and shapes before anything is read; the names that are known and not used."""
     leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
@@ -212,27 +217,27 @@ def _check(
         else:
             faults.append(f"{name} is not known")
     if faults:
-        _same_prefix(list(wanted), list(have), form, folder)
+        _same_prefix(list(wanted), list(have), form, directory)
         more = f"; and {len(faults) - MOST_FAULTS:,} more" if len(faults) > MOST_FAULTS else ""
         raise InputError(
-            f"the weights in {folder} are not those of the {form.family} in its config.json: "
+            f"the weights in {directory} are not those of the {form.family} in its config.json: "
             f"{'; '.join(faults[:MOST_FAULTS])}{more}"
         )
     return tuple(unused)
 
 
-def _same_prefix(wanted: list[str], have: list[str], form: Format, folder: Path) -> None:
+def _same_prefix(wanted: list[str], have: list[str], form: Format, directory: Path) -> None:
     """Refuse weights of which most have a prefix too many or too few: one cause, not a fault of each."""
     if prefix := _prefix(wanted, have):
         raise InputError(
-            f"the weights in {folder} are called {prefix}NAME, as a wrapped model calls them (DataParallel, "
+            f"the weights in {directory} are called {prefix}NAME, as a wrapped model calls them (DataParallel, "
             f"torch.compile, Lightning): save the model inside (model.module.save_pretrained), or take {prefix} off "
             "every name"
         )
     if prefix := _prefix(have, wanted):
         raise InputError(
-            f"the weights in {folder} lack the prefix {prefix} of the architecture in config.json: for a bare encoder "
-            f'write "architectures": ["{form.family}{HEADS["encoder"]}"] there, else put {prefix} before the names'
+            f"the weights in {directory} lack the prefix {prefix} of the architecture in config.json: for a bare "
+            f'encoder write "architectures": ["{form.family}{HEADS["encoder"]}"] there, else put {prefix} before names'
         )
 
 
@@ -257,7 +262,7 @@ def _is_twin(name: str, config: EncoderConfig, tensors: "_Tensors", table: list[
         return False
     if config.tied and not np.array_equal(tensors.read(name), tensors.read(first)):
         raise InputError(
-            f"{tensors.folder}: config.json ties {name} to {first}, which differs: set tie_word_embeddings to false"
+            f"{tensors.directory}: config.json ties {name} to {first}, which differs: set tie_word_embeddings to false"
         )
     return True
 
@@ -283,8 +288,8 @@ def _joined(weight: Weight, like: Any, tensors: "_Tensors", config: EncoderConfi
 class _Tensors:
     """The named tensors of a directory, read one at a time, in float32."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, directory: Path):
+        self.directory = directory
         self._open = []
         self._where = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -308,21 +313,21 @@ class _Tensors:
 
     def _files(self) -> list[Path]:
         for name in ("model.safetensors", "pytorch_model.bin"):
-            if (self.folder / name).is_file():
-                return [self.folder / name]
-            index = self.folder / f"{name}.index.json"
+            if (self.directory / name).is_file():
+                return [self.directory / name]
+            index = self.directory / f"{name}.index.json"
             if index.is_file():
                 names = _json(index).get("weight_map")
                 if not isinstance(names, dict) or not names:
                     raise InputError(f"{index} has no weight_map, which names the file of each weight: copy it again")
                 if outside := [part for part in names.values() if not isinstance(part, str) or Path(part).name != part]:
                     raise InputError(f"{index} names {outside[0]!r}: give names of files in the same directory")
-                parts = [self.folder / part for part in sorted(set(names.values()))]
+                parts = [self.directory / part for part in sorted(set(names.values()))]
                 for part in parts:
                     if not part.is_file():
                         raise InputError(f"{part} is missing, and {index.name} names it: copy it too")
                 return parts
-        raise InputError(f"{self.folder} holds no weights: expected model.safetensors or pytorch_model.bin")
+        raise InputError(f"{self.directory} holds no weights: expected model.safetensors or pytorch_model.bin")
 
     def _torch(self, file: Path) -> dict[str, Any]:
         try:
@@ -345,7 +350,7 @@ class _Tensors:
             inside = source.get_slice(name) if hasattr(source, "get_slice") else None
             if inside is not None and inside.get_dtype() not in _DTYPES:
                 raise InputError(
-                    f"{self.folder}: {name} is of type {inside.get_dtype()}: convert the weights to one of "
+                    f"{self.directory}: {name} is of type {inside.get_dtype()}: convert the weights to one of "
                     f"{', '.join(_DTYPES)}"
                 )
             self.shapes[now] = tuple(source.shape if inside is None else inside.get_shape())
@@ -372,7 +377,9 @@ class _Tensors:
         tensor = source.get_tensor(inside) if hasattr(source, "get_slice") else source.float().numpy()
         array = np.asarray(tensor, np.float32)
         if not np.isfinite(array).all():
-            raise InputError(f"{self.folder}: {name} holds numbers that are not finite: copy or save the weights again")
+            raise InputError(
+                f"{self.directory}: {name} holds numbers that are not finite: copy or save the weights again"
+            )
         return array
 
 

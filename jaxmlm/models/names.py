@@ -160,7 +160,10 @@ def _modern_block(form: Format, config: EncoderConfig) -> list[Weight]:
 
 def _masked_lm(form: Format, config: EncoderConfig, vocab: int) -> list[Weight]:
     if form is MODERN:
-        dense, norm, decoder, bias = "head.dense", "head.norm", "decoder.weight", "decoder.bias"
+        dense = "head.dense"
+        norm = "head.norm"
+        decoder = "decoder.weight"
+        bias = "decoder.bias"
     else:
         inner = ("transform.dense", "transform.LayerNorm") if form is BERT else ("dense", "layer_norm")
         dense, norm, decoder = (form.head + name for name in (*inner, "decoder.weight"))

@@ -58,7 +58,8 @@ def _slurm(env: Mapping[str, str]) -> ClusterSpec | None:
     if first is None:
         raise InputError(f"SLURM_STEP_NODELIST is {env['SLURM_STEP_NODELIST']!r}: it must name the hosts, as node[1-4]")
     port = 61440 + int(env["SLURM_JOB_ID"]) % 4096  # its own for each job, above what systems hand out
-    processes, process = int(env["SLURM_NTASKS"]), int(env["SLURM_PROCID"])
+    processes = int(env["SLURM_NTASKS"])
+    process = int(env["SLURM_PROCID"])
     return _many(ClusterSpec(f"{first[1]}{first[2] or ''}:{port}", processes, process))
 
 
@@ -72,7 +73,8 @@ def _gke(env: Mapping[str, str]) -> ClusterSpec | None:
 def _cloud_tpu(env: Mapping[str, str], metadata: Callable[[str], str | None]) -> ClusterSpec | None:
     if "TPU_SKIP_MDS_QUERY" in env or env.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu":
         return None
-    worker, endpoints = metadata("agent-worker-number"), metadata("worker-network-endpoints")
+    worker = metadata("agent-worker-number")
+    endpoints = metadata("worker-network-endpoints")
     if worker is None or not endpoints:
         return None
     told = re.findall(r"^\s*(MEGASCALE_\w+)\s*:\s*'?([^'\n]*)'?\s*$", metadata("tpu-env") or "", re.MULTILINE)
@@ -82,7 +84,8 @@ def _cloud_tpu(env: Mapping[str, str], metadata: Callable[[str], str | None]) ->
 
 def _slices(hosts: list[str], worker: int, env: Mapping[str, str]) -> ClusterSpec | None:
     """One slice of a TPU, or one of several (Megascale)."""
-    slices, this = int(env.get("MEGASCALE_NUM_SLICES") or 1), int(env.get("MEGASCALE_SLICE_ID") or 0)
+    slices = int(env.get("MEGASCALE_NUM_SLICES") or 1)
+    this = int(env.get("MEGASCALE_SLICE_ID") or 0)
     meeting = env.get("MEGASCALE_COORDINATOR_ADDRESS") if slices > 1 else None
     address = (meeting or hosts[0]).split(":")[0]
     names = tuple(hosts) if slices == 1 else ()

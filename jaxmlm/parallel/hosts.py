@@ -130,15 +130,15 @@ def broadcast_from_primary(value: Any) -> Any:
     return all_gather_json(value)[0]
 
 
-def check_shared_directory(folder: Path) -> None:
+def check_shared_directory(directory: Path) -> None:
     """Refuse a directory that not every host sees: all of them write a run's checkpoints into it."""
     if jax.process_count() == 1:
         return
-    probe = folder / f".seen-by-all-{all_gather_json(time.time_ns())[0]}"
+    probe = directory / f".seen-by-all-{all_gather_json(time.time_ns())[0]}"
     first = jax.process_index() == 0
-    fresh = [parent for parent in (folder, *folder.parents) if not parent.exists()] if first else []
+    fresh = [parent for parent in (directory, *directory.parents) if not parent.exists()] if first else []
     if first:
-        folder.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         probe.touch()
     all_gather_json(None)
     told = all_gather_json({"host": socket.gethostname(), "seen": _appears(probe)})
@@ -148,7 +148,7 @@ def check_shared_directory(folder: Path) -> None:
         for parent in fresh:
             parent.rmdir()
         raise InputError(
-            f"{folder} of host 0 ({told[0]['host']}) is not seen by {', '.join(blind[:4])}: the hosts do not share "
+            f"{directory} of host 0 ({told[0]['host']}) is not seen by {', '.join(blind[:4])}: the hosts do not share "
             "that disk: name a --workdir in a mounted bucket or on a network disk"
         )
 

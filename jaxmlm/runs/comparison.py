@@ -131,43 +131,47 @@ def compare(one: str | Path, other: str | Path, draws: int = DRAWS) -> dict[str,
         InputError: the two are of different tasks or dev rows, or a file is missing.
 
     """
-    folders = [Path(one), Path(other)]
-    best = [_best(folder) for folder in folders]
+    directories = [Path(one), Path(other)]
+    best = [_best(directory) for directory in directories]
     (task, main, lines), (other_task, _, _) = best
     about = {"task": task, "main": main, "rows": [], **({"generated": True} if lines[0].get("generated") else {})}
     if task != other_task:
-        raise InputError(f"{folders[0]} is fine-tuned on {task}, {folders[1]} on {other_task}: compare the same task")
+        raise InputError(
+            f"{directories[0]} is fine-tuned on {task}, {directories[1]} on {other_task}: compare the same task"
+        )
     rows = [rows for _, _, rows in best]
-    path = folders[0] / lines[0]["predictions"] / "scores.tsv"
+    path = directories[0] / lines[0]["predictions"] / "scores.tsv"
     if not path.is_file():
         if main not in METRICS:
             raise InputError(f"{task}: rows are not compared by {main}: let the task's save write scores.tsv as well")
-        return {**about, **_compared(folders, rows, main, METRICS[main], draws)}
+        return {**about, **_compared(directories, rows, main, METRICS[main], draws)}
     with reading(path, "the scores of a fine-tuning"):
         header = read_table(path)[0]
     names = dict.fromkeys((main, *(name for name in (main.replace("f1", "exact"),) if name in header)))
-    found = {name: _compared(folders, rows, name, None, draws) for name in names}
+    found = {name: _compared(directories, rows, name, None, draws) for name in names}
     return {**about, **found[main], "by_score": found}
 
 
 def _compared(
-    folders: list[Path], rows: list[list[dict[str, Any]]], name: str, score: Score | None, draws: int
+    directories: list[Path], rows: list[list[dict[str, Any]]], name: str, score: Score | None, draws: int
 ) -> dict[str, Any]:
     """The bootstrap of one score, and a t test over the seeds; without a `score` the mean over the questions."""
     classes: dict[str, int] = {}
     a, b = (
-        _of_rows(folder, mine, name, classes) if score else _of_scores(folder, mine, name)
-        for folder, mine in zip(folders, rows, strict=True)
+        _of_rows(directory, mine, name, classes) if score else _of_scores(directory, mine, name)
+        for directory, mine in zip(directories, rows, strict=True)
     )
     if score is None:
         score = _mean if next(iter(a.predictions.values())).ndim == 1 else _entity_f1
     if len(a.ids) != len(b.ids):
         raise InputError(
-            f"{folders[0]} is evaluated on {len(a.ids)} rows, {folders[1]} on {len(b.ids)}: compare the same"
+            f"{directories[0]} is evaluated on {len(a.ids)} rows, {directories[1]} on {len(b.ids)}: compare the same"
         )
     for x, y, left, right in zip(a.ids, b.ids, a.labels, b.labels, strict=True):
         if x != y or left != right:
-            raise InputError(f"{folders[0]} and {folders[1]} are evaluated on other rows: {x!r} here is {y!r} there")
+            raise InputError(
+                f"{directories[0]} and {directories[1]} are evaluated on other rows: {x!r} here is {y!r} there"
+            )
     difference = paired_bootstrap(score, a.labels, list(a.predictions.values()), list(b.predictions.values()), draws)
     seeds = compare_seeds(
         "a",
@@ -243,21 +247,21 @@ def say_comparison(result: dict[str, Any]) -> Iterator[str]:
     yield f"seeds: {result['seeds'][0]} and {result['seeds'][1]}{told}"
 
 
-def _best(folder: Path) -> tuple[str, str, list[dict[str, Any]]]:
+def _best(directory: Path) -> tuple[str, str, list[dict[str, Any]]]:
     """Task, main score and the finished lines of the best setting."""
-    rows = [row for row in read_results(folder / "results.jsonl") if row["scores"] and "predictions" in row]
+    rows = [row for row in read_results(directory / "results.jsonl") if row["scores"] and "predictions" in row]
     if not rows:
-        raise InputError(f"{folder} has no predictions of a fine-tuning: give the --workdir of `jaxmlm finetune`")
+        raise InputError(f"{directory} has no predictions of a fine-tuning: give the --workdir of `jaxmlm finetune`")
     key = summarise(rows)["summary"][0]["settings"]
     return rows[0]["task"], rows[0]["main"], [row for row in rows if row["settings"] == key]
 
 
-def _of_scores(folder: Path, rows: list[dict[str, Any]], name: str) -> Predictions:
+def _of_scores(directory: Path, rows: list[dict[str, Any]], name: str) -> Predictions:
     """What each example adds to a score, as scores.tsv has it."""
     found = {}
     ids = []
     for row in rows:
-        path = folder / row["predictions"] / "scores.tsv"
+        path = directory / row["predictions"] / "scores.tsv"
         if not path.is_file():
             raise InputError(f"{path} is missing: run the fine-tuning again in a new --workdir")
         with reading(path, "the scores of a fine-tuning"):
@@ -269,7 +273,7 @@ def _of_scores(folder: Path, rows: list[dict[str, Any]], name: str) -> Predictio
     return Predictions(ids, np.zeros(len(ids)), found)
 
 
-def _of_rows(folder: Path, rows: list[dict[str, Any]], main: str, classes: dict[str, int]) -> Predictions:
+def _of_rows(directory: Path, rows: list[dict[str, Any]], main: str, classes: dict[str, int]) -> Predictions:
     numbers = main in ("spearman", "pearson")
     found = {}
     ids = []
@@ -283,7 +287,7 @@ def _of_rows(folder: Path, rows: list[dict[str, Any]], main: str, classes: dict[
         return np.array([classes.setdefault(text, len(classes)) for text in texts])
 
     for row in rows:
-        path = folder / row["predictions"] / "dev.tsv"
+        path = directory / row["predictions"] / "dev.tsv"
         if not path.is_file():
             raise InputError(f"{path} is missing: run the fine-tuning again in a new --workdir")
         with reading(path, "the predictions of a fine-tuning"):

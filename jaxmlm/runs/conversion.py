@@ -36,16 +36,16 @@ class Export:
     """License that the model card names, as apache-2.0."""
 
 
-def export(checkpoint: str | Path, folder: str | Path | None, options: Export = Export()) -> dict[str, Any]:
+def export(checkpoint: str | Path, directory: str | Path | None, options: Export = Export()) -> dict[str, Any]:
     """Write a checkpoint in the `transformers` format: weights, config, tokenizer and a model card.
 
     Args:
         checkpoint: what `load` takes.
-        folder: a new directory; None: only with `options.push`, which alone keeps what is written.
+        directory: a new directory; None: only with `options.push`, which alone keeps what is written.
         options: what is written beside, and where it is sent.
 
     Returns:
-        {"folder": where it was written, "architecture": the class of `transformers` that reads it, "rows": []}, and
+        {"directory": where it was written, "architecture": the class of `transformers` that reads it, "rows": []}, and
         "pushed", the address of the repository.
 
     Raises:
@@ -56,24 +56,25 @@ def export(checkpoint: str | Path, folder: str | Path | None, options: Export = 
         export("runs/rate-0.40", "exported")["architecture"]  # "RobertaPreLayerNormForMaskedLM"
 
     """
-    if folder is None:
+    if directory is None:
         if options.push is None:
             raise InputError("export needs a new directory, or a repository to push to: name one")
         with tempfile.TemporaryDirectory(prefix="jaxmlm-export-") as parent:
-            return {**export(checkpoint, Path(parent) / "model", options), "folder": None}
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already: name a new directory")
+            return {**export(checkpoint, Path(parent) / "model", options), "directory": None}
+    directory = Path(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(f"{directory} is there already: name a new directory")
     repository = None if options.push is None else check_push(options.push)
     checkpoint = hub.local(checkpoint)
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         loaded = load(checkpoint)
-    t, c = loaded.tokenizer, loaded.config
+    t = loaded.tokenizer
+    c = loaded.config
     format_for(c, loaded.kind)
     files = exported_files(t, longest_input(c), loaded.has_types)
     ids = {"pad": t.pad_id, "cls": t.cls_id, "sep": t.sep_id, "mask": t.mask_id}
     labels = loaded.labels if loaded.kind in ("classify", "tokens") else ()
-    with _complete_or_absent(folder) as new:
+    with _complete_or_absent(directory) as new:
         architecture = interchange.write(loaded.model, new, loaded.kind, ids=ids, labels=labels)
         for name, content in files.items():
             (new / name).write_bytes(content)
@@ -82,34 +83,34 @@ def export(checkpoint: str | Path, folder: str | Path | None, options: Export = 
         text = card(loaded.about, checkpoint, architecture, Published(repository, options.license))
         (new / "README.md").write_text(text, encoding="utf-8")
         write_sums(new)
-    written = {"folder": str(folder), "architecture": architecture, "rows": []}
-    return written if repository is None else {**written, "pushed": push(folder, repository, options.private)}
+    written = {"directory": str(directory), "architecture": architecture, "rows": []}
+    return written if repository is None else {**written, "pushed": push(directory, repository, options.private)}
 
 
 @contextmanager
-def _complete_or_absent(folder: Path) -> Iterator[Path]:
+def _complete_or_absent(directory: Path) -> Iterator[Path]:
     """A new directory to write into, which is renamed to this one when all is written: a failure leaves nothing."""
-    folder = folder.absolute()
-    new = folder.with_name(folder.name + ".new")
+    directory = directory.absolute()
+    new = directory.with_name(directory.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     try:
         yield new
-        new.rename(folder)
+        new.rename(directory)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
 
 
-def check_import(folder: str | Path, to: str | Path | None = None) -> dict[str, Any]:
+def check_import(directory: str | Path, to: str | Path | None = None) -> dict[str, Any]:
     """Validate a directory of the `transformers` format, and copy it if `to` is given.
 
     Args:
-        folder: the directory, or the name of a model on the Hub (hf:org/name).
+        directory: the directory, or the name of a model on the Hub (hf:org/name).
         to: a new directory; None: it is not copied.
 
     Returns:
-        {"folder", "kind": the head, "architecture", "unused": names of weights, "notes", "rows": []}.
+        {"directory", "kind": the head, "architecture", "unused": names of weights, "notes", "rows": []}.
 
     Raises:
         InputError: the model cannot be read, or `to` is there already.
@@ -117,10 +118,10 @@ def check_import(folder: str | Path, to: str | Path | None = None) -> dict[str, 
     """
     if to is not None and Path(to).exists():
         raise InputError(f"{to} is there already: name a new directory")
-    source = hub.local(folder)
+    source = hub.local(directory)
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         loaded = from_transformers(source)
     if to is not None:
         with _complete_or_absent(Path(to)) as new:
             shutil.copytree(source, new, dirs_exist_ok=True)
-    return {"folder": str(to or folder), "kind": loaded.kind, **loaded.about, "rows": []}
+    return {"directory": str(to or directory), "kind": loaded.kind, **loaded.about, "rows": []}

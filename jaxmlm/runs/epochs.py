@@ -12,7 +12,7 @@ from jaxmlm.data import remote as cloud
 from jaxmlm.data.files import File
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.manifest import MANIFEST, read_manifest
-from jaxmlm.data.opening import folder_of
+from jaxmlm.data.opening import store_directory
 from jaxmlm.data.registry import is_files
 from jaxmlm.data.sources import documents, files
 from jaxmlm.errors import InputError
@@ -62,7 +62,7 @@ def check(run: Any, tokens: int, have: int | None, flag: str = "--most-epochs") 
 
 def tokens_in(data: Data, workdir: Path) -> int | None:
     """The tokens to train on in a text: those of its store if it is there, else an estimate by a part of the text."""
-    directory = folder_of(data, workdir)
+    directory = store_directory(data, workdir)
     if (directory / MANIFEST).is_file():
         return read_manifest(directory)["train"]["tokens"]
     parts = [_estimate(part, data) for part in data.texts]

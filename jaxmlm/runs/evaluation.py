@@ -282,7 +282,7 @@ def _length(loaded: LoadedModel, asked: int) -> int:
 
 def _store_of(loaded: LoadedModel) -> str:
     """Directory of the run's token store, which may be in a bucket: no Path."""
-    return loaded.about.get("config", {}).get("data", {}).get("store") or str(loaded.folder / "store")
+    return loaded.about.get("config", {}).get("data", {}).get("store") or str(loaded.directory / "store")
 
 
 def _has_store(loaded: LoadedModel) -> bool:
@@ -298,11 +298,11 @@ def _held_out(loaded: LoadedModel) -> Batches:
 
 def _held_out_store(loaded: LoadedModel) -> Store:
     if "config" not in loaded.about:
-        raise InputError(f"{loaded.folder} is not a run of jaxmlm, so it has no held-out split: name a file of text")
+        raise InputError(f"{loaded.directory} is not a run of jaxmlm, so it has no held-out split: name a file of text")
     store = Store(_store_of(loaded))
     if store.tokenizer.model != loaded.tokenizer.model:
         raise InputError(
-            f"the token store {store.folder} has another vocabulary ({store.tokenizer.size:,} pieces) than the model "
-            f"in {loaded.folder} ({loaded.tokenizer.size:,}): name a file of text instead"
+            f"the token store {store.directory} has another vocabulary ({store.tokenizer.size:,} pieces) than the "
+            f"model in {loaded.directory} ({loaded.tokenizer.size:,}): name a file of text instead"
         )
     return store

@@ -82,23 +82,23 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
     raise_if_all_hosts_stop("before anything was begun")
     check(config)
     checkpoint = str(hub.local(checkpoint))
-    folder = Path(config.workdir).expanduser() if config.workdir else None
+    directory = Path(config.workdir).expanduser() if config.workdir else None
     identity = _identity(checkpoint, config)
-    if folder is None:
+    if directory is None:
         return _finetune(checkpoint, config, None, identity)
-    check_workdir(folder, "finetune.json", identity)
-    with claim_workdir(folder, "fine-tuning"):
-        check_workdir(folder, "finetune.json", identity)  # another command may have begun one meanwhile
-        return _finetune(checkpoint, config, folder, identity)
+    check_workdir(directory, "finetune.json", identity)
+    with claim_workdir(directory, "fine-tuning"):
+        check_workdir(directory, "finetune.json", identity)  # another command may have begun one meanwhile
+        return _finetune(checkpoint, config, directory, identity)
 
 
-def _finetune(checkpoint: str, config: Finetune, folder: Path | None, identity: dict[str, Any]) -> dict[str, Any]:
+def _finetune(checkpoint: str, config: Finetune, directory: Path | None, identity: dict[str, Any]) -> dict[str, Any]:
     """Fine-tune, in a directory that this command holds."""
-    if folder is not None:
-        hosts.check_shared_directory(folder)
+    if directory is not None:
+        hosts.check_shared_directory(directory)
         if config.intermediate_task:
             first = _intermediate(config)
-            before = finetune(checkpoint, replace(first, workdir=str(folder / first.task_name)))
+            before = finetune(checkpoint, replace(first, workdir=str(directory / first.task_name)))
             if "model" not in before:
                 raise InputError(
                     f"every run of the intermediate task {first.task} diverged: give a lower --learning-rate"
@@ -108,19 +108,19 @@ def _finetune(checkpoint: str, config: Finetune, folder: Path | None, identity: 
     with jax.set_mesh(mesh):
         loaded = load(checkpoint)
         fits(config, loaded.config, mesh)
-        if folder is not None:
-            write_metadata(folder, "finetune.json", identity, {"config": describe(config)})
-        rows = list(_rows(loaded, config, mesh, folder))
+        if directory is not None:
+            write_metadata(directory, "finetune.json", identity, {"config": describe(config)})
+        rows = list(_rows(loaded, config, mesh, directory))
         result = {"rows": rows, **summarise(rows)}
-        if folder is not None and hosts.broadcast_from_primary((folder / "model").exists()):
-            result |= {"workdir": str(folder), "model": str(folder / "model")}
+        if directory is not None and hosts.broadcast_from_primary((directory / "model").exists()):
+            result |= {"workdir": str(directory), "model": str(directory / "model")}
             if config.test:
                 test_sets = config.downstream.test_sets(config.task_data)
-                result["test"] = _predict(folder, config, mesh, test_sets, folder / "test")
+                result["test"] = _predict(directory, config, mesh, test_sets, directory / "test")
             if config.predict:
                 path = Path(config.predict).expanduser()
                 rows = config.downstream.unlabelled(path, _examples(config))
-                result["predicted"] = _predict(folder, config, mesh, {path.stem: rows}, folder / "predicted")
+                result["predicted"] = _predict(directory, config, mesh, {path.stem: rows}, directory / "predicted")
     return result
 
 
@@ -180,10 +180,10 @@ def _intermediate(config: Finetune) -> Finetune:
 
 
 def _rows(
-    loaded: LoadedModel, config: Finetune, mesh: jax.sharding.Mesh, folder: Path | None
+    loaded: LoadedModel, config: Finetune, mesh: jax.sharding.Mesh, directory: Path | None
 ) -> Iterator[dict[str, Any]]:
-    """A result for each fine-tuning, run or found; the best model so far is saved in the folder."""
-    path = None if folder is None else folder / "results.jsonl"
+    """A result for each fine-tuning, run or found; the best model so far is saved in the directory."""
+    path = None if directory is None else directory / "results.jsonl"
     done = hosts.broadcast_from_primary(read_results(path) if path else [])
     found = {(row["settings"], row["tuning_seed"]): row for row in done}
     best = max((value_of(row) for row in found.values()), default=-np.inf)
@@ -193,14 +193,14 @@ def _rows(
         if (key, seed) not in found:
             raise_if_all_hosts_stop(f"before fine-tuning {number} of {len(jobs)}")
             name = f"{hashlib.sha256(key.encode()).hexdigest()[:8]}-seed{seed}"
-            predictions = None if folder is None else folder / "predictions" / name
+            predictions = None if directory is None else directory / "predictions" / name
             result, tuned = _tune(loaded, point, seed, mesh, f"[{number}/{len(jobs)}] ", predictions)
-            if folder is not None and path is not None:
+            if directory is not None and path is not None:
                 row = replace(result, settings=key, predictions=f"predictions/{name}").to_json()
-                no_model = not hosts.broadcast_from_primary((folder / "model").exists())
+                no_model = not hosts.broadcast_from_primary((directory / "model").exists())
                 if tuned is not None and (value_of(row) > best or no_model):
                     best = value_of(row)
-                    save(_finished(loaded, point, tuned, row, folder / "model"))
+                    save(_finished(loaded, point, tuned, row, directory / "model"))
                 append_results(path, [row])
             else:
                 row = replace(result, settings=key).to_json()
@@ -208,7 +208,9 @@ def _rows(
         yield found[key, seed]
 
 
-def _finished(loaded: LoadedModel, config: Finetune, tuned: Trained, row: dict[str, Any], folder: Path) -> LoadedModel:
+def _finished(
+    loaded: LoadedModel, config: Finetune, tuned: Trained, row: dict[str, Any], directory: Path
+) -> LoadedModel:
     """The fine-tuned model as a checkpoint."""
     task = config.downstream
     examples = _examples(config)
@@ -216,12 +218,12 @@ def _finished(loaded: LoadedModel, config: Finetune, tuned: Trained, row: dict[s
         "task": config.task_name,
         "scores": row["scores"],
         "settings": row["settings"],
-        "base": str(loaded.folder.absolute()),
+        "base": str(loaded.directory.absolute()),
         **config.mark,
     }
     model = task.finished(tuned.state.model, examples)
     labels = task.labels(examples)
-    return loaded._replace(model=model, kind=task.head, labels=labels, folder=folder, about=about)
+    return loaded._replace(model=model, kind=task.head, labels=labels, directory=directory, about=about)
 
 
 def _examples(config: Finetune) -> Any:
@@ -229,16 +231,16 @@ def _examples(config: Finetune) -> Any:
 
 
 def _predict(
-    folder: Path, config: Finetune, mesh: jax.sharding.Mesh, rows_of: Mapping[str, Any], to: Path
+    directory: Path, config: Finetune, mesh: jax.sharding.Mesh, rows_of: Mapping[str, Any], to: Path
 ) -> list[str]:
     """Write the best model's predictions for rows without labels: files as GLUE's test server takes them."""
-    best = load(folder / "model")
+    best = load(directory / "model")
     options = config.encoding(best.config.token_types > 1)._replace(limit=None)
     batch = config.grid[0].point.batch
     written = []
     for name, rows in rows_of.items():
         evaluation = config.downstream.prediction(name, rows, best.tokenizer, options, batch)
-        evaluate(evaluation, best.model, mesh, folder=to)
+        evaluate(evaluation, best.model, mesh, directory=to)
         written.append(str(to / f"{name}.tsv"))
     return written
 

@@ -34,16 +34,16 @@ def longest_input(config: EncoderConfig) -> int:
 
 
 class LoadedModel(NamedTuple):
-    """A model read back: itself (`kind` is what its head is for), its tokenizer, its configuration, its folder.
+    """A model read back: itself (`kind` is what its head is for), its tokenizer, its configuration, its directory.
 
-    `kind` is "mlm", or for a folder of the transformers format that of `interchange.read`, as are `labels`. `about`
+    `kind` is "mlm", or for a directory of the transformers format that of `interchange.read`, as are `labels`. `about`
     is what a run's run.json says, or which architecture was read.
     """
 
     model: Any
     tokenizer: Tokenizer
     config: EncoderConfig
-    folder: Path
+    directory: Path
     kind: str
     labels: tuple[str, ...]
     about: dict[str, Any]
@@ -55,7 +55,7 @@ class LoadedModel(NamedTuple):
 
     @property
     def has_types(self) -> bool:
-        """Whether the second text of a pair has its own token type; in a `transformers` folder the tokenizer tells."""
+        """Whether the second text of a pair has its own token type; in a `transformers` directory, by its tokenizer."""
         if self.config.token_types > 1 and "architecture" in self.about and isinstance(self.tokenizer, HfTokenizer):
             return self.tokenizer.types
         return self.config.token_types > 1
@@ -73,18 +73,18 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> LoadedModel:
         InputError: there is no such model, or its tokenizer is another one.
 
     """
-    folder, step = step_of(hub.local(path))
-    if not (folder / "run.json").is_file():
-        if (folder / "config.json").is_file():
-            return from_transformers(folder, like)
-        raise not_a_checkpoint(folder)
-    about = read_metadata(folder / "run.json")
+    directory, step = step_of(hub.local(path))
+    if not (directory / "run.json").is_file():
+        if (directory / "config.json").is_file():
+            return from_transformers(directory, like)
+        raise not_a_checkpoint(directory)
+    about = read_metadata(directory / "run.json")
     try:
         config = EncoderConfig(**{name: value for name, value in about["config"]["model"].items() if name != "class"})
     except (TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{folder / 'run.json'}: config.model is not that of an encoder ({error})") from error
+        raise InputError(f"{directory / 'run.json'}: config.model is not that of an encoder ({error})") from error
     config = config.with_runtime_fields_of(like) if like else config
-    tokenizer = _tokenizer(folder, about)
+    tokenizer = _tokenizer(directory, about)
     kind = about.get("kind", "mlm")
     labels = tuple(about.get("labels", ()))
 
@@ -93,21 +93,21 @@ def load(path: str | Path, like: EncoderConfig | None = None) -> LoadedModel:
 
     if step is not None and "loop" in about["config"]:
         about["config"]["loop"]["steps"] = step  # as its model card says
-    checkpoints = Checkpoints(folder / "checkpoints", read=True)
+    checkpoints = Checkpoints(directory / "checkpoints", read=True)
     model = checkpoints.model(abstract(init, make_key(0)), step)
     checkpoints.close()
-    return LoadedModel(model, tokenizer, config, folder, kind, labels, about)
+    return LoadedModel(model, tokenizer, config, directory, kind, labels, about)
 
 
-def _tokenizer(folder: Path, about: dict[str, Any]) -> Tokenizer:
-    """The tokenizer of a run's folder; InputError if it is not the one that its model has learned with."""
-    tokenizer = open_tokenizer(folder)
+def _tokenizer(directory: Path, about: dict[str, Any]) -> Tokenizer:
+    """The tokenizer of a run's directory; InputError if it is not the one that its model has learned with."""
+    tokenizer = open_tokenizer(directory)
     vocab = about.get("vocab", tokenizer.size)
     # Runs of earlier versions say only how many pieces there are.
     if about.get("tokenizer", now := sha256_of(tokenizer)) != now or tokenizer.size > vocab:
         raise InputError(
-            f"{folder}: the tokenizer there ({tokenizer.size:,} pieces) is not the one of this model ({vocab:,}): put "
-            "back the tokenizer file that the run wrote"
+            f"{directory}: the tokenizer there ({tokenizer.size:,} pieces) is not the one of this model ({vocab:,}): "
+            "put back the tokenizer file that the run wrote"
         )
     return tokenizer
 
@@ -118,12 +118,12 @@ def sha256_of(tokenizer: Tokenizer) -> str:
 
 
 def save(found: LoadedModel) -> None:
-    """Write a model as a folder that `load` reads, in the place of what was there; all hosts write its arrays.
+    """Write a model as a directory that `load` reads, in the place of what was there; all hosts write its arrays.
 
-    `about` must be plain JSON values. A kill leaves the old folder or the new one.
+    `about` must be plain JSON values. A kill leaves the old directory or the new one.
     """
-    folder = found.folder
-    new = found.folder.with_name(found.folder.name + ".new")
+    directory = found.directory
+    new = found.directory.with_name(found.directory.name + ".new")
     first = hosts.is_primary()
     with hosts.primary_first():
         if first:
@@ -144,30 +144,30 @@ def save(found: LoadedModel) -> None:
         if first:
             found.tokenizer.save(new)
             write_json(new / "run.json", with_checksum({**plain, **provenance()}))
-            shutil.rmtree(folder, ignore_errors=True)
-            new.rename(folder)
+            shutil.rmtree(directory, ignore_errors=True)
+            new.rename(directory)
 
 
-def from_transformers(folder: str | Path, like: EncoderConfig | None = None) -> LoadedModel:
-    """The model and the tokenizer in a folder of the transformers format, on the current mesh."""
-    folder = hub.local(folder)
-    if not (folder / "config.json").is_file():
-        raise not_a_checkpoint(folder)
-    if (other := changed(folder)) and hosts.is_primary():
+def from_transformers(directory: str | Path, like: EncoderConfig | None = None) -> LoadedModel:
+    """The model and the tokenizer in a directory of the transformers format, on the current mesh."""
+    directory = hub.local(directory)
+    if not (directory / "config.json").is_file():
+        raise not_a_checkpoint(directory)
+    if (other := changed(directory)) and hosts.is_primary():
         print(
-            f"note: {', '.join(other)} in {folder}: not as it was exported (SHA256SUMS there): damaged, unless it was "
-            "changed on purpose",
+            f"note: {', '.join(other)} in {directory}: not as it was exported (SHA256SUMS there): damaged, unless it "
+            "was changed on purpose",
             file=sys.stderr,
             flush=True,
         )
-    found = interchange.read(folder, like)
-    tokenizer = HfTokenizer(folder)
+    found = interchange.read(directory, like)
+    tokenizer = HfTokenizer(directory)
     if tokenizer.size > found.vocab:
         more = [piece for piece in tokenizer.pieces(range(found.vocab, tokenizer.size)) if piece]
         raise InputError(
-            f"{folder}: the tokenizer has {tokenizer.size:,} pieces and the model {found.vocab:,}, which has no "
+            f"{directory}: the tokenizer has {tokenizer.size:,} pieces and the model {found.vocab:,}, which has no "
             f"rows for {', '.join(more[:5])}{', ...' if more[5:] else ''}: resize it (in transformers, "
             "model.resize_token_embeddings and save_pretrained), or take them out of the added_tokens of tokenizer.json"
         )
     about = {"architecture": found.architecture, "unused": list(found.unused), "notes": tokenizer.notes}
-    return LoadedModel(found.model, tokenizer, found.config, folder, found.kind, found.labels, about)
+    return LoadedModel(found.model, tokenizer, found.config, directory, found.kind, found.labels, about)

@@ -112,7 +112,7 @@ def is_of_the_hub(path: str) -> bool:
 
 
 def name_of(path: str) -> str:
-    """What a text, a task or an encoder is called, without the folders that it lies in.
+    """What a text, a task or an encoder is called, without the directories that it lies in.
 
     >>> name_of("my/texts/*.txt"), name_of("sample:400"), name_of("runs/base/checkpoints/8")
     ('*.txt', 'sample:400', 'base, step 8')

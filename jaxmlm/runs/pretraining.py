@@ -46,31 +46,31 @@ def pretrain(run: Run, stage: str = "pretrain") -> dict[str, Any]:
         InputError: the configuration, the text or the directory are not as they must be.
 
     """
-    folder = Path(run.workdir)
+    directory = Path(run.workdir)
     hosts.assert_same("configurations", describe(replace(run, data=replace(run.data, store=None))))
     raise_if_all_hosts_stop("before anything was begun")
     find_sinks(run.loop.sinks)
     if _is_done(run):
-        return _result(folder, stage)
+        return _result(directory, stage)
     if not run.loop.budget:  # of which the steps are not known yet
         epochs.check(run, run.loop.steps * run.loop.batch * run.data.length, epochs.size(run))
-    with claim_workdir(folder, "run"):
+    with claim_workdir(directory, "run"):
         if not _is_done(run):  # nor has another command done it meanwhile
             _pretrain(run, stage)
-    return _result(folder, stage)
+    return _result(directory, stage)
 
 
 def _is_done(run: Run) -> bool:
     """Whether the run is finished; refuses a directory that holds another one."""
-    folder = Path(run.workdir)
-    check_workdir(folder, "run.json", identity(run))
-    return hosts.broadcast_from_primary((folder / "DONE").exists())
+    directory = Path(run.workdir)
+    check_workdir(directory, "run.json", identity(run))
+    return hosts.broadcast_from_primary((directory / "DONE").exists())
 
 
 def _pretrain(run: Run, stage: str) -> None:
     """Pre-train or resume, in a directory that this command holds."""
-    folder = Path(run.workdir)
-    hosts.check_shared_directory(folder)
+    directory = Path(run.workdir)
+    hosts.check_shared_directory(directory)
     mesh = make_mesh(run.mesh)
     check_sizes(mesh, [run.loop.rows, *([] if run.init else run.model.sizes)])
     with jax.set_mesh(mesh):
@@ -78,20 +78,23 @@ def _pretrain(run: Run, stage: str) -> None:
     check_sizes(mesh, whole.model.sizes)
     if (why := _why_not_exported(whole)) and hosts.is_primary():
         print(f"note: this model cannot be exported: {why}", file=sys.stderr, flush=True)
-    store = open_store(run.text, folder, f"{stage}: prepare", run.needs_phrases)
+    store = open_store(run.text, directory, f"{stage}: prepare", run.needs_phrases)
     with jax.set_mesh(mesh):
         task = mlm_task(store, run.data, run.masking, whole.model, run.loop.batch, run.loop.seed, start)
     vocab = store.tokenizer.size if start is None else start.encoder.vocab
     same = identity(run)
     if run.loop.budget:
-        steps = _steps(run, task, mesh, folder)
+        steps = _steps(run, task, mesh, directory)
         run, whole = (replace(r, loop=replace(r.loop, steps=steps)) for r in (run, whole))
     write_metadata(
-        folder, "run.json", same, {"config": describe(whole), "vocab": vocab, "tokenizer": sha256_of(store.tokenizer)}
+        directory,
+        "run.json",
+        same,
+        {"config": describe(whole), "vocab": vocab, "tokenizer": sha256_of(store.tokenizer)},
     )
     if hosts.is_primary():
-        store.tokenizer.save(folder)
-    done = train(task, run.optim, run.loop, mesh, folder, stage)
+        store.tokenizer.save(directory)
+    done = train(task, run.optim, run.loop, mesh, directory, stage)
     results = [
         Result(
             "pretrain",
@@ -99,30 +102,30 @@ def _pretrain(run: Run, stage: str) -> None:
             scores={"loss": done.loss} if run.loop.steps else {},
             seconds=round(done.seconds, 2),
             tokens=done.tokens,
-            tokens_per_second=round(done.tokens_per_second, 1) or _logged_speed(folder),
+            tokens_per_second=round(done.tokens_per_second, 1) or _logged_speed(directory),
             views=run.masking.views,
             diverged=(diverged(done.evals["heldout"], vocab) or None) if run.loop.steps else None,
         ),
         Result("heldout", "mlm", scores=done.evals["heldout"]),
     ]
-    append_results(folder / "results.jsonl", [result.to_json() for result in results])
+    append_results(directory / "results.jsonl", [result.to_json() for result in results])
     if hosts.is_primary():
-        (folder / "DONE").touch()
+        (directory / "DONE").touch()
 
 
-def _logged_speed(folder: Path) -> float | None:
+def _logged_speed(directory: Path) -> float | None:
     """Tokens per second as the log has them, for a run of which nothing was left to do but to write its results."""
-    logged = hosts.broadcast_from_primary(read_jsonl(folder / "log.jsonl") if hosts.is_primary() else [])
+    logged = hosts.broadcast_from_primary(read_jsonl(directory / "log.jsonl") if hosts.is_primary() else [])
     speeds = [line["tokens_per_second"] for line in logged if line.get("tokens_per_second")]
     return round(statistics.median(speeds), 1) if speeds else None
 
 
-def _result(folder: Path, stage: str) -> dict[str, Any]:
+def _result(directory: Path, stage: str) -> dict[str, Any]:
     """What `pretrain` returns: the results in its directory; says so where the run diverged."""
-    rows = hosts.broadcast_from_primary(read_results(folder / "results.jsonl") if hosts.is_primary() else [])
+    rows = hosts.broadcast_from_primary(read_results(directory / "results.jsonl") if hosts.is_primary() else [])
     for why in (row["diverged"] for row in rows if row.get("diverged") and hosts.is_primary()):
         print(f"{stage}: the run diverged ({why}): try a lower optim.learning_rate", file=sys.stderr)
-    return {"workdir": str(folder), "rows": rows}
+    return {"workdir": str(directory), "rows": rows}
 
 
 def _why_not_exported(run: Run) -> str:
@@ -139,10 +142,10 @@ def _why_not_exported(run: Run) -> str:
     return ""
 
 
-def _steps(run: Run, task: Task, mesh: Any, folder: Path) -> int:
+def _steps(run: Run, task: Task, mesh: Any, directory: Path) -> int:
     """The steps that the budget of a run allows: as measured when it was started first."""
-    if (folder / "run.json").is_file():
-        return read_metadata(folder / "run.json")["config"]["loop"]["steps"]
+    if (directory / "run.json").is_file():
+        return read_metadata(directory / "run.json")["config"]["loop"]["steps"]
     return steps_within(str(run.loop.budget), task, run.optim, mesh, run.loop.accumulate)
 
 
@@ -152,7 +155,8 @@ def _start(run: Run, key: jax.Array) -> tuple[MaskedLM, Run]:
     usual = EncoderConfig()
     for field_ in fields(EncoderConfig):
         name = field_.name
-        asked, have = getattr(run.model, name), getattr(found.config, name)
+        asked = getattr(run.model, name)
+        have = getattr(found.config, name)
         if name not in RUNTIME_FIELDS and asked not in (have, getattr(usual, name)):
             raise InputError(f"model.{name} is {asked!r} and the encoder in {run.init} has {have!r}: leave it out")
     check_length(found.config, run.data.length)

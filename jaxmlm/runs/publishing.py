@@ -12,23 +12,23 @@ _MODULES = [
 ]
 
 
-def write_sentence_transformer(folder: Path, width: int, longest: int) -> None:
-    """Write the files by which `SentenceTransformer(folder)` gives the vectors of `embed`: means over the tokens.
+def write_sentence_transformer(directory: Path, width: int, longest: int) -> None:
+    """Write the files by which `SentenceTransformer(directory)` gives the vectors of `embed`: means over the tokens.
 
     Args:
-        folder: an exported directory.
+        directory: an exported directory.
         width: numbers of a vector.
         longest: tokens of the longest input.
 
     """
     pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
-    (folder / "1_Pooling").mkdir()
+    (directory / "1_Pooling").mkdir()
     for name, content in (
         ("modules.json", _MODULES),
         ("1_Pooling/config.json", pooling),
         ("sentence_bert_config.json", {"max_seq_length": longest, "do_lower_case": False}),
     ):
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        (directory / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
 def check_push(name: str) -> str:
@@ -51,7 +51,7 @@ def check_push(name: str) -> str:
     return found.repository
 
 
-def push(folder: Path, repository: str, private: bool) -> str:
+def push(directory: Path, repository: str, private: bool) -> str:
     """Upload an exported directory as one commit, into a repository that is made if it is not there.
 
     Returns:
@@ -62,5 +62,5 @@ def push(folder: Path, repository: str, private: bool) -> str:
     name = hub.PREFIX + repository
     address = hub.asked(name, lambda: api.create_repo(repository, private=private, exist_ok=True))
     message = f"Exported by jaxmlm {__version__}"
-    hub.asked(name, lambda: api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message))
+    hub.asked(name, lambda: api.upload_folder(repo_id=repository, folder_path=directory, commit_message=message))
     return str(address)

@@ -63,8 +63,8 @@ class Run:
         """The data, with the tokenizer that they are to be read by."""
         if not self.init:
             return self.data
-        folder, step = step_of(self.init)
-        return replace(self.data, tokenizer=self.init if step is None else str(folder))
+        directory, step = step_of(self.init)
+        return replace(self.data, tokenizer=self.init if step is None else str(directory))
 
 
 SAME_RUN = (

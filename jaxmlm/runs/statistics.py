@@ -65,7 +65,8 @@ def compare_seeds(a: str, b: str, series: Series, family: int = 1) -> Comparison
         family: how many such pairs are looked at together.
 
     """
-    x, y = series[a], series[b]
+    x = series[a]
+    y = series[b]
     shared = sorted(x.keys() & y.keys())
     paired = len(shared) >= 2
     if paired:
@@ -80,7 +81,8 @@ def compare_seeds(a: str, b: str, series: Series, family: int = 1) -> Comparison
         mean = float(left.mean() - right.mean())
         if n < 2:
             return Comparison(a, b, mean, math.nan, math.nan, math.nan, math.nan, n, False)
-        u, v = left.var(ddof=1) / left.size, right.var(ddof=1) / right.size
+        u = left.var(ddof=1) / left.size
+        v = right.var(ddof=1) / right.size
         error = math.sqrt(u + v)
         freedom = (u + v) ** 2 / (u**2 / (left.size - 1) + v**2 / (right.size - 1)) if error else 1.0
     # Equal differences in every seed are rounding (a classifier stuck at one class), not certainty.

@@ -71,7 +71,8 @@ def _suite(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]:
     notes = []
     models = {}
     for config in sorted(configs, key=lambda config: config.intermediate_task not in (None, config.task)):
-        task, first = config.task_name, config.intermediate_task
+        task = config.task_name
+        first = config.intermediate_task
         if first in models or first == task:
             result = finetune(models.get(first, checkpoint), replace(config, intermediate_task=None))
         else:

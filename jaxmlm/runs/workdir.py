@@ -22,11 +22,11 @@ from jaxmlm.runs.results import key_of, read_results
 
 
 @contextmanager
-def claim_workdir(folder: Path, what: str) -> Iterator[None]:
+def claim_workdir(directory: Path, what: str) -> Iterator[None]:
     """Hold a directory for all processes of this command; all of them must call it.
 
     Args:
-        folder: the directory.
+        directory: the directory.
         what: what it is: run, study, fine-tuning.
 
     Raises:
@@ -37,53 +37,57 @@ def claim_workdir(folder: Path, what: str) -> Iterator[None]:
         refused = None
         if hosts.is_primary():
             try:
-                held.enter_context(claim(folder, what))
+                held.enter_context(claim(directory, what))
             except (InputError, Preempted) as error:
                 refused = [type(error).__name__, str(error)]
         refused = hosts.broadcast_from_primary(refused)
         if refused is not None:
             kind, message = refused
             raise Preempted(message) if kind == "Preempted" else InputError(message)
-        with writing_to(folder):
+        with writing_to(directory):
             yield
 
 
-def check_workdir(folder: Path, name: str, identity: dict[str, Any]) -> None:
-    """Refuse a folder that holds another configuration's run or study; change nothing."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: name a folder as --workdir")
-    if (folder / MANIFEST).is_file():
-        raise InputError(f"{folder} holds a token store: name another --workdir, and give the store as --data.store")
+def check_workdir(directory: Path, name: str, identity: dict[str, Any]) -> None:
+    """Refuse a directory that holds another configuration's run or study; change nothing."""
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is a file: name a directory as --workdir")
+    if (directory / MANIFEST).is_file():
+        raise InputError(f"{directory} holds a token store: name another --workdir, and give the store as --data.store")
     for other in {"run.json", "study.json", "finetune.json"} - {name}:
-        if (folder / other).is_file():
-            raise InputError(f"{folder} holds a {other.removesuffix('.json')}: name another --workdir")
-    if not _is_missing(folder, name):
-        have = read_metadata(folder / name)["identity"]
+        if (directory / other).is_file():
+            raise InputError(f"{directory} holds a {other.removesuffix('.json')}: name another --workdir")
+    if not _is_missing(directory, name):
+        have = read_metadata(directory / name)["identity"]
         for where, old, new in differences(have, json.loads(to_json(identity))):
             if where.endswith(".source") and old and new:
                 raise InputError(
-                    f"{folder} holds a {name.removesuffix('.json')} with another {where.removesuffix('.source')}: the "
-                    "file that defines its class has changed since: name another --workdir, or undo the change"
+                    f"{directory} holds a {name.removesuffix('.json')} with another {where.removesuffix('.source')}: "
+                    "the file that defines its class has changed since: name another --workdir, or undo the change"
                 )
             raise InputError(
-                f"{folder} holds another {name.removesuffix('.json')}: {where} is {old!r} there and {new!r} here: "
+                f"{directory} holds another {name.removesuffix('.json')}: {where} is {old!r} there and {new!r} here: "
                 "name another --workdir"
             )
 
 
-def write_metadata(folder: Path, name: str, identity: dict[str, Any], record: dict[str, Any]) -> None:
-    """Write the configuration, the versions and the commit into a folder that `check_workdir` let pass, once."""
-    if _is_missing(folder, name) and hosts.is_primary():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / name, with_checksum({"identity": identity, **record, **provenance()}))
+def write_metadata(directory: Path, name: str, identity: dict[str, Any], record: dict[str, Any]) -> None:
+    """Write the configuration, the versions and the commit into a directory that `check_workdir` let pass, once."""
+    if _is_missing(directory, name) and hosts.is_primary():
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(directory / name, with_checksum({"identity": identity, **record, **provenance()}))
 
 
-def _is_missing(folder: Path, name: str) -> bool:
+def _is_missing(directory: Path, name: str) -> bool:
     """Whether a directory has no such file, or an empty one that a full disk left before anything was trained."""
-    path = folder / name
+    path = directory / name
     if not path.is_file():
         return True
-    return not path.stat().st_size and not (folder / "checkpoints").exists() and not (folder / "results.jsonl").exists()
+    return (
+        not path.stat().st_size
+        and not (directory / "checkpoints").exists()
+        and not (directory / "results.jsonl").exists()
+    )
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -151,8 +155,12 @@ def append_results(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any
 
 
 def step_of(path: str | Path) -> tuple[Path, int | None]:
-    """The folder of a run, and the step if `path` is that of one of its checkpoints."""
-    folder = Path(path)
-    if folder.parent.name == "checkpoints" and folder.name.isdigit() and (folder.parents[1] / "run.json").is_file():
-        return folder.parents[1], int(folder.name)
-    return folder, None
+    """The directory of a run, and the step if `path` is that of one of its checkpoints."""
+    directory = Path(path)
+    if (
+        directory.parent.name == "checkpoints"
+        and directory.name.isdigit()
+        and (directory.parents[1] / "run.json").is_file()
+    ):
+        return directory.parents[1], int(directory.name)
+    return directory, None

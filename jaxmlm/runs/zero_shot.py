@@ -117,9 +117,9 @@ def minimal_pairs(loaded: LoadedModel, config: Evaluate, mesh: jax.sharding.Mesh
     """BLiMP accuracy: a result."""
     needs_head(loaded)
     started = time.perf_counter()
-    folder = directory_of(config.blimp or SAMPLE)
+    directory = directory_of(config.blimp or SAMPLE)
     pairs = blimp.evaluation(
-        folder, loaded.tokenizer, pairs_per_set=config.pairs, batch=config.batch, pll_word=config.pll_word
+        directory, loaded.tokenizer, pairs_per_set=config.pairs, batch=config.batch, pll_word=config.pll_word
     )
     row = to_row("blimp", "blimp", "accuracy", run_eval(shown(pairs, "blimp"), fast(loaded), mesh), started)
     return row | ({"generated": True} if config.blimp == SAMPLE else {})
@@ -142,8 +142,8 @@ def babylm_task(
         fast=config.fast,
         pll_word=config.pll_word,
     )
-    folder = None if predictions is None else Path(predictions).expanduser() / babylm.place_of(name, config.fast)
-    scores = run_eval(shown(made.eval, f"babylm {name}"), fast(loaded), mesh, folder=folder)
+    directory = None if predictions is None else Path(predictions).expanduser() / babylm.place_of(name, config.fast)
+    scores = run_eval(shown(made.eval, f"babylm {name}"), fast(loaded), mesh, directory=directory)
     main = "spearman" if "spearman" in scores else "accuracy"
     row = to_row("babylm", name, main, scores, started)
     for note in made.notes:
@@ -178,7 +178,7 @@ def needs_head(loaded: LoadedModel) -> None:
     """Refuse a model that predicts no tokens."""
     if loaded.kind != "mlm":
         raise InputError(
-            f"the model in {loaded.folder} has no masked-LM head ({loaded.kind}): minimal pairs and texts need one; "
+            f"the model in {loaded.directory} has no masked-LM head ({loaded.kind}): minimal pairs and texts need one; "
             "--treebank does not"
         )
 

@@ -24,7 +24,8 @@ def summarise(results: StudyResults) -> dict[str, Any]:
 
     """
     controls = {label: _of_label(results, label) for label in results.controls}
-    pairs, control_pairs = [], []
+    pairs = []
+    control_pairs = []
     for name in (BOUND, "blimp", "finetune"):
         if series := results.series.get(name):
             pairs += [_comparison(name, one) for one in compare_pairs(results, series)]

@@ -248,7 +248,8 @@ def _difference(series: ScoreSeries, pair: Comparison) -> str:
     difference = f"{series.shown(pair.difference, '+')} {series.unit}"
     if math.isnan(pair.adjusted):
         return f"{difference}, no error bar"
-    low, high = series.shown(pair.low, "+"), series.shown(pair.high, "+")
+    low = series.shown(pair.low, "+")
+    high = series.shown(pair.high, "+")
     return f"{difference}, interval {low} to {high}, {_p(pair.adjusted)}"
 
 

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 from jaxmlm.synthetic import world
 from jaxmlm.synthetic.world import NOUNS, REALMS, Noun, Person, Place, a, listed, sentence
 
-TRAIN, DEV, PAIRS_PER_SET = 1200, 400, 150
+TRAIN = 1200
+DEV = 400
+PAIRS_PER_SET = 150
 T = TypeVar("T")
 TextPair = tuple[str, str]
 
@@ -62,7 +64,9 @@ def pool(split: str) -> Pool:
 
 
 def _gender(rng: random.Random, words: Pool) -> TextPair:
-    person, done, when = rng.choice(words.people), rng.choice(world.REFLEXIVE), rng.choice(world.WHEN)
+    person = rng.choice(words.people)
+    done = rng.choice(world.REFLEXIVE)
+    when = rng.choice(world.WHEN)
     other = "himself" if person.woman else "herself"
     return f"{person.first} {done} {person.himself} {when}", f"{person.first} {done} {other} {when}"
 
@@ -109,7 +113,8 @@ def _participle(rng: random.Random, words: Pool) -> TextPair:
 
 
 def _transitive(rng: random.Random, words: Pool) -> TextPair:
-    needs, lone = rng.choice(words.transitive), rng.choice(words.living)
+    needs = rng.choice(words.transitive)
+    lone = rng.choice(words.living)
     who = rng.choice(words.people).first
     when = rng.choice(world.WHEN)
     if rng.random() < 0.5:
@@ -121,7 +126,8 @@ def _transitive(rng: random.Random, words: Pool) -> TextPair:
 def _animate(rng: random.Random, words: Pool) -> TextPair:
     being = rng.choice(words.of("animal"))
     thing = rng.choice(words.of(rng.choice(["plant", "object"])))
-    done, where = rng.choice(words.living), rng.choice(world.WHERE)
+    done = rng.choice(words.living)
+    where = rng.choice(world.WHERE)
     return f"the {being.word} {done} {where}", f"the {thing.word} {done} {where}"
 
 
@@ -169,7 +175,9 @@ def entailment(rng: random.Random, split: str, count: int) -> list[tuple[str, st
         follows = i % 2 == 0
         frame = i // 2 % 4
         past = rng.choice(list(world.MEETING.values()))
-        who, when, noun = rng.choice(words.people), rng.choice(world.WHEN), rng.choice(words.nouns)
+        who = rng.choice(words.people)
+        when = rng.choice(world.WHEN)
+        noun = rng.choice(words.nouns)
         if frame == 0:
             who = rng.choice(words.women if follows else words.men)
             told = f"{who.first} {past} {a(noun.word)} {when}"
@@ -243,14 +251,14 @@ def minimal_pairs(rng: random.Random, uid: str, count: int) -> Iterator[dict[str
         }
 
 
-def write(folder: Path, seed: int) -> None:
+def write(directory: Path, seed: int) -> None:
     """Writes `CoLA/`, `RTE/`, `squad/` and `blimp/` below the directory, each in its official file format."""
 
     def rng(name: str) -> random.Random:
         return random.Random(f"{seed}/{name}")
 
     def save(path: str, lines: Iterable[str]) -> None:
-        file = folder / path
+        file = directory / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 

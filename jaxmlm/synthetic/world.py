@@ -299,7 +299,8 @@ def _self(rng: random.Random, hero: Person) -> list[str]:
 
 
 def _place(rng: random.Random, hero: Person) -> list[str]:
-    place, who = rng.choice(PLACES), rng.choice(PEOPLE)
+    place = rng.choice(PLACES)
+    who = rng.choice(PEOPLE)
     return [
         f"{place.name} lies in the {place.region}",
         f"{place.name} is a {place.sort} in the {place.region}",

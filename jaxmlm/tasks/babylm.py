@@ -21,7 +21,8 @@ from jaxmlm.tasks.file_formats import json_lines, named, texts_of
 from jaxmlm.tasks.metrics import spearman
 from jaxmlm.training.task import Eval
 
-FULL, FAST = "full_eval", "fast_eval"
+FULL = "full_eval"
+FAST = "fast_eval"
 _OLDER = ("blimp_filtered", "supplement_filtered", "glue_filtered", "blimp", "supplement", "glue", "msgs")
 """Directories of 2023's and 2024's data, which have neither of the two above."""
 
@@ -67,7 +68,8 @@ def _pair(item: Any, file: str, where: str) -> Row:
     if "field" in item:
         name, field = texts_of(item, ("UID", "linguistics_term"), where, "BLiMP lines")
     else:  # of the supplement, whose lines name neither
-        name, field = file, ""
+        name = file
+        field = ""
     return Row(Choice(name, field, (good, bad), (0, 0)), (good, bad))
 
 
@@ -81,7 +83,8 @@ def _ewok(item: Any, file: str, where: str) -> Row:
 
 def _entity(item: Any, file: str, where: str) -> Row:
     (prefix,) = texts_of(item, ("input_prefix",), where, "lines of entity tracking")
-    answers, number = item.get("options"), item.get("numops")
+    answers = item.get("options")
+    number = item.get("numops")
     texts = isinstance(answers, list) and len(answers) > 1 and all(isinstance(answer, str) for answer in answers)
     if not texts or not isinstance(number, int):
         raise InputError(f"{where}: no list 'options' of several texts, or no number 'numops', in entity tracking")
@@ -93,7 +96,8 @@ def _entity(item: Any, file: str, where: str) -> Row:
 def _wug(name: str) -> Callable[[Any, str, str], Row]:
     def read(item: Any, file: str, where: str) -> Row:
         (text,) = texts_of(item, ("sentences",), where, "lines of wugs")
-        both, ratio = tuple(text.split("\t")), item.get("ratio")
+        both = tuple(text.split("\t"))
+        ratio = item.get("ratio")
         if len(both) != 2 or isinstance(ratio, bool) or not isinstance(ratio, int | float):
             raise InputError(f"{where}: expected two 'sentences', a tab between them, and a number 'ratio'")
         return Row(Choice(name, "", both, (0, 0)), both, float(ratio))
@@ -140,7 +144,8 @@ def root_of(directory: str | Path, fast: bool = False) -> Path:
         InputError: it is not there, or these are the data of a year before 2025.
 
     """
-    directory, part = Path(directory).expanduser(), FAST if fast else FULL
+    directory = Path(directory).expanduser()
+    part = FAST if fast else FULL
     for parent in (directory, directory / "evaluation_data"):
         if (parent / part).is_dir():
             return parent / part
@@ -193,7 +198,8 @@ def read(directory: str | Path, name: str, fast: bool = False) -> list[Row]:
         InputError: a set is missing or unknown, or a row is broken: with file and line.
 
     """
-    task, root = TASKS[name], root_of(directory, fast)
+    task = TASKS[name]
+    root = root_of(directory, fast)
     part = root / (task.fast if fast else task.full)
     rows = [task.read(item, path.stem, where) for path in named(part, ".jsonl") for where, item in json_lines(path)]
     found = {row.choice.set for row in rows}
@@ -273,9 +279,9 @@ def prepare(
     encoded = rows_of(choices, tokenizer, most)
     score = _correlation if name.startswith("wug") else _accuracy
 
-    def save(outcome: Outcome, folder: Path) -> None:
+    def save(outcome: Outcome, directory: Path) -> None:
         text = json.dumps(predictions(rows, outcome, odds=name.startswith("wug")))
-        (folder / "predictions.json").write_text(text, encoding="utf-8")
+        (directory / "predictions.json").write_text(text, encoding="utf-8")
 
     made = evaluation(choices, encoded, tokenizer, batch, lambda outcome: score(rows, outcome), save, pll_word=pll_word)
     notes = notes_on(rows, name, fast)

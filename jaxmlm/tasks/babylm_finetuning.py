@@ -20,7 +20,7 @@ from jaxmlm.tasks.sentences import EncodedSentences, SentenceTask
 from jaxmlm.tasks.table import Examples, Sets, Table
 from jaxmlm.training.task import Eval, Task
 
-FOLDER = "glue_filtered"
+DIRECTORY = "glue_filtered"
 _TEXTS = ("first", "second")
 
 
@@ -58,10 +58,11 @@ class BabyLMTask(SentenceTask):
 
     def read(self, data: TaskData) -> Sets:
         """The rows of TASK.train.jsonl and TASK.valid.jsonl in BabyLM's evaluation data."""
-        folder = babylm.root_of(self.directory(data)) / FOLDER
-        found, notes = [], []
+        directory = babylm.root_of(self.directory(data)) / DIRECTORY
+        found = []
+        notes = []
         for part, given, official in zip(("train", "valid"), (data.train, data.dev), self.rows, strict=True):
-            path = folder / (given or f"{self.short}.{part}.jsonl")
+            path = directory / (given or f"{self.short}.{part}.jsonl")
             if not path.is_file():
                 raise InputError(self._missing(path))
             found.append(self._rows(path))
@@ -96,13 +97,13 @@ class BabyLMTask(SentenceTask):
         return task._replace(evals={name: self._saving(made) for name, made in task.evals.items()})
 
     def _saving(self, made: Eval) -> Eval:
-        def save(outputs: dict[str, np.ndarray], folder: Path) -> None:
+        def save(outputs: dict[str, np.ndarray], directory: Path) -> None:
             if made.save is not None:
-                made.save(outputs, folder)
+                made.save(outputs, directory)
             chosen = outputs["predictions"][np.argsort(outputs["row"])].tolist()
             lines = [{"id": f"{self.short}_{number}", "pred": int(one)} for number, one in enumerate(chosen)]
             text = json.dumps({self.short: {"predictions": lines}})
-            (folder / "predictions.json").write_text(text, encoding="utf-8")
+            (directory / "predictions.json").write_text(text, encoding="utf-8")
 
         return made._replace(save=save)
 

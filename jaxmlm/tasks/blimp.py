@@ -29,12 +29,14 @@ class MinimalPair(NamedTuple):
         return Choice(self.set, self.field, (self.good, self.bad), (0, 0))
 
 
-def read(folder: str | Path, pairs_per_set: int | None = None) -> list[MinimalPair]:
+def read(directory: str | Path, pairs_per_set: int | None = None) -> list[MinimalPair]:
     """The first pairs of every `*.jsonl` in the directory (or its `data` or `blimp`), in order of file name."""
-    folder = Path(folder)
-    sets = next((found for sub in ("", "data", "blimp") if (found := file_formats.named(folder / sub, ".jsonl"))), None)
+    directory = Path(directory)
+    sets = next(
+        (found for sub in ("", "data", "blimp") if (found := file_formats.named(directory / sub, ".jsonl"))), None
+    )
     if sets is None:
-        raise InputError(f"{folder}: no .jsonl files: expected the BLiMP sets, one file each")
+        raise InputError(f"{directory}: no .jsonl files: expected the BLiMP sets, one file each")
     return [pair_of(item, at) for path in sets for at, item in file_formats.json_lines(path, pairs_per_set)]
 
 
@@ -50,14 +52,14 @@ def rows(pairs: list[MinimalPair], tokenizer: Tokenizer) -> list[list[int]]:
 
 
 def evaluation(
-    folder: str | Path, tokenizer: Tokenizer, *, pairs_per_set: int | None, batch: int, pll_word: bool = False
+    directory: str | Path, tokenizer: Tokenizer, *, pairs_per_set: int | None, batch: int, pll_word: bool = False
 ) -> Eval:
     """Accuracy by pseudo-log-likelihood of a masked language model (`.logits_at`).
 
     Scores: "accuracy" (mean over the sets), "field/<name>" and "set/<UID>"; "same" counts the pairs that
     the tokenizer cannot distinguish. Those and equal scores count one half. `batch` masked copies are scored at once.
     """
-    pairs = [pair.choice for pair in read(folder, pairs_per_set)]
+    pairs = [pair.choice for pair in read(directory, pairs_per_set)]
 
     def score(outcome: Outcome) -> dict[str, float]:
         return averages(pairs, outcome.right) | {"same": float(outcome.same.sum())}

@@ -169,7 +169,8 @@ def likelihood_bound(rows: ScoredRows, tokenizer: Vocabulary, batch: int, draws:
     if not keep.any():
         raise InputError(f"none of the {len(rows.ids)} rows has a token that can be masked: give another text")
     ids = [row for row, kept in zip(rows.ids, keep, strict=True) if kept]
-    words, sizes = rows.words[keep], rows.bytes[keep]
+    words = rows.words[keep]
+    sizes = rows.bytes[keep]
     copies = MaskedCopies(ids, special, tokenizer, batch, draws, seed)
     unknown = sum(int((row == tokenizer.unk_id).sum()) for row in ids)
 
@@ -266,7 +267,8 @@ def _standard_error(total: np.ndarray, count: np.ndarray, draws: Draws) -> float
     between its strata (Wolter 2007, Introduction to Variance Estimation, chapter 8).
     """
     rest = total - total.sum() / count.sum() * count
-    square, pairs = 0.0, 0
+    square = 0.0
+    pairs = 0
     for half in (0, 1):
         mine = np.flatnonzero(draws.half == half)
         step = np.diff(rest[mine[np.argsort(draws.rate[mine, 0])]])

@@ -114,9 +114,9 @@ def evaluation(
     def outcome(outputs: Mapping[str, np.ndarray]) -> Outcome:
         return outcome_of(choices, rows.ids, copies.sums(outputs))
 
-    def saved(outputs: Mapping[str, np.ndarray], folder: Path) -> None:
+    def saved(outputs: Mapping[str, np.ndarray], directory: Path) -> None:
         if save is not None:
-            save(outcome(outputs), folder)
+            save(outcome(outputs), directory)
 
     return Eval(copies.batches, predict, lambda outputs: score(outcome(outputs)), saved, size=len(copies))
 

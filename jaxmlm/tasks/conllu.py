@@ -35,15 +35,15 @@ class Sentence(NamedTuple):
     tokens: list[tuple[int, int]]
 
 
-def files_of(folder: Path, part: str) -> list[Path]:
+def files_of(directory: Path, part: str) -> list[Path]:
     """The one file of a part, or those that it is cut into: xx-ud-train-a.conllu, xx-ud-train-b.conllu."""
-    found = [path for path in file_formats.named(folder, ".conllu") if part in path.stem.lower()]
+    found = [path for path in file_formats.named(directory, ".conllu") if part in path.stem.lower()]
     names = [path.stem.lower().rpartition(part) for path in found]
     one = len(found) == 1 or (len({before for before, *_ in names}) == 1 and all(after for *_, after in names))
     if not one:
         there = f" ({file_formats.brief(', '.join(path.name for path in found))})" if found else ""
         raise InputError(
-            f"{folder}: {len(found)} files *{part}*.conllu{there}: "
+            f"{directory}: {len(found)} files *{part}*.conllu{there}: "
             "give the directory of one Universal Dependencies treebank"
         )
     return found

@@ -259,9 +259,9 @@ def directory_of(data: str) -> Path:
 @cache
 def _sample() -> tempfile.TemporaryDirectory:
     """The generated tasks, written anew by each process (0.2 s), so that a refused command leaves no file behind."""
-    folder = tempfile.TemporaryDirectory(prefix="jaxmlm-sample-")
-    sample.write(Path(folder.name), 0)
-    return folder
+    directory = tempfile.TemporaryDirectory(prefix="jaxmlm-sample-")
+    sample.write(Path(directory.name), 0)
+    return directory
 
 
 def task_hash(task: DownstreamTask) -> str | None:

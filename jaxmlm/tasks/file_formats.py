@@ -116,9 +116,9 @@ def texts_of(item: Any, names: Sequence[str], where: str, kind: str) -> list[str
     return [item[name] for name in names]
 
 
-def named(folder: Path, suffix: str) -> list[Path]:
+def named(directory: Path, suffix: str) -> list[Path]:
     """The files of a directory with a suffix, in upper or lower case, sorted; without hidden ones, as a Mac's `._x`."""
-    return sorted(p for p in folder.glob("*") if p.suffix.lower() == suffix and not p.name.startswith("."))
+    return sorted(p for p in directory.glob("*") if p.suffix.lower() == suffix and not p.name.startswith("."))
 
 
 def brief(text: str, most: int = 200) -> str:

@@ -16,7 +16,7 @@ from jaxmlm.tasks.table import Examples, Sets, Table, read
 class Glue:
     """One task: its table, its files, and what its archive is."""
 
-    folder: str
+    directory: str
     table: Table
     rows: tuple[int, int]
     """How many there are, officially: train, dev."""
@@ -32,15 +32,16 @@ class Glue:
     """Some copies of its files hold rows broken over lines: the readers of `transformers` and `datasets` skip those."""
 
 
-def _task(folder: str, table: Table, rows: tuple[int, int], archive: str = "", sha256: str = "", **more) -> Glue:
-    return Glue(folder, table, rows, (archive, sha256), **{"tests": ((folder, "test.tsv"),), **more})
+def _task(directory: str, table: Table, rows: tuple[int, int], archive: str = "", sha256: str = "", **more) -> Glue:
+    return Glue(directory, table, rows, (archive, sha256), **{"tests": ((directory, "test.tsv"),), **more})
 
 
 def _table(name: str, texts: str, label: str, labels: str = "0 1", **more) -> Table:
     return Table(name, tuple(texts.split(", ")), label, tuple(labels.split()), **more)
 
 
-_PAIR, _NLI = "sentence1, sentence2", "entailment neutral contradiction"
+_PAIR = "sentence1, sentence2"
+_NLI = "entailment neutral contradiction"
 _F1 = {"metrics": ("f1", "accuracy"), "averaged": True}
 _AX = "../diagnostic/diagnostic.tsv"
 TASKS: Mapping[str, Glue] = {
@@ -78,13 +79,13 @@ MSR = {
 """MRPC as its makers give it: train and dev in one file, and which pairs are dev; SHA-256 as above."""
 
 
-def sets(task: Glue, folder: str | Path, train: str | None = None, dev: str | None = None) -> Sets:
-    """The train and dev rows in `folder`, which holds the task's own directory or zip, or is it.
+def sets(task: Glue, directory: str | Path, train: str | None = None, dev: str | None = None) -> Sets:
+    """The train and dev rows in `directory`, which holds the task's own directory or zip, or is it.
 
     `train` and `dev` name other files there, parts of the official ones. The notes say what is not whole.
     """
     given = {"train": train or task.train, "dev": dev or task.dev}
-    found = {name: rows(task, folder, file) for name, file in given.items()}
+    found = {name: rows(task, directory, file) for name, file in given.items()}
     notes = []
     for (name, part), official in zip(found.items(), task.rows, strict=True):
         if len(part) != official:
@@ -94,70 +95,74 @@ def sets(task: Glue, folder: str | Path, train: str | None = None, dev: str | No
             notes.append(f"{name}: left out of {given[name]} for too few fields (broken over lines): {part.left_out:,}")
     evaluated = {"dev": found["dev"]}
     for name, file in task.more:
-        if _there(task, folder, file):
-            evaluated[name] = rows(task, folder, file, DIAGNOSTIC if name == "ax" else None)
+        if _there(task, directory, file):
+            evaluated[name] = rows(task, directory, file, DIAGNOSTIC if name == "ax" else None)
         elif name == "mm":
             notes.append(f"no {file}: the mismatched dev set is not evaluated")
     return Sets(found["train"], evaluated, tuple(notes))
 
 
-def tests(task: Glue, folder: str | Path) -> dict[str, Examples]:
+def tests(task: Glue, directory: str | Path) -> dict[str, Examples]:
     """The rows of the test files that are there, by the name of the prediction file."""
     plain = replace(task.table, header=())  # the test files have a header all
-    there = {name: file for name, file in task.tests if _there(task, folder, file)}
+    there = {name: file for name, file in task.tests if _there(task, directory, file)}
     if not there:
-        raise InputError(f"{folder}: no {' or '.join(file for _, file in task.tests)} of {task.folder} to predict")
-    return {name: rows(task, folder, file, plain, labelled=False) for name, file in there.items()}
+        raise InputError(
+            f"{directory}: no {' or '.join(file for _, file in task.tests)} of {task.directory} to predict"
+        )
+    return {name: rows(task, directory, file, plain, labelled=False) for name, file in there.items()}
 
 
-def rows(task: Glue, folder: str | Path, file: str, table: Table | None = None, labelled: bool = True) -> Examples:
+def rows(task: Glue, directory: str | Path, file: str, table: Table | None = None, labelled: bool = True) -> Examples:
     """The rows of one file of a task, from the directory or from the zip."""
     table = table or task.table
-    inside = _inside(task, folder)
+    inside = _inside(task, directory)
     broken = task.broken and labelled  # a test file is answered whole
-    path = _path(task, folder, file)
+    path = _path(task, directory, file)
     if path.is_file():
         with path.open("rb") as lines:
             return read(table, read_tabs(lines, path), path, labelled, broken)
-    if (archive := _archive(task, folder)) is not None:
+    if (archive := _archive(task, directory)) is not None:
         with zipfile.ZipFile(archive) as packed:
-            member = f"{task.folder}/{file}"
+            member = f"{task.directory}/{file}"
             if member in packed.namelist():
                 where = f"{archive}/{member}"
                 with packed.open(member) as lines:
                     return read(table, read_tabs(lines, where), where, labelled, broken)
-    if task.folder == "MRPC" and (inside / "msr_paraphrase_train.txt").is_file() and file in (task.train, task.dev):
+    if task.directory == "MRPC" and (inside / "msr_paraphrase_train.txt").is_file() and file in (task.train, task.dev):
         return _msr(table, inside, file == task.dev)
     there = ", ".join(sorted(p.name for p in inside.glob("*.tsv"))) or "none"
-    raise InputError(f"{path} is missing: {task.folder} needs {task.train} and {task.dev}; .tsv files there: {there}")
+    raise InputError(
+        f"{path} is missing: {task.directory} needs {task.train} and {task.dev}; .tsv files there: {there}"
+    )
 
 
-def _inside(task: Glue, folder: str | Path) -> Path:
-    folder = Path(folder)
-    return folder / task.folder if (folder / task.folder).is_dir() else folder
+def _inside(task: Glue, directory: str | Path) -> Path:
+    directory = Path(directory)
+    return directory / task.directory if (directory / task.directory).is_dir() else directory
 
 
-def _path(task: Glue, folder: str | Path, file: str) -> Path:
+def _path(task: Glue, directory: str | Path, file: str) -> Path:
     """Where a file of a task is; "../" leads to its neighbours, also from within a zip."""
-    inside = _inside(task, folder)
+    inside = _inside(task, directory)
     packed = file.startswith("../") and _archive(task, inside) is not None
     return inside / (file.removeprefix("../") if packed else file)
 
 
-def _there(task: Glue, folder: str | Path, file: str) -> bool:
-    if _path(task, folder, file).is_file():
+def _there(task: Glue, directory: str | Path, file: str) -> bool:
+    if _path(task, directory, file).is_file():
         return True
-    archive = _archive(task, folder)
+    archive = _archive(task, directory)
     if archive is None:
         return False
     with zipfile.ZipFile(archive) as packed:
-        return f"{task.folder}/{file}" in packed.namelist()
+        return f"{task.directory}/{file}" in packed.namelist()
 
 
-def _archive(task: Glue, folder: str | Path) -> Path | None:
+def _archive(task: Glue, directory: str | Path) -> Path | None:
     """The task's zip in the directory, if there is one; InputError if it is not the official one."""
     name, sha256 = task.archive
-    path = Path(folder) / name
+    path = Path(directory) / name
     if not name or not path.is_file():
         return None
     _checked(path, sha256, path.stat().st_mtime_ns)

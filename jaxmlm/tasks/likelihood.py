@@ -94,7 +94,8 @@ class Copies:
         every = np.arange(self.batch)
         for copies, length in self._buckets.all():
             full = filled(copies)
-            row, position = self._row[full], self._position[full]
+            row = self._row[full]
+            position = self._position[full]
             ids = self._ids[row, :length]
             segments = (ids != t.pad_id).astype(np.int32)
             target = ids[every, position]
@@ -178,7 +179,9 @@ def rows_of_documents(
         InputError: the documents have no tokens.
 
     """
-    ids, words, sizes = [], [], []
+    ids = []
+    words = []
+    sizes = []
     for text in map(clean, texts):
         found, offsets = tokenizer.encode_offsets(text)
         starts = range(0, len(found), length - 2)

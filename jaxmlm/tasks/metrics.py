@@ -52,7 +52,8 @@ def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     >>> f1(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]))
     0.6666666666666666
     """
-    truth, said = labels == 1, predictions == 1
+    truth = labels == 1
+    said = predictions == 1
     right = int(np.count_nonzero(truth & said))
     positives = int(truth.sum()) + int(said.sum())
     return 2 * right / positives if right else 0.0
@@ -82,7 +83,8 @@ def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
     x, y = (np.asarray(a, np.float64) for a in (labels, predictions))
     if len(x) < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
         return 0.0
-    x_centred, y_centred = x - x.mean(), y - y.mean()
+    x_centred = x - x.mean()
+    y_centred = y - y.mean()
     norms = [float(np.linalg.norm(a)) for a in (x_centred, y_centred)]
     # Values that differ by rounding only are constant too (scipy.stats.pearsonr draws the same line).
     if any(norm <= 1e-13 * abs(float(a.mean())) for norm, a in zip(norms, (x, y), strict=True)):

@@ -31,7 +31,9 @@ L2 = (1.0, 0.1, 0.01, 0.001)
 features. Few sentences want a large one, many words a small one."""
 HELD_OUT = 5
 """The last of so many parts of the training examples is put aside to choose by."""
-FARTHEST, DEEPEST, LENGTHS = 5, 7, 6
+FARTHEST = 5
+DEEPEST = 7
+LENGTHS = 6
 """Heads farther away than this and trees deeper than this are one class each; so many classes of sentence length."""
 BATCH = 32
 
@@ -57,10 +59,10 @@ class Treebank(NamedTuple):
     dev: list[Sentence]
 
 
-def treebank(folder: str | Path) -> Treebank:
+def treebank(directory: str | Path) -> Treebank:
     """The sentences of the train and the dev part (`*train*.conllu`, `*dev*.conllu`) in a treebank's directory."""
-    folder = Path(folder).expanduser()
-    return Treebank(*([s for path in files_of(folder, part) for s in read(path)] for part in ("train", "dev")))
+    directory = Path(directory).expanduser()
+    return Treebank(*([s for path in files_of(directory, part) for s in read(path)] for part in ("train", "dev")))
 
 
 class WordExamples(NamedTuple):
@@ -254,7 +256,8 @@ def choose(x: np.ndarray, y: np.ndarray, classes: int) -> float:
         w = fit(x[:kept], y[:kept], classes, l2, w)  # the last one is near
         now = int(((x[kept:] @ w[:-1] + w[-1]).argmax(1) == y[kept:]).sum())
         if now > right:
-            best, right = l2, now
+            best = l2
+            right = now
     return best
 
 
@@ -305,6 +308,7 @@ def probes(
         for name in asked:
             for layer in range(encoder.config.layers + 1):
                 (at, labels), (dev_at, dev_labels) = train[name], dev[name]
-                x, dev_x = vectors["train"][layer][at], vectors["dev"][layer][dev_at]
+                x = vectors["train"][layer][at]
+                dev_x = vectors["dev"][layer][dev_at]
                 scores[name][f"{which}/{layer}"] = probe((x, labels), (dev_x, dev_labels))
     return scores

@@ -203,8 +203,8 @@ def evaluation(data: EncodedSentences, part: Encoded, batch: int, name: str) -> 
     def scores(outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
         return {} if part.rows.labels is None else score(table, part.rows.labels, in_order(outputs))
 
-    def save(outputs: Mapping[str, np.ndarray], folder: Path) -> None:
-        tables.write(part.rows, in_order(outputs), folder / f"{name}.tsv", truth=part.rows.labels is not None)
+    def save(outputs: Mapping[str, np.ndarray], directory: Path) -> None:
+        tables.write(part.rows, in_order(outputs), directory / f"{name}.tsv", truth=part.rows.labels is not None)
 
     return Eval(batches, _predict_of(data.table), scores, save)
 
@@ -252,7 +252,8 @@ def _outputs(model: Any, batch: Mapping[str, Any], key: Any) -> Array:
 
 def _loss(table: Table, model: Any, batch: Mapping[str, Any], key: Any, step: Any) -> tuple[Mean, dict[str, Mean]]:
     outputs = _outputs(model, batch, key)
-    labels, weight = batch["labels"], batch["weight"]
+    labels = batch["labels"]
+    weight = batch["weight"]
     count = weight.sum()
     if not table.labels:
         middle = (table.high + table.low) / 2

@@ -105,7 +105,8 @@ def objective(data: EncodedSquad, init: Callable[[Any], Any], *, batch: int, see
     which has the best span also where predictions.json says none: what evaluate-v2.0.py needs to find the best
     threshold; and scores.tsv, what each question adds to the scores.
     """
-    train, dev = data.train, data.dev
+    train = data.train
+    dev = data.dev
     edges = sorted({-(-data.length * eighths // 8) for eighths in (3, 4, 5, 6, 8)})
     train_buckets, dev_buckets = (Buckets(w.first() + w.count + 1, batch, edges, seed) for w in (train, dev))
 
@@ -257,17 +258,17 @@ def _score(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray]) -> dict[
     return {**scores, "lost": float(w.lost), "cut": float(w.cut), "degenerate": float(silent)}
 
 
-def _save(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray], folder: Path) -> None:
+def _save(squad: Squad, w: Windows, outputs: Mapping[str, np.ndarray], directory: Path) -> None:
     said = _predictions(squad, w, outputs)
     files: dict[str, Any] = {"predictions": said.texts, "nbest_predictions": _nbest(said.answers)}
     if squad.unanswerable:
         files |= {"null_odds": said.odds, "best_spans": said.spans}
     for name, content in files.items():
         text = json.dumps(content, indent=4, ensure_ascii=False) + "\n"
-        (folder / f"{name}.json").write_text(text, encoding="utf-8")
+        (directory / f"{name}.json").write_text(text, encoding="utf-8")
     scores = of_questions(squad, said.spans, said.odds or None)
     columns = zip(squad.questions, *scores.values(), strict=True)
-    write_table(folder / "scores.tsv", [("id", *scores), *((q.id, *map(repr, row)) for q, *row in columns)])
+    write_table(directory / "scores.tsv", [("id", *scores), *((q.id, *map(repr, row)) for q, *row in columns)])
 
 
 def _nbest(answers: Mapping[str, list[CandidateAnswer]]) -> dict[str, list[dict[str, Any]]]:

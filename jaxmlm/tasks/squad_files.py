@@ -68,14 +68,14 @@ class Squad(NamedTuple):
 
 
 def files_in(
-    folder: str | Path, name: str = "squad", train: str | None = None, dev: str | None = None
+    directory: str | Path, name: str = "squad", train: str | None = None, dev: str | None = None
 ) -> tuple[Path, Path]:
     """The training and the development file of a task in a directory, or in its directory `squad`.
 
-    `train` and `dev` are other files to use: paths, or the names of files in the folder.
+    `train` and `dev` are other files to use: paths, or the names of files in the directory.
     """
-    folder = Path(folder)
-    inside = folder / "squad" if (folder / "squad").is_dir() else folder
+    directory = Path(directory)
+    inside = directory / "squad" if (directory / "squad").is_dir() else directory
     found = []
     for usual, other in ((TASKS[name].dev, dev), (TASKS[name].train, train)):
         path = inside / (other or usual)
@@ -192,7 +192,8 @@ def _answers(question: Any, context: str, at: str, unanswerable: bool) -> tuple[
 
 
 def _answer(answer: Any, context: str, at: str) -> tuple[str, int]:
-    text, start = _field(answer, "text", str, at), _field(answer, "answer_start", int, at)
+    text = _field(answer, "text", str, at)
+    start = _field(answer, "answer_start", int, at)
     if not text:
         raise InputError(f"{at}.text: an empty answer; a question without an answer has an empty list of answers")
     if start < 0 or context[start : start + len(text)] != text:

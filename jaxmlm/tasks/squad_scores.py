@@ -76,10 +76,12 @@ def of_questions(
 
 
 def _v1(questions: Sequence[Question], predictions: Mapping[str, str]) -> dict[str, float]:
-    exact, f1 = 0.0, 0.0
+    exact = 0.0
+    f1 = 0.0
     for question in questions:
         same, overlap = _of_question(question, predictions)
-        exact, f1 = exact + same, f1 + overlap
+        exact = exact + same
+        f1 = f1 + overlap
     return {"exact_match": 100.0 * exact / len(questions), "f1": 100.0 * f1 / len(questions)}
 
 
@@ -92,7 +94,8 @@ def _of_question(question: Question, predictions: Mapping[str, str]) -> tuple[fl
 
 
 def _v2(questions: Sequence[Question], predictions: Mapping[str, str]) -> tuple[dict[str, float], dict[str, float]]:
-    exact, f1 = {}, {}
+    exact = {}
+    f1 = {}
     for question in questions:
         said = predictions[question.id]
         # An answer of nothing but articles and punctuation is none, as is no answer.
@@ -108,11 +111,13 @@ def _v2(questions: Sequence[Question], predictions: Mapping[str, str]) -> tuple[
 
 def _overlap(said: str, truth: str) -> float:
     """F1 of the two bags of words, in the official order of operations; nothing in common is 0."""
-    ours, theirs = normalized(said).split(), normalized(truth).split()
+    ours = normalized(said).split()
+    theirs = normalized(truth).split()
     same = sum((Counter(ours) & Counter(theirs)).values())
     if same == 0:
         return 0.0
-    precision, recall = 1.0 * same / len(ours), 1.0 * same / len(theirs)
+    precision = 1.0 * same / len(ours)
+    recall = 1.0 * same / len(theirs)
     return (2 * precision * recall) / (precision + recall)
 
 

@@ -183,7 +183,8 @@ def own(path: str | Path, dev: str | Path | None = None, regression: bool = Fals
             f"{path}: numbers are asked for and a label is {brief(bad)!r}: leave out --regression for classes"
         )
     if values and (regression or not all(value.is_integer() for value in values)):
-        low, high = min(values), max(values)
+        low = min(values)
+        high = max(values)
         if not low < high or not math.isfinite(low) or not math.isfinite(high):
             raise InputError(f"{path}: the labels go from {low:g} to {high:g}: expected numbers that differ")
         table = replace(plain, low=low, high=high, metrics=("spearman", "pearson"), averaged=True)

@@ -102,7 +102,7 @@ class TaggingTask(DownstreamTask):
         raise NotImplementedError
 
     def save(
-        self, sentences: list[TaggedSentence], said: list[list[str]], files: list[Path], name: str, folder: Path
+        self, sentences: list[TaggedSentence], said: list[list[str]], files: list[Path], name: str, directory: Path
     ) -> None:
         """Write the predictions in the official form, and what `jaxmlm compare` reads."""
         raise NotImplementedError
@@ -114,8 +114,8 @@ class NerTask(TaggingTask):
 
     def read(self, data: TaskData) -> TaggedSets:
         """The sentences of train, dev and, where it is there, test in a directory."""
-        folder = self.directory(data)
-        paths = {part: named_part(folder, part, getattr(data, part, None)) for part in ("train", "dev", "test")}
+        directory = self.directory(data)
+        paths = {part: named_part(directory, part, getattr(data, part, None)) for part in ("train", "dev", "test")}
         found = {part: read_bio(path) for part, path in paths.items() if path is not None}
         types = sorted({tag[2:] for sentence in found["train"].sentences for tag in sentence.tags} - {""})
         if not types:
@@ -143,7 +143,7 @@ class NerTask(TaggingTask):
         return entity_scores(gold, said) | {"accuracy": _accuracy(gold, said)}
 
     def save(
-        self, sentences: list[TaggedSentence], said: list[list[str]], files: list[Path], name: str, folder: Path
+        self, sentences: list[TaggedSentence], said: list[list[str]], files: list[Path], name: str, directory: Path
     ) -> None:
         """NAME.txt as conlleval takes it: word, tag, predicted tag; of dev scores.tsv, the counts of each sentence."""
         blocks = [
@@ -152,12 +152,12 @@ class NerTask(TaggingTask):
             )
             for sentence, tags in zip(sentences, said, strict=True)
         ]
-        (folder / f"{name}.txt").write_bytes("\n".join(blocks).encode())
+        (directory / f"{name}.txt").write_bytes("\n".join(blocks).encode())
         if name == "dev":
             counts = spans([sentence.tags for sentence in sentences], said)
             rows = zip(sentences, *(part.tolist() for part in counts), strict=True)
             table = [(str(sentence.rows[0]), *map(str, numbers)) for sentence, *numbers in rows]
-            write_table(folder / "scores.tsv", [("id", *counts._fields), *table])
+            write_table(directory / "scores.tsv", [("id", *counts._fields), *table])
 
 
 @dataclass(frozen=True)
@@ -166,13 +166,13 @@ class UposTask(TaggingTask):
 
     def read(self, data: TaskData) -> TaggedSets:
         """The sentences of the train, the dev and, where it is there, the test part of a treebank's directory."""
-        folder = self.directory(data)
+        directory = self.directory(data)
         files: dict[str, list[Path]] = {}
         for part, given in (("train", data.train), ("dev", data.dev), ("test", None)):
             if given is not None:
-                files[part] = [path for path in (named_part(folder, part, given),) if path is not None]
-            elif part != "test" or any(part in path.stem.lower() for path in file_formats.named(folder, ".conllu")):
-                files[part] = conllu.files_of(folder, part)
+                files[part] = [path for path in (named_part(directory, part, given),) if path is not None]
+            elif part != "test" or any(part in path.stem.lower() for path in file_formats.named(directory, ".conllu")):
+                files[part] = conllu.files_of(directory, part)
         read = {part: [s for path in paths for s in read_upos(path).sentences] for part, paths in files.items()}
         train = read.pop("train")
         return TaggedSets(UPOS, train, read, files)
@@ -190,11 +190,11 @@ class UposTask(TaggingTask):
         return {"accuracy": _accuracy(gold, said)}
 
     def save(
-        self, sentences: list[TaggedSentence], said: list[list[str]], files: list[Path], name: str, folder: Path
+        self, sentences: list[TaggedSentence], said: list[list[str]], files: list[Path], name: str, directory: Path
     ) -> None:
         """NAME.conllu: the treebank with the predicted parts of speech; of dev also dev.tsv, word by word."""
         guesses = iter([tag for tags in said for tag in tags])
-        with (folder / f"{name}.conllu").open("wb") as out:
+        with (directory / f"{name}.conllu").open("wb") as out:
             for path in files:
                 with path.open("rb") as file:
                     for _, raw in file_formats.lines(file):
@@ -208,12 +208,13 @@ class UposTask(TaggingTask):
                 for number, (sentence, tags) in enumerate(zip(sentences, said, strict=True), 1)
                 for i, (guess, tag) in enumerate(zip(tags, sentence.tags, strict=True), 1)
             ]
-            write_table(folder / "dev.tsv", [("index", "prediction", "label"), *words])
+            write_table(directory / "dev.tsv", [("index", "prediction", "label"), *words])
 
 
 def _encode(sentences: list[TaggedSentence], tokenizer: Tokenizer, labels: tuple[str, ...], length: int) -> EncodedTags:
     numbers = {label: i for i, label in enumerate(labels)}
-    sequences, positions = [], []
+    sequences = []
+    positions = []
     for sentence in sentences:
         ids, offsets = tokenizer.encode_offsets(" ".join(sentence.words))
         sizes = np.array([len(word) for word in sentence.words])
@@ -236,7 +237,8 @@ def _batch(data: EncodedTagging, part: EncodedTags, rows: np.ndarray, length: in
     for i, row in enumerate(rows):
         if row >= 0:
             at, kept = np.unique(part.positions[row], return_index=True)  # of two words in one piece the first counts
-            kept, at = kept[at >= 0], at[at >= 0]
+            kept = kept[at >= 0]
+            at = at[at >= 0]
             tags[i, at] = part.tags[row][kept]
             counted[i, at] = 1.0
     return {
@@ -272,8 +274,8 @@ def _evaluation(data: EncodedTagging, name: str, batch: int) -> Eval:
         scores = task.score([sentence.tags for sentence in part.sentences], predicted)
         return {**scores, "cut": float(cut), "degenerate": float(one)}
 
-    def save(outputs: Mapping[str, np.ndarray], folder: Path) -> None:
-        task.save(part.sentences, said(outputs), data.sets.files[name], name, folder)
+    def save(outputs: Mapping[str, np.ndarray], directory: Path) -> None:
+        task.save(part.sentences, said(outputs), data.sets.files[name], name, directory)
 
     return Eval(batches, _predict_to(data.length), score, save)
 

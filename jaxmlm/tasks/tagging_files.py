@@ -41,7 +41,7 @@ class TaggedFile(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def named_part(folder: Path, part: str, given: str | None) -> Path | None:
+def named_part(directory: Path, part: str, given: str | None) -> Path | None:
     """The file of a part: the one `given`, in the directory or elsewhere, or the one with a usual name.
 
     Raises:
@@ -49,18 +49,18 @@ def named_part(folder: Path, part: str, given: str | None) -> Path | None:
 
     """
     if given is not None:
-        path = folder / given
+        path = directory / given
         return path if path.is_file() else Path(given).expanduser()
-    found = [folder / name for name in _NAMES[part] if (folder / name).is_file()]
+    found = [directory / name for name in _NAMES[part] if (directory / name).is_file()]
     if len(found) > 1:
         raise InputError(
-            f"{folder}: {' and '.join(path.name for path in found)} may both be the {part} part: name one by --{part}"
+            f"{directory}: {' and '.join(path.name for path in found)} may both be the {part} part: name one, --{part}"
             if part != "test"
-            else f"{folder}: {' and '.join(path.name for path in found)} may both be the test part: leave one there"
+            else f"{directory}: {' and '.join(path.name for path in found)} may both be the test part: leave one there"
         )
     if not found and part != "test":
         raise InputError(
-            f"{folder}: no {part} part: expected one of {', '.join(_NAMES[part])}; --{part} FILE takes another one"
+            f"{directory}: no {part} part: expected one of {', '.join(_NAMES[part])}; --{part} FILE takes another one"
         )
     return found[0] if found else None
 
@@ -129,7 +129,9 @@ def _of_columns(path: Path) -> Iterator[TaggedSentence]:
         if not fields or fields[0] == _DOCUMENT:
             if words:
                 yield TaggedSentence(words, tags, rows)
-                words, tags, rows = [], [], []
+                words = []
+                tags = []
+                rows = []
             continue
         columns = columns or len(fields)
         if len(fields) < 2 or len(fields) != columns:

@@ -52,14 +52,14 @@ def audit(run: Run, options: Audit) -> dict[str, Any]:
         name: measure(masking, tokens, examples, vocab_of(store, masking), run.loop.seed, options.step)
         for name, masking in maskings.items()
     }
-    folder = Path(run.workdir)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "audit.json", found)
-    paths = audit_figures(found, folder)
+    directory = Path(run.workdir)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "audit.json", found)
+    paths = audit_figures(found, directory)
     console = Console(stderr=True)
     for drawn in tables(found):
         console.print(drawn)
-    console.print(f"{folder / 'audit.json'}, {', '.join(str(path) for path in paths)}", soft_wrap=True)
+    console.print(f"{directory / 'audit.json'}, {', '.join(str(path) for path in paths)}", soft_wrap=True)
     return {"ok": all(one["ok"] for one in found.values()), "maskings": found}
 
 

@@ -150,7 +150,8 @@ def table(name: str, found: dict[str, Any]) -> Table:
         shown.add_row(kind, f"{100 * share['got']:.2f} % {interval}{asked}")
     for kind, count in found["special"].items():
         shown.add_row(kind if "that" in kind else f"{kind} selected or changed", f"{count:,}")
-    words, repeats = found["words"], found["repeats"]
+    words = found["words"]
+    repeats = found["repeats"]
     shown.add_row("words of several tokens that are cut", f"{100 * words['cut']:.1f} % of {words['touched']:,}")
     shown.add_row("bias by position", f"{found['positions']['bias']} standard errors at most")
     shown.add_row("bias by length of the word", f"{found['lengths']['bias']} standard errors at most")
@@ -167,7 +168,8 @@ def _features(tokenizer: Tokenizer, ids: list[int]) -> dict[str, list[int]]:
 
 def _collated(function: Collator, features: list[dict[str, list[int]]], length: int, pad_id: int) -> Collated:
     """What a collator makes of all rows in one pass, padded to the longest."""
-    inputs, labels = [], []
+    inputs = []
+    labels = []
     for start in range(0, len(features), BATCH):
         rows = [{name: list(values) for name, values in row.items()} for row in features[start : start + BATCH]]
         made = function(rows)
@@ -198,9 +200,9 @@ def _opened(tokenizer: Any) -> Tokenizer:
         return open_tokenizer(tokenizer)
     if not hasattr(tokenizer, "save_pretrained"):
         raise InputError(f"the tokenizer is a {type(tokenizer).__name__}: give a directory, or a fast tokenizer")
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        return open_tokenizer(folder)
+    with tempfile.TemporaryDirectory() as directory:
+        tokenizer.save_pretrained(directory)
+        return open_tokenizer(directory)
 
 
 def _sample(rows: int) -> list[str]:
@@ -220,9 +222,9 @@ def _of_transformers(name: str, tokenizer: Tokenizer, rate: float) -> Collator:
         from transformers import AutoTokenizer, DataCollatorForLanguageModeling
     except ImportError as error:
         raise InputError("--collator transformers:... needs it: pip install 'jaxmlm[parity]'") from error
-    with tempfile.TemporaryDirectory() as folder:
-        export_tokenizer(tokenizer, folder, 512)
-        theirs = AutoTokenizer.from_pretrained(folder)
+    with tempfile.TemporaryDirectory() as directory:
+        export_tokenizer(tokenizer, directory, 512)
+        theirs = AutoTokenizer.from_pretrained(directory)
     if name == TRANSFORMERS[0]:
         return DataCollatorForLanguageModeling(theirs, mlm_probability=rate, return_tensors="np")
     collator = DataCollatorForLanguageModeling(

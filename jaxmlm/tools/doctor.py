@@ -102,7 +102,8 @@ def pairs(
 
     """
     for name in COUPLED:
-        version, goes = _version(name, have), wanted(name, jax_, requirements)
+        version = _version(name, have)
+        goes = wanted(name, jax_, requirements)
         if version is None or goes is None or goes.admits(version):
             continue
         level = "note" if name == "libtpu" and accelerator() != "tpu" else "stop"
@@ -199,8 +200,8 @@ def disk(workdir: str) -> Iterator[Finding]:
             "stop", "disk", f"--workdir {workdir} is not a directory", f"mount it: gcsfuse {bucket_} DIRECTORY"
         )
         return
-    folder = Path(workdir).expanduser().absolute()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    directory = Path(workdir).expanduser().absolute()
+    there = next(parent for parent in (directory, *directory.parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         yield Finding("stop", "disk", f"{there} cannot be written to", "name another --workdir")
         return

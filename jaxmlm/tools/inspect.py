@@ -13,18 +13,19 @@ from jaxmlm.paths import counted
 
 EDGES = (0, 9, 17, 33, 65, 129, 257, 513, 1025, 4097)
 """The histogram of document lengths has a bar from each of these to the next."""
-ROWS, ROW = 3, 64
+ROWS = 3
+ROW = 64
 
 
-def inspect(folder: str | Path, top: int = 20) -> dict[str, Any]:
+def inspect(directory: str | Path, top: int = 20) -> dict[str, Any]:
     """Print counts, document lengths, the `top` tokens and some decoded text of a store, read in one pass.
 
     Returns {"store", "vocab", "dtype", and for each split: documents, tokens, unknown (a share), lengths (documents by
     number of tokens, the separator left out), top ([piece, share])}.
     """
-    store = Store(folder)
+    store = Store(directory)
     found: dict[str, Any] = {
-        "store": str(store.folder),
+        "store": str(store.directory),
         "vocab": store.tokenizer.size,
         "dtype": store.manifest["dtype"],
     }

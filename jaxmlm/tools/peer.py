@@ -65,7 +65,8 @@ class Peer:
 
     def step(self) -> None:
         """One training step, waited for."""
-        torch, run = self.torch, self.run
+        torch = self.torch
+        run = self.run
         rows = np.repeat(self.batches.at(self.at)["ids"], run.masking.views, 0)
         # As its data collators mask: each token by itself.
         rate = run.masking.mean_predicted / run.masking.views

@@ -256,14 +256,14 @@ def _cached(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
     for name in ("text", "valid", "tokenizer_words", "lowercase", "layout", "field", "weights"):
         shape["data"].pop(name, None)  # what the program does not depend on
     what = json.dumps([shape, where.name, options.slices, versions, libtpu, _source(run)], sort_keys=True)
-    folder = Path(os.environ.get("JAXMLM_CACHE", "~/.cache/jaxmlm")).expanduser() / "plans"
-    path = folder / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.json"
+    directory = Path(os.environ.get("JAXMLM_CACHE", "~/.cache/jaxmlm")).expanduser() / "plans"
+    path = directory / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.json"
     if path.is_file() and not options.again:
         with suppress(InputError):  # damaged: it is made again
             return without_checksum(read_json(path), path)
     Console(stderr=True).print(f"compiling for {options.slices} x {where.name} ...", highlight=False)
     made = compiled_for(run, where, options.slices)
-    folder.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     write_json(path, with_checksum(made))
     return made
 

@@ -10,7 +10,7 @@ from typing import Any
 from jaxmlm.checks import COUNT, check_numbers
 from jaxmlm.data import Batches, open_rows
 from jaxmlm.data.manifest import SETS
-from jaxmlm.data.opening import folder_of, merge_shards, notes_of, open_store, prepare_shard
+from jaxmlm.data.opening import merge_shards, notes_of, open_store, prepare_shard, store_directory
 from jaxmlm.data.phrases.counting import describe_phrases
 from jaxmlm.errors import InputError
 from jaxmlm.paths import counted
@@ -47,7 +47,7 @@ def prepare(run: Run, options: Prepare | None = None) -> dict[str, Any]:
             raise InputError(f"shard is {options.shard!r}: write I/N, from 0/N to N-1/N, and then --merge alone")
         prepare_shard(run.text, workdir, (int(at[1]), int(at[2])), options.workers)
         print(f"share {options.shard} is done; when all are: jaxmlm prepare CONFIG --merge", file=sys.stderr)
-        return {"store": run.data.store or str(folder_of(run.data, workdir)), "shard": options.shard}
+        return {"store": run.data.store or str(store_directory(run.data, workdir)), "shard": options.shard}
     if options.merge:
         merge_shards(run.text, workdir)
     store = open_store(run.text, workdir, phrases=run.needs_phrases, workers=options.workers, notes=False)
@@ -67,7 +67,7 @@ def prepare(run: Run, options: Prepare | None = None) -> dict[str, Any]:
     print(f"an epoch: {whole}; {left_out:,} rows are left out, others each time", file=sys.stderr)
     for text, tokens in store.manifest.get("mix", {}).items():
         print(f"mixed in: {tokens:,} tokens of {text}", file=sys.stderr)
-    shown = {"store": str(store.folder), "vocab": store.tokenizer.size, **splits, "left_out": left_out}
+    shown = {"store": str(store.directory), "vocab": store.tokenizer.size, **splits, "left_out": left_out}
     shown["documents"] = sum(split["documents"] for split in splits.values()) - store.cut
     shown |= {key: store.manifest[key] for key in ("mix", "duplicates", "cleaning") if key in store.manifest}
     if "duplicates" in shown:

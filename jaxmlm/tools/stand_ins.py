@@ -44,7 +44,7 @@ class BlankStore:
     """
 
     def __init__(self, data: Data, rows: int, seed: int = 0):
-        self.folder = Path("(random tokens)")
+        self.directory = Path("(random tokens)")
         self.tokenizer: Vocabulary = open_tokenizer(data.tokenizer) if data.tokenizer else BlankVocabulary(data.vocab)
         self._document = data.length - 1
         words = np.flatnonzero(~self.tokenizer.special).astype(np.uint32)

@@ -42,7 +42,8 @@ class Wanted(NamedTuple):
         >>> Wanted("0.0.42", "0.0.42").admits("0.0.42.1"), Wanted("0.0.42", "0.0.42").admits("0.0.420")
         (True, False)
         """
-        have, oldest = numbers(version), numbers(self.oldest)
+        have = numbers(version)
+        oldest = numbers(self.oldest)
         if have[: len(oldest)] < oldest:
             return False
         newest = have if self.newest is None else numbers(self.newest)

@@ -56,7 +56,8 @@ def steps_within(
     with jax.set_mesh(mesh):
         optimizer = optim.transformation(timed)
         key = make_key(0)
-        state, step = init_state(task, optimizer, key), make_step(task, optimizer, accumulate)
+        state = init_state(task, optimizer, key)
+        step = make_step(task, optimizer, accumulate)
         for batch in of_each_length:  # compiled
             state, _ = step(state, place(batch, mesh), key)
         jax.block_until_ready(state)

@@ -35,15 +35,15 @@ class DamagedCheckpoint(InputError):
         self.step = int(directory.name)
 
 
-def fingerprint(folder: Path) -> str | None:
+def fingerprint(directory: Path) -> str | None:
     """A hash of the newest model in the directory of a run, or of that of a step; None: there is none.
 
     Raises:
         InputError: the checksums of that checkpoint are damaged.
 
     """
-    steps = [path for path in folder.glob("checkpoints/[0-9]*/checksums/metadata") if path.parts[-3].isdigit()]
-    if (own := folder / "checksums" / "metadata").is_file():
+    steps = [path for path in directory.glob("checkpoints/[0-9]*/checksums/metadata") if path.parts[-3].isdigit()]
+    if (own := directory / "checksums" / "metadata").is_file():
         steps.append(own)
     if not steps:
         return None
@@ -55,23 +55,23 @@ def fingerprint(folder: Path) -> str | None:
 
 
 class Checkpoints:
-    """The checkpoints of a run, in `folder`/STEP.
+    """The checkpoints of a run, in `directory`/STEP.
 
     Args:
-        folder: their directory.
+        directory: their directory.
         keep: number of the newest checkpoints that are kept.
         read: nothing is written, nor is removed what a kill left: a run may be saving there at that moment.
 
     """
 
-    def __init__(self, folder: str | Path, keep: int = 2, read: bool = False):
-        self.folder = Path(folder).absolute()
+    def __init__(self, directory: str | Path, keep: int = 2, read: bool = False):
+        self.directory = Path(directory).absolute()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=not read, create=not read, save_root_metadata=not read
         )
         handlers = {name: ocp.StandardCheckpointHandler() for name in ("model", "rest")}
         self._manager = ocp.CheckpointManager(
-            self.folder, options=options, item_handlers=handlers | {"checksums": ocp.JsonCheckpointHandler()}
+            self.directory, options=options, item_handlers=handlers | {"checksums": ocp.JsonCheckpointHandler()}
         )
         # `all_hosts_stop` decides when to stop; Orbax (checked: 0.12.3) would give JAX's one counter other numbers.
         self._manager.reached_preemption = lambda step: False
@@ -108,7 +108,7 @@ class Checkpoints:
             checksums=ocp.args.JsonSave({**checked, "sha256": _sha256(checked)}),
         )
         if not self._manager.save(int(state.step), args=items):
-            raise RuntimeError(f"the checkpoint of step {int(state.step)} was not written to {self.folder}")
+            raise RuntimeError(f"the checkpoint of step {int(state.step)} was not written to {self.directory}")
 
     def restore(self, like: TrainState) -> TrainState:
         """Read the newest checkpoint.
@@ -160,14 +160,14 @@ class Checkpoints:
         """
         if len(self._manager.all_steps()) < 2:
             return None
-        there = self.folder.parent / "damaged" / str(step)
+        there = self.directory.parent / "damaged" / str(step)
         if is_primary():
             there.parent.mkdir(exist_ok=True)
             number = 1
             while there.exists():
                 number += 1
                 there = there.with_name(f"{step}-{number}")
-            os.replace(self.folder / str(step), there)
+            os.replace(self.directory / str(step), there)
         return Path(all_gather_json(str(there))[0])
 
     def close(self) -> None:
@@ -186,10 +186,10 @@ class Checkpoints:
     def _existing(self, step: int | None) -> int:
         steps = sorted(self._manager.all_steps())
         if not steps:
-            raise InputError(f"{self.folder} holds no complete checkpoint: pre-train first")
+            raise InputError(f"{self.directory} holds no complete checkpoint: pre-train first")
         if step is not None and step not in steps:
             raise InputError(
-                f"{self.folder / str(step)} is not a complete checkpoint: there are {', '.join(map(str, steps))}"
+                f"{self.directory / str(step)} is not a complete checkpoint: there are {', '.join(map(str, steps))}"
             )
         return steps[-1] if step is None else step
 
@@ -199,19 +199,19 @@ class Checkpoints:
         sums, finite = jax.device_get(_checksums(read))
         expected = self._checked(step)[item]
         if len(expected) != len(sums):
-            raise DamagedCheckpoint(self.folder / str(step), f"{len(expected)} checksums for {len(sums)} arrays")
+            raise DamagedCheckpoint(self.directory / str(step), f"{len(expected)} checksums for {len(sums)} arrays")
         bad = [key for key, found, sum_ in zip(sorted(abstract), sums, expected, strict=True) if int(found) != sum_]
         if bad:
-            raise DamagedCheckpoint(self.folder / str(step), f"{bad[0]} does not have its checksum")
+            raise DamagedCheckpoint(self.directory / str(step), f"{bad[0]} does not have its checksum")
         if bad := [key for key, good in zip(sorted(abstract), finite, strict=True) if not good]:
-            raise DamagedCheckpoint(self.folder / str(step), f"{bad[0]} is not finite")
+            raise DamagedCheckpoint(self.directory / str(step), f"{bad[0]} is not finite")
         return read
 
     def _checked(self, step: int) -> dict[str, Any]:
         """The checksums and the notes of a checkpoint, which have a checksum of their own."""
         read = self._restored(step, "checksums", ocp.args.JsonRestore())
         if not isinstance(read, dict) or read.pop("sha256", None) != _sha256(read):
-            raise DamagedCheckpoint(self.folder / str(step), "its checksums and notes do not have their checksum")
+            raise DamagedCheckpoint(self.directory / str(step), "its checksums and notes do not have their checksum")
         return read
 
     def _restored(self, step: int, item: str, args: Any) -> Any:
@@ -225,7 +225,7 @@ class Checkpoints:
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200] or type(error).__name__
         whys = all_gather_json(why)
         if any(whys):
-            raise DamagedCheckpoint(self.folder / str(step), next(filter(None, whys)))
+            raise DamagedCheckpoint(self.directory / str(step), next(filter(None, whys)))
         return read
 
     def _stored(self, step: int, item: str) -> dict[str, Any]:
@@ -236,7 +236,7 @@ class Checkpoints:
                 return dict(metadata.tree.items())
         except Exception as error:  # many kinds, as in `_restored`
             why = f"the metadata of {item} cannot be read ({type(error).__name__})"
-            raise DamagedCheckpoint(self.folder / str(step), why) from error
+            raise DamagedCheckpoint(self.directory / str(step), why) from error
 
     def _check_shapes(self, step: int, item: str, abstract: dict[str, jax.ShapeDtypeStruct]) -> None:
         have = {key: tuple(x.shape) for key, x in self._stored(step, item).items()}
@@ -244,7 +244,7 @@ class Checkpoints:
         if have != want:
             key = next(key for key in sorted(have.keys() | want.keys()) if have.get(key) != want.get(key))
             raise InputError(
-                f"{self.folder / str(step)} holds another model: {key} is {have.get(key)} there and {want.get(key)} "
+                f"{self.directory / str(step)} holds another model: {key} is {have.get(key)} there and {want.get(key)} "
                 "in this configuration"
             )
 

@@ -39,12 +39,12 @@ class NotFiniteAt(NotFinite):
 
 
 @contextmanager
-def explained(task: Task, folder: Path | None) -> Iterator[None]:
+def explained(task: Task, directory: Path | None) -> Iterator[None]:
     """Say of numbers that are not finite in which rows that happened, what is safe, and what to do.
 
     Args:
         task: what is trained.
-        folder: directory of the run; None: it writes nothing.
+        directory: directory of the run; None: it writes nothing.
 
     Raises:
         Diverged: in place of a `NotFiniteAt`.
@@ -55,7 +55,7 @@ def explained(task: Task, folder: Path | None) -> Iterator[None]:
     except NotFiniteAt as error:
         lower = "set a lower optim.learning_rate, or optim.clip 1.0"
         why = f"step {error.step}: {error}"
-        raise Diverged(f"{why}{_rows(task, error.step)}: {lower}{_kept(folder)}", why) from error
+        raise Diverged(f"{why}{_rows(task, error.step)}: {lower}{_kept(directory)}", why) from error
 
 
 def _rows(task: Task, step: int) -> str:
@@ -63,11 +63,11 @@ def _rows(task: Task, step: int) -> str:
     return f" (rows {', '.join(ids[:SHOWN])}{', ...' if len(ids) > SHOWN else ''})" if ids else ""
 
 
-def _kept(folder: Path | None) -> str:
+def _kept(directory: Path | None) -> str:
     """What can be trained from."""
-    if folder is None:
+    if directory is None:
         return ""
-    steps = [int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit()]
+    steps = [int(path.name) for path in directory.glob("checkpoints/*") if path.name.isdigit()]
     if not steps:
         return ", and another --workdir"
-    return f", and another --workdir; --init {folder}/checkpoints/{max(steps)} starts from the last good checkpoint"
+    return f", and another --workdir; --init {directory}/checkpoints/{max(steps)} starts from the last good checkpoint"

@@ -64,11 +64,11 @@ def train(
     optim: Optim,
     loop: Loop,
     mesh: jax.sharding.Mesh,
-    folder: Path | None = None,
+    directory: Path | None = None,
     stage: str = "train",
     predictions: Path | None = None,
 ) -> Trained:
-    """Train a task to its last step, from the newest checkpoint in `folder` if there is one.
+    """Train a task to its last step, from the newest checkpoint in `directory` if there is one.
 
     With the same versions and the same device layout a resumed run is bit for bit the uninterrupted one: a step depends
     on the state and its own number only.
@@ -78,7 +78,7 @@ def train(
         optim: the optimizer and its learning rate.
         loop: length, batch size, intervals.
         mesh: the devices.
-        folder: directory of the run, for checkpoints and log; None: nothing is written.
+        directory: directory of the run, for checkpoints and log; None: nothing is written.
         stage: what the terminal calls the work.
         predictions: directory for the prediction files of the final evaluation (see `Eval.save`).
 
@@ -91,9 +91,9 @@ def train(
     check_sizes(mesh, [loop.rows])
     while True:
         try:
-            return _train(task, optim, loop, mesh, folder, stage, predictions)
+            return _train(task, optim, loop, mesh, directory, stage, predictions)
         except DamagedCheckpoint as error:
-            _set_aside(error, loop, folder, stage)
+            _set_aside(error, loop, directory, stage)
 
 
 def _train(
@@ -101,7 +101,7 @@ def _train(
     optim: Optim,
     loop: Loop,
     mesh: jax.sharding.Mesh,
-    folder: Path | None,
+    directory: Path | None,
     stage: str,
     predictions: Path | None,
 ) -> Trained:
@@ -109,8 +109,10 @@ def _train(
     best = Best(loop.best, task.evals)
     optimizer = optim.transformation(loop.steps)
     # Closed whatever happens: a save under way is finished, also when the run is interrupted.
-    saves = closing(Checkpoints(folder / "checkpoints")) if folder is not None and loop.save_every else nullcontext()
-    with jax.set_mesh(mesh), explained(task, folder), saves as checkpoints:
+    saves = (
+        closing(Checkpoints(directory / "checkpoints")) if directory is not None and loop.save_every else nullcontext()
+    )
+    with jax.set_mesh(mesh), explained(task, directory), saves as checkpoints:
         key = make_key(loop.seed)
         first = (checkpoints.latest() if checkpoints is not None else None) or 0
         step_fn = make_step(task, optimizer, loop.accumulate)
@@ -118,7 +120,7 @@ def _train(
         begun = [*itertools.islice(batches, 1)]
         make = partial(init_state, task, optimizer)
         like = abstract(make, key)
-        with _log(loop, folder, stage, first) as log:
+        with _log(loop, directory, stage, first) as log:
             with _compiling(step_fn, like, begun, key, mesh):  # which takes as long as making or reading the state
                 state = _averaged(checkpoints.restore(like)) if checkpoints is not None and first else make(key)
             meter = Meter(checkpoints.notes() if checkpoints is not None and first else None, started)
@@ -159,17 +161,18 @@ def _train(
             evals = evaluator(state, loop.steps, predictions)
             state = _averaged(state)
             if best.beats(evals):
-                state, evals = best.state, best.evals
+                state = best.state
+                evals = best.evals
                 if predictions is not None:
                     evaluator.run(state, int(state.step), predictions)
     return Trained(state, evals, loss, meter.seconds, meter.tokens, meter.tokens_per_second, evaluator.by_step)
 
 
-def _set_aside(error: DamagedCheckpoint, loop: Loop, folder: Path | None, stage: str) -> None:
+def _set_aside(error: DamagedCheckpoint, loop: Loop, directory: Path | None, stage: str) -> None:
     """Move a damaged newest checkpoint out of the way and say so; raise the error where that is not possible."""
-    if not loop.fallback or folder is None:
+    if not loop.fallback or directory is None:
         raise error
-    with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+    with closing(Checkpoints(directory / "checkpoints")) as checkpoints:
         there = checkpoints.set_aside(error.step) if error.step == checkpoints.latest() else None
     if there is None:
         raise error
@@ -190,12 +193,12 @@ def _averaged(state: TrainState) -> TrainState:
     return TrainState(state.step, *swap_average(state.model, state.opt_state))
 
 
-def _log(loop: Loop, folder: Path | None, stage: str, first: int) -> Log:
+def _log(loop: Loop, directory: Path | None, stage: str, first: int) -> Log:
     sinks = find_sinks(loop.sinks)
-    if folder is None:
+    if directory is None:
         return Log(None, stage, loop.steps)
-    made = [partial(make, folder, stage, first) for make in sinks]
-    return Log(folder / "log.jsonl", stage, loop.steps, made, first)
+    made = [partial(make, directory, stage, first) for make in sinks]
+    return Log(directory / "log.jsonl", stage, loop.steps, made, first)
 
 
 def _line_writer(meter: Meter, log: Log, optim: Optim, loop: Loop) -> Callable[[], float]:

@@ -74,7 +74,7 @@ def evaluate(
     model: Model,
     mesh: jax.sharding.Mesh,
     predict: Callable | None = None,
-    folder: Path | None = None,
+    directory: Path | None = None,
 ) -> dict[str, float]:
     """Run an evaluation over all its batches.
 
@@ -83,7 +83,7 @@ def evaluate(
         model: what is evaluated.
         mesh: the devices.
         predict: the jitted `task_eval.predict`, for who calls this several times.
-        folder: directory for its prediction files; None: none are written.
+        directory: directory for its prediction files; None: none are written.
 
     Returns:
         the metrics by name.
@@ -93,7 +93,8 @@ def evaluate(
 
     """
     predict = predict or jax.jit(task_eval.predict)
-    outputs, weights = [], []
+    outputs = []
+    weights = []
     for batch in task_eval.batches():
         raise_if_all_hosts_stop("within an evaluation")
         weights.append(batch["weight"])
@@ -104,9 +105,9 @@ def evaluate(
     outputs[-2:] = [_fetched(*one) for one in outputs[-2:]]
     kept = np.concatenate(weights) > 0
     joined = jax.tree.map(lambda *parts: np.concatenate(parts)[kept], *outputs)
-    if folder is not None and task_eval.save is not None and jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        task_eval.save(joined, folder)
+    if directory is not None and task_eval.save is not None and jax.process_index() == 0:
+        directory.mkdir(parents=True, exist_ok=True)
+        task_eval.save(joined, directory)
     return task_eval.score(joined)
 
 

@@ -9,9 +9,9 @@ from tests.data.kinds_of_files import FORMS, JSON, made
 @pytest.fixture(scope="module")
 def wanted(tmp_path_factory) -> dict:
     """The store of the documents as JSON lines."""
-    folder = tmp_path_factory.mktemp("wanted")
-    (folder / "a.jsonl").write_bytes(JSON)
-    return made(str(folder / "a.jsonl"), folder / "store")
+    directory = tmp_path_factory.mktemp("wanted")
+    (directory / "a.jsonl").write_bytes(JSON)
+    return made(str(directory / "a.jsonl"), directory / "store")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def forms(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("forms")
+    directory = tmp_path_factory.mktemp("forms")
     for name, raw in FORMS.items():
-        (folder / name).write_bytes(raw)
-    return folder
+        (directory / name).write_bytes(raw)
+    return directory

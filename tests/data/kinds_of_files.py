@@ -62,10 +62,12 @@ FORMS = {
 
 def contents(store: Store) -> dict:
     """The files of a store; of its manifest all but what names the text."""
-    found = {path.name: path.read_bytes() for path in store.folder.iterdir() if path.name not in (RECORD, MANIFEST)}
+    found = {path.name: path.read_bytes() for path in store.directory.iterdir() if path.name not in (RECORD, MANIFEST)}
     manifest = {key: value for key, value in store.manifest.items() if key not in ("source", "data", "checksum")}
     return {**found, MANIFEST: manifest}
 
 
-def made(text: str, folder, **options) -> dict:
-    return contents(open_store(replace(DATA, text=text, store=str(folder), **options), folder.parent, notes=False))
+def made(text: str, directory, **options) -> dict:
+    return contents(
+        open_store(replace(DATA, text=text, store=str(directory), **options), directory.parent, notes=False)
+    )

@@ -58,8 +58,8 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(parts, "CHUNK", 300)
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != RECORD}
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.name != RECORD}
 
 
 @pytest.fixture(scope="module", params=["in turn", "mixed", "without duplicates"])
@@ -70,11 +70,11 @@ def made(request, tmp_path_factory):
         weights=(0.3, 0.7) if request.param == "mixed" else (),
         drop_duplicates=request.param == "without duplicates",
     )
-    folder = tmp_path_factory.mktemp("made") / "store"
+    directory = tmp_path_factory.mktemp("made") / "store"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts, "PART", PART)
-        build(folder, data, sources(), workers=1)
-    return data, contents(folder)
+        build(directory, data, sources(), workers=1)
+    return data, contents(directory)
 
 
 def test_any_number_of_threads(made, tmp_path):
@@ -192,7 +192,7 @@ def test_shards_prepared_apart_and_merged_are_one_pass(tmp_path, shards, groups)
             with pytest.raises(InputError, match=r"not every machine has finished \(found shard-1"):
                 merge(tmp_path / "many", data)
     store = merge(tmp_path / "many", data)
-    assert contents(store.folder) == contents(tmp_path / "one")
+    assert contents(store.directory) == contents(tmp_path / "one")
 
 
 def test_shares_of_another_number_of_machines_do_not_stand_in_the_way(tmp_path):
@@ -202,7 +202,7 @@ def test_shares_of_another_number_of_machines_do_not_stand_in_the_way(tmp_path):
     with pytest.raises(InputError, match="not every machine has finished"):
         merge(tmp_path / "many", DATA)
     build(tmp_path / "many", DATA, sources(), workers=1, shard=(0, 2))
-    assert contents(merge(tmp_path / "many", DATA).folder) == contents(tmp_path / "one")
+    assert contents(merge(tmp_path / "many", DATA).directory) == contents(tmp_path / "one")
 
 
 def test_the_memory_that_dropping_duplicates_takes(tmp_path):

@@ -42,16 +42,16 @@ def test_plain_text_gives_the_same_store_as_a_table_of_its_lines(forms, tmp_path
     assert made(str(tmp_path / "a.parquet"), tmp_path / "parquet", field="body") == wanted
 
 
-def saved_dataset(folder, table: pa.Table, shards: int = 2):
+def saved_dataset(directory, table: pa.Table, shards: int = 2):
     """As `datasets.Dataset.save_to_disk` writes it."""
-    folder.mkdir(parents=True)
+    directory.mkdir(parents=True)
     names = [f"data-{i:05d}-of-{shards:05d}.arrow" for i in range(shards)]
     each = -(-len(table) // shards)
     for i, name in enumerate(names):
-        (folder / name).write_bytes(arrow_of(table.slice(i * each, each), True))
+        (directory / name).write_bytes(arrow_of(table.slice(i * each, each), True))
     state = {"_data_files": [{"filename": name} for name in names], "_fingerprint": "1", "_split": "train"}
-    (folder / "state.json").write_text(json.dumps(state))
-    (folder / "dataset_info.json").write_text(json.dumps({"features": {"text": {"dtype": "string"}}}))
+    (directory / "state.json").write_text(json.dumps(state))
+    (directory / "dataset_info.json").write_text(json.dumps({"features": {"text": {"dtype": "string"}}}))
 
 
 def test_a_dataset_that_was_saved_to_disk(tmp_path):

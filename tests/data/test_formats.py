@@ -194,7 +194,7 @@ def test_a_store_without_a_list_of_documents(tmp_path):
     assert (
         entries["tokens"].sum() == len(store.tokens("train")) and len(entries) == store.manifest["train"]["documents"]
     )
-    (store.folder / "train-00000.docs").unlink()
+    (store.directory / "train-00000.docs").unlink()
     with pytest.raises(InputError, match=r"train-00000.docs is missing or not complete \(missing"):
         open_rows(store, "train", 16, "documents")
     open_rows(store, "train", 16)

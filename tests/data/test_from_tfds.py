@@ -43,13 +43,13 @@ assert "tensorflow" not in sys.modules
 
 @pytest.fixture(scope="module", autouse=True)
 def prepared(tmp_path_factory):
-    """A data set below a folder of its own, made by a process that this one does not share its classes with."""
-    folder = tmp_path_factory.mktemp("tfds")
-    (folder / "cats.py").write_text(BUILDER)  # tfds looks for the file of a builder
-    subprocess.run([sys.executable, "cats.py", str(folder)], cwd=folder, check=True, capture_output=True)
+    """A data set below a directory of its own, made by a process that this one does not share its classes with."""
+    directory = tmp_path_factory.mktemp("tfds")
+    (directory / "cats.py").write_text(BUILDER)  # tfds looks for the file of a builder
+    subprocess.run([sys.executable, "cats.py", str(directory)], cwd=directory, check=True, capture_output=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TFDS_DATA_DIR", str(folder))
-        yield folder
+        patch.setenv("TFDS_DATA_DIR", str(directory))
+        yield directory
 
 
 def texts(name, field="text"):

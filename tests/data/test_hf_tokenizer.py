@@ -18,19 +18,19 @@ WORDS = [*NAMES, "the", "old", "hen", "sees", "##s", "spar", "##row", "[", "]", 
 TEXT = "the old [MASK] sees"
 
 
-def write(folder: Path, vocabulary: dict[str, int] | None = None, added: bool = True, **changes: Any) -> Path:
+def write(directory: Path, vocabulary: dict[str, int] | None = None, added: bool = True, **changes: Any) -> Path:
     """A WordPiece tokenizer.json; `added`: the special tokens are listed in it, as most are."""
     vocabulary = vocabulary or {word: i for i, word in enumerate(WORDS)}
     made = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     if added:
         made.add_special_tokens([name for name in NAMES if name in vocabulary])
-    (folder / "tokenizer.json").write_text(json.dumps(json.loads(made.to_str()) | changes))
-    return folder
+    (directory / "tokenizer.json").write_text(json.dumps(json.loads(made.to_str()) | changes))
+    return directory
 
 
-def beside(folder: Path, name: str = "tokenizer_config.json", encoding: str = "utf-8", **said: Any) -> None:
-    (folder / name).write_text(json.dumps(said), encoding)
+def beside(directory: Path, name: str = "tokenizer_config.json", encoding: str = "utf-8", **said: Any) -> None:
+    (directory / name).write_text(json.dumps(said), encoding)
 
 
 def ids_of(t: HfTokenizer, text: str = TEXT) -> list[list[int]]:
@@ -56,22 +56,22 @@ SAVED = {
 @pytest.mark.parametrize("saved", SAVED)
 def test_padding_and_truncation_that_were_saved_are_off(tmp_path, saved):
     plain, changed = tmp_path / "plain", tmp_path / "changed"
-    for folder, changes in ((plain, {}), (changed, SAVED[saved])):
-        folder.mkdir()
-        write(folder, **changes)
+    for directory, changes in ((plain, {}), (changed, SAVED[saved])):
+        directory.mkdir()
+        write(directory, **changes)
     for text in (TEXT, "the old hen sees the old hens", "the"):
         assert ids_of(HfTokenizer(changed), text) == ids_of(HfTokenizer(plain), text)
     assert len(HfTokenizer(changed).encode_masked(TEXT)) == 4
     assert HfTokenizer(changed).pair_separator_ids == HfTokenizer(plain).pair_separator_ids
 
 
-def byte_level(folder: Path, texts: list[str], **changes: Any) -> HfTokenizer:
+def byte_level(directory: Path, texts: list[str], **changes: Any) -> HfTokenizer:
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     made = tokenizers.ByteLevelBPETokenizer()
     made.train_from_iterator(texts * 9, vocab_size=400, min_frequency=2, special_tokens=special, show_progress=False)
     plain = json.loads(made._tokenizer.to_str())
-    (folder / "tokenizer.json").write_text(json.dumps(plain | {"model": plain["model"] | changes}))
-    return HfTokenizer(folder)
+    (directory / "tokenizer.json").write_text(json.dumps(plain | {"model": plain["model"] | changes}))
+    return HfTokenizer(directory)
 
 
 def test_the_dropout_of_bpe_is_off(tmp_path):
@@ -136,21 +136,21 @@ BESIDE = {
 @pytest.mark.parametrize("where", BESIDE)
 @pytest.mark.parametrize("listed", ["none", "no list", "not special"])
 def test_special_tokens_that_tokenizer_json_does_not_list(tmp_path, where, listed):
-    folder = write(tmp_path, added=listed == "not special")
-    plain = json.loads((folder / "tokenizer.json").read_text())
+    directory = write(tmp_path, added=listed == "not special")
+    plain = json.loads((directory / "tokenizer.json").read_text())
     if listed == "no list":
         del plain["added_tokens"]
     for token in plain.get("added_tokens", []):
         token["special"] = False
-    (folder / "tokenizer.json").write_text(json.dumps(plain))
+    (directory / "tokenizer.json").write_text(json.dumps(plain))
     for name, said in BESIDE[where].items():
-        beside(folder, name, **said)
-    check_special(HfTokenizer(folder))
+        beside(directory, name, **said)
+    check_special(HfTokenizer(directory))
     (tmp_path / "saved").mkdir()
-    HfTokenizer(folder).save(tmp_path / "saved")
+    HfTokenizer(directory).save(tmp_path / "saved")
     again = HfTokenizer(tmp_path / "saved")
     check_special(again)
-    assert again.model == HfTokenizer(folder).model == (tmp_path / "saved" / "tokenizer.json").read_bytes()
+    assert again.model == HfTokenizer(directory).model == (tmp_path / "saved" / "tokenizer.json").read_bytes()
 
 
 def check_special(t: HfTokenizer) -> None:
@@ -161,23 +161,23 @@ def check_special(t: HfTokenizer) -> None:
 
 def test_other_special_tokens_are_found_beside_too(tmp_path):
     words = {word: i for i, word in enumerate([*WORDS, "[ENT]", "[BOS]"])}
-    folder = write(tmp_path, words, added=False)
-    beside(folder, bos_token="[BOS]", eos_token="[EOS]", additional_special_tokens=["[ENT]", {"content": "[NOT]"}])
-    t = HfTokenizer(folder)
+    directory = write(tmp_path, words, added=False)
+    beside(directory, bos_token="[BOS]", eos_token="[EOS]", additional_special_tokens=["[ENT]", {"content": "[NOT]"}])
+    t = HfTokenizer(directory)
     assert np.flatnonzero(t.special).tolist() == [0, 1, 2, 3, 4, words["[ENT]"], words["[BOS]"]]
     assert t.size == len(words)  # a name without a use makes no vocabulary larger than its model
 
 
 def test_a_special_token_without_an_id_gets_the_next_as_in_transformers(tmp_path):
     words = {word: i for i, word in enumerate(word for word in WORDS if word != "[MASK]")}
-    folder = write(tmp_path, words)
+    directory = write(tmp_path, words)
     with pytest.raises(InputError, match="the tokenizer has no mask token"):
-        HfTokenizer(folder)
-    beside(folder, mask_token="[MASK]")
-    t = HfTokenizer(folder)
+        HfTokenizer(directory)
+    beside(directory, mask_token="[MASK]")
+    t = HfTokenizer(directory)
     assert t.mask_id == len(words) == t.size - 1 and t.encode_masked(TEXT)[2] == t.mask_id
-    beside(folder, "special_tokens_map.json", mask_token="<blank>")  # the first that is named
-    assert HfTokenizer(folder).pieces([t.mask_id]) == ["[MASK]"]
+    beside(directory, "special_tokens_map.json", mask_token="<blank>")  # the first that is named
+    assert HfTokenizer(directory).pieces([t.mask_id]) == ["[MASK]"]
 
 
 def test_what_is_complete_is_left_as_it_is(tmp_path):

@@ -57,8 +57,8 @@ class Characters:
     def decode(self, ids):
         return "".join(self.piece_texts[i] for i in ids)
 
-    def save(self, folder):
-        (folder / "characters").touch()
+    def save(self, directory):
+        (directory / "characters").touch()
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +68,9 @@ def trained():
 
 @pytest.fixture(scope="module")
 def exported(trained, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported")
-    export_tokenizer(trained, folder, 32)
-    return HfTokenizer(folder)
+    directory = tmp_path_factory.mktemp("exported")
+    export_tokenizer(trained, directory, 32)
+    return HfTokenizer(directory)
 
 
 def check_tokenizer(tokenizer) -> None:
@@ -110,7 +110,7 @@ def test_the_implementations_keep_the_protocols(trained, exported, tmp_path):
 @pytest.mark.parametrize("form", ["packed", "documents", "sentences"])
 def test_a_store_of_ones_own_gives_batches(form):
     class InMemory:
-        folder = "memory"
+        directory = "memory"
         tokenizer = Characters()
 
         def tokens(self, split):

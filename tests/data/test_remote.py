@@ -49,8 +49,8 @@ def contents(url):
     return {path.rpartition("/")[2]: fs.cat_file(path) for path in fs.ls(root, detail=False)}
 
 
-def on_disk(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != RECORD}
+def on_disk(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.name != RECORD}
 
 
 def test_a_store_in_a_bucket_is_that_on_a_disk_and_travels(machine, text, tmp_path):
@@ -60,8 +60,8 @@ def test_a_store_in_a_bucket_is_that_on_a_disk_and_travels(machine, text, tmp_pa
     assert contents("memory://mine/store") == wanted
     machine()
     store = Store("memory://mine/store")
-    assert on_disk(store.folder) == wanted
-    assert prepare(text, "memory://mine/store") == 0 and on_disk(store.folder) == wanted
+    assert on_disk(store.directory) == wanted
+    assert prepare(text, "memory://mine/store") == 0 and on_disk(store.directory) == wanted
 
 
 def test_shares_of_several_machines_meet_in_the_bucket(machine, text, tmp_path, capsys):
@@ -85,7 +85,7 @@ def test_shares_of_several_machines_meet_in_the_bucket(machine, text, tmp_path, 
 
 def test_a_copy_is_made_again_when_the_bucket_has_another_store_or_text(machine, text):
     assert prepare(text, "memory://mine/store") == 0
-    first = on_disk(Store("memory://mine/store").folder)
+    first = on_disk(Store("memory://mine/store").directory)
     fs = fsspec.filesystem("memory")
     fs.pipe("/mine/text/0.txt", fs.cat_file("/mine/text/0.txt").replace(b"cat", b"cow"))
     fs.rm("/mine/store", recursive=True)
@@ -93,17 +93,17 @@ def test_a_copy_is_made_again_when_the_bucket_has_another_store_or_text(machine,
     assert prepare(text, "memory://mine/store") == 0
     second = contents("memory://mine/store")
     assert second != first and set(second) == set(first)
-    folder = Store("memory://mine/store").folder
-    assert on_disk(folder) == second
-    (folder / "train-00000.bin").unlink()
-    assert on_disk(Store("memory://mine/store").folder) == second
+    directory = Store("memory://mine/store").directory
+    assert on_disk(directory) == second
+    (directory / "train-00000.bin").unlink()
+    assert on_disk(Store("memory://mine/store").directory) == second
 
 
 def test_what_a_kill_kept_from_the_bucket_comes_there_with_the_next_call(machine, text, tmp_path, monkeypatch):
     assert prepare(text, tmp_path / "store") == 0
     wanted = on_disk(tmp_path / "store")
 
-    def killed(folder, url, last):
+    def killed(directory, url, last):
         raise KeyboardInterrupt
 
     for words in ([], ["--merge"]):

@@ -33,15 +33,15 @@ def test_shares_of_machines_and_a_mix_from_a_network_are_those_from_a_disk(serve
     for options in ({}, {"weights": (0.3, 0.7)}):
         stores = []
         for number, texts in enumerate((local, remote)):
-            folder = tmp_path / f"{number}{len(options)}"
+            directory = tmp_path / f"{number}{len(options)}"
             data = replace(DATA, text=",".join(texts), **options)
             sources = [open_source(text, data) for text in data.texts]
             if number and not options:
                 for shard in (1, 0):
-                    parts.build(folder, data, sources, workers=1, shard=(shard, 2))
-                stores.append(contents(jaxmlm.data.merge(folder, data)))
+                    parts.build(directory, data, sources, workers=1, shard=(shard, 2))
+                stores.append(contents(jaxmlm.data.merge(directory, data)))
             else:
-                stores.append(contents(parts.build(folder, data, sources, workers=1)))
+                stores.append(contents(parts.build(directory, data, sources, workers=1)))
         then, now = stores
         if options:  # of which the manifest names the texts
             then[MANIFEST]["mix"], now[MANIFEST]["mix"] = ([*m[MANIFEST]["mix"].values()] for m in stores)

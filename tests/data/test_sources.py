@@ -42,9 +42,9 @@ PACK = {
 }
 
 
-def write(folder, name, raw):
-    (folder / name).write_bytes(raw)
-    return folder / name
+def write(directory, name, raw):
+    (directory / name).write_bytes(raw)
+    return directory / name
 
 
 @pytest.mark.parametrize("kind", PACK)
@@ -165,9 +165,9 @@ def test_json_lines_with_objects_within(tmp_path):
 
 
 def test_a_zip_of_several_files(tmp_path):
-    path = write(tmp_path, "a.ZIP", zipped("one\n\ntwo", "\ufeffthree\rfour", name="folder/{}.txt"))
+    path = write(tmp_path, "a.ZIP", zipped("one\n\ntwo", "\ufeffthree\rfour", name="directory/{}.txt"))
     with zipfile.ZipFile(path, "a") as archive:
-        for name in ("__MACOSX/folder/._0.txt", "folder/.DS_Store", "empty/"):
+        for name in ("__MACOSX/directory/._0.txt", "directory/.DS_Store", "empty/"):
             archive.writestr(name, b"\0\1")
     assert files(str(path)) == [path]
     found = list(sources.documents([path]))

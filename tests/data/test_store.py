@@ -26,12 +26,12 @@ def texts(count: int, seed: int = 0) -> list[str]:
 TEXTS = texts(120)
 
 
-def built(folder, texts=TEXTS, data=DATA) -> Store:
-    return build(folder, data, [TextSource.of(lambda: texts, {"file": "mine"})])
+def built(directory, texts=TEXTS, data=DATA) -> Store:
+    return build(directory, data, [TextSource.of(lambda: texts, {"file": "mine"})])
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != RECORD}
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.name != RECORD}
 
 
 def split(store, name) -> list[str]:
@@ -55,7 +55,7 @@ def test_the_documents_and_nothing_else_and_the_same_bytes_again(tmp_path):
     for name, documents in (("train", train), ("valid", valid)):
         assert store.manifest[name]["documents"] == len(documents)
         for shard in store.manifest[name]["shards"]:
-            assert hashlib.sha256((store.folder / shard["file"]).read_bytes()).hexdigest() == shard["sha256"]
+            assert hashlib.sha256((store.directory / shard["file"]).read_bytes()).hexdigest() == shard["sha256"]
     assert store.manifest["source"] == [{"file": "mine"}]
 
 
@@ -102,7 +102,7 @@ def test_a_text_of_one_document_has_a_held_out_part(tmp_path, monkeypatch, part)
         flat = [id_ for text in documents for id_ in [*store.tokenizer.encode(text), store.tokenizer.sep_id]]
         assert [*train[np.arange(len(train))], *valid[np.arange(len(valid))]] == flat
         named = {shard["file"] for part in ("train", "valid") for shard in store.manifest[part]["shards"]}
-        assert named == {path.name for path in store.folder.glob("*.bin")}
+        assert named == {path.name for path in store.directory.glob("*.bin")}
 
 
 def test_a_build_that_dies_leaves_nothing(tmp_path):
@@ -139,9 +139,9 @@ def test_a_text_that_is_too_short_for_its_rows_is_not_encoded_again_for_shorter_
 
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
-    for folder in (tmp_path, tmp_path / "letter.txt"):
+    for directory in (tmp_path, tmp_path / "letter.txt"):
         with pytest.raises(InputError, match="is no token store"):
-            built(folder)
+            built(directory)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
     assert not tmp_path.with_name(tmp_path.name + ".part").exists()
     with pytest.raises(InputError, match="holds no token store"):
@@ -155,7 +155,7 @@ def test_a_folder_whose_place_no_store_can_take_is_refused_before_the_work(tmp_p
         monkeypatch.setattr(type(tmp_path), "is_mount", lambda path: path.name == "store")
     else:
         (tmp_path / "store").symlink_to(tmp_path if kind == "link" else tmp_path / "none")
-    with pytest.raises(InputError, match=r"name a folder in it, as --data.store .*/store/store"):
+    with pytest.raises(InputError, match=r"name a directory in it, as --data.store .*/store/store"):
         build(tmp_path / "store", DATA, [TextSource.of(lambda: pytest.fail("read"), {"file": "mine"})])
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 

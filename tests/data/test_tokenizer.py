@@ -67,7 +67,7 @@ def test_text_that_spells_a_special_piece(tokenizer, text):
     assert tokenizer.decode([2, *tokenizer.encode("the cat"), 4, 3, 0]) == "the cat"
 
 
-def ready(kind: str, folder) -> HfTokenizer:
+def ready(kind: str, directory) -> HfTokenizer:
     """A tokenizer.json whose vocabulary has every letter, and the special tokens among its pieces."""
     names = ["<pad>", "<unk>", "<cls>", "<sep>", "<mask>"]
     letters = [*"\u2581abcdefghijklmnopqrstuvwxyz<>", "\u2581a"]
@@ -79,8 +79,8 @@ def ready(kind: str, folder) -> HfTokenizer:
     made = HfModel(model)
     made.pre_tokenizer = pre_tokenizers.Metaspace() if kind == "Unigram" else pre_tokenizers.BertPreTokenizer()
     made.add_special_tokens(names)
-    made.save(str(folder / "tokenizer.json"))
-    return HfTokenizer(folder)
+    made.save(str(directory / "tokenizer.json"))
+    return HfTokenizer(directory)
 
 
 @pytest.mark.parametrize("kind", ["Unigram", "WordPiece"])

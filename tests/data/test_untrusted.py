@@ -46,7 +46,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A store with phrases."""
-    return open_store(DATA, tmp_path_factory.mktemp("made"), phrases=True).folder
+    return open_store(DATA, tmp_path_factory.mktemp("made"), phrases=True).directory
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_manifests_with_the_right_checksum(store, count):
     survive(path, damaged_json(path.read_bytes(), count, 1), reads)
 
 
-def word_pieces(folder: Path) -> None:
+def word_pieces(directory: Path) -> None:
     import tokenizers
 
     words = {word: i for i, word in enumerate([*SPECIAL, *WORDS, *(f"##{letter}" for letter in "abcdefgh")])}
@@ -84,13 +84,13 @@ def word_pieces(folder: Path) -> None:
     made.normalizer = tokenizers.normalizers.BertNormalizer()
     made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     made.add_special_tokens(SPECIAL)
-    made.save(str(folder / "tokenizer.json"))
+    made.save(str(directory / "tokenizer.json"))
     about = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "mask_token": {"content": "[MASK]"}}
     about |= {"added_tokens_decoder": {"4": {"content": "[MASK]", "special": True}}, "model_max_length": 10**30}
-    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    (directory / "tokenizer_config.json").write_text(json.dumps(about))
 
 
-def byte_level(folder: Path) -> None:
+def byte_level(directory: Path) -> None:
     import tokenizers
 
     made = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -103,17 +103,17 @@ def byte_level(folder: Path) -> None:
         show_progress=False,
     )
     made.train_from_iterator(TEXTS, trainer)
-    made.save(str(folder / "tokenizer.json"))
-    (folder / "special_tokens_map.json").write_text(json.dumps({"mask_token": "[MASK]", "cls_token": "[CLS]"}))
+    made.save(str(directory / "tokenizer.json"))
+    (directory / "special_tokens_map.json").write_text(json.dumps({"mask_token": "[MASK]", "cls_token": "[CLS]"}))
 
 
-def unigram(folder: Path) -> None:
-    export_tokenizer(SentencePieceTokenizer.train(TEXTS, 45), folder, 64)
+def unigram(directory: Path) -> None:
+    export_tokenizer(SentencePieceTokenizer.train(TEXTS, 45), directory, 64)
 
 
-def read_tokenizer(folder: Path) -> Callable[[], None]:
+def read_tokenizer(directory: Path) -> Callable[[], None]:
     def reads() -> None:
-        tokenizer = open_tokenizer(folder)
+        tokenizer = open_tokenizer(directory)
         ids, offsets = tokenizer.encode_offsets("The cat\u00e9 \ufb01ne [MASK] \u4e2d 12!")
         assert len(ids) == len(offsets)
         tokenizer.encode_batch(["a house", "\U0001f600 cats."])

@@ -29,11 +29,11 @@ def made(tmp_path_factory) -> Path:
     """A store of several shards, with phrases."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jaxmlm.data.building.PART", 12_000)
-        return open_store(DATA, tmp_path_factory.mktemp("made"), phrases=True).folder
+        return open_store(DATA, tmp_path_factory.mktemp("made"), phrases=True).directory
 
 
 @pytest.fixture
-def folder(made, tmp_path) -> Path:
+def directory(made, tmp_path) -> Path:
     """A copy of that store, which nobody has verified."""
     copy = tmp_path / "store"
     shutil.copytree(made, copy, ignore=shutil.ignore_patterns(RECORD))
@@ -46,14 +46,16 @@ def read(monkeypatch) -> list[str]:
     names: list[str] = []
     real = verification.verify_file
     monkeypatch.setattr(
-        verification, "verify_file", lambda folder, file, *more: names.append(file.name) or real(folder, file, *more)
+        verification,
+        "verify_file",
+        lambda directory, file, *more: names.append(file.name) or real(directory, file, *more),
     )
     return names
 
 
-def use(folder: Path) -> None:
+def use(directory: Path) -> None:
     """Read all that a store holds, as a training and a preview do."""
-    store = Store(folder)
+    store = Store(directory)
     for split in SPLITS:
         store.tokens(split)
         store.documents(split)
@@ -61,16 +63,16 @@ def use(folder: Path) -> None:
     matcher(store)
 
 
-def kinds(folder: Path) -> list[str]:
-    names = sorted(path.name for path in folder.iterdir())
+def kinds(directory: Path) -> list[str]:
+    names = sorted(path.name for path in directory.iterdir())
     assert len([name for name in names if name.startswith("train") and name.endswith(".bin")]) > 2
     return names
 
 
-def test_a_flipped_bit_anywhere_is_refused_by_the_name_of_the_file(folder):
+def test_a_flipped_bit_anywhere_is_refused_by_the_name_of_the_file(directory):
     random = np.random.default_rng(0)
-    for name in kinds(folder):
-        path = folder / name
+    for name in kinds(directory):
+        path = directory / name
         raw = path.read_bytes()
         for place in (0, len(raw) - 1, *random.integers(0, len(raw), 3).tolist()):
             flipped = bytearray(raw)
@@ -79,10 +81,10 @@ def test_a_flipped_bit_anywhere_is_refused_by_the_name_of_the_file(folder):
             if name == MANIFEST and _means_the_same(flipped, raw):
                 continue
             with pytest.raises(InputError, match=rf"{name} .*(: delete the store and|:|If not,) prepare") as error:
-                use(folder)
+                use(directory)
             assert "\n" not in str(error.value)
         path.write_bytes(raw)
-    use(folder)
+    use(directory)
 
 
 def _means_the_same(one: bytes, other: bytes) -> bool:
@@ -93,70 +95,70 @@ def _means_the_same(one: bytes, other: bytes) -> bool:
         return False
 
 
-def test_each_file_is_read_once_and_again_when_it_was_written_to(folder, read):
-    use(folder)
-    every = sorted(name for name in kinds(folder) if name not in (MANIFEST, RECORD) and "tokenizer" not in name)
+def test_each_file_is_read_once_and_again_when_it_was_written_to(directory, read):
+    use(directory)
+    every = sorted(name for name in kinds(directory) if name not in (MANIFEST, RECORD) and "tokenizer" not in name)
     assert sorted(read) == every
-    use(folder)
+    use(directory)
     assert sorted(read) == every
     read.clear()
-    (folder / "train-00001.bin").write_bytes((folder / "train-00001.bin").read_bytes())
-    use(folder)
+    (directory / "train-00001.bin").write_bytes((directory / "train-00001.bin").read_bytes())
+    use(directory)
     assert read == ["train-00001.bin"]
     read.clear()
-    about = (folder / "train-00000.docs").stat()
-    os.utime(folder / "train-00000.docs", ns=(about.st_atime_ns, about.st_mtime_ns))  # as a tool that restores times
-    use(folder)
+    about = (directory / "train-00000.docs").stat()
+    os.utime(directory / "train-00000.docs", ns=(about.st_atime_ns, about.st_mtime_ns))  # as a tool that restores times
+    use(directory)
     assert read == ["train-00000.docs"]
 
 
-def test_a_copy_with_its_record_and_times_is_read_again(folder, tmp_path, read):
-    use(folder)
+def test_a_copy_with_its_record_and_times_is_read_again(directory, tmp_path, read):
+    use(directory)
     count = len(read)
-    shutil.copytree(folder, tmp_path / "copy")  # with times, as cp -a and rsync -a
+    shutil.copytree(directory, tmp_path / "copy")  # with times, as cp -a and rsync -a
     use(tmp_path / "copy")
     assert len(read) == 2 * count
 
 
 @pytest.mark.parametrize("record", [b"", b"{", b"[1]", b'{"train-00000.bin": 7}', b"\xff" * 9])
-def test_a_damaged_record_vouches_for_nothing(folder, read, record):
-    (folder / RECORD).write_bytes(record)
-    Store(folder).tokens("train")
+def test_a_damaged_record_vouches_for_nothing(directory, read, record):
+    (directory / RECORD).write_bytes(record)
+    Store(directory).tokens("train")
     assert "train-00000.bin" in read
     read.clear()
-    Store(folder).tokens("train")
+    Store(directory).tokens("train")
     assert not read
 
 
-def test_a_store_that_cannot_be_written_to_is_remembered_in_the_cache(folder, tmp_path, monkeypatch, read):
+def test_a_store_that_cannot_be_written_to_is_remembered_in_the_cache(directory, tmp_path, monkeypatch, read):
     monkeypatch.setenv("JAXMLM_CACHE", str(tmp_path / "cache"))
     real = verification.write_json
 
     def write(path: Path, value: Any) -> None:
-        if path.parent == folder:
+        if path.parent == directory:
             raise OSError(30, "Read-only file system")
         real(path, value)
 
     monkeypatch.setattr(verification, "write_json", write)
-    Store(folder).tokens("train")
-    assert read and not (folder / RECORD).exists() and len(list((tmp_path / "cache" / "verified").iterdir())) == 1
+    Store(directory).tokens("train")
+    assert read and not (directory / RECORD).exists() and len(list((tmp_path / "cache" / "verified").iterdir())) == 1
     read.clear()
-    Store(folder).tokens("train")
+    Store(directory).tokens("train")
     assert not read
     monkeypatch.setenv("JAXMLM_CACHE", "/dev/null/nowhere")  # neither place: it is read each time
-    Store(folder).tokens("train")
-    Store(folder).tokens("train")
-    assert len(read) == 2 * len(Store(folder).shards("train"))
+    Store(directory).tokens("train")
+    Store(directory).tokens("train")
+    assert len(read) == 2 * len(Store(directory).shards("train"))
 
 
-def test_verify_reads_all_of_it_again(folder, read):
-    use(folder)
+def test_verify_reads_all_of_it_again(directory, read):
+    use(directory)
     read.clear()
-    Store(folder).verify()
-    assert set(kinds(folder)) == {*read, MANIFEST, RECORD}
+    Store(directory).verify()
+    assert set(kinds(directory)) == {*read, MANIFEST, RECORD}
 
 
-def test_a_signal_ends_it_and_what_was_read_is_remembered(folder, monkeypatch, read):
+def test_a_signal_ends_it_and_what_was_read_is_remembered(directory, monkeypatch, read):
     monkeypatch.setattr(verification, "SAID", 1)
     monkeypatch.setattr(verification, "THREADS", 1)
 
@@ -166,45 +168,45 @@ def test_a_signal_ends_it_and_what_was_read_is_remembered(folder, monkeypatch, r
     with monkeypatch.context() as patch:
         patch.setattr(verification, "raise_if_stop_requested", stop)
         with pytest.raises(Preempted):
-            Store(folder).tokens("train")
+            Store(directory).tokens("train")
     before = len(read)
-    Store(folder).tokens("train")
-    assert 0 < before <= len(read) <= len(Store(folder).shards("train")) + 1
+    Store(directory).tokens("train")
+    assert 0 < before <= len(read) <= len(Store(directory).shards("train")) + 1
 
 
-def test_a_large_store_shows_how_far_it_is(folder, monkeypatch, capsys):
+def test_a_large_store_shows_how_far_it_is(directory, monkeypatch, capsys):
     monkeypatch.setattr(verification, "SAID", 1)
     monkeypatch.setattr(verification, "MEGABYTE", 1000)
-    Store(folder).tokens("train")
-    size = sum((folder / name).stat().st_size for name, _ in Store(folder).shards("train")) // 1000
+    Store(directory).tokens("train")
+    size = sum((directory / name).stat().st_size for name, _ in Store(directory).shards("train")) // 1000
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"verify store (MB): {size}/{size}")
 
 
-def forge(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def forge(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change a manifest as somebody would who knows how its checksum is made."""
-    manifest = read_manifest(folder)
+    manifest = read_manifest(directory)
     change(manifest)
-    write_manifest(folder, manifest)
+    write_manifest(directory, manifest)
 
 
-def test_ids_that_the_vocabulary_has_not_are_refused(folder):
-    path = folder / "train-00001.bin"
+def test_ids_that_the_vocabulary_has_not_are_refused(directory):
+    path = directory / "train-00001.bin"
     tokens = np.fromfile(path, np.uint16)
     tokens[5] = 300
     tokens.tofile(path)
-    forge(folder, lambda m: m["train"]["shards"][1].update(sha256=sha256(path)))
+    forge(directory, lambda m: m["train"]["shards"][1].update(sha256=sha256(path)))
     with pytest.raises(InputError, match=r"train-00001.bin holds the number 300, and the largest may be 299"):
-        use(folder)
+        use(directory)
 
 
-def test_documents_without_tokens_are_refused(folder):
-    path = folder / "train-00000.docs"
+def test_documents_without_tokens_are_refused(directory):
+    path = directory / "train-00000.docs"
     entries = np.fromfile(path, "<u8").reshape(-1, 3)
     entries[1, 2], entries[0, 2] = entries[1, 2] & 0xFFFFFFFF, entries[0, 2] + (entries[1, 2] >> 32 << 32)
     entries.tofile(path)
-    forge(folder, lambda m: m["train"]["shards"][0].update(documents_sha256=sha256(path)))
+    forge(directory, lambda m: m["train"]["shards"][0].update(documents_sha256=sha256(path)))
     with pytest.raises(InputError, match=r"train-00000.docs does not fit the tokens"):
-        use(folder)
+        use(directory)
 
 
 FORGED: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -247,30 +249,30 @@ FORGED: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 @pytest.mark.parametrize("kind", FORGED)
-def test_what_a_forged_manifest_says_is_not_believed(folder, kind):
-    forge(folder, FORGED[kind])
+def test_what_a_forged_manifest_says_is_not_believed(directory, kind):
+    forge(directory, FORGED[kind])
     with pytest.raises(InputError, match=r"prepare") as error:
-        use(folder)
+        use(directory)
     assert "\n" not in str(error.value)
 
 
-def test_a_link_out_of_the_store_is_refused(folder, tmp_path):
-    path = folder / "valid-00000.bin"
+def test_a_link_out_of_the_store_is_refused(directory, tmp_path):
+    path = directory / "valid-00000.bin"
     path.rename(tmp_path / "elsewhere.bin")
     path.symlink_to(tmp_path / "elsewhere.bin")
     with pytest.raises(InputError, match=r"valid-00000.bin is a link out of the token store"):
-        use(folder)
+        use(directory)
     path.unlink()
     os.mkfifo(path)
     assert stat.S_ISFIFO(path.stat().st_mode)
     with pytest.raises(InputError, match=r"valid-00000.bin is missing or not complete"):
-        use(folder)
+        use(directory)
 
 
-def test_a_damaged_store_ends_a_command_with_one_line(folder, capsys):
-    raw = bytearray((folder / "valid-00000.bin").read_bytes())
+def test_a_damaged_store_ends_a_command_with_one_line(directory, capsys):
+    raw = bytearray((directory / "valid-00000.bin").read_bytes())
     raw[7] ^= 64
-    (folder / "valid-00000.bin").write_bytes(raw)
-    assert cli.main(["prepare", "--inspect", str(folder)]) == cli.WRONG_INPUT
+    (directory / "valid-00000.bin").write_bytes(raw)
+    assert cli.main(["prepare", "--inspect", str(directory)]) == cli.WRONG_INPUT
     [line] = capsys.readouterr().err.splitlines()
     assert "valid-00000.bin is damaged" in line and line.endswith("delete the store and prepare it again")

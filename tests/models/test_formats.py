@@ -128,17 +128,17 @@ def fresh(config: EncoderConfig, kind: str):
     return with_head(kind, Encoder(config, 40, keys[0]), 2, keys[1])
 
 
-def write(folder: Path, config: EncoderConfig = POST, kind: str = "mlm", **change):
-    """A folder of a small model, which is returned as it is read, and then these changes of its config.json.
+def write(directory: Path, config: EncoderConfig = POST, kind: str = "mlm", **change):
+    """A directory of a small model, which is returned as it is read, and then these changes of its config.json.
 
     A change to `...` takes a key away.
     """
     model = fresh(config, kind)
-    interchange.write(model, folder, kind, ids=IDS)
-    model = interchange.read(folder).model
-    plain = json.loads((folder / "config.json").read_text()) | change
+    interchange.write(model, directory, kind, ids=IDS)
+    model = interchange.read(directory).model
+    plain = json.loads((directory / "config.json").read_text()) | change
     plain = {name: value for name, value in plain.items() if value is not ...}
-    (folder / "config.json").write_text(json.dumps(plain))
+    (directory / "config.json").write_text(json.dumps(plain))
     return model
 
 
@@ -181,16 +181,16 @@ def test_a_weight_without_a_place_is_never_dropped(tmp_path, monkeypatch):
 def test_a_field_of_any_type_is_read_or_refused_in_a_line(value, tmp_path):
     """Every field of every format with every kind of value: an `InputError` or a model, and at once."""
     for config in (EncoderConfig(**SMALL), preset("modern-base", **SMALL)):
-        folder = tmp_path / config.positions
-        write(folder, config)
-        plain = json.loads((folder / "config.json").read_text())
+        directory = tmp_path / config.positions
+        write(directory, config)
+        plain = json.loads((directory / "config.json").read_text())
         for name in plain:
             changed = {**plain, name: value}
-            (folder / "config.json").write_text(json.dumps(changed))
+            (directory / "config.json").write_text(json.dumps(changed))
             try:
-                interchange.read(folder)
+                interchange.read(directory)
             except InputError as error:
-                assert str(folder) in str(error) and "\n" not in str(error), name
+                assert str(directory) in str(error) and "\n" not in str(error), name
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path):
@@ -283,10 +283,10 @@ def test_labels_of_a_model_without_classes_are_passed_over(tmp_path):
     assert interchange.read(tmp_path).labels == ()
 
 
-def renamed(folder: Path, name) -> None:
-    """The weights of a folder, each with the name that this function makes of its own."""
-    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
-    safetensors.numpy.save_file({name(key): x for key, x in tensors.items()}, folder / "model.safetensors")
+def renamed(directory: Path, name) -> None:
+    """The weights of a directory, each with the name that this function makes of its own."""
+    tensors = safetensors.numpy.load_file(directory / "model.safetensors")
+    safetensors.numpy.save_file({name(key): x for key, x in tensors.items()}, directory / "model.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -95,35 +95,35 @@ hosts.exit_process(0)
 
 
 class Ran(NamedTuple):
-    """The losses of the steps, the masks of a step in the order of the rows' ids, all lines of results, the folder."""
+    """The losses of the steps, the masks of a step in the order of the rows' ids, all results, the directory."""
 
     losses: list[float]
     masks: dict[str, np.ndarray]
     results: list[dict]
-    folder: Path
+    directory: Path
 
 
 def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def run(folder: Path, processes: int, devices: int, sizes: str, judged: str = "judged") -> Ran:
+def run(directory: Path, processes: int, devices: int, sizes: str, judged: str = "judged") -> Ran:
     port = free_port()
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
 
     def one(process: int) -> subprocess.CompletedProcess:
-        words = [sys.executable, "-c", PROGRAM, str(port), str(processes), str(process), str(folder), sizes, judged]
+        words = [sys.executable, "-c", PROGRAM, str(port), str(processes), str(process), str(directory), sizes, judged]
         return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=900)
 
     with ThreadPoolExecutor(processes) as pool:
         for done in pool.map(one, range(processes)):
             assert done.returncode == 0, done.stderr[-2000:]
-    log = lines(folder / "cells" / "rate=0.4,seed=0" / "log.jsonl")
-    found = dict(np.load(folder / "masks.npz"))
+    log = lines(directory / "cells" / "rate=0.4,seed=0" / "log.jsonl")
+    found = dict(np.load(directory / "masks.npz"))
     order = np.argsort(found["example"])
     masks = {name: x[order] for name, x in found.items()}
-    results = [row for path in sorted(folder.glob("**/results.jsonl")) for row in lines(path)]
-    return Ran([row["loss"] for row in log if "eval" not in row], masks, results, folder)
+    results = [row for path in sorted(directory.glob("**/results.jsonl")) for row in lines(path)]
+    return Ran([row["loss"] for row in log if "eval" not in row], masks, results, directory)
 
 
 @pytest.fixture(scope="module")
@@ -145,11 +145,11 @@ def test_two_processes_change_no_loss_mask_score_or_file(alone, tmp_path):
         # Bits per word are some tens: the same digits are a larger difference there.
         assert row["scores"] == pytest.approx(expected["scores"], rel=5e-5, abs=5e-4)
     files, expected = (
-        sorted(str(path.relative_to(r.folder)) for path in r.folder.rglob("*") if "checkpoints" not in path.parts)
+        sorted(str(path.relative_to(r.directory)) for path in r.directory.rglob("*") if "checkpoints" not in path.parts)
         for r in (ran, alone)
     )
     assert files == expected
-    model, same = (jax.tree.leaves(load(r.folder / "tuned" / "model").model) for r in (ran, alone))
+    model, same = (jax.tree.leaves(load(r.directory / "tuned" / "model").model) for r in (ran, alone))
     assert all(np.allclose(a, b, atol=1e-3) for a, b in zip(model, same, strict=True))
 
 

@@ -45,7 +45,7 @@ HARD = [
 FAMILIES = ("Bert", "Roberta")
 
 
-def words(family: str, folder: Path) -> None:
+def words(family: str, directory: Path) -> None:
     """A tokenizer of the family's kind, trained on generated text."""
     if family == "Bert":
         made = tokenizers.BertWordPieceTokenizer()
@@ -56,13 +56,13 @@ def words(family: str, folder: Path) -> None:
         special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
         made.train_from_iterator(TEXTS, vocab_size=500, special_tokens=special, show_progress=False)
         fast = transformers.RobertaTokenizerFast(tokenizer_object=made._tokenizer)
-    fast.save_pretrained(folder)
+    fast.save_pretrained(directory)
 
 
-def saved(family: str, end: str, folder: Path, labels: tuple[str, ...] = ("no", "maybe", "yes")) -> Path:
-    """A model with random weights and its tokenizer in a folder of the format."""
-    words(family, folder)
-    t = transformers.AutoTokenizer.from_pretrained(folder)
+def saved(family: str, end: str, directory: Path, labels: tuple[str, ...] = ("no", "maybe", "yes")) -> Path:
+    """A model with random weights and its tokenizer in a directory of the format."""
+    words(family, directory)
+    t = transformers.AutoTokenizer.from_pretrained(directory)
     torch.manual_seed(0)
     config = getattr(transformers, family + "Config")(
         vocab_size=len(t), hidden_size=48, num_attention_heads=3, num_hidden_layers=2, intermediate_size=64,
@@ -71,8 +71,8 @@ def saved(family: str, end: str, folder: Path, labels: tuple[str, ...] = ("no", 
         **({"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
            if "Classification" in end else {}),
     )  # fmt: skip
-    getattr(transformers, family + end)(config).save_pretrained(folder)
-    return folder
+    getattr(transformers, family + end)(config).save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -192,26 +192,26 @@ def test_embeddings_logits_and_scores(masked):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_classes_of_texts_and_pairs(family, tmp_path):
-    folder = saved(family, "ForSequenceClassification", tmp_path)
-    theirs = transformers.pipeline("text-classification", model=str(folder), tokenizer=str(folder), top_k=None)
+    directory = saved(family, "ForSequenceClassification", tmp_path)
+    theirs = transformers.pipeline("text-classification", model=str(directory), tokenizer=str(directory), top_k=None)
     texts = [TEXTS[3][:80], (TEXTS[4][:40], TEXTS[5][:70])]
-    got = jaxmlm.load(folder).classify(texts)
+    got = jaxmlm.load(directory).classify(texts)
     for text, shares in zip(texts, got, strict=True):
         asked = text if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
         want = theirs(asked)
         want = {row["label"]: row["score"] for row in (want[0] if isinstance(want[0], list) else want)}
         assert shares == pytest.approx(want, abs=1e-5) and set(shares) == {"no", "maybe", "yes"}
     with pytest.raises(InputError, match="fill_mask needs a model of kind 'mlm'"):
-        jaxmlm.load(folder).fill_mask("a [MASK]")
+        jaxmlm.load(directory).fill_mask("a [MASK]")
 
 
 PAIRS = [(TEXTS[8][:50], TEXTS[9][:80]), ("", "a hen"), (TEXTS[10][:30], ".")]
 
 
-def pairs_agree(ours: api.PretrainedModel, folder: Path) -> None:
-    """Ids, types and probabilities of pairs by the files in a folder, read by AutoTokenizer, and by a model of ours."""
-    t = transformers.AutoTokenizer.from_pretrained(folder)
-    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+def pairs_agree(ours: api.PretrainedModel, directory: Path) -> None:
+    """Ids, types and probabilities of pairs by AutoTokenizer, from the files in a directory, and by a model of ours."""
+    t = transformers.AutoTokenizer.from_pretrained(directory)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(directory).eval()
     for pair, shares in zip(PAIRS, ours.classify(PAIRS), strict=True):
         batch = t(*pair, return_tensors="pt")
         ids, types = ours._pair(pair)
@@ -225,10 +225,10 @@ def pairs_agree(ours: api.PretrainedModel, folder: Path) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pairs_of_an_encoder_with_token_types_are_the_same_on_both_sides(family, tmp_path):
     """Of an import, of its export, and of an encoder of ours with this tokenizer or one of SentencePiece."""
-    folder = saved("Bert", "ForSequenceClassification", tmp_path / "in")
-    pairs_agree(jaxmlm.load(folder), folder)
-    jaxmlm.export(folder, tmp_path / "out")
-    pairs_agree(jaxmlm.load(folder), tmp_path / "out")
+    directory = saved("Bert", "ForSequenceClassification", tmp_path / "in")
+    pairs_agree(jaxmlm.load(directory), directory)
+    jaxmlm.export(directory, tmp_path / "out")
+    pairs_agree(jaxmlm.load(directory), tmp_path / "out")
     pairs_agree(jaxmlm.load(tmp_path / "out"), tmp_path / "out")
     words(family, tmp_path / "words")
     sentences = SentencePieceTokenizer.train(TEXTS, 400)
@@ -258,16 +258,16 @@ def test_settings_beside_a_tokenizer_are_followed_as_by_transformers(change, tmp
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_answer_is_the_best_span_of_the_context(family, tmp_path):
-    folder = saved(family, "ForQuestionAnswering", tmp_path)
-    t = transformers.AutoTokenizer.from_pretrained(folder)
-    theirs = transformers.AutoModelForQuestionAnswering.from_pretrained(folder).eval()
+    directory = saved(family, "ForQuestionAnswering", tmp_path)
+    t = transformers.AutoTokenizer.from_pretrained(directory)
+    theirs = transformers.AutoModelForQuestionAnswering.from_pretrained(directory).eval()
     question, context = " ".join(TEXTS[6][:30].split()), TEXTS[7][:140]  # as the white space of a question is read
     batch = t(question, context, return_tensors="pt", return_offsets_mapping=True)
     offsets = batch.pop("offset_mapping")[0].tolist()
     inside = [i for i, part in enumerate(batch.sequence_ids(0)) if part == 1]
     with torch.no_grad():
         out = theirs(**batch)
-    model = jaxmlm.load(folder)
+    model = jaxmlm.load(directory)
     for longest in (1, 5):
         score, i, j = max(
             (float(out.start_logits[0, i] + out.end_logits[0, j]), i, j)
@@ -283,17 +283,17 @@ def test_the_answer_is_the_best_span_of_the_context(family, tmp_path):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A finished run of an architecture that the format has."""
-    folder = tmp_path_factory.mktemp("run") / "run"
+    directory = tmp_path_factory.mktemp("run") / "run"
     pretrain(
         Run(
-            workdir=str(folder),
+            workdir=str(directory),
             data=Data(text="sample:400", vocab=600, length=24, valid=0.05),
             masking=Masking(rate=0.4),
             model=EncoderConfig(layers=2, width=48, heads=3, max_positions=64),
             loop=Loop(steps=6, batch=8, log_every=1),
         )
     )
-    return folder
+    return directory
 
 
 def test_an_exported_run_works_in_transformers(run, tmp_path):
@@ -357,7 +357,7 @@ def test_sentence_transformers_gives_the_vectors_of_embed(masked, tmp_path):
     from sentence_transformers import SentenceTransformer
 
     done = export(masked, tmp_path / "out", Export(sentence_transformers=True))
-    theirs = SentenceTransformer(done["folder"], device="cpu")
+    theirs = SentenceTransformer(done["directory"], device="cpu")
     ours = jaxmlm.load(masked)
     texts = [TEXTS[0][:60], "a hen", TEXTS[1][:90]]
     assert np.abs(theirs.encode(texts) - ours.embed(texts)).max() < 1e-5

@@ -14,13 +14,13 @@ from tests.training.test_loop import OPTIM, STEPS, Killed, counting_eval, device
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
-def resumed_run(folder: Path, sink: str) -> list[dict[str, Any]]:
+def resumed_run(directory: Path, sink: str) -> list[dict[str, Any]]:
     """The log of a run that was killed after step 5, whose newest checkpoint was of step 4."""
     loop = Loop(STEPS, 8, log_every=1, save_every=2, eval_every=2, sinks=(sink,))
     with pytest.raises(Killed):
-        train(linear_task(killed_at(5), evals=counting_eval([])), OPTIM, loop, devices(1, 1, 1), folder)
-    train(linear_task(evals=counting_eval([])), OPTIM, loop, devices(1, 1, 1), folder)
-    return lines(folder)
+        train(linear_task(killed_at(5), evals=counting_eval([])), OPTIM, loop, devices(1, 1, 1), directory)
+    train(linear_task(evals=counting_eval([])), OPTIM, loop, devices(1, 1, 1), directory)
+    return lines(directory)
 
 
 def test_tensorboard(tmp_path):

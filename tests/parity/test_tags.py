@@ -11,11 +11,11 @@ pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::Deprecatio
 
 def test_spans_are_those_of_the_pipeline(tmp_path):
     """With the first piece of each word deciding; a model with random weights predicts every tag."""
-    folder = saved("Bert", "ForTokenClassification", tmp_path, ("O", "B-PER", "I-PER", "B-LOC", "I-LOC"))
+    directory = saved("Bert", "ForTokenClassification", tmp_path, ("O", "B-PER", "I-PER", "B-LOC", "I-LOC"))
     theirs = transformers.pipeline(
-        "token-classification", model=str(folder), tokenizer=str(folder), aggregation_strategy="first"
+        "token-classification", model=str(directory), tokenizer=str(directory), aggregation_strategy="first"
     )
-    ours = jaxmlm.load(folder)
+    ours = jaxmlm.load(directory)
     labels = set()
     for text in [*(text[:90] for text in TEXTS[:12]), "a hen, in London's east."]:
         want = theirs(text)

@@ -34,7 +34,7 @@ def test_the_estimate_is_near_the_tokens_of_the_store(name, tmp_path):
     store = open_store(data, tmp_path)
     exact = epochs.tokens_in(data, tmp_path)
     assert exact == store.manifest["train"]["tokens"] and exact / 2 < guessed < exact * 2
-    ready = replace(data, tokenizer=str(store.folder))
+    ready = replace(data, tokenizer=str(store.directory))
     assert epochs.tokens_in(ready, tmp_path / "elsewhere") == pytest.approx(exact, rel=0.05)
 
 

@@ -24,21 +24,21 @@ TREE = "1\tThe\tthe\tDET\t_\t_\t2\tdet\t_\t_\n2\t{}\thouse\tNOUN\t_\tNumber={}\t
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def directory(tmp_path_factory):
     """An untrained run, a text and a treebank."""
-    folder = tmp_path_factory.mktemp("evaluate")
+    directory = tmp_path_factory.mktemp("evaluate")
     run = Run(
-        workdir=str(folder / "run"),
+        workdir=str(directory / "run"),
         data=Data(text="sample:300", vocab=200, length=32),
         model=EncoderConfig(layers=1, width=16, heads=2),
         loop=Loop(steps=0, batch=8),
     )
     pretrain(run)
-    (folder / "text.txt").write_text("The house is red. " * 20 + "\n\nTwo houses\n")
+    (directory / "text.txt").write_text("The house is red. " * 20 + "\n\nTwo houses\n")
     for part, times in (("train", 12), ("dev", 6)):
         trees = TREE.format("house", "Sing") + TREE.format("houses", "Plur")
-        (folder / f"en-{part}.conllu").write_text(trees * times)
-    return folder
+        (directory / f"en-{part}.conllu").write_text(trees * times)
+    return directory
 
 
 @pytest.fixture
@@ -53,25 +53,26 @@ def said(capsys, *words):
     return code, (json.loads(out.out.splitlines()[-1])["rows"] if code == 0 else out.err)
 
 
-def test_everything_of_a_run(folder, capsys):
+def test_everything_of_a_run(directory, capsys):
     """Untrained: at chance on minimal pairs, within three standard deviations of a fair coin."""
     code, rows = said(
-        capsys, folder / "run", "--blimp", "sample:", "--pairs", "30", "--text", folder / "text.txt", "--rows", "0",
-        "--rates", "0.2", "--length", "24", "--treebank", folder, "--figure", folder / "layers.png"
+        capsys, directory / "run", "--blimp", "sample:", "--pairs", "30", "--text", directory / "text.txt",
+        "--rows", "0",
+        "--rates", "0.2", "--length", "24", "--treebank", directory, "--figure", directory / "layers.png"
     )  # fmt: skip
     assert code == 0
     by = {row["task"]: row["scores"] for row in rows}
-    pairs, masked = by["blimp"], by[str(folder / "text.txt")]
+    pairs, masked = by["blimp"], by[str(directory / "text.txt")]
     sets = sum(name.startswith("set/") for name in pairs)
     assert abs(pairs["accuracy"] - 0.5) < 3 * (0.25 / (30 * sets)) ** 0.5
     assert abs(masked["loss@0.20"] - np.log(200)) < 0.5 and "loss@0.15" not in masked
     assert by["part of speech"]["layer/0"] == 1.0 and by["part of speech"]["majority"] == 0.5
     assert {"layer/1", "untrained/0", "untrained/1"} <= set(by["relation"])
-    assert "tense" not in by and (folder / "layers.png").is_file()
+    assert "tense" not in by and (directory / "layers.png").is_file()
 
 
-def test_without_an_option_pairs_and_the_held_out_text(folder, capsys):
-    code, rows = said(capsys, folder / "run", "--pairs", "2", "--rows", "2")
+def test_without_an_option_pairs_and_the_held_out_text(directory, capsys):
+    code, rows = said(capsys, directory / "run", "--pairs", "2", "--rows", "2")
     assert code == 0
     assert [(row["stage"], row["task"], row["main"]) for row in rows] == [
         ("blimp", "blimp", "accuracy"), ("masked", "heldout:", "loss@0.15"),
@@ -81,10 +82,10 @@ def test_without_an_option_pairs_and_the_held_out_text(folder, capsys):
     assert rows[2]["scores"]["loss"] == pytest.approx(np.log(rows[2]["scores"]["pseudo_perplexity"]))
 
 
-def test_the_held_out_text_of_a_store_in_a_bucket(folder, one_device, monkeypatch, tmp_path):
+def test_the_held_out_text_of_a_store_in_a_bucket(directory, one_device, monkeypatch, tmp_path):
     monkeypatch.setenv("JAXMLM_CACHE", str(tmp_path))
-    cloud.push(folder / "run" / "store", "memory://mine/evaluated", "manifest.json")
-    here = load(folder / "run")
+    cloud.push(directory / "run" / "store", "memory://mine/evaluated", "manifest.json")
+    here = load(directory / "run")
     data = {**here.about["config"]["data"], "store": "memory://mine/evaluated"}
     loaded = here._replace(about={"config": {"data": data}})
     assert MODULE._has_store(loaded) and MODULE._held_out(loaded).rows == MODULE._held_out(here).rows
@@ -92,11 +93,11 @@ def test_the_held_out_text_of_a_store_in_a_bucket(folder, one_device, monkeypatc
     assert not MODULE._has_store(loaded)
 
 
-def test_pseudo_perplexity_is_that_of_a_loop_and_counts_words(folder, one_device):
+def test_pseudo_perplexity_is_that_of_a_loop_and_counts_words(directory, one_device):
     """One mask at a time, for any batch size; the masked loss of a split is the one of pre-training."""
-    loaded = load(folder / "run")
+    loaded = load(directory / "run")
     t, model = loaded.tokenizer, loaded.model
-    rows = likelihood.rows_of_text(str(folder / "text.txt"), t, 24, None)
+    rows = likelihood.rows_of_text(str(directory / "text.txt"), t, 24, None)
     assert max(map(len, rows.ids)) == 24 and rows.words.sum() == 4 * 20 + 2
     some = likelihood.ScoredRows(rows.ids[:2] + rows.ids[-1:], rows.words[[0, 1, -1]], rows.bytes[[0, 1, -1]])
     found = [evaluate(likelihood.perplexity(some, t, batch), model, one_device) for batch in (4, 32)]
@@ -113,8 +114,8 @@ def test_pseudo_perplexity_is_that_of_a_loop_and_counts_words(folder, one_device
         assert (scores["tokens"], scores["words"]) == (count, some.words.sum())
 
 
-def test_rows_of_a_document_have_its_words_and_bytes(folder):
-    text, t = (folder / "text.txt").read_text(), load(folder / "run").tokenizer
+def test_rows_of_a_document_have_its_words_and_bytes(directory):
+    text, t = (directory / "text.txt").read_text(), load(directory / "run").tokenizer
     texts = [part.strip() for part in text.split("\n\n")] + ["Un\u00efcode \u2603  caf\u00e9s, in bytes"]
     for length in (8, 24, 512):
         rows = likelihood.rows_of_documents(texts, t, length, None)
@@ -124,9 +125,11 @@ def test_rows_of_a_document_have_its_words_and_bytes(folder):
     assert len(rows.ids) == 3 and sum(len(ids) - 2 for ids in rows.ids) == tokens
 
 
-def test_the_bound_of_a_text_and_of_the_held_out_text(folder, capsys):
+def test_the_bound_of_a_text_and_of_the_held_out_text(directory, capsys):
     """Untrained: about the logarithm of the vocabulary, in each part as wide as the part."""
-    code, rows = said(capsys, folder / "run", "--bound", folder / "text.txt", "--length", "16", "--bound-draws", "3")
+    code, rows = said(
+        capsys, directory / "run", "--bound", directory / "text.txt", "--length", "16", "--bound-draws", "3"
+    )
     assert code == 0 and [(row["stage"], row["main"]) for row in rows] == [("bound", "bound")]
     found = rows[0]["scores"]
     assert abs(found["bound"] - np.log(200 - 5)) < 0.5 and 0 < found["bound_se"] < 0.1
@@ -135,13 +138,13 @@ def test_the_bound_of_a_text_and_of_the_held_out_text(folder, capsys):
     assert found["bits_per_word"] * found["words"] == pytest.approx(nats)
     assert found["bits_per_byte"] * found["bytes"] == pytest.approx(nats)
     assert sum(value for name, value in found.items() if name.startswith("part@")) == pytest.approx(found["bound"])
-    code, rows = said(capsys, folder / "run", "--bound", "heldout:", "--bound-rows", "3")
+    code, rows = said(capsys, directory / "run", "--bound", "heldout:", "--bound-rows", "3")
     assert code == 0 and rows[0]["scores"]["rows"] == 3 and abs(rows[0]["scores"]["bound"] - np.log(195)) < 0.5
 
 
-def test_the_bound_reads_documents_apart_however_they_were_packed(folder, one_device):
+def test_the_bound_reads_documents_apart_however_they_were_packed(directory, one_device):
     """No row of it holds two documents: no separator but at its end."""
-    store = Store(folder / "run" / "store")
+    store = Store(directory / "run" / "store")
     rows = likelihood.rows_of_split(MODULE.documents_of(store, 32), store.tokenizer, None)
     documents = store.documents("valid")["tokens"] - 1  # each with its separator
     assert sum(len(ids) - 2 for ids in rows.ids) == documents.sum() and len(rows.ids) >= len(documents)
@@ -149,8 +152,8 @@ def test_the_bound_reads_documents_apart_however_they_were_packed(folder, one_de
         assert (np.flatnonzero(ids == store.tokenizer.sep_id) == len(ids) - 1).all()
 
 
-def test_documents_that_share_a_row_are_judged_apart(folder):
-    store, split = Store(folder / "run" / "store"), "train"
+def test_documents_that_share_a_row_are_judged_apart(directory):
+    store, split = Store(directory / "run" / "store"), "train"
     rows = {
         form: likelihood.rows_of_split(Batches(open_rows(store, split, 96, form), 1), store.tokenizer, None)
         for form in ("documents", "sentences")
@@ -162,18 +165,18 @@ def test_documents_that_share_a_row_are_judged_apart(folder):
     assert all(ids[0] == store.tokenizer.cls_id and ids[-1] == store.tokenizer.sep_id for ids in rows["documents"].ids)
 
 
-def test_a_batch_fits_the_devices_and_a_text_has_text(folder, capsys):
-    code, error = said(capsys, folder / "run", "--text", folder / "text.txt", "--batch", "101")
+def test_a_batch_fits_the_devices_and_a_text_has_text(directory, capsys):
+    code, error = said(capsys, directory / "run", "--text", directory / "text.txt", "--batch", "101")
     assert code == 2 and "batch 101 is not divisible by 2 devices: give --batch 102" in error
-    (folder / "blank.txt").write_text("\n\n\n")
-    code, error = said(capsys, folder / "run", "--text", folder / "blank.txt")
+    (directory / "blank.txt").write_text("\n\n\n")
+    code, error = said(capsys, directory / "run", "--text", directory / "blank.txt")
     assert code == 2 and "blank.txt: 0 tokens, fewer than one row of 128" in error and error.count("\n") == 1
-    code, error = said(capsys, folder / "run", "--bound", folder / "blank.txt")
+    code, error = said(capsys, directory / "run", "--bound", directory / "blank.txt")
     assert code == 2 and "no tokens in" in error and "blank.txt" in error and error.count("\n") == 1
 
 
-def test_an_encoder_without_a_mask_token_has_no_bound(folder, tmp_path, capsys):
-    assert main(["export", str(folder / "run"), str(tmp_path / "encoder")]) == 0
+def test_an_encoder_without_a_mask_token_has_no_bound(directory, tmp_path, capsys):
+    assert main(["export", str(directory / "run"), str(tmp_path / "encoder")]) == 0
     for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         if (path := tmp_path / "encoder" / file).is_file():
             plain = json.loads(path.read_text().replace("<mask>", "mask"))
@@ -183,7 +186,7 @@ def test_an_encoder_without_a_mask_token_has_no_bound(folder, tmp_path, capsys):
             path.write_text(json.dumps(plain))
     (tmp_path / "encoder" / "SHA256SUMS").unlink()  # made by others, it has none
     capsys.readouterr()
-    code, error = said(capsys, tmp_path / "encoder", "--bound", folder / "text.txt")
+    code, error = said(capsys, tmp_path / "encoder", "--bound", directory / "text.txt")
     assert code == 2 and "the tokenizer has no mask token" in error and error.count("\n") == 1
 
 
@@ -205,13 +208,13 @@ def test_what_is_wrong_is_said_before_the_model_is_read(words, message, capsys):
     assert code == 2 and message in error and error.count("\n") == 1
 
 
-def test_a_bare_encoder_has_layers_but_no_pairs(folder, capsys, monkeypatch):
+def test_a_bare_encoder_has_layers_but_no_pairs(directory, capsys, monkeypatch):
     bare = lambda path: (found := load(path))._replace(model=found.encoder, kind="encoder")  # noqa: E731
     monkeypatch.setattr(MODULE, "load", bare)
-    code, rows = said(capsys, folder / "run", "--treebank", folder, "--sentences", "8")
+    code, rows = said(capsys, directory / "run", "--treebank", directory, "--sentences", "8")
     assert code == 0 and rows[0]["scores"]["train"] == 16
     for option in ("--text", "--bound"):
-        code, error = said(capsys, folder / "run", option, "heldout:")
+        code, error = said(capsys, directory / "run", option, "heldout:")
         assert code == 2 and "no masked-LM head (encoder)" in error
 
 

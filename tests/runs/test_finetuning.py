@@ -88,7 +88,7 @@ def test_a_signal_keeps_what_is_done_and_the_grid_goes_on(grid, checkpoint, tmp_
         return [{**row["scores"], "by_step": row["by_step"]} for row in rows]
 
     assert scores(read_jsonl(tmp_path / "rte" / "results.jsonl")) == scores(whole["rows"])
-    best, same = (load(folder / "model").model for folder in (Path(config.workdir), tmp_path / "rte"))
+    best, same = (load(directory / "model").model for directory in (Path(config.workdir), tmp_path / "rte"))
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(best), jax.tree.leaves(same), strict=True))
 
 
@@ -120,11 +120,11 @@ def test_the_best_model_is_a_checkpoint(grid):
 
 
 def test_the_best_model_is_exported(grid, tmp_path):
-    """The folder of the transformers format says what the checkpoint says (logit by logit: tests/parity)."""
+    """The directory of the transformers format says what the checkpoint says (logit by logit: tests/parity)."""
     _, result = grid
     jaxmlm.export(result["model"], tmp_path / "out")
     pairs = [("the fox sees the hen", "the hen sees the fox"), ("a red owl", "an owl")]
-    ours, theirs = (jaxmlm.load(folder).classify(pairs) for folder in (result["model"], tmp_path / "out"))
+    ours, theirs = (jaxmlm.load(directory).classify(pairs) for directory in (result["model"], tmp_path / "out"))
     for a, b in zip(ours, theirs, strict=True):
         assert list(a) == list(b) == ["entailment", "not_entailment"] and a == pytest.approx(b, abs=1e-6)
     assert "text-classification" in (tmp_path / "out" / "README.md").read_text()
@@ -188,7 +188,7 @@ def test_a_killed_grid_goes_on_and_a_finished_one_is_read(checkpoint, grid):
 
 
 def test_results_of_other_weights_or_data_are_not_taken_for_these(checkpoint, grid, tmp_path):
-    """The best of a folder is the best of runs that can be compared; a checkpoint trained on is another one."""
+    """The best of a directory is the best of runs that can be compared; a checkpoint trained on is another one."""
     config, _ = grid
     moved = tmp_path / "moved"
     shutil.copytree(checkpoint, moved)

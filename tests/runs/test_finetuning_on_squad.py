@@ -30,9 +30,9 @@ def test_squad2_through_the_command(checkpoint, tmp_path):
     (row,) = finetune(checkpoint, config)["rows"]
     assert row["main"] == "best_f1" and row["notes"][2] == "train: 24 questions (limit)"
     assert [note.split(",")[0] for note in row["notes"][:2]] == ["train: train-v1.1.json", "dev: dev-v2.0.json"]
-    folder = tmp_path / "work" / row["predictions"]
+    directory = tmp_path / "work" / row["predictions"]
     spans, odds, said = (
-        squad.read_answers(folder / f"{name}.json", kind)
+        squad.read_answers(directory / f"{name}.json", kind)
         for name, kind in (("best_spans", str), ("null_odds", float), ("predictions", str))
     )
     data = squad.read(tmp_path / "dev-v2.0.json", unanswerable=True)
@@ -40,7 +40,7 @@ def test_squad2_through_the_command(checkpoint, tmp_path):
     for name in ("exact", "f1", "HasAns_f1", "NoAns_exact", "best_f1"):
         assert 100 * scores[name] == pytest.approx(official[name])
     assert squad.evaluate(data, said)["f1"] == pytest.approx(official["f1"])
-    assert len(json.loads((folder / "nbest_predictions.json").read_text())) == len(data.questions)
+    assert len(json.loads((directory / "nbest_predictions.json").read_text())) == len(data.questions)
     model = jaxmlm.load(tmp_path / "work" / "model")
     jaxmlm.export(tmp_path / "work" / "model", tmp_path / "out")
     asked = ("who runs?", data.paragraphs[0][:60])

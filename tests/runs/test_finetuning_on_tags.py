@@ -32,17 +32,17 @@ def tuned(checkpoint, tmp_path_factory):
     data = tmp_path_factory.mktemp("tags")
     for seed, (name, count) in enumerate({"train": 96, "dev": 20, "test": 9}.items()):
         (data / f"{name}.jsonl").write_text(sentences(seed, count), encoding="utf-8")
-    folder = tmp_path_factory.mktemp("tuned") / "work"
-    config = Finetune("ner", str(data), epochs=6.0, learning_rate=3e-2, batch=16, length=24, workdir=str(folder))
-    return data, folder, finetune(checkpoint, config)
+    directory = tmp_path_factory.mktemp("tuned") / "work"
+    config = Finetune("ner", str(data), epochs=6.0, learning_rate=3e-2, batch=16, length=24, workdir=str(directory))
+    return data, directory, finetune(checkpoint, config)
 
 
 def test_entities_are_learned_and_what_is_written_has_the_scores(tuned):
-    data, folder, result = tuned
+    data, directory, result = tuned
     [row] = result["rows"]
     assert row["main"] == "f1" and row["scores"]["f1"] > 0.9, row["scores"]
     assert {"precision", "recall", "accuracy", "f1_LOC", "f1_PER", "test/f1", "cut"} < set(row["scores"])
-    lines = (folder / row["predictions"] / "dev.txt").read_text().splitlines()
+    lines = (directory / row["predictions"] / "dev.txt").read_text().splitlines()
     words, gold, said = zip(*(line.split(" ") for line in lines if line), strict=True)
     assert list(words[:5]) == read_bio(data / "dev.jsonl").sentences[0].words and lines.count("") == 19
     sentence_of = np.array_split(np.arange(100), 20)
@@ -69,8 +69,8 @@ def test_a_loaded_and_an_exported_model_tag_a_text(tuned, tmp_path):
 
 
 def test_two_are_compared_by_the_f1_of_resampled_sentences(tuned):
-    _, folder, result = tuned
-    found = compare(folder, folder)
+    _, directory, result = tuned
+    found = compare(directory, directory)
     assert found["a"] == pytest.approx(result["rows"][0]["scores"]["f1"]) and found["difference"] == 0.0
     assert list(found["by_score"]) == ["f1"] and found["dev_rows"] == 20
     assert [line.split(":")[0] for line in say_comparison(found)] == ["ner, f1", "seeds"]

@@ -24,9 +24,9 @@ DATA = jaxmlm.Data("sample:60", length=24, valid=0.1)
 
 @pytest.fixture(scope="module")
 def exported(checkpoint, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported") / "out"
-    jaxmlm.export(checkpoint, folder)
-    return folder
+    directory = tmp_path_factory.mktemp("exported") / "out"
+    jaxmlm.export(checkpoint, directory)
+    return directory
 
 
 @pytest.fixture
@@ -58,17 +58,17 @@ def server(exported, tmp_path, monkeypatch):
 
 def test_a_name_is_downloaded_once_and_found_again_without_a_network(server, exported, monkeypatch):
     """Weights by way of a redirect; only the files that jaxmlm reads, and no code."""
-    folder = hub.local("hf:org/tiny")
-    assert folder.name == COMMIT and {path.name for path in folder.iterdir()} <= set(hub.MODEL)
-    assert (folder / "model.safetensors").read_bytes() == (exported / "model.safetensors").read_bytes()
+    directory = hub.local("hf:org/tiny")
+    assert directory.name == COMMIT and {path.name for path in directory.iterdir()} <= set(hub.MODEL)
+    assert (directory / "model.safetensors").read_bytes() == (exported / "model.safetensors").read_bytes()
     assert any("/cdn/" in request for request in server.requests)
     loads = [request for request in server.requests if request.startswith("GET") and "/resolve/" in request]
     hub._downloaded.cache_clear()
-    assert hub.local(f"hf:org/tiny@{COMMIT}") == folder  # a commit is known without asking
+    assert hub.local(f"hf:org/tiny@{COMMIT}") == directory  # a commit is known without asking
     assert loads == [request for request in server.requests if request.startswith("GET") and "/resolve/" in request]
     hub._downloaded.cache_clear()
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
-    assert hub.local("hf:org/tiny") == folder
+    assert hub.local("hf:org/tiny") == directory
     with pytest.raises(InputError, match="hf:org/bare is not in the cache and the Hub cannot .*: hf download org/bare"):
         hub.local("hf:org/bare")
 
@@ -83,8 +83,8 @@ def test_the_model_of_a_name_is_that_of_its_directory(server, exported, capsys):
 
 def test_a_connection_that_drops_is_resumed_where_it_broke(server, exported):
     server.drop = 2
-    folder = hub.local("hf:org/tiny")
-    assert (folder / "model.safetensors").read_bytes() == (exported / "model.safetensors").read_bytes()
+    directory = hub.local("hf:org/tiny")
+    assert (directory / "model.safetensors").read_bytes() == (exported / "model.safetensors").read_bytes()
     half = (exported / "model.safetensors").stat().st_size // 2
     assert len(server.ranges) == 2 and server.ranges[0] == f"bytes={half // 4096 * 4096}-"
 
@@ -156,7 +156,7 @@ def test_a_base_of_the_hub_is_named_in_the_card(server, tmp_path):
     config = jaxmlm.Run(str(tmp_path / "run"), init="hf:org/tiny@v1", data=DATA, loop=jaxmlm.Loop(0, 8))
     jaxmlm.pretrain(config)
     done = export(tmp_path / "run", None, Export(push="me/further"))
-    assert done["folder"] is None
+    assert done["directory"] is None
     text = server.commits["me/further"]["README.md"].decode()
     assert "base_model: org/tiny\n" in text and "org/tiny@v1, pre-trained further" in text
     assert "License: not stated" in text and "license:" not in text

@@ -1,4 +1,4 @@
-"""Pre-training runs: golden losses, resume, folders that belong to another run, bad input."""
+"""Pre-training runs: golden losses, resume, directories that belong to another run, bad input."""
 
 import json
 import os
@@ -33,10 +33,10 @@ ONE = Mesh(data=1)
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Run:
     """A run of 12 steps on 600 generated documents; its store is made once."""
-    folder = tmp_path_factory.mktemp("runs")
+    directory = tmp_path_factory.mktemp("runs")
     return Run(
-        workdir=str(folder / "base"),
-        data=Data(text="sample:600", store=str(folder / "store"), vocab=700, length=16, valid=0.05),
+        workdir=str(directory / "base"),
+        data=Data(text="sample:600", store=str(directory / "store"), vocab=700, length=16, valid=0.05),
         masking=Masking(rate=0.4),
         model=EncoderConfig(layers=2, width=32, heads=2, positions="rope"),
         optim=Optim(learning_rate=3e-3),
@@ -73,9 +73,9 @@ def test_held_out_scores_and_files(base, one_device):
         *(f"{what}@{rate:.2f}" for what in ("loss", "accuracy") for rate in HELD_OUT_RATES), "perplexity"
     }  # fmt: skip
     assert heldout["scores"]["perplexity"] == pytest.approx(np.exp(heldout["scores"]["loss@0.15"]))
-    folder = Path(base.workdir)
-    assert (folder / "DONE").exists() and read_results(folder / "results.jsonl") == one_device["rows"]
-    record = json.loads((folder / "run.json").read_text())
+    directory = Path(base.workdir)
+    assert (directory / "DONE").exists() and read_results(directory / "results.jsonl") == one_device["rows"]
+    record = json.loads((directory / "run.json").read_text())
     assert record["config"]["masking"]["rate"] == 0.4 and record["versions"]["jax"] == jax.__version__
 
 
@@ -119,7 +119,7 @@ def test_a_killed_run_goes_on_bit_for_bit(base, one_device, tmp_path, monkeypatc
     monkeypatch.setattr(logs.Log, "record", record)
     pretrain(run)
     assert losses(run.workdir) == losses(base.workdir)
-    a, b = (load(folder).model for folder in (run.workdir, base.workdir))
+    a, b = (load(directory).model for directory in (run.workdir, base.workdir))
     assert all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
@@ -227,24 +227,24 @@ def test_rows_longer_than_the_position_table_are_refused(base):
 
 
 def test_a_folder_without_a_run_is_no_checkpoint(tmp_path):
-    with pytest.raises(InputError, match="not the folder of a run"):
+    with pytest.raises(InputError, match="not the directory of a run"):
         load(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("files", "asked", "said"),
     [
-        (("study.json", "cells/a/run.json", "cells/b/run.json"), "", "the folder of a study; .*cells/a, .*cells/b"),
+        (("study.json", "cells/a/run.json", "cells/b/run.json"), "", "the directory of a study; .*cells/a, .*cells/b"),
         (("study.json",), "", "a study without a cell that has begun"),
         (("finetune.json", "model/run.json"), "", "a fine-tuning; its best model is .*x/model"),
         (("finetune.json",), "", "a fine-tuning that has no model yet"),
         (("run.json", "checkpoints/8/model/a"), "checkpoints", "a part of a run; give .*x, or one of its steps"),
         (("run.json", "checkpoints/8/model/a"), "checkpoints/8/model", "a part of a run; give .*x, or"),
-        (("rte/model/run.json", "cola/model/run.json"), "", "such folders in it: .*cola/model, .*rte/model"),
-        (("snapshots/1f/config.json",), "", "such folders in it: .*snapshots/1f"),
+        (("rte/model/run.json", "cola/model/run.json"), "", "such directories in it: .*cola/model, .*rte/model"),
+        (("snapshots/1f/config.json",), "", "such directories in it: .*snapshots/1f"),
         (("manifest.json",), "", "a token store, which holds text and no model"),
-        (("a.txt",), "a.txt", "it is a file: give its folder"),
-        ((), "none", "there is no such folder"),
+        (("a.txt",), "a.txt", "it is a file: give its directory"),
+        ((), "none", "there is no such directory"),
     ],
 )
 @pytest.mark.parametrize("read", [load, from_transformers])
@@ -259,7 +259,7 @@ def test_a_folder_that_is_no_checkpoint_is_told_what_it_is(read, files, asked, s
 @pytest.mark.parametrize("name", ["bert-base-uncased", "google-bert/bert-base-uncased"])
 def test_a_name_of_the_hub_without_its_prefix_is_a_folder(name):
     for read in (load, from_transformers):
-        with pytest.raises(InputError, match=f"no such folder; .* name it hf:{name}"):
+        with pytest.raises(InputError, match=f"no such directory; .* name it hf:{name}"):
             read(name)
 
 
@@ -326,7 +326,7 @@ def test_a_run_goes_on_from_another_at_another_rate_on_other_text(base, one_devi
     ("changes", "message"),
     [
         ({"model": EncoderConfig(layers=3)}, "model.layers is 3 and the encoder in .* has 2: leave it out"),
-        ({"init": "no/such/run"}, "not the folder of a run"),
+        ({"init": "no/such/run"}, "not the directory of a run"),
         ({"data": Data(tokenizer="a", length=16)}, "init and data.tokenizer are both given"),
     ],
 )
@@ -357,6 +357,6 @@ def test_a_budget_is_measured_once_and_then_a_number_of_steps(base, tmp_path, mo
 
 
 def test_how_the_work_is_cut_up_may_change_in_a_resume(base, one_device, tmp_path):
-    folder = shutil.copytree(base.workdir, tmp_path / "again")
-    run = replace_path(replace(base, workdir=str(folder)), "loop.accumulate", 2)
+    directory = shutil.copytree(base.workdir, tmp_path / "again")
+    run = replace_path(replace(base, workdir=str(directory)), "loop.accumulate", 2)
     assert pretrain(replace_path(run, "model.remat", "dots"))["rows"] == one_device["rows"]

@@ -27,10 +27,10 @@ from jaxmlm.training import Loop
 
 
 @contextmanager
-def held_by_another(folder: Path) -> Iterator[None]:
+def held_by_another(directory: Path) -> Iterator[None]:
     """A directory that another thread holds, as another process would."""
     with ThreadPoolExecutor(1) as pool:
-        held = claim(folder, "run")
+        held = claim(directory, "run")
         pool.submit(held.__enter__).result()
         try:
             yield
@@ -41,18 +41,18 @@ def held_by_another(folder: Path) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> tuple[Run, list]:
     """A run of two steps, and its results."""
-    folder = tmp_path_factory.mktemp("workdir")
+    directory = tmp_path_factory.mktemp("workdir")
     run = Run(
-        str(folder / "run"),
-        data=Data("sample:200", store=str(folder / "store"), vocab=400, length=24, valid=0.1),
+        str(directory / "run"),
+        data=Data("sample:200", store=str(directory / "store"), vocab=400, length=24, valid=0.1),
         model=EncoderConfig(layers=1, width=16, heads=2, max_positions=32),
         loop=Loop(2, 8, save_every=2, log_every=1),
     )
     return run, pretrain(run)["rows"]
 
 
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def files_in(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def test_a_run_in_use_is_refused_and_not_touched(done, tmp_path):
@@ -83,23 +83,23 @@ def test_a_run_leaves_no_lock(done):
 
 def test_a_kill_between_the_results_and_the_mark_of_the_end_writes_nothing_twice(done, tmp_path):
     """The same command again finds its lines and gives them back: also the seconds that it took the first time."""
-    folder = shutil.copytree(done[0].workdir, tmp_path / "run")
-    before = (folder / "results.jsonl").read_bytes()
+    directory = shutil.copytree(done[0].workdir, tmp_path / "run")
+    before = (directory / "results.jsonl").read_bytes()
     for _ in range(2):
-        (folder / "DONE").unlink()
-        assert pretrain(replace(done[0], workdir=str(folder)))["rows"] == done[1]
-    assert (folder / "results.jsonl").read_bytes() == before and (folder / "DONE").is_file()
+        (directory / "DONE").unlink()
+        assert pretrain(replace(done[0], workdir=str(directory)))["rows"] == done[1]
+    assert (directory / "results.jsonl").read_bytes() == before and (directory / "DONE").is_file()
 
 
 @pytest.mark.parametrize("kept", [0, 40, 450])
 def test_a_kill_in_the_last_second_leaves_complete_results(done, tmp_path, kept):
     """However much of the results was written, each line is there once at last, and its speed is that of the log."""
-    folder = shutil.copytree(done[0].workdir, tmp_path / "run")
-    content = (folder / "results.jsonl").read_bytes()
-    (folder / "results.jsonl").write_bytes(content[:kept])
-    (folder / "DONE").unlink()
-    rows = pretrain(replace(done[0], workdir=str(folder)))["rows"]
-    assert rows == read_results(folder / "results.jsonl")
+    directory = shutil.copytree(done[0].workdir, tmp_path / "run")
+    content = (directory / "results.jsonl").read_bytes()
+    (directory / "results.jsonl").write_bytes(content[:kept])
+    (directory / "DONE").unlink()
+    rows = pretrain(replace(done[0], workdir=str(directory)))["rows"]
+    assert rows == read_results(directory / "results.jsonl")
     assert [row["stage"] for row in rows] == ["pretrain", "heldout"]
     assert rows[1] == done[1][1] and rows[0]["tokens_per_second"] > 0 and rows[0]["scores"] == done[1][0]["scores"]
 
@@ -137,9 +137,9 @@ def test_an_empty_run_json_of_a_full_disk_does_not_block_the_run(done, tmp_path)
     ],
 )
 def test_a_damaged_run_json_is_told_in_one_line(done, tmp_path, content, message):
-    folder = shutil.copytree(done[0].workdir, tmp_path / "run")
-    (folder / "run.json").write_text(content)
-    for use in (lambda: pretrain(replace(done[0], workdir=str(folder))), lambda: load(folder)):
+    directory = shutil.copytree(done[0].workdir, tmp_path / "run")
+    (directory / "run.json").write_text(content)
+    for use in (lambda: pretrain(replace(done[0], workdir=str(directory))), lambda: load(directory)):
         with pytest.raises(InputError, match=message) as refused:
             use()
         assert "\n" not in str(refused.value)
@@ -172,8 +172,8 @@ def test_every_flipped_bit_of_a_record_or_a_result_is_noticed(done, tmp_path):
 
 
 def test_a_line_that_is_no_result_is_named(done, tmp_path):
-    folder = shutil.copytree(done[0].workdir, tmp_path / "run")
-    lines = (folder / "results.jsonl").read_text().splitlines()
-    (folder / "results.jsonl").write_text(lines[0] + '\n{"stage": 3}\n')
+    directory = shutil.copytree(done[0].workdir, tmp_path / "run")
+    lines = (directory / "results.jsonl").read_text().splitlines()
+    (directory / "results.jsonl").write_text(lines[0] + '\n{"stage": 3}\n')
     with pytest.raises(InputError, match="results.jsonl, line 2 is not a result"):
-        pretrain(replace(done[0], workdir=str(folder)))
+        pretrain(replace(done[0], workdir=str(directory)))

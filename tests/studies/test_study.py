@@ -213,7 +213,7 @@ def test_a_value_can_be_added_but_not_another_base(study, done):
     [
         ("vary", (Vary("masking.rat", (0.1,)),), "no field 'masking.rat'; did you mean masking.rate"),
         ("vary", (Vary("masking.rate", (0.1, 1.5)),), "masking.rate must be above 0 and at most 1"),
-        ("finetune", (Finetune("cola", data="no/such/folder"),), "is missing"),
+        ("finetune", (Finetune("cola", data="no/such/directory"),), "is missing"),
         ("finetune", (Finetune("cola"),), "cola needs its data: give --data DIRECTORY"),
         ("run.data.text", "no/such/file", "no text file"),
         (

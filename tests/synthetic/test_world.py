@@ -12,10 +12,10 @@ from jaxmlm.tasks import blimp, glue, squad
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sample")
-    tasks.write(folder, 0)
-    return folder
+def directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("sample")
+    tasks.write(directory, 0)
+    return directory
 
 
 def test_documents_are_the_same_for_ever_and_made_one_by_one():
@@ -26,17 +26,17 @@ def test_documents_are_the_same_for_ever_and_made_one_by_one():
     assert 500 < len(vocabulary) < 1500
 
 
-def test_the_world_is_frozen(folder):
+def test_the_world_is_frozen(directory):
     """Masking rates have been compared on it: from here on a change of the world is a change of those results."""
     texts = "\n".join(world.documents(0, 200))
-    files = "".join(path.read_text() for path in sorted(folder.rglob("*.*")))
+    files = "".join(path.read_text() for path in sorted(directory.rglob("*.*")))
     assert [hashlib.sha256(x.encode()).hexdigest()[:12] for x in (texts, files)] == FROZEN
 
 
 @pytest.mark.parametrize("task", ["cola", "rte"])
-def test_labels_are_balanced_and_words_give_nothing_away(folder, task):
+def test_labels_are_balanced_and_words_give_nothing_away(directory, task):
     """The most telling word of the training set says nothing of the development set."""
-    found = glue.sets(glue.TASKS[task], folder)
+    found = glue.sets(glue.TASKS[task], directory)
     train, dev = found.train, found.evaluated["dev"]
     assert len(train.labels) >= 1000 and len(dev.labels) >= 300
     assert abs(np.mean(dev.labels) - 0.5) < 0.03
@@ -47,8 +47,8 @@ def test_labels_are_balanced_and_words_give_nothing_away(folder, task):
     assert np.mean((seen[1] @ weights > 0) == dev.labels) < 0.58
 
 
-def test_questions_have_exact_answers_about_other_words(folder):
-    read = {split: squad.read(folder / "squad" / f"{split}-v1.1.json") for split in ("train", "dev")}
+def test_questions_have_exact_answers_about_other_words(directory):
+    read = {split: squad.read(directory / "squad" / f"{split}-v1.1.json") for split in ("train", "dev")}
     answers = {}
     for split, data in read.items():
         for question in data.questions:
@@ -58,13 +58,13 @@ def test_questions_have_exact_answers_about_other_words(folder):
     assert not answers["train"] & answers["dev"]
 
 
-def test_minimal_pairs_differ_in_little(folder):
-    pairs = blimp.read(folder / "blimp")
+def test_minimal_pairs_differ_in_little(directory):
+    pairs = blimp.read(directory / "blimp")
     assert len({pair.set for pair in pairs}) >= 6 and len({pair.field for pair in pairs}) >= 3
     for pair in pairs:
         good, bad = pair.good.split(), pair.bad.split()
         assert good != bad and len(set(good) ^ set(bad)) <= 4
-    line = json.loads((folder / "blimp" / f"{pairs[0].set}.jsonl").read_text().splitlines()[0])
+    line = json.loads((directory / "blimp" / f"{pairs[0].set}.jsonl").read_text().splitlines()[0])
     assert {"sentence_good", "sentence_bad", "field", "linguistics_term", "UID", "pairID"} <= set(line)
 
 

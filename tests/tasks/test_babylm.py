@@ -42,23 +42,23 @@ def write(path: Path, rows: list) -> None:
 def write_directory(root: Path) -> Path:
     """A small evaluation_data with every set of every task."""
     for part, fast in (("full_eval", False), ("fast_eval", True)):
-        folder = root / part
+        directory = root / part
         for name in babylm_sets.BLIMP:
             more = {"UID": name, "linguistics_term": "islands" if "island" in name else "others", "field": "syntax"}
-            write(folder / f"blimp_{'fast' if fast else 'filtered'}/{name}.jsonl",
+            write(directory / f"blimp_{'fast' if fast else 'filtered'}/{name}.jsonl",
                   [{"sentence_good": GOOD, "sentence_bad": BAD, **more}])  # fmt: skip
         for name in babylm_sets.SUPPLEMENT:
             pair = {"row": 0, "sentence_good": "A: Who ran?\nB: The fox.", "sentence_bad": "A: Who ran?\nB: The red."}
-            write(folder / f"supplement_{'fast' if fast else 'filtered'}/{name}.jsonl", [pair, pair])
+            write(directory / f"supplement_{'fast' if fast else 'filtered'}/{name}.jsonl", [pair, pair])
         for name in ("regular",) if fast else ("regular", "ambiref", "move_contents"):
             rows = [
                 {"numops": n, "input_prefix": "Box 0 holds the hen. Box 0 holds ", "options": ["the hen.", "the fox."]}
                 for n in range(6)
             ]
-            write(folder / f"entity_tracking{'_fast' if fast else ''}/{name}.jsonl", rows)
+            write(directory / f"entity_tracking{'_fast' if fast else ''}/{name}.jsonl", rows)
         wugs = [{"sentences": f"It is wug{i}able. wug{i}ability\tIt is wug{i}able. wug{i}ness", "ratio": i / 4}
                 for i in range(4)]  # fmt: skip
-        write(folder / "wug_adj_nominalization/wug_adj_nominalization.jsonl", wugs)
+        write(directory / "wug_adj_nominalization/wug_adj_nominalization.jsonl", wugs)
     for (name, item), split in product(GLUE.items(), ("train", "valid")):
         if (name, split) not in (("boolq", "train"), ("multirc", "train")):
             write(root / f"full_eval/glue_filtered/{name}.{split}.jsonl", [{**item, "label": i % 2} for i in range(8)])
@@ -88,7 +88,7 @@ class Likes:
         return jnp.broadcast_to(-0.01 * jnp.arange(400.0), (*positions.shape, 400))
 
 
-def run(prepared: babylm.Prepared, folder: Path | None = None) -> dict[str, float]:
+def run(prepared: babylm.Prepared, directory: Path | None = None) -> dict[str, float]:
     """The scores by a model that likes low numbers; predictions are written."""
     model: Any = Likes()
     kept = []
@@ -96,8 +96,8 @@ def run(prepared: babylm.Prepared, folder: Path | None = None) -> dict[str, floa
         outputs = prepared.eval.predict(model, jax.tree.map(jnp.asarray, batch))
         kept.append({name: np.asarray(x)[batch["weight"] > 0] for name, x in outputs.items()})
     joined = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
-    if folder is not None and prepared.eval.save is not None:
-        prepared.eval.save(joined, folder)
+    if directory is not None and prepared.eval.save is not None:
+        prepared.eval.save(joined, directory)
     return prepared.eval.score(joined)
 
 
@@ -301,20 +301,20 @@ from pathlib import Path
 from jaxmlm.tasks import babylm, babylm_finetuning, blimp
 from jaxmlm.tasks.downstream import TaskData
 
-folder = Path(sys.argv[1])
+directory = Path(sys.argv[1])
 notes = []
 for fast in (False, True):
-    for name in babylm.tasks_in(folder, fast):
-        notes += babylm.notes_on(babylm.read(folder, name, fast), name, fast)
-pairs = babylm.read(folder, "blimp")
-plain = blimp.read(folder / "evaluation_data/full_eval/blimp_filtered")
+    for name in babylm.tasks_in(directory, fast):
+        notes += babylm.notes_on(babylm.read(directory, name, fast), name, fast)
+pairs = babylm.read(directory, "blimp")
+plain = blimp.read(directory / "evaluation_data/full_eval/blimp_filtered")
 trained = {
-    name: len(task.read(TaskData(str(folder))).train)
+    name: len(task.read(TaskData(str(directory))).train)
     for name, task in babylm_finetuning.TASKS.items()
     if name not in ("babylm-boolq", "babylm-multirc")
 }
 same = [pair.choice.options for pair in plain] == [row.choice.options for row in pairs]
-print(json.dumps([notes, len(pairs), len(babylm.read(folder, "supplement")), same, trained]))
+print(json.dumps([notes, len(pairs), len(babylm.read(directory, "supplement")), same, trained]))
 """
 
 

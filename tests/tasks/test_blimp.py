@@ -27,7 +27,7 @@ def tokenizer():
 
 
 @pytest.fixture
-def folder(tmp_path):
+def directory(tmp_path):
     (tmp_path / "data").mkdir()
     for uid, field, good, bad in PAIRS:
         with (tmp_path / "data" / f"{uid}.jsonl").open("a") as file:
@@ -50,11 +50,11 @@ def evaluate(ev, predict, place=lambda batch: batch):
     return {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
 
 
-def test_read(folder, tmp_path):
-    pairs = blimp.read(folder)
+def test_read(directory, tmp_path):
+    pairs = blimp.read(directory)
     assert [p.set for p in pairs] == ["agreement_1", "agreement_1", "agreement_2", "roles", "roles"]
     assert pairs[-1] == ("roles", "argument_structure", "The hen", "the hen")
-    assert len(blimp.read(folder / "data", 1)) == 3
+    assert len(blimp.read(directory / "data", 1)) == 3
 
 
 @pytest.mark.parametrize(
@@ -67,17 +67,17 @@ def test_read(folder, tmp_path):
         (b'{"UID": "\xff"}\n', "not a JSON object"),
     ],
 )
-def test_wrong_files(folder, content, message):
-    path = folder / "data" / "roles.jsonl"
+def test_wrong_files(directory, content, message):
+    path = directory / "data" / "roles.jsonl"
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"roles.jsonl.*{message}"):
-        blimp.read(folder)
+        blimp.read(directory)
     with pytest.raises(InputError, match="no .jsonl files"):
-        blimp.read(folder / "nowhere")
+        blimp.read(directory / "nowhere")
 
 
 @pytest.mark.mesh(data=2, fsdp=2, tensor=2)
-def test_likelihoods_are_those_of_one_masked_copy_at_a_time(folder, tokenizer):
+def test_likelihoods_are_those_of_one_masked_copy_at_a_time(directory, tokenizer):
     """For any batch size, with a real model; the longest batches and the shortest have different lengths."""
     from jaxmlm.parallel import place
 
@@ -96,7 +96,7 @@ def test_likelihoods_are_those_of_one_masked_copy_at_a_time(folder, tokenizer):
     model = made(jax.random.key(0))
     found = {}
     for batch in (8, 24):
-        ev = blimp.evaluation(folder, tokenizer, pairs_per_set=None, batch=batch)
+        ev = blimp.evaluation(directory, tokenizer, pairs_per_set=None, batch=batch)
         outputs = evaluate(ev, lambda b, ev=ev: jax.jit(ev.predict)(model, b), lambda b: place(b, mesh))
         found[batch] = np.bincount(outputs["row"], outputs["log_probability"])
         assert len({b["ids"].shape for b in ev.batches()}) > 1
@@ -124,8 +124,8 @@ class Uniform:
         return jnp.zeros((*positions.shape, 50))
 
 
-def test_ties_and_pairs_that_the_tokenizer_cannot_tell_apart_count_half(folder, tokenizer):
-    ev = blimp.evaluation(folder, tokenizer, pairs_per_set=None, batch=16)
+def test_ties_and_pairs_that_the_tokenizer_cannot_tell_apart_count_half(directory, tokenizer):
+    ev = blimp.evaluation(directory, tokenizer, pairs_per_set=None, batch=16)
     outputs = evaluate(ev, lambda batch: ev.predict(Uniform(), jax.tree.map(jnp.asarray, batch)))
     scores = ev.score(outputs)
     assert scores["same"] == 1.0  # the tokenizer lower-cases
@@ -140,16 +140,16 @@ def test_ties_and_pairs_that_the_tokenizer_cannot_tell_apart_count_half(folder, 
     lambda raw: b"\xef\xbb\xbf" + raw, lambda raw: raw.replace(b"\n", b"\r"), lambda raw: b"\n" + raw + b"\n \n",
     lambda raw: raw.replace(b"\n", b"\r\n"),
 ])  # fmt: skip
-def test_sets_of_any_program_are_read(folder, change):
-    expected = blimp.read(folder), blimp.read(folder, 1)
-    for path in (folder / "data").glob("*.jsonl"):
+def test_sets_of_any_program_are_read(directory, change):
+    expected = blimp.read(directory), blimp.read(directory, 1)
+    for path in (directory / "data").glob("*.jsonl"):
         path.write_bytes(change(path.read_bytes()))
         path.rename(path.with_suffix(".JSONL"))
-    (folder / "data" / "._roles.jsonl").write_bytes(b"\x00\x05\xff")
-    assert (blimp.read(folder), blimp.read(folder, 1)) == expected
+    (directory / "data" / "._roles.jsonl").write_bytes(b"\x00\x05\xff")
+    assert (blimp.read(directory), blimp.read(directory, 1)) == expected
 
 
-def test_half_of_a_surrogate_pair_is_read_as_what_can_be_written(folder):
+def test_half_of_a_surrogate_pair_is_read_as_what_can_be_written(directory):
     line = {"UID": "a", "linguistics_term": "b", "sentence_good": "the \ud83d hen", "sentence_bad": "the hen \udc00"}
-    (folder / "data" / "a.jsonl").write_text(json.dumps(line) + "\n")
-    assert blimp.read(folder)[0][2:] == ("the \ufffd hen", "the hen \ufffd")
+    (directory / "data" / "a.jsonl").write_text(json.dumps(line) + "\n")
+    assert blimp.read(directory)[0][2:] == ("the \ufffd hen", "the hen \ufffd")

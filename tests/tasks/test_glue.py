@@ -39,8 +39,8 @@ def lines_of(task, rows, labelled=True):
     return lines
 
 
-def write(folder, task, rows, split="train", ending="\n", labelled=True):
-    path = folder / task.folder / {"train": task.train, "dev": task.dev}.get(split, split)
+def write(directory, task, rows, split="train", ending="\n", labelled=True):
+    path = directory / task.directory / {"train": task.train, "dev": task.dev}.get(split, split)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes("".join("\t".join(line) + ending for line in lines_of(task, rows, labelled)).encode())
     return path
@@ -63,7 +63,7 @@ def test_every_task_is_read_by_its_columns_and_label_names(tmp_path, name):
     assert read.labels is not None
     assert read.labels.tolist() == (list(range(len(labels))) if task.table.labels else [0.0, 2.5, 5.0])
     assert [list(column) for column in zip(*read.texts, strict=True)] == [list(row[1:]) for row in rows]
-    assert glue.rows(task, tmp_path / task.folder, task.dev).texts == read.texts
+    assert glue.rows(task, tmp_path / task.directory, task.dev).texts == read.texts
 
 
 def test_byte_order_mark_line_ends_and_other_separators_of_lines(tmp_path):
@@ -189,7 +189,7 @@ def test_encoding_cuts_the_longer_sentence(tokenizer):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def directory(tmp_path_factory):
     path, random = tmp_path_factory.mktemp("glue"), np.random.default_rng(0)
     for split, count in (("train", 30), ("dev", 23)):
         rows = []
@@ -201,8 +201,8 @@ def folder(tmp_path_factory):
     return path
 
 
-def prepared(folder, tokenizer, task=RTE, length=24, **more):
-    return sentences.encode_sets(glue.sets(task, folder), tokenizer, EncodingOptions(length, **more))
+def prepared(directory, tokenizer, task=RTE, length=24, **more):
+    return sentences.encode_sets(glue.sets(task, directory), tokenizer, EncodingOptions(length, **more))
 
 
 def outputs_of(ev, model):
@@ -214,7 +214,7 @@ def outputs_of(ev, model):
     return {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
 
 
-def test_each_dev_row_is_scored_once_whatever_the_batch(folder, tokenizer, tmp_path):
+def test_each_dev_row_is_scored_once_whatever_the_batch(directory, tokenizer, tmp_path):
     fox = tokenizer.encode("fox")[-1]
 
     def model(ids, segments, key):
@@ -225,7 +225,7 @@ def test_each_dev_row_is_scored_once_whatever_the_batch(folder, tokenizer, tmp_p
     def always(ids, segments, key):
         return jnp.tile(jnp.array([[1.0, 0.0]]), (len(ids), 1))
 
-    data = prepared(folder, tokenizer, length=99)
+    data = prepared(directory, tokenizer, length=99)
     labels = data.evaluated["dev"].rows.labels
     assert labels is not None
     for batch in (4, 23, 50):
@@ -240,11 +240,11 @@ def test_each_dev_row_is_scored_once_whatever_the_batch(folder, tokenizer, tmp_p
         ]  # fmt: skip
 
 
-def test_files_for_the_test_server(folder, tokenizer, tmp_path):
+def test_files_for_the_test_server(directory, tokenizer, tmp_path):
     """Label names, or numbers inside the range, under the ids of the file, without a third column."""
     for task in (RTE, STSB):
         write(tmp_path, task, [("", "red fox", "hen"), ("", "owl", "old " * 9)], "test.tsv", labelled=False)
-        data = prepared(folder, tokenizer, task)
+        data = prepared(directory, tokenizer, task)
         [(name, rows)] = glue.tests(task, tmp_path).items()
         assert rows.labels is None
         part = sentences.encode(rows, tokenizer, 24)
@@ -260,9 +260,9 @@ def test_files_for_the_test_server(folder, tokenizer, tmp_path):
     assert (tmp_path / "STS-B.tsv").read_text() == "index\tprediction\n0\t0.000\n1\t4.500\n"
 
 
-def test_batches_and_limit(folder, tokenizer):
+def test_batches_and_limit(directory, tokenizer):
     def task(limit, seed):
-        return sentences.objective(prepared(folder, tokenizer, limit=limit), lambda key: None, batch=4, seed=seed)
+        return sentences.objective(prepared(directory, tokenizer, limit=limit), lambda key: None, batch=4, seed=seed)
 
     def epoch(limit, seed, number=0):
         one = task(limit, seed)
@@ -279,21 +279,21 @@ def test_batches_and_limit(folder, tokenizer):
     assert epoch(None, 0, 0)[1] == epoch(None, 0, 1)[1] == epoch(None, 5, 7)[1]
 
 
-def test_token_types_are_given_to_encoders_that_have_them(folder, tokenizer):
+def test_token_types_are_given_to_encoders_that_have_them(directory, tokenizer):
     batch = sentences.objective(
-        prepared(folder, tokenizer, token_types=True), lambda key: None, batch=4, seed=0
+        prepared(directory, tokenizer, token_types=True), lambda key: None, batch=4, seed=0
     ).batch_at(0)
     for ids, types in zip(batch["ids"], batch["types"], strict=True):
         begin, end = np.flatnonzero(ids == tokenizer.sep_id)[:2]
         assert types.tolist() == [int(begin < i <= end) for i in range(len(ids))]
-    assert "types" not in sentences.objective(prepared(folder, tokenizer), lambda key: None, batch=4, seed=0).batch_at(
-        0
-    )
+    assert "types" not in sentences.objective(
+        prepared(directory, tokenizer), lambda key: None, batch=4, seed=0
+    ).batch_at(0)
 
 
 @pytest.mark.parametrize("task", [RTE, STSB])
-def test_loss_ignores_padding_rows_and_has_the_right_value(folder, tokenizer, task):
-    data = prepared(folder, tokenizer, task, limit=10)
+def test_loss_ignores_padding_rows_and_has_the_right_value(directory, tokenizer, task):
+    data = prepared(directory, tokenizer, task, limit=10)
     made = sentences.objective(data, lambda key: None, batch=7, seed=0)
 
     def model(ids, segments, key):
@@ -320,7 +320,7 @@ def test_loss_ignores_padding_rows_and_has_the_right_value(folder, tokenizer, ta
 
 @pytest.mark.mesh(data=2, fsdp=2, tensor=2)
 @pytest.mark.parametrize("task", [pytest.param(RTE, marks=pytest.mark.slow("STS-B's twin")), STSB])
-def test_the_real_classifier_learns_in_few_steps(folder, tokenizer, task):
+def test_the_real_classifier_learns_in_few_steps(directory, tokenizer, task):
     """Loss and gradients run under an explicit mesh, token types too, and plain gradient descent lowers the loss."""
     from jaxmlm.parallel import place
 
@@ -330,7 +330,7 @@ def test_the_real_classifier_learns_in_few_steps(folder, tokenizer, task):
     def init(key):
         return Classifier(Encoder(config, tokenizer.size, key), task.table.classes, key)
 
-    made = sentences.objective(prepared(folder, tokenizer, task, token_types=True), init, batch=8, seed=0)
+    made = sentences.objective(prepared(directory, tokenizer, task, token_types=True), init, batch=8, seed=0)
     model = made.init(jax.random.key(0))
 
     def mean_loss(model, batch):
@@ -360,13 +360,13 @@ def test_one_label_always_gets_its_known_score_on_the_official_dev_sets(real_dat
             m for m in packed if m.name.endswith((".tsv", "msr_paraphrase_train.txt")) and "MNLI/train" not in m.name
         ]
         packed.extractall(tmp_path, wanted, filter="data")
-    folder = tmp_path / "glue_data"
+    directory = tmp_path / "glue_data"
     for name, task in glue.TASKS.items():
         if name == "qqp":  # half of it is there
-            found = glue.sets(task, folder, "train_subset.tsv", "dev_half.tsv")
+            found = glue.sets(task, directory, "train_subset.tsv", "dev_half.tsv")
             assert [note.rsplit(" ", 1)[1] for note in found.notes] == ["partial", "partial"]
             continue
-        rows = glue.rows(task, folder, task.dev)
+        rows = glue.rows(task, directory, task.dev)
         assert rows.labels is not None and len(rows) == task.rows[1]
         for which, label in enumerate((0, task.table.classes - 1)):
             scores = sentences.score(task.table, rows.labels, np.full(len(rows), label))
@@ -379,9 +379,9 @@ def test_one_label_always_gets_its_known_score_on_the_official_dev_sets(real_dat
             if name == "mrpc":
                 assert scores["f1"] == pytest.approx(2 * share / (1 + share) if label else 0.0)
     # MRPC cut from its makers' file is what the official script made of it.
-    cut, ready = glue.TASKS["mrpc"], glue.sets(glue.TASKS["mrpc"], folder)
+    cut, ready = glue.TASKS["mrpc"], glue.sets(glue.TASKS["mrpc"], directory)
     for file in (cut.train, cut.dev):
-        (folder / "MRPC" / file).unlink()
-    again = glue.sets(cut, folder)
+        (directory / "MRPC" / file).unlink()
+    again = glue.sets(cut, directory)
     assert (again.train.texts, again.evaluated["dev"].texts) == (ready.train.texts, ready.evaluated["dev"].texts)
     assert again.notes == ready.notes == ()

@@ -210,16 +210,16 @@ def test_a_treebank_of_any_program_is_read(odd, change):
 
 
 def test_a_large_treebank_has_several_files_of_a_part(odd, tmp_path):
-    folder = tmp_path / "xx"
-    folder.mkdir()
+    directory = tmp_path / "xx"
+    directory.mkdir()
     for name in ("xx-ud-train-b-1", "xx-ud-train-a", "xx-ud-dev"):
-        (folder / f"{name}.conllu").write_text(ODD.replace("Hens", f"Hens{name[-1]}"))
-    (folder / "._xx-ud-train-c.conllu").write_bytes(b"\x00\x05\xff")  # what a Mac puts beside a file
-    found = probing.treebank(folder)
+        (directory / f"{name}.conllu").write_text(ODD.replace("Hens", f"Hens{name[-1]}"))
+    (directory / "._xx-ud-train-c.conllu").write_bytes(b"\x00\x05\xff")  # what a Mac puts beside a file
+    found = probing.treebank(directory)
     assert [s.text for s in found.train][1::2] == ["Hensa", "Hens1"] and len(found.dev) == 2
-    (folder / "yy-ud-train.CONLLU").write_text(ODD)
+    (directory / "yy-ud-train.CONLLU").write_text(ODD)
     with pytest.raises(InputError, match=r"3 files \*train\*.conllu \(xx-ud-train-a.conllu, .* of one Universal"):
-        probing.treebank(folder)
-    (folder / "yy-ud-train.CONLLU").rename(folder / "xx-ud-train.conllu")  # the whole beside its parts
+        probing.treebank(directory)
+    (directory / "yy-ud-train.CONLLU").rename(directory / "xx-ud-train.conllu")  # the whole beside its parts
     with pytest.raises(InputError, match=r"3 files \*train\*.conllu"):
-        probing.treebank(folder)
+        probing.treebank(directory)

@@ -24,13 +24,13 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def directory(tmp_path_factory):
     return write(tmp_path_factory.mktemp("squad"))
 
 
 @pytest.mark.parametrize(("length", "stride"), [(24, 4), (32, 100), (128, 64)])
-def test_windows_cover_each_paragraph_and_characters_lead_back_to_the_answer(folder, tokenizer, length, stride):
-    data = squad.read(folder / "dev-v1.1.json")
+def test_windows_cover_each_paragraph_and_characters_lead_back_to_the_answer(directory, tokenizer, length, stride):
+    data = squad.read(directory / "dev-v1.1.json")
     w = squad.windows(data, tokenizer, length, stride)
     first = w.first()
     assert (first + w.count + 1 <= length).all()
@@ -92,17 +92,20 @@ def all_null(windows):
             "start_logit": nothing, "end_logit": nothing, "null": np.ones((windows, 2))}  # fmt: skip
 
 
-def make(folder, tokenizer, batch, length=32, stride=8, **options):
+def make(directory, tokenizer, batch, length=32, stride=8, **options):
     name = options.get("name", "squad")
-    train, dev = (squad.read(file, squad.TASKS[name].unanswerable) for file in squad.files_in(folder, name))
+    train, dev = (squad.read(file, squad.TASKS[name].unanswerable) for file in squad.files_in(directory, name))
     data = squad.encode((train, dev), tokenizer, length, stride, **options)
     return squad.objective(data, lambda key: None, batch=batch, seed=0)
 
 
-def test_an_epoch_shows_every_window_once(folder, tokenizer):
+def test_an_epoch_shows_every_window_once(directory, tokenizer):
     """Windows, not questions: a paragraph that is cut into two must not halve the training."""
-    task, w = make(folder, tokenizer, 4, 24, 4), squad.windows(squad.read(folder / "train-v1.1.json"), tokenizer, 24, 4)
-    assert len(w.begin) > len(squad.read(folder / "train-v1.1.json").questions)
+    task, w = (
+        make(directory, tokenizer, 4, 24, 4),
+        squad.windows(squad.read(directory / "train-v1.1.json"), tokenizer, 24, 4),
+    )
+    assert len(w.begin) > len(squad.read(directory / "train-v1.1.json").questions)
     assert task.epoch == -(-len(w.begin) // 4)
     assert sum(int(task.batch_at(step)["weight"].sum()) for step in range(task.epoch)) == len(w.begin)
 
@@ -133,9 +136,9 @@ def marking(ev, w, sure=9.0, other=9.0, shift=0):
 
 
 @pytest.mark.parametrize("batch", [1, 64])
-def test_a_model_that_knows_the_answers_is_perfect_and_one_that_does_not_is_not(folder, tokenizer, batch):
-    task = make(folder, tokenizer, batch)
-    w = squad.windows(squad.read(folder / "dev-v1.1.json"), tokenizer, 32, 8)
+def test_a_model_that_knows_the_answers_is_perfect_and_one_that_does_not_is_not(directory, tokenizer, batch):
+    task = make(directory, tokenizer, batch)
+    w = squad.windows(squad.read(directory / "dev-v1.1.json"), tokenizer, 32, 8)
     ev = task.evals["dev"]
     assert evaluate(ev, marking(ev, w)) == {"exact": 1.0, "f1": 1.0, "lost": 0.0, "cut": 3.0, "degenerate": 0.0}
     assert evaluate(ev, marking(ev, w, shift=1))["exact"] < 0.5
@@ -163,8 +166,8 @@ def test_the_best_span_is_in_the_paragraph_in_order_and_not_too_long(tokenizer):
             assert (int(outputs["start"][row, i]), int(outputs["end"][row, i])) == (start, end)
 
 
-def test_best_joins_windows_and_drops_repeated_texts(folder, tokenizer):
-    data = squad.read(folder / "dev-v1.1.json")
+def test_best_joins_windows_and_drops_repeated_texts(directory, tokenizer):
+    data = squad.read(directory / "dev-v1.1.json")
     w = squad.windows(data, tokenizer, 24, 4)
     rows = np.flatnonzero(w.question == 0)[:2]
     outputs = {
@@ -182,19 +185,19 @@ def test_best_joins_windows_and_drops_repeated_texts(folder, tokenizer):
     assert found["q1"] == [] and list(found) == [q.id for q in data.questions]
 
 
-def test_training_batches_and_limit(folder, tokenizer):
-    task = make(folder, tokenizer, 4, limit=3)
+def test_training_batches_and_limit(directory, tokenizer):
+    task = make(directory, tokenizer, 4, limit=3)
     batch = task.batch_at(0)
     assert {name: x.dtype.name for name, x in batch.items()} == {
         "ids": "int32", "segments": "int32", "weight": "float32", "start": "int32", "end": "int32"
     }  # fmt: skip
     assert batch["ids"].shape[1] in (16, 24, 32) and (batch["start"] <= batch["end"]).all()
-    again = make(folder, tokenizer, 4, limit=3).batch_at(5)
+    again = make(directory, tokenizer, 4, limit=3).batch_at(5)
     assert all(x.tolist() == again[name].tolist() for name, x in task.batch_at(5).items())
 
 
-def test_loss_does_not_depend_on_padding(folder, tokenizer):
-    task = make(folder, tokenizer, 4)
+def test_loss_does_not_depend_on_padding(directory, tokenizer):
+    task = make(directory, tokenizer, 4)
 
     def model(ids, segments, key):
         return jnp.stack([jnp.sin(ids * 1.0), jnp.cos(ids * 2.0)], -1)
@@ -213,13 +216,13 @@ def test_loss_does_not_depend_on_padding(folder, tokenizer):
 
 
 @pytest.mark.mesh(data=2, fsdp=2, tensor=2)
-def test_the_real_model_runs_under_an_explicit_mesh(folder, tokenizer):
+def test_the_real_model_runs_under_an_explicit_mesh(directory, tokenizer):
     from jaxmlm.parallel import place
 
     mesh = jax.sharding.get_mesh()
     encoder = Encoder(EncoderConfig(layers=1, width=16, heads=2, positions="rope"), tokenizer.size, jax.random.key(0))
     model = SpanPredictor(encoder, jax.random.key(1))
-    task = make(folder, tokenizer, 8)
+    task = make(directory, tokenizer, 8)
     loss = jax.jit(jax.grad(lambda model, batch: task.loss(model, batch, jax.random.key(0), 0)[0].total))
     assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(loss(model, place(task.batch_at(0), mesh))))
     ev = task.evals["dev"]
@@ -228,10 +231,10 @@ def test_the_real_model_runs_under_an_explicit_mesh(folder, tokenizer):
     assert set(scores) == {"exact", "f1", "lost", "cut", "degenerate"} and 0 <= scores["exact"] <= scores["f1"] <= 1
 
 
-def test_v2_scores_null_odds_and_files(folder, tokenizer, tmp_path):
+def test_v2_scores_null_odds_and_files(directory, tokenizer, tmp_path):
     """A perfect model, by what it says, by its files, and by its files read back."""
-    ev = make(folder, tokenizer, 4, name="squad2").evals["dev"]
-    data = squad.read(folder / "dev-v2.0.json", unanswerable=True)
+    ev = make(directory, tokenizer, 4, name="squad2").evals["dev"]
+    data = squad.read(directory / "dev-v2.0.json", unanswerable=True)
     w = squad.windows(data, tokenizer, 32, 8)
     saved = {}
     scores = evaluate(ev, marking(ev, w, sure=9.0, other=20.0), saved.update)
@@ -269,9 +272,9 @@ def test_null_odds_are_those_of_the_window_that_is_least_sure(tokenizer):
     assert found == {"a": ("", 0.0, 2.0), "b": ("", -1.0, -1.0)}
 
 
-def test_each_dev_question_is_scored_once_whatever_the_batch(folder, tokenizer):
+def test_each_dev_question_is_scored_once_whatever_the_batch(directory, tokenizer):
     """All windows of all questions, each once, and the same answers and scores for any batch and any padding."""
-    data = squad.read(folder / "dev-v2.0.json", unanswerable=True)
+    data = squad.read(directory / "dev-v2.0.json", unanswerable=True)
     w = squad.windows(data, tokenizer, 24, 4)
 
     def model(ids, segments, key):  # of the tokens and their places, not of the padding
@@ -281,7 +284,7 @@ def test_each_dev_question_is_scored_once_whatever_the_batch(folder, tokenizer):
 
     found = []
     for batch in (1, 3, 64):
-        ev, saved = make(folder, tokenizer, batch, length=24, stride=4, name="squad2").evals["dev"], {}
+        ev, saved = make(directory, tokenizer, batch, length=24, stride=4, name="squad2").evals["dev"], {}
         scores = evaluate(ev, jax.jit(lambda batch, ev=ev: ev.predict(model, batch)), saved.update)
         assert sorted(saved["window"].tolist()) == list(range(len(w.begin)))
         found.append((scores, squad._predictions(data, w, saved)))
@@ -291,9 +294,9 @@ def test_each_dev_question_is_scored_once_whatever_the_batch(folder, tokenizer):
         assert said.odds == pytest.approx(found[0][1].odds, abs=1e-4)
 
 
-def test_nothing_compiles_after_the_first_epoch(folder, tokenizer):
+def test_nothing_compiles_after_the_first_epoch(directory, tokenizer):
     """Each epoch has the same padded lengths, and evaluation no others: three programs in all."""
-    task = make(folder, tokenizer, 2, length=32, stride=4)
+    task = make(directory, tokenizer, 2, length=32, stride=4)
     shapes = [
         {task.batch_at(step)["ids"].shape for step in range(epoch * task.epoch, (epoch + 1) * task.epoch)}
         for epoch in range(4)
@@ -309,8 +312,8 @@ def test_nothing_compiles_after_the_first_epoch(folder, tokenizer):
     assert {batch["ids"].shape for batch in task.evals["dev"].batches()} <= {(2, 16), (2, 24), (2, 32)}
 
 
-def test_an_encoder_with_token_types_gets_the_second_for_the_paragraph(folder, tokenizer):
-    plain, typed = (make(folder, tokenizer, 4, types=types) for types in (False, True))
+def test_an_encoder_with_token_types_gets_the_second_for_the_paragraph(directory, tokenizer):
+    plain, typed = (make(directory, tokenizer, 4, types=types) for types in (False, True))
     batch = typed.batch_at(1)
     assert "types" not in plain.batch_at(1) and (batch["ids"] == plain.batch_at(1)["ids"]).all()
     for ids, types in zip(batch["ids"], batch["types"], strict=True):
@@ -337,8 +340,8 @@ def test_the_white_space_of_a_question_takes_no_room(tokenizer, text, monkeypatc
     assert w.questions == [list(map(ord, "Who sees it?"))] and w.cut == 0
 
 
-def test_half_of_a_surrogate_pair_is_read_as_what_can_be_written(folder, tokenizer, tmp_path):
-    content = json.loads((folder / "dev-v1.1.json").read_text())
+def test_half_of_a_surrogate_pair_is_read_as_what_can_be_written(directory, tokenizer, tmp_path):
+    content = json.loads((directory / "dev-v1.1.json").read_text())
     paragraph = content["data"][0]["paragraphs"][0]
     paragraph["context"] = paragraph["context"].replace("fox", "fo\ud83d")
     qa = paragraph["qas"][0]

@@ -57,21 +57,21 @@ def content2():
     return data
 
 
-def write(folder):
+def write(directory):
     """The example as the four official files."""
     for split in ("train", "dev"):
         for version, made in (("1.1", content()), ("2.0", content2())):
-            (folder / f"{split}-v{version}.json").write_text(json.dumps(made))
-    return folder
+            (directory / f"{split}-v{version}.json").write_text(json.dumps(made))
+    return directory
 
 
 @pytest.fixture
-def folder(tmp_path):
+def directory(tmp_path):
     return write(tmp_path)
 
 
-def test_read(folder):
-    data = squad.read(folder / "dev-v1.1.json")
+def test_read(directory):
+    data = squad.read(directory / "dev-v1.1.json")
     assert data.paragraphs == TEXTS and [q.id for q in data.questions] == [f"q{i}" for i in range(7)]
     assert data.questions[0].answers == (("the old hen", 17), ("hen", 25))
 
@@ -137,31 +137,31 @@ def test_missing_and_badly_encoded_files(tmp_path):
         squad.read(tmp_path / "x.json")
 
 
-def test_v2_reads_questions_without_an_answer_and_says_what_contradicts_itself(folder):
-    data = squad.read(folder / "dev-v2.0.json", unanswerable=True)
+def test_v2_reads_questions_without_an_answer_and_says_what_contradicts_itself(directory):
+    data = squad.read(directory / "dev-v2.0.json", unanswerable=True)
     assert [q.id for q in data.questions if not q.answers] == ["q1", "q6"]
     with pytest.raises(InputError, match=r"qas\[1\].answers: no answer: this is v2.0; read it as task squad2"):
-        squad.read(folder / "dev-v2.0.json")
+        squad.read(directory / "dev-v2.0.json")
     wrong = content2()
     wrong["data"][0]["paragraphs"][0]["qas"][0]["is_impossible"] = True
-    (folder / "dev-v2.0.json").write_text(json.dumps(wrong))
+    (directory / "dev-v2.0.json").write_text(json.dumps(wrong))
     with pytest.raises(InputError, match=r"qas\[0\].is_impossible: true, but there are 2 answers"):
-        squad.read(folder / "dev-v2.0.json", unanswerable=True)
+        squad.read(directory / "dev-v2.0.json", unanswerable=True)
 
 
-def test_another_training_file_and_what_is_missing(folder):
-    (folder / "train-v2.0.json").unlink()
+def test_another_training_file_and_what_is_missing(directory):
+    (directory / "train-v2.0.json").unlink()
     with pytest.raises(InputError, match="train-v2.0.json is missing: squad2 needs .*; --train FILE takes another"):
-        squad.files_in(folder, "squad2")
-    expected = (folder / "train-v1.1.json", folder / "dev-v2.0.json")
-    assert squad.files_in(folder, "squad2", train="train-v1.1.json") == expected
-    assert squad.files_in(folder, "squad2", train=str(expected[0])) == expected
+        squad.files_in(directory, "squad2")
+    expected = (directory / "train-v1.1.json", directory / "dev-v2.0.json")
+    assert squad.files_in(directory, "squad2", train="train-v1.1.json") == expected
+    assert squad.files_in(directory, "squad2", train=str(expected[0])) == expected
     squad.read(expected[0], unanswerable=True)  # answers everywhere, and no mark: as good as v2.0
 
 
-def test_notes_say_which_files_are_not_the_official_ones(folder, monkeypatch):
+def test_notes_say_which_files_are_not_the_official_ones(directory, monkeypatch):
     assert len(squad_files.OFFICIAL) == 4
-    files = squad.files_in(folder, "squad2", train="train-v1.1.json")
+    files = squad.files_in(directory, "squad2", train="train-v1.1.json")
     assert squad.notes(files, "squad2") == [
         "train: train-v1.1.json, whose bytes are none of the official files' (official: train-v2.0.json)",
         "dev: dev-v2.0.json, whose bytes are none of the official files' (official: dev-v2.0.json)",
@@ -174,13 +174,13 @@ def test_notes_say_which_files_are_not_the_official_ones(folder, monkeypatch):
 
 @pytest.fixture(scope="module")
 def real(real_data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("squad")
+    directory = tmp_path_factory.mktemp("squad")
     with tarfile.open(real_data / "squad" / "squad.tar.xz") as packed:
         for member in packed:
             if member.name.rsplit("/", 1)[-1] in ("dev-v1.1.json", "dev-v2.0.json"):
                 member.name = member.name.rsplit("/", 1)[-1]
-                packed.extract(member, folder, filter="data")
-    return folder
+                packed.extract(member, directory, filter="data")
+    return directory
 
 
 @pytest.mark.slow("the official SQuAD")

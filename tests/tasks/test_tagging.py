@@ -38,7 +38,7 @@ def tokenizer() -> SentencePieceTokenizer:
 
 
 @pytest.fixture
-def folder(tmp_path):
+def directory(tmp_path):
     for name in ("train.txt", "valid.txt", "test.txt"):
         (tmp_path / name).write_text(columns(SENTENCES))
     return tmp_path
@@ -86,23 +86,23 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "content", "message"), BAD)
-def test_a_wrong_file_is_one_line_with_file_and_row(name, content, message, folder):
-    (folder / name.replace("train.jsonl", "train.txt").replace("dev.jsonl", "valid.txt")).unlink()
-    (folder / name).write_text(content)
+def test_a_wrong_file_is_one_line_with_file_and_row(name, content, message, directory):
+    (directory / name.replace("train.jsonl", "train.txt").replace("dev.jsonl", "valid.txt")).unlink()
+    (directory / name).write_text(content)
     with pytest.raises(InputError, match=message) as error:
-        find_task("ner").read(TaskData(str(folder)))
+        find_task("ner").read(TaskData(str(directory)))
     assert "\n" not in str(error.value)
 
 
-def test_parts_are_found_by_their_names_or_given(folder):
-    with pytest.raises(InputError, match=r"train.txt and train.jsonl may both be the train part: name one by --train"):
-        (folder / "train.jsonl").write_text(json_rows(SENTENCES))
-        find_task("ner").read(TaskData(str(folder)))
-    found = find_task("ner").read(TaskData(str(folder), train="train.jsonl"))
+def test_parts_are_found_by_their_names_or_given(directory):
+    with pytest.raises(InputError, match=r"train.txt and train.jsonl may both be the train part: name one, --train"):
+        (directory / "train.jsonl").write_text(json_rows(SENTENCES))
+        find_task("ner").read(TaskData(str(directory)))
+    found = find_task("ner").read(TaskData(str(directory), train="train.jsonl"))
     assert found.labels == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER") and list(found.evaluated) == ["dev", "test"]
-    (folder / "valid.txt").unlink()
+    (directory / "valid.txt").unlink()
     with pytest.raises(InputError, match=r"no dev part: expected one of dev.txt, valid.txt"):
-        find_task("ner").read(TaskData(str(folder), train="train.txt"))
+        find_task("ner").read(TaskData(str(directory), train="train.txt"))
 
 
 def test_entities_are_whole_spans():
@@ -123,13 +123,13 @@ def test_a_text_without_words_has_no_spans():
     assert tagged(" ", [], np.zeros((0, 3)), ("O", "B-X", "I-X")) == []
 
 
-def encoded(folder, length=24, limit=None):
+def encoded(directory, length=24, limit=None):
     task = find_task("ner")
-    return task.encode(task.read(TaskData(str(folder))), tokenizer(), EncodingOptions(length, limit=limit))
+    return task.encode(task.read(TaskData(str(directory))), tokenizer(), EncodingOptions(length, limit=limit))
 
 
-def test_the_first_piece_of_each_word_is_labelled_and_no_other(folder):
-    data = encoded(folder)
+def test_the_first_piece_of_each_word_is_labelled_and_no_other(directory):
+    data = encoded(directory)
     t = tokenizer()
     [batch] = [data.task.objective(data, dict, batch=2, seed=0).batch_at(step) for step in range(1)]
     for row, ids, tags, counted in zip(*(batch[name] for name in ("row", "ids", "tags", "counted")), strict=True):
@@ -159,7 +159,7 @@ def knowing(data, wrong=0):
     return predict
 
 
-def run(ev, predict, folder=None):
+def run(ev, predict, directory=None):
     outputs = []
     weights = []
     for batch in ev.batches():
@@ -167,14 +167,14 @@ def run(ev, predict, folder=None):
         weights.append(batch["weight"])
     kept = np.concatenate(weights) > 0
     joined = jax.tree.map(lambda *parts: np.concatenate(parts)[kept], *outputs)
-    if folder is not None:
-        ev.save(joined, folder)
+    if directory is not None:
+        ev.save(joined, directory)
     return ev.score(joined)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
-def test_dev_is_scored_and_written_as_conlleval_takes_it(batch, folder, tmp_path):
-    data = encoded(folder)
+def test_dev_is_scored_and_written_as_conlleval_takes_it(batch, directory, tmp_path):
+    data = encoded(directory)
     ev = data.task.objective(data, dict, batch=batch, seed=0).evals["dev"]
     perfect = run(ev, knowing(data))
     assert perfect["f1"] == perfect["accuracy"] == perfect["f1_PER"] == 1.0 and not perfect["cut"]
@@ -186,15 +186,15 @@ def test_dev_is_scored_and_written_as_conlleval_takes_it(batch, folder, tmp_path
     assert (tmp_path / "scores.tsv").read_text() == "id\tright\tpredicted\tgold\n3\t1\t2\t2\n9\t3\t3\t3\n"
 
 
-def test_words_that_are_cut_off_count_as_wrong(folder):
-    data = encoded(folder, length=8)
+def test_words_that_are_cut_off_count_as_wrong(directory):
+    data = encoded(directory, length=8)
     ev = data.task.objective(data, dict, batch=2, seed=0).evals["dev"]
     scores = run(ev, knowing(data))
     assert scores["cut"] > 3 and scores["recall"] < 1.0 == scores["precision"]
 
 
-def test_the_loss_is_a_mean_over_words(folder):
-    data = encoded(folder)
+def test_the_loss_is_a_mean_over_words(directory):
+    data = encoded(directory)
     task = data.task.objective(data, dict, batch=3, seed=0)
     batch = jax.tree.map(jnp.asarray, task.batch_at(0))
     random = np.random.default_rng(0)

@@ -38,11 +38,11 @@ def line(task: str, columns: list[str], row: int, test: bool) -> str:
     return "\t".join(values[column] for column in columns if not (test and column == spec.label))
 
 
-def write(task: str, folder: Path) -> None:
+def write(task: str, directory: Path) -> None:
     """The files of a GLUE task, of rows of our own."""
     spec = glue.TASKS[task].table
-    folder = folder / glue.TASKS[task].folder
-    folder.mkdir()
+    directory = directory / glue.TASKS[task].directory
+    directory.mkdir()
     for name in FILES.get(task, ("train", "dev", "test")):
         test = name.startswith("test")
         columns = HEADERS[task].split("\t") if HEADERS[task] else list(spec.header)
@@ -52,13 +52,13 @@ def write(task: str, folder: Path) -> None:
             head = ["index", "sentence"]
             lines = [f"{row}\tsentence {row}" for row in range(5)] if test else lines
         whole = lines if task == "cola" and not test else ["\t".join(head), *lines]
-        (folder / f"{name}.tsv").write_text("\n".join(whole) + "\n")
+        (directory / f"{name}.tsv").write_text("\n".join(whole) + "\n")
 
 
-def zipped(folder: Path, to: Path) -> None:
+def zipped(directory: Path, to: Path) -> None:
     with zipfile.ZipFile(to, "w") as archive:
-        for file in sorted(folder.rglob("*.tsv")):
-            archive.write(file, file.relative_to(folder))
+        for file in sorted(directory.rglob("*.tsv")):
+            archive.write(file, file.relative_to(directory))
 
 
 @pytest.fixture
@@ -105,9 +105,9 @@ def test_rows_of_glue_are_those_of_the_official_files(home, monkeypatch, task):
             find_task(task).read(TaskData("tfds:"))
 
 
-def same_rows(task, folder):
+def same_rows(task, directory):
     """What `finetune --data tfds:` learns and is evaluated on is what the official files give, row by row."""
-    ours, files = (find_task(task).read(TaskData(data)) for data in ("tfds:", str(folder)))
+    ours, files = (find_task(task).read(TaskData(data)) for data in ("tfds:", str(directory)))
     assert list(ours.evaluated) == list(files.evaluated)
     for got, want in zip((ours.train, *ours.evaluated.values()), (files.train, *files.evaluated.values()), strict=True):
         assert got.texts == want.texts and got.labels.dtype == want.labels.dtype and len(got) > ROWS
@@ -201,8 +201,8 @@ def test_rows_of_squad2_are_those_of_the_official_files(home, monkeypatch):
     builder, infos, official = from_tfds._builder("squad/v2.0"), {}, home / "official"
     official.mkdir()
     for url, info in builder.url_infos.items():
-        for folder in (official, home / "tfds" / "downloads" / "manual"):
-            (folder / info.filename).write_text(json.dumps(content))
+        for directory in (official, home / "tfds" / "downloads" / "manual"):
+            (directory / info.filename).write_text(json.dumps(content))
         digest = hashlib.sha256((official / info.filename).read_bytes()).hexdigest()
         size = (official / info.filename).stat().st_size
         infos[url] = checksums.UrlInfo(size=size, checksum=digest, filename=info.filename)

@@ -13,22 +13,30 @@ RUN = str(Path(__file__).parents[2] / "configs" / "quickstart_run.py")
 LINE = "the old baker sells a small loaf to the tall hen by the red river in the green wood"
 
 
-def text(folder: Path, documents: int, lines: int) -> str:
+def text(directory: Path, documents: int, lines: int) -> str:
     """A text whose documents differ."""
     parts = ["\n".join(f"{LINE} {d} {i}" for i in range(lines)) for d in range(documents)]
-    (folder / "text.txt").write_text("\n\n".join(parts))
-    return str(folder / "text.txt")
+    (directory / "text.txt").write_text("\n\n".join(parts))
+    return str(directory / "text.txt")
 
 
-def prepare(folder: Path, capsys, *words: str) -> tuple[dict, str]:
-    words = ("--workdir", str(folder / "run"), "--data.text", str(folder / "text.txt"), "--data.vocab", "44", *words)
+def prepare(directory: Path, capsys, *words: str) -> tuple[dict, str]:
+    words = (
+        "--workdir",
+        str(directory / "run"),
+        "--data.text",
+        str(directory / "text.txt"),
+        "--data.vocab",
+        "44",
+        *words,
+    )
     assert cli.main(["prepare", RUN, *words, "--json"]) == 0
     captured = capsys.readouterr()
     return json.loads(captured.out.splitlines()[-1]), captured.err
 
 
-def sums_of(folder: Path, capsys) -> dict[str, int]:
-    assert cli.main(["prepare", "--inspect", str(folder / "run" / "store"), "--json"]) == 0
+def sums_of(directory: Path, capsys) -> dict[str, int]:
+    assert cli.main(["prepare", "--inspect", str(directory / "run" / "store"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert all(sum(found[split]["lengths"].values()) == found[split]["documents"] for split in ("train", "valid"))
     return {split: found[split]["documents"] for split in ("train", "valid")}
@@ -61,4 +69,4 @@ def test_a_pre_training_says_it_when_it_makes_the_store(tmp_path, capsys):
     assert "the held-out part is small (1 document" in capsys.readouterr().err and store.cut
     open_store(data, tmp_path, "pretrain: prepare")
     assert "held-out" not in capsys.readouterr().err
-    assert not Store(open_store(Data(text="sample:300", vocab=300, valid=0.3), tmp_path / "b").folder).cut
+    assert not Store(open_store(Data(text="sample:300", vocab=300, valid=0.3), tmp_path / "b").directory).cut

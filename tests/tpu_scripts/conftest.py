@@ -17,7 +17,7 @@ def world(worlds, tmp_path):
 
     def at(stage: str, **config) -> World:
         made.append(World(tmp_path / "world", worlds[stage].package, worlds[stage]))
-        with open(made[-1].folder / "config.env", "a") as f:
+        with open(made[-1].directory / "config.env", "a") as f:
             f.writelines(f"{name}='{value}'\n" for name, value in config.items())
         return made[-1]
 

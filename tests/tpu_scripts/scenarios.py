@@ -27,78 +27,81 @@ words = dict(zip(sys.argv, sys.argv[1:]))
 if "--code" in words:
     sys.exit(int(words["--code"]))
 fails = int(words.get("--fails-every", 0))
-folder = pathlib.Path(words["--workdir"])
-folder.mkdir(parents=True, exist_ok=True)
+directory = pathlib.Path(words["--workdir"])
+directory.mkdir(parents=True, exist_ok=True)
 told = []
 signal.signal(signal.SIGTERM, lambda *_: told.append(1))
 print("can be stopped", flush=True)
 def met(): # what goes wrong has had its calls; on a slow machine the job would end before
     seen = json.loads(pathlib.Path(os.environ["STANDIN"], "state.json").read_text())["seen"]
     return seen.get("0", 0) >= int(words.get("--calls-to-wait-for", 0))
-for step in range(len(list(folder.glob("step-*"))), int(words.get("--steps", 3))):
+for step in range(len(list(directory.glob("step-*"))), int(words.get("--steps", 3))):
     time.sleep(0.1)
     while not told and not met():
         time.sleep(0.1)
-    (folder / f"step-{step}").touch()
+    (directory / f"step-{step}").touch()
     if told:
         sys.exit(75)
     if fails and (step + 1) % fails == 0:
         sys.exit(1)
-(folder / ("DONE" + words.get("--cells", "").replace("/", "-"))).touch()
+(directory / ("DONE" + words.get("--cells", "").replace("/", "-"))).touch()
 """
-"""A program with jaxmlm's manners and none of its weight: steps, exit codes, a folder that it resumes from."""
+"""A program with jaxmlm's manners and none of its weight: steps, exit codes, a directory that it resumes from."""
 
 
-def checkout(folder: Path, real: bool = False) -> Path:
+def checkout(directory: Path, real: bool = False) -> Path:
     """A git checkout with the scripts and jaxmlm, or the toy in its place."""
     parts = ["tpu_scripts", *(["jaxmlm", "configs", "pyproject.toml"] if real else [])]
     for part in parts:
         if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "config.env"))
+            shutil.copytree(ROOT / part, directory / part, ignore=shutil.ignore_patterns("__pycache__", "config.env"))
         else:
-            shutil.copy(ROOT / part, folder / part)
+            shutil.copy(ROOT / part, directory / part)
     if not real:
-        (folder / "jaxmlm").mkdir()
-        (folder / "jaxmlm" / "__init__.py").touch()
-        (folder / "jaxmlm" / "__main__.py").write_text(TOY)
-    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com", "-C", str(folder)]
+        (directory / "jaxmlm").mkdir()
+        (directory / "jaxmlm" / "__init__.py").touch()
+        (directory / "jaxmlm" / "__main__.py").write_text(TOY)
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com", "-C", str(directory)]
     for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "test"]):
         subprocess.run([*git, *words], check=True)
-    return folder
+    return directory
 
 
 class World:
-    """A stand-in cloud in a folder, and this machine's scripts in a checkout."""
+    """A stand-in cloud in a directory, and this machine's scripts in a checkout."""
 
-    def __init__(self, folder: Path, package: Path, like: "World | None" = None, **config: Any) -> None:
-        self.folder, self.package = folder, package
+    def __init__(self, directory: Path, package: Path, like: "World | None" = None, **config: Any) -> None:
+        self.directory, self.package = directory, package
         self.environment = {
-            "PATH": f"{folder}/bin:/usr/local/bin:/usr/bin:/bin", "HOME": str(folder / "here"), "LANG": "C.UTF-8",
-            "STANDIN": str(folder), "STANDIN_PYTHON": sys.executable, "STANDIN_GRACE": "5", "JAX_PLATFORMS": "cpu",
+            "PATH": f"{directory}/bin:/usr/local/bin:/usr/bin:/bin", "HOME": str(directory / "here"), "LANG": "C.UTF-8",
+            "STANDIN": str(directory), "STANDIN_PYTHON": sys.executable, "STANDIN_GRACE": "5", "JAX_PLATFORMS": "cpu",
         }  # fmt: skip
         if like:
-            shutil.copytree(like.folder, folder, symlinks=True)
-            for path in [*folder.glob("workers/*/timer.json"), *folder.glob("workers/*/var/lib/jaxmlm/ceiling.sh")]:
-                path.write_text(path.read_text().replace(str(like.folder), str(folder)))
+            shutil.copytree(like.directory, directory, symlinks=True)
+            for path in [
+                *directory.glob("workers/*/timer.json"),
+                *directory.glob("workers/*/var/lib/jaxmlm/ceiling.sh"),
+            ]:
+                path.write_text(path.read_text().replace(str(like.directory), str(directory)))
             return
-        (folder / "here").mkdir(parents=True)
-        (folder / "buckets" / "data").mkdir(parents=True)
+        (directory / "here").mkdir(parents=True)
+        (directory / "buckets" / "data").mkdir(parents=True)
         for where, names in {"bin": ["gcloud"], "worker-bin": WORKER_BIN}.items():
-            (folder / where).mkdir()
+            (directory / where).mkdir()
             for name in names:
-                (folder / where / name).symlink_to(STANDIN)
+                (directory / where / name).symlink_to(STANDIN)
         usual = {
             "PROJECT": "demo", "ZONE": "us-central2-b", "NAME": "mlm", "TYPE": "v4-16", "BUCKET": "data", "REQUIRE": "",
             "PAUSE": 0, "POLL": 0.1, "CALL_LIMIT": 120, "SETUP_LIMIT": 120, "COPY_LIMIT": 120, "STOP_LIMIT": 60,
         }  # fmt: skip
         lines = [f"{name}='{value}'\n" for name, value in (usual | config).items()]
-        (folder / "config.env").write_text("".join(lines))
+        (directory / "config.env").write_text("".join(lines))
 
     def start(self, script: str, *words: str, **more: Any) -> subprocess.Popen:
         """A script, as its user starts it, with the options of this world."""
-        command = [self.package / "tpu_scripts" / f"{script}.sh", "--config", self.folder / "config.env", *words]
+        command = [self.package / "tpu_scripts" / f"{script}.sh", "--config", self.directory / "config.env", *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-        return subprocess.Popen(command, cwd=self.folder / "here", env=self.environment, text=True, **pipes, **more)
+        return subprocess.Popen(command, cwd=self.directory / "here", env=self.environment, text=True, **pipes, **more)
 
     def run(self, script: str, *words: str, timeout: float = 400) -> subprocess.CompletedProcess:
         """A script from its start to its end."""
@@ -112,12 +115,12 @@ class World:
 
     def plan(self, *faults: dict[str, Any]) -> None:
         """What goes wrong from now on."""
-        (self.folder / "plan.json").write_text(json.dumps(faults))
+        (self.directory / "plan.json").write_text(json.dumps(faults))
 
     @property
     def cloud(self) -> dict[str, Any]:
         """What there is in the cloud, and how often something was asked for that was there already."""
-        path = self.folder / "state.json"
+        path = self.directory / "state.json"
         return json.loads(path.read_text()) if path.exists() else {"requests": {}, "tpus": {}, "again": 0}
 
     def state(self, name: str = "mlm") -> str:
@@ -127,7 +130,7 @@ class World:
 
     def calls(self, *words: str) -> list[list[str]]:
         """The calls of gcloud that have all these words."""
-        path = self.folder / "calls.jsonl"
+        path = self.directory / "calls.jsonl"
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return [line for line in lines if all(word in " ".join(line) for word in words)]
 
@@ -145,7 +148,9 @@ class World:
 
     def close(self) -> None:
         """End what still runs on the workers."""
-        for name in [path.name.removeprefix("t1v-n-").rpartition("-w-")[0] for path in self.folder.glob("workers/*")]:
+        for name in [
+            path.name.removeprefix("t1v-n-").rpartition("-w-")[0] for path in self.directory.glob("workers/*")
+        ]:
             subprocess.run([STANDIN, "preempt", name], env=self.environment | {"STANDIN_GRACE": "0"})
 
 
@@ -279,15 +284,15 @@ def stages(top: Path) -> dict[str, World]:
             done = world.run(*script)
             assert done.returncode == 0, f"{script}: {done.stderr}"
         if stage == "created":
-            wait_until(lambda world=world: len(list(world.folder.glob("workers/*/timer.json"))) == 2)
-    wait_until(lambda: len(list(world.folder.glob("workers/*/jaxmlm-job/exit"))) == 2)
+            wait_until(lambda world=world: len(list(world.directory.glob("workers/*/timer.json"))) == 2)
+    wait_until(lambda: len(list(world.directory.glob("workers/*/jaxmlm-job/exit"))) == 2)
     return worlds
 
 
-def play(scenario: Scenario, folder: Path, stages: dict[str, World]) -> str:
+def play(scenario: Scenario, directory: Path, stages: dict[str, World]) -> str:
     """Play one scenario; what is wrong with how it ended, or nothing."""
     before = stages[SCRIPTS[scenario.script].before]
-    world = World(folder, before.package, before)
+    world = World(directory, before.package, before)
     try:
         world.plan(*[scenario.fault] if scenario.fault else [])
         done = world.run(scenario.script, *scenario.command)

@@ -1,7 +1,7 @@
 #!/usr/bin/env -S python3 -IS
-"""A stand-in for Google Cloud: `gcloud` with TPUs in a folder, and what their workers have on the PATH.
+"""A stand-in for Google Cloud: `gcloud` with TPUs in a directory, and what their workers have on the PATH.
 
-Linked under the names gcloud, uv, sudo, gcsfuse, mountpoint, curl, systemd-run and shutdown. $STANDIN is the folder:
+Linked under the names gcloud, uv, sudo, gcsfuse, mountpoint, curl, systemd-run and shutdown. $STANDIN is the directory:
 
     state.json      the TPUs and the requests for them
     plan.json       what goes wrong: [{"on": words of the call, "skip": 0, "times": 1, "do": ...}]
@@ -27,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I has no directory of the script
 
-from standin_base import ANYWHERE, FLAGS, FOLDER, ZONES, Refused, environment_of, rooted, state  # noqa: E402
+from standin_base import ANYWHERE, DIRECTORY, FLAGS, ZONES, Refused, environment_of, rooted, state  # noqa: E402
 
 
 def gcloud(words: list[str]) -> None:
@@ -38,7 +38,7 @@ def gcloud(words: list[str]) -> None:
     names = [word for word in words[len(verb.split()) :] if not word.startswith("--")]
     if unknown := set(flags) - FLAGS[verb] - ANYWHERE:
         raise Refused(f"ERROR: (gcloud) unrecognized arguments: {' '.join(unknown)}", 2)
-    with open(FOLDER / "calls.jsonl", "a") as calls:
+    with open(DIRECTORY / "calls.jsonl", "a") as calls:
         calls.write(json.dumps(words) + "\n")
     fault = planned(words)
     if fault == "unavailable":
@@ -59,7 +59,7 @@ def gcloud(words: list[str]) -> None:
 
 
 def planned(words: list[str]) -> str | None:
-    path = FOLDER / "plan.json"
+    path = DIRECTORY / "plan.json"
     line = " ".join(words)
     with state() as now:
         for number, fault in enumerate(json.loads(path.read_text()) if path.exists() else []):
@@ -71,7 +71,7 @@ def planned(words: list[str]) -> str | None:
 
 
 def auth_list(names, flags):
-    if not (FOLDER / "logged-out").exists():
+    if not (DIRECTORY / "logged-out").exists():
         print("someone@example.com")
 
 
@@ -237,7 +237,7 @@ def preempt(now, node: str) -> None:
 
 
 def disk(node: str, host: int) -> Path:
-    return FOLDER / "workers" / f"t1v-n-{node}-w-{host}"
+    return DIRECTORY / "workers" / f"t1v-n-{node}-w-{host}"
 
 
 def workers(node: str, flags) -> list[Path]:
@@ -282,9 +282,9 @@ def scp(names, flags):
 
 def bucket(url: str) -> Path:
     name, _, path = url.removeprefix("gs://").partition("/")
-    if not (FOLDER / "buckets" / name).is_dir():
+    if not (DIRECTORY / "buckets" / name).is_dir():
         raise Refused(f"ERROR: (gcloud.storage) [someone@example.com] does not have permission: HTTPError 403: {name}")
-    return FOLDER / "buckets" / name / path
+    return DIRECTORY / "buckets" / name / path
 
 
 def storage_ls(names, flags):
@@ -333,12 +333,12 @@ def program(path: Path, line: str) -> None:
 
 
 def gcsfuse(words: list[str]) -> None:
-    """`gcsfuse --implicit-dirs BUCKET FOLDER`: a link to the bucket."""
-    name, folder = words[-2:]
-    if Path(folder).is_symlink():  # two workers that share a path, and the other was quicker
+    """`gcsfuse --implicit-dirs BUCKET DIRECTORY`: a link to the bucket."""
+    name, directory = words[-2:]
+    if Path(directory).is_symlink():  # two workers that share a path, and the other was quicker
         return
-    Path(folder).rmdir()
-    os.symlink(os.path.relpath(bucket(name), Path(folder).parent), folder)
+    Path(directory).rmdir()
+    os.symlink(os.path.relpath(bucket(name), Path(directory).parent), directory)
 
 
 def curl(words: list[str]) -> None:
@@ -364,7 +364,7 @@ def elapse(now, node: str) -> None:
 
 def shutdown(words: list[str]) -> None:
     """`shutdown -P now` or `-P +MINUTES`: written down; that the cloud sees it, nobody promises."""
-    with open(FOLDER / "shutdowns", "a") as file:
+    with open(DIRECTORY / "shutdowns", "a") as file:
         file.write(f"{os.environ['HOSTNAME']} {' '.join(words)}\n")
 
 

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-FOLDER = Path(os.environ.get("STANDIN", "."))
+DIRECTORY = Path(os.environ.get("STANDIN", "."))
 ZONES = {
     "us-central2-b": ("v4-8", "v4-16", "v4-32"),
     "us-west4-a": ("v5litepod-1", "v5litepod-8", "v5litepod-16"),
@@ -44,9 +44,9 @@ class Refused(Exception):
 @contextlib.contextmanager
 def state():
     """The state, for this call alone; written back at the end."""
-    with open(FOLDER / "lock", "w") as lock:
+    with open(DIRECTORY / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        path = FOLDER / "state.json"
+        path = DIRECTORY / "state.json"
         now = json.loads(path.read_text()) if path.exists() else {"requests": {}, "tpus": {}, "seen": {}, "again": 0}
         try:
             yield now
@@ -58,15 +58,15 @@ def state():
 def environment_of(home: Path) -> dict[str, str]:
     """What a command finds on a worker."""
     return {
-        "HOME": str(home), "HOSTNAME": home.name, "STANDIN": str(FOLDER), "LANG": "C.UTF-8",
-        "PATH": f"{FOLDER}/worker-bin:/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(home), "HOSTNAME": home.name, "STANDIN": str(DIRECTORY), "LANG": "C.UTF-8",
+        "PATH": f"{DIRECTORY}/worker-bin:/usr/local/bin:/usr/bin:/bin",
         **{name: value for name, value in os.environ.items() if name.startswith(("STANDIN_", "JAX_"))},
         **process_of(home),
     }  # fmt: skip
 
 
 def rooted(text: str, home: Path) -> str:
-    """The sandbox has no root of its own: /gcs and /var/lib/jaxmlm are folders of the worker's."""
+    """The sandbox has no root of its own: /gcs and /var/lib/jaxmlm are directories of the worker's."""
     return re.sub(r"(?<![\w/.~-])/(gcs|var/lib/jaxmlm)\b", rf"{home}/\1", text)
 
 

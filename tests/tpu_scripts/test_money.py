@@ -11,12 +11,12 @@ from tests.tpu_scripts.scenarios import JOB, ROOT, SCRIPTS, World, wait_for, wai
 
 def timers(world: World) -> list[list[str]]:
     """What the workers have told systemd: the options of the timer of each."""
-    return [json.loads(path.read_text())["options"] for path in sorted(world.folder.glob("workers/*/timer.json"))]
+    return [json.loads(path.read_text())["options"] for path in sorted(world.directory.glob("workers/*/timer.json"))]
 
 
 def logs(world: World) -> list[str]:
     """What the job has printed on each worker."""
-    return [path.read_text() for path in world.folder.glob("buckets/data/runs/mine/logs/*.log")]
+    return [path.read_text() for path in world.directory.glob("buckets/data/runs/mine/logs/*.log")]
 
 
 def test_a_tpu_saves_its_job_and_deletes_itself_at_its_ceiling(world):
@@ -33,13 +33,13 @@ def test_a_tpu_saves_its_job_and_deletes_itself_at_its_ceiling(world):
 
 def test_a_worker_that_starts_again_keeps_its_ceiling(world):
     here = world("created")
-    deadlines = [path.read_text() for path in sorted(here.folder.glob("workers/*/var/lib/jaxmlm/deadline"))]
-    for path in here.folder.glob("workers/*/timer.json"):
+    deadlines = [path.read_text() for path in sorted(here.directory.glob("workers/*/var/lib/jaxmlm/deadline"))]
+    for path in here.directory.glob("workers/*/timer.json"):
         path.unlink()
     time.sleep(1)  # the clock of the deadline has seconds
     here.restart()
     wait_until(lambda: len(timers(here)) == 2)
-    assert deadlines == [path.read_text() for path in sorted(here.folder.glob("workers/*/var/lib/jaxmlm/deadline"))]
+    assert deadlines == [path.read_text() for path in sorted(here.directory.glob("workers/*/var/lib/jaxmlm/deadline"))]
     left = [int(options[1].removeprefix("--on-active=").removesuffix("s")) for options in timers(here)]
     assert all(seconds < 86400 for seconds in left)
 
@@ -47,12 +47,12 @@ def test_a_worker_that_starts_again_keeps_its_ceiling(world):
 @pytest.mark.slow("waits for tries that fail")
 def test_a_worker_that_may_not_delete_the_tpu_shuts_down(world):
     here = world("created")
-    assert sorted((here.folder / "shutdowns").read_text().splitlines()) == [
+    assert sorted((here.directory / "shutdowns").read_text().splitlines()) == [
         "t1v-n-mlm-w-0 -P +1455", "t1v-n-mlm-w-1 -P +1455",
     ]  # fmt: skip
     here.plan({"on": "queued-resources delete", "times": 999, "do": "denied"})
     here.elapse()
-    wait_until(lambda: (here.folder / "shutdowns").read_text().count("-P now") == 2)
+    wait_until(lambda: (here.directory / "shutdowns").read_text().count("-P now") == 2)
 
 
 def test_setup_refuses_a_tpu_that_would_not_end_by_itself(world):
@@ -77,20 +77,20 @@ def test_babysit_ends_in_good_order_before_the_ceiling(world):
     here = world("nothing", TYPE="v4-8", MAX_SECONDS=310)
     done = here.run("babysit", *JOB, "--steps", "10000")
     assert done.returncode == 1 and "the same command resumes it" in done.stderr, done.stderr
-    assert here.state() == "ABSENT" and "mlm-w-0 -P +20" in (here.folder / "shutdowns").read_text()
-    (log,) = here.folder.glob("buckets/data/runs/mine/logs/*.log")
+    assert here.state() == "ABSENT" and "mlm-w-0 -P +20" in (here.directory / "shutdowns").read_text()
+    (log,) = here.directory.glob("buckets/data/runs/mine/logs/*.log")
     assert log.read_text().rstrip().endswith("exit 75")
 
 
 @pytest.mark.slow("waits for processes and time-outs")
 def test_babysit_counts_the_hours_of_all_tpus_and_makes_none_after_the_ceiling(world):
     here = world("nothing", TYPE="v4-8")
-    run = here.folder / "buckets" / "data" / "runs" / "mine"
+    run = here.directory / "buckets" / "data" / "runs" / "mine"
     with here.start("babysit", *JOB, "--steps", "10000") as sitter:
         wait_for(here, sitter, (run / "step-3").exists)
         here.preempt()
         wait_for(here, sitter, lambda: len(here.calls("queued-resources create")) == 2)
-        wait_for(here, sitter, lambda: any(here.folder.glob("workers/*/jaxmlm-job/pid")))
+        wait_for(here, sitter, lambda: any(here.directory.glob("workers/*/jaxmlm-job/pid")))
         here.elapse()
         _, err = sitter.communicate(timeout=60)
     assert sitter.returncode == 1 and "mlm was deleted, by its ceiling or by somebody" in err, err

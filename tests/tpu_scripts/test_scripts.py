@@ -52,7 +52,7 @@ def test_help_and_dry_run_touch_nothing(script, worlds, tmp_path):
         flags = {word.split("=")[0] for word in command if word.startswith("--")}
         assert flags <= standin.FLAGS[verb] | standin.ANYWHERE, command
     assert "# price: " in done.stdout and "# budget alert" in done.stdout and done.stdout.count("# price: ") == 1
-    assert not world.calls() and not list((world.folder / "here").iterdir())
+    assert not world.calls() and not list((world.directory / "here").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -108,12 +108,12 @@ def test_help_and_dry_run_touch_nothing(script, worlds, tmp_path):
 )
 def test_bad_input_is_one_line_and_2(stage, script, words, says, world):
     here = world(stage)
-    (here.folder / "buckets" / "locked").symlink_to("/proc/self")  # where not even root may write
+    (here.directory / "buckets" / "locked").symlink_to("/proc/self")  # where not even root may write
     before = here.state()
     done = here.run(script, *words)
     lines = done.stderr.splitlines()
     assert done.returncode == 2 and len(lines) == 1 and re.search(says, lines[0]), done.stderr
-    assert here.state() == before and not list((here.folder / "here").iterdir())
+    assert here.state() == before and not list((here.directory / "here").iterdir())
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -130,7 +130,7 @@ def test_a_config_of_another_system_is_read(end, mark, world):
         "TYPE=v4-8",
         "BUCKET=$NAME-data",
     ]
-    (here.folder / "config.env").write_bytes((mark + end.join(lines) + end).encode())
+    (here.directory / "config.env").write_bytes((mark + end.join(lines) + end).encode())
     done = here.run("create", "--dry-run")
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "--project='my demo' --zone=us-west4-a" in done.stdout.replace("'--project=my demo'", "--project='my demo'")
@@ -148,7 +148,7 @@ def test_a_config_of_another_system_is_read(end, mark, world):
 )
 def test_a_line_that_is_wrong_is_told(line, says, world):
     here = world("nothing")
-    (here.folder / "config.env").write_text(f"PROJECT=demo\n{line}\nNAME=mlm\n")
+    (here.directory / "config.env").write_text(f"PROJECT=demo\n{line}\nNAME=mlm\n")
     done = here.run("create", "--dry-run")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
     assert re.search(says, done.stderr), done.stderr
@@ -156,13 +156,15 @@ def test_a_line_that_is_wrong_is_told(line, says, world):
 
 def test_no_gcloud_and_no_login(world):
     here = world("nothing")
-    (here.folder / "logged-out").touch()
+    (here.directory / "logged-out").touch()
     done = here.run("create")
     assert (done.returncode, done.stderr) == (2, "create.sh: no account is logged in: run gcloud auth login\n")
     for name in ["bash", "basename", "dirname", "env", "mktemp", "rm"]:
-        (here.folder / "bin" / name).symlink_to(f"/bin/{name}" if Path(f"/bin/{name}").exists() else f"/usr/bin/{name}")
-    (here.folder / "bin" / "gcloud").unlink()
-    here.environment["PATH"] = str(here.folder / "bin")
+        (here.directory / "bin" / name).symlink_to(
+            f"/bin/{name}" if Path(f"/bin/{name}").exists() else f"/usr/bin/{name}"
+        )
+    (here.directory / "bin" / "gcloud").unlink()
+    here.environment["PATH"] = str(here.directory / "bin")
     done = here.run("create")
     assert done.returncode == 2 and done.stderr.startswith("create.sh: no gcloud on the PATH: install")
 
@@ -181,17 +183,17 @@ def test_words_reach_the_workers_as_they_are(world):
     words = ["--title", 'it\'s "40 %" of $HOME; * \\ `x`', "--workdir", "/gcs/a b's"]
     assert here.run("run", "pretrain", "configs/my own.py", *words).returncode == 0
     until = time.monotonic() + 60
-    while not (here.folder / "buckets" / "data" / "a b's" / "DONE").exists():
+    while not (here.directory / "buckets" / "data" / "a b's" / "DONE").exists():
         assert time.monotonic() < until, here.run("logs").stdout
         time.sleep(0.05)
     log = here.run("logs").stdout
     assert f"jaxmlm pretrain configs/my own.py {words[0]} {words[1]} --workdir" in log
     done = here.run("fetch", "/gcs/a b's", "to here")
-    assert done.returncode == 0 and (here.folder / "here" / "to here" / "DONE").exists()
+    assert done.returncode == 0 and (here.directory / "here" / "to here" / "DONE").exists()
 
 
 def test_a_store_is_copied_whole_to_every_worker_and_back(world, tmp_path):
-    """Through a broken connection: scp puts a folder that is there into itself, not over it."""
+    """Through a broken connection: scp puts a directory that is there into itself, not over it."""
     here, store = world("created"), tmp_path / "my store"
     store.mkdir()
     (store / "train-00000.bin").write_bytes(os.urandom(5000))
@@ -199,11 +201,11 @@ def test_a_store_is_copied_whole_to_every_worker_and_back(world, tmp_path):
     for _ in range(2):  # again over the first
         done = here.run("data", "copy", str(store), "the store")
         assert done.returncode == 0, done.stderr
-    copies = list(here.folder.glob("workers/*/the store/train-00000.bin"))
+    copies = list(here.directory.glob("workers/*/the store/train-00000.bin"))
     assert len(copies) == 2 and all(c.read_bytes() == (store / "train-00000.bin").read_bytes() for c in copies)
     done = here.run("fetch", "the store", "a/fetched")
     assert done.returncode == 0 and "a/fetched: 1 files" in done.stderr and "Connection closed" in done.stderr
-    fetched = [path.relative_to(here.folder / "here") for path in here.folder.glob("here/a/**/*")]
+    fetched = [path.relative_to(here.directory / "here") for path in here.directory.glob("here/a/**/*")]
     assert sorted(map(str, fetched)) == ["a/fetched", "a/fetched/train-00000.bin"]
 
 
@@ -213,8 +215,8 @@ def test_two_slices_are_one_request_and_both_run(world):
         done = here.run(*script)
         assert done.returncode == 0, done.stderr
     assert len(here.calls("create mlm", "--node-count=2", "--node-prefix=mlm")) == 1
-    assert {path.name for path in here.folder.glob("workers/*/jaxmlm-job")} == {"jaxmlm-job"}
-    assert len(list(here.folder.glob("workers/t1v-n-mlm-[01]-w-[01]/jaxmlm-job/pid"))) == 4
+    assert {path.name for path in here.directory.glob("workers/*/jaxmlm-job")} == {"jaxmlm-job"}
+    assert len(list(here.directory.glob("workers/t1v-n-mlm-[01]-w-[01]/jaxmlm-job/pid"))) == 4
     assert here.run("delete").returncode == 0 and not here.cloud["tpus"]
 
 
@@ -234,7 +236,7 @@ def test_one_job_at_a_time_and_none_that_is_left_alone(world):
 def test_babysit_goes_on_after_75_and_gives_up_on_what_is_wrong(world):
     here = world("mounted")
     with here.start("babysit", *JOB, "--steps", "80") as sitter:
-        while not list(here.folder.glob("buckets/data/runs/mine/step-3")):
+        while not list(here.directory.glob("buckets/data/runs/mine/step-3")):
             time.sleep(0.05)
         here.run("run", "stop")
         out, err = sitter.communicate(timeout=60)
@@ -249,7 +251,7 @@ def test_babysit_goes_on_after_75_and_gives_up_on_what_is_wrong(world):
 def test_babysit_mounts_the_bucket_again_after_a_restart(world):
     """One worker alone would else begin anew on its own disk."""
     here = world("nothing", TYPE="v4-8", DELETE="no")
-    run = here.folder / "buckets" / "data" / "runs" / "mine"
+    run = here.directory / "buckets" / "data" / "runs" / "mine"
     with here.start("babysit", *JOB, "--steps", "80") as sitter:
         wait_for(here, sitter, (run / "step-3").exists)
         here.restart()
@@ -265,7 +267,7 @@ def test_babysit_goes_on_through_an_outage(world):
     """No answer from the cloud, for longer than a call is tried again, is no failure of the job."""
     here = world("mounted")
     with here.start("babysit", *JOB, "--steps", "40") as sitter:
-        wait_for(here, sitter, (here.folder / "buckets" / "data" / "runs" / "mine" / "step-3").exists)
+        wait_for(here, sitter, (here.directory / "buckets" / "data" / "runs" / "mine" / "step-3").exists)
         here.plan({"on": "compute", "times": 999, "do": "unavailable"})
         before = len(here.calls())
         wait_for(here, sitter, lambda: len(here.calls()) > before + 20)
@@ -295,7 +297,7 @@ def test_a_real_pretraining_through_a_preemption(tmp_path):
     try:
         with world.start("babysit", *job, "--loop.save_every", "20") as sitter:
             until = time.monotonic() + 300
-            while not list(world.folder.glob("buckets/data/runs/tiny/checkpoints/[0-9]*")):
+            while not list(world.directory.glob("buckets/data/runs/tiny/checkpoints/[0-9]*")):
                 assert time.monotonic() < until and sitter.poll() is None, sitter.communicate()
                 time.sleep(0.05)
             world.preempt()
@@ -304,7 +306,7 @@ def test_a_real_pretraining_through_a_preemption(tmp_path):
         assert world.run("fetch", f"{mount}/runs/tiny", "tiny").stderr.endswith(", a finished run\n")
     finally:
         world.close()
-    run = world.folder / "here" / "tiny"
+    run = world.directory / "here" / "tiny"
     about = json.loads((run / "run.json").read_text())
     commit = subprocess.run(["git", "-C", package, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
     assert (run / "DONE").exists() and about["git"] and commit.startswith(about["git"])
@@ -342,7 +344,7 @@ def test_no_babysitter_outlives_its_study(end, number, world):
             time.sleep(0.05)
         end(started.pid, number)
         _, err = started.communicate(timeout=60)
-    alive = subprocess.run(["pgrep", "-f", f"babysit.sh --config {here.folder}/"], capture_output=True, text=True)
+    alive = subprocess.run(["pgrep", "-f", f"babysit.sh --config {here.directory}/"], capture_output=True, text=True)
     assert started.returncode == 128 + number and alive.stdout == "", err
     assert re.search("STILL BILLED: mlm-1 .READY.*\n.*STILL BILLED: mlm-2 .READY.; delete it: ", err), err
 

@@ -40,15 +40,15 @@ def port() -> int:
         return s.getsockname()[1]
 
 
-def start(folder: Path, workdir: str, processes: int) -> list[subprocess.Popen]:
+def start(directory: Path, workdir: str, processes: int) -> list[subprocess.Popen]:
     """The run, as one process or several."""
     command = [sys.executable, "-m", "jaxmlm", "pretrain", "run.py", "--workdir", workdir]
     many = ["--coordinator", f"localhost:{port()}", "--processes", str(processes)] if processes > 1 else []
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(folder / "xla")}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(directory / "xla")}
     started = []
     for i in range(processes):
         words = [*command, *many, *(["--process", str(i)] if many else [])]
-        started.append(subprocess.Popen(words, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True))
+        started.append(subprocess.Popen(words, cwd=directory, env=environment, stderr=subprocess.PIPE, text=True))
     return started
 
 
@@ -61,7 +61,7 @@ def finish(processes: list[subprocess.Popen]) -> list[int]:
 
 def bits(run: Path) -> dict[str, Any]:
     """What must be the same: the newest checkpoint's checksums, the results and the log but for times."""
-    newest = max((run / "checkpoints").iterdir(), key=lambda folder: int(folder.name))
+    newest = max((run / "checkpoints").iterdir(), key=lambda directory: int(directory.name))
     sums = json.loads((newest / "checksums" / "metadata").read_text())
     sums["notes"].pop("seconds")
     plain = lambda line: {key: value for key, value in json.loads(line).items() if key not in TIMES}  # noqa: E731
@@ -70,24 +70,24 @@ def bits(run: Path) -> dict[str, Any]:
     }
 
 
-def stopped(folder: Path, name: str, processes: int, rng: random.Random, longest: float) -> tuple[str, bool]:
+def stopped(directory: Path, name: str, processes: int, rng: random.Random, longest: float) -> tuple[str, bool]:
     """One run stopped once and started again: a line of the table, and whether all is as it must be."""
     while True:
-        run = start(folder, name, processes)
+        run = start(directory, name, processes)
         wait = rng.uniform(0.3, longest)
         time.sleep(wait)
         if all(process.poll() is None for process in run):
             break
         finish(run)  # it was quicker than the one before: another moment
-        shutil.rmtree(folder / name)
+        shutil.rmtree(directory / name)
     sent = time.monotonic()
     run[rng.randrange(processes)].send_signal(signal.SIGTERM)
     codes = finish(run)
     took = time.monotonic() - sent
-    steps = [int(step.name) for step in (folder / name / "checkpoints").glob("[0-9]*")]
-    done = finish(start(folder, name, processes)) if any(codes) else codes
-    same = bits(folder / name) == bits(folder / f"whole-{processes}")
-    ended = (folder / name / "DONE").exists() and codes == [0] * processes  # in its last moment
+    steps = [int(step.name) for step in (directory / name / "checkpoints").glob("[0-9]*")]
+    done = finish(start(directory, name, processes)) if any(codes) else codes
+    same = bits(directory / name) == bits(directory / f"whole-{processes}")
+    ended = (directory / name / "DONE").exists() and codes == [0] * processes  # in its last moment
     right = (codes == [75] * processes or ended) and done == [0] * processes and same and took < 5
     at = f"step {max(steps)}" if steps else "before a step"
     line = f"{processes} process(es)  after {wait:5.1f} s  {at:14}  left in {took:4.1f} s  exit {codes}  then {done}  "
@@ -104,17 +104,17 @@ def main() -> int:
     options = parser.parse_args()
     rng, wrong, started = random.Random(options.seed), 0, time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        (folder / "run.py").write_text(CONFIG.replace("STEPS", str(options.steps)))
+        directory = Path(temporary)
+        (directory / "run.py").write_text(CONFIG.replace("STEPS", str(options.steps)))
         for processes, number in ((1, options.one), (2, options.two)):
             if not number:
                 continue
-            finish(start(folder, "warm", processes))  # programs and the store are there for all that follow
+            finish(start(directory, "warm", processes))  # programs and the store are there for all that follow
             began = time.monotonic()
-            assert not any(finish(start(folder, f"whole-{processes}", processes)))
+            assert not any(finish(start(directory, f"whole-{processes}", processes)))
             longest = 0.9 * (time.monotonic() - began)
             for i in range(number):
-                line, right = stopped(folder, f"{processes}-{i}", processes, rng, longest)
+                line, right = stopped(directory, f"{processes}-{i}", processes, rng, longest)
                 wrong += not right
                 print(line, flush=True)
     number = options.one + options.two

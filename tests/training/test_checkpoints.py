@@ -51,22 +51,22 @@ def whole() -> TrainState:
 
 @pytest.fixture(scope="module")
 def halfway(tmp_path_factory) -> Path:
-    """The folder of that run killed in step 5, with a checkpoint of step 3."""
-    folder = tmp_path_factory.mktemp("run")
+    """The directory of that run killed in step 5, with a checkpoint of step 3."""
+    directory = tmp_path_factory.mktemp("run")
     with pytest.raises(Killed):
-        train(linear_task(killed_at(4)), OPTIM, Loop(STEPS, 8, save_every=3), devices(1, 1, 1), folder)
-    return folder
+        train(linear_task(killed_at(4)), OPTIM, Loop(STEPS, 8, save_every=3), devices(1, 1, 1), directory)
+    return directory
 
 
 def test_a_killed_run_ends_bit_for_bit_as_the_whole_one(whole, halfway, tmp_path):
-    folder = Path(shutil.copytree(halfway, tmp_path / "run"))
-    assert [child.name for child in (folder / "checkpoints").iterdir()] == ["3"]
+    directory = Path(shutil.copytree(halfway, tmp_path / "run"))
+    assert [child.name for child in (directory / "checkpoints").iterdir()] == ["3"]
     seen = []
     task = linear_task(lambda step: seen.append(step) or batch_at(step))
-    state = train(task, OPTIM, Loop(STEPS, 8, save_every=3), devices(1, 1, 1), folder).state
+    state = train(task, OPTIM, Loop(STEPS, 8, save_every=3), devices(1, 1, 1), directory).state
     assert seen == [3, 4, 5]
     assert_equal(state, whole)
-    assert_equal(restored(folder, devices(1, 1, 1)), whole)
+    assert_equal(restored(directory, devices(1, 1, 1)), whole)
     other = train(linear_task(), OPTIM, Loop(STEPS, 8, seed=1), devices(1, 1, 1)).state
     assert not np.array_equal(other.model.kernel[...], whole.model.kernel[...])
 
@@ -80,19 +80,19 @@ def test_a_checkpoint_is_read_on_another_mesh(halfway):
 
 
 def test_weights_have_a_fingerprint(halfway, tmp_path):
-    """By the folder of the run or of the step: the same weights, the same; others, another; none, none."""
-    folder = Path(shutil.copytree(halfway, tmp_path / "run"))
-    before = fingerprint(folder)
-    assert before and before == fingerprint(folder / "checkpoints" / "3")
-    train(linear_task(), OPTIM, Loop(STEPS, 8, save_every=3), devices(1, 1, 1), folder)
-    assert before == fingerprint(folder / "checkpoints" / "3") != fingerprint(folder)
-    assert fingerprint(folder) == fingerprint(folder / "checkpoints" / "6")
+    """By the directory of the run or of the step: the same weights, the same; others, another; none, none."""
+    directory = Path(shutil.copytree(halfway, tmp_path / "run"))
+    before = fingerprint(directory)
+    assert before and before == fingerprint(directory / "checkpoints" / "3")
+    train(linear_task(), OPTIM, Loop(STEPS, 8, save_every=3), devices(1, 1, 1), directory)
+    assert before == fingerprint(directory / "checkpoints" / "3") != fingerprint(directory)
+    assert fingerprint(directory) == fingerprint(directory / "checkpoints" / "6")
     assert fingerprint(tmp_path) is None
-    sums = folder / "checkpoints" / "6" / "checksums" / "metadata"
+    sums = directory / "checkpoints" / "6" / "checksums" / "metadata"
     for content in (sums.read_bytes()[:-9], b"{}", sums.read_bytes().replace(b"1", b"2")):
         sums.write_bytes(content)
         with pytest.raises(InputError, match="checksums"):
-            fingerprint(folder)
+            fingerprint(directory)
 
 
 def test_a_run_that_goes_on_makes_no_first_state(halfway, tmp_path):
@@ -103,8 +103,8 @@ def test_a_run_that_goes_on_makes_no_first_state(halfway, tmp_path):
         assert isinstance(key, jax.core.Tracer)
         return task.init(key)
 
-    folder = Path(shutil.copytree(halfway, tmp_path / "run"))
-    train(task._replace(init=init), OPTIM, Loop(STEPS, 8, save_every=3), devices(1, 1, 1), folder)
+    directory = Path(shutil.copytree(halfway, tmp_path / "run"))
+    train(task._replace(init=init), OPTIM, Loop(STEPS, 8, save_every=3), devices(1, 1, 1), directory)
 
 
 def test_the_step_is_compiled_once_while_the_state_is_made(monkeypatch, caplog):
@@ -124,10 +124,10 @@ def test_the_step_is_compiled_once_while_the_state_is_made(monkeypatch, caplog):
 
 def test_who_reads_leaves_alone_what_is_being_written(halfway, tmp_path):
     """A run may be saving while its newest checkpoint is judged; what a kill left is for its next start to clear."""
-    folder = Path(shutil.copytree(halfway / "checkpoints", tmp_path / "checkpoints"))
-    (begun := folder / "6.orbax-checkpoint-tmp" / "model").mkdir(parents=True)
+    directory = Path(shutil.copytree(halfway / "checkpoints", tmp_path / "checkpoints"))
+    (begun := directory / "6.orbax-checkpoint-tmp" / "model").mkdir(parents=True)
     for reading in (True, False):
-        checkpoints = Checkpoints(folder, read=reading)
+        checkpoints = Checkpoints(directory, read=reading)
         assert checkpoints.latest() == 3
         checkpoints.close()
         for _ in range(100):  # Orbax deletes in the background
@@ -173,14 +173,14 @@ def test_a_checksum_is_the_same_on_every_mesh(dtype):
 @pytest.fixture(scope="module")
 def twice_saved(tmp_path_factory) -> Path:
     """The directory of a run killed in step 6, with checkpoints of steps 2 and 4."""
-    folder = tmp_path_factory.mktemp("run")
+    directory = tmp_path_factory.mktemp("run")
     with pytest.raises(Killed):
-        train(linear_task(killed_at(5)), OPTIM, Loop(STEPS, 8, save_every=2), devices(1, 1, 1), folder)
-    return folder
+        train(linear_task(killed_at(5)), OPTIM, Loop(STEPS, 8, save_every=2), devices(1, 1, 1), directory)
+    return directory
 
 
-def largest(folder: Path) -> Path:
-    return max(folder.iterdir(), key=lambda file: file.stat().st_size)
+def largest(directory: Path) -> Path:
+    return max(directory.iterdir(), key=lambda file: file.stat().st_size)
 
 
 def flip(file: Path, at: float = 0.5) -> None:
@@ -190,17 +190,17 @@ def flip(file: Path, at: float = 0.5) -> None:
 
 
 DAMAGE = {
-    "data": lambda folder: flip(largest(folder / "model" / "d")),
-    "optimizer": lambda folder: flip(largest(folder / "rest" / "d")),
-    "data truncated": lambda folder: os.truncate(largest(folder / "model" / "d"), 10),
-    "data gone": lambda folder: shutil.rmtree(folder / "rest" / "d"),
-    "item gone": lambda folder: shutil.rmtree(folder / "rest"),
-    "metadata gone": lambda folder: (folder / "model" / "_METADATA").unlink(),
-    "metadata empty": lambda folder: (folder / "rest" / "_METADATA").write_text(""),
-    "array metadata": lambda folder: flip(next((folder / "model" / "array_metadatas").iterdir()), 0.3),
-    "manifest": lambda folder: flip(folder / "model" / "manifest.ocdbt"),
-    "checksums gone": lambda folder: shutil.rmtree(folder / "checksums"),
-    "notes": lambda folder: (sums := folder / "checksums" / "metadata").write_text(
+    "data": lambda directory: flip(largest(directory / "model" / "d")),
+    "optimizer": lambda directory: flip(largest(directory / "rest" / "d")),
+    "data truncated": lambda directory: os.truncate(largest(directory / "model" / "d"), 10),
+    "data gone": lambda directory: shutil.rmtree(directory / "rest" / "d"),
+    "item gone": lambda directory: shutil.rmtree(directory / "rest"),
+    "metadata gone": lambda directory: (directory / "model" / "_METADATA").unlink(),
+    "metadata empty": lambda directory: (directory / "rest" / "_METADATA").write_text(""),
+    "array metadata": lambda directory: flip(next((directory / "model" / "array_metadatas").iterdir()), 0.3),
+    "manifest": lambda directory: flip(directory / "model" / "manifest.ocdbt"),
+    "checksums gone": lambda directory: shutil.rmtree(directory / "checksums"),
+    "notes": lambda directory: (sums := directory / "checksums" / "metadata").write_text(
         sums.read_text().replace('"tokens": ', '"tokens": 1')
     ),
 }
@@ -209,36 +209,36 @@ DAMAGE = {
 @pytest.mark.parametrize("what", DAMAGE)
 def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_used(what, twice_saved, whole, tmp_path, capfd):
     """Named in one line; the run ends with the same bits. What is harmless changes nothing."""
-    folder = Path(shutil.copytree(twice_saved, tmp_path / "run"))
-    DAMAGE[what](folder / "checkpoints" / "4")
+    directory = Path(shutil.copytree(twice_saved, tmp_path / "run"))
+    DAMAGE[what](directory / "checkpoints" / "4")
     seen = []
     task = linear_task(lambda step: seen.append(step) or batch_at(step))
-    state = train(task, OPTIM, Loop(STEPS, 8, save_every=2), devices(1, 1, 1), folder).state
+    state = train(task, OPTIM, Loop(STEPS, 8, save_every=2), devices(1, 1, 1), directory).state
     assert_equal(state, whole)
     said = [line for line in capfd.readouterr().err.splitlines() if "damaged" in line or "Traceback" in line]
     if 2 not in seen:
         assert what == "array metadata" and not said  # nothing that is read stands there
         return
     assert len(said) == 1 and "checkpoints/4 is damaged: " in said[0]
-    assert said[0].endswith(f"set aside as {folder / 'damaged' / '4'}") and (folder / "damaged" / "4").is_dir()
+    assert said[0].endswith(f"set aside as {directory / 'damaged' / '4'}") and (directory / "damaged" / "4").is_dir()
 
 
 def test_a_damaged_checkpoint_may_not_be_passed_over_in_silence(twice_saved, tmp_path):
     """Where a flag forbids it, or where there is no other."""
-    folder = Path(shutil.copytree(twice_saved, tmp_path / "run"))
-    flip(largest(folder / "checkpoints" / "4" / "model" / "d"))
+    directory = Path(shutil.copytree(twice_saved, tmp_path / "run"))
+    flip(largest(directory / "checkpoints" / "4" / "model" / "d"))
     with pytest.raises(DamagedCheckpoint, match=r"checkpoints/4 is damaged"):
-        train(linear_task(), OPTIM, Loop(STEPS, 8, save_every=2, fallback=False), devices(1, 1, 1), folder)
-    shutil.rmtree(folder / "checkpoints" / "2")
+        train(linear_task(), OPTIM, Loop(STEPS, 8, save_every=2, fallback=False), devices(1, 1, 1), directory)
+    shutil.rmtree(directory / "checkpoints" / "2")
     with pytest.raises(DamagedCheckpoint, match=r"checkpoints/4 is damaged"):
-        train(linear_task(), OPTIM, Loop(STEPS, 8, save_every=2), devices(1, 1, 1), folder)
-    assert (folder / "checkpoints" / "4").is_dir()
+        train(linear_task(), OPTIM, Loop(STEPS, 8, save_every=2), devices(1, 1, 1), directory)
+    assert (directory / "checkpoints" / "4").is_dir()
 
 
 def test_every_checkpoint_of_a_run_is_verified_without_its_model(twice_saved, tmp_path):
-    folder = Path(shutil.copytree(twice_saved, tmp_path / "run"))
-    flip(largest(folder / "checkpoints" / "2" / "rest" / "d"))
-    checkpoints = Checkpoints(folder / "checkpoints", read=True)
+    directory = Path(shutil.copytree(twice_saved, tmp_path / "run"))
+    flip(largest(directory / "checkpoints" / "2" / "rest" / "d"))
+    checkpoints = Checkpoints(directory / "checkpoints", read=True)
     found = dict(checkpoints.verify())
     checkpoints.close()
     assert found[4] == "" and "checkpoints/2 is damaged" in found[2]
@@ -246,24 +246,24 @@ def test_every_checkpoint_of_a_run_is_verified_without_its_model(twice_saved, tm
 
 @pytest.mark.parametrize("item", ["model", "rest"])
 def test_a_flipped_byte_is_refused(halfway, tmp_path, item):
-    folder = Path(shutil.copytree(halfway, tmp_path / "run"))
-    flip(largest(folder / "checkpoints" / "3" / item / "d"))
+    directory = Path(shutil.copytree(halfway, tmp_path / "run"))
+    flip(largest(directory / "checkpoints" / "3" / item / "d"))
     with pytest.raises(InputError, match=r"checkpoints/3 is damaged.*delete that directory"):
-        restored(folder, devices(1, 1, 1))
+        restored(directory, devices(1, 1, 1))
 
 
 def test_other_values_than_were_saved_are_refused(halfway, tmp_path):
-    folder = Path(shutil.copytree(halfway, tmp_path / "run"))
-    (sums,) = (folder / "checkpoints" / "3" / "checksums").glob("*metadata*")
+    directory = Path(shutil.copytree(halfway, tmp_path / "run"))
+    (sums,) = (directory / "checkpoints" / "3" / "checksums").glob("*metadata*")
     plain = json.loads(sums.read_text())
     plain["model"][1] ^= 1
     sums.write_text(json.dumps(plain))
     with pytest.raises(InputError, match=r"checkpoints/3 is damaged: its checksums and notes do not have"):
-        restored(folder, devices(1, 1, 1))
+        restored(directory, devices(1, 1, 1))
     plain["sha256"] = _sha256({name: value for name, value in plain.items() if name != "sha256"})
     sums.write_text(json.dumps(plain))
     with pytest.raises(InputError, match=r"checkpoints/3 is damaged: \.kernel.*checksum"):
-        restored(folder, devices(1, 1, 1))
+        restored(directory, devices(1, 1, 1))
 
 
 def test_the_checkpoint_of_another_model_is_refused(halfway):

@@ -103,12 +103,12 @@ def test_a_resumed_run_logs_no_step_twice(tmp_path):
     evals = lambda: counting_eval([])  # noqa: E731
     loop = Loop(STEPS, 8, log_every=1, save_every=3, eval_every=2)
     train(linear_task(evals=evals()), OPTIM, loop, devices(1, 1, 1), tmp_path / "straight")
-    folder = tmp_path / "killed"
+    directory = tmp_path / "killed"
     for step in (2, 4, 5):
         with pytest.raises(Killed):
-            train(linear_task(killed_at(step), evals=evals()), OPTIM, loop, devices(1, 1, 1), folder)
+            train(linear_task(killed_at(step), evals=evals()), OPTIM, loop, devices(1, 1, 1), directory)
     for _ in range(2):  # the second time all steps are done, and only the last evaluation is made again
-        train(linear_task(evals=evals()), OPTIM, loop, devices(1, 1, 1), folder)
+        train(linear_task(evals=evals()), OPTIM, loop, devices(1, 1, 1), directory)
         timeless = [
             [{**one, "tokens_per_second": 0} for one in lines(tmp_path / name)] for name in ("straight", "killed")
         ]

@@ -72,8 +72,8 @@ def devices(*sizes: int) -> jax.sharding.Mesh:
     return make_mesh(Mesh(*sizes), jax.local_devices()[: int(np.prod(sizes))])
 
 
-def lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+def lines(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
 
 
 def assert_equal(a: Any, b: Any) -> None:
@@ -100,8 +100,8 @@ def start(mesh: jax.sharding.Mesh, task: Task | None = None) -> TrainState:
         return init_state(task or linear_task(), OPTIM.transformation(STEPS), jax.random.key(9))
 
 
-def restored(folder: Path, mesh: jax.sharding.Mesh, task: Task | None = None) -> TrainState:
-    checkpoints = Checkpoints(folder / "checkpoints")
+def restored(directory: Path, mesh: jax.sharding.Mesh, task: Task | None = None) -> TrainState:
+    checkpoints = Checkpoints(directory / "checkpoints")
     try:
         with jax.set_mesh(mesh):
             return checkpoints.restore(start(mesh, task))
@@ -292,9 +292,9 @@ def test_the_final_evaluation_writes_its_predictions(tmp_path):
     """What `save` gets is what `score` gets: in order, without padding rows; those before the end write nothing."""
     saved: list[Path] = []
 
-    def save(outputs: dict[str, np.ndarray], folder: Path) -> None:
-        saved.append(folder)
-        np.save(folder / "rows.npy", outputs["rows"])
+    def save(outputs: dict[str, np.ndarray], directory: Path) -> None:
+        saved.append(directory)
+        np.save(directory / "rows.npy", outputs["rows"])
 
     (one,) = counting_eval([]).values()
     evals = {"mean_output": one._replace(save=save), "silent": one}

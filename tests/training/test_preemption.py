@@ -54,16 +54,16 @@ def one_device() -> jax.sharding.Mesh:
     return make_mesh(Mesh(), jax.devices()[:1])
 
 
-def lines(folder: Path) -> list[dict[str, Any]]:
-    read = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+def lines(directory: Path) -> list[dict[str, Any]]:
+    read = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in read]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> tuple[Any, Path]:
     """The run that nobody stops."""
-    folder = tmp_path_factory.mktemp("whole")
-    return train(linear_task(evals={"x": judged()}), OPTIM, LOOP, one_device(), folder), folder
+    directory = tmp_path_factory.mktemp("whole")
+    return train(linear_task(evals={"x": judged()}), OPTIM, LOOP, one_device(), directory), directory
 
 
 def at_step(stop: int, number: int):
@@ -88,7 +88,7 @@ def at_step(stop: int, number: int):
 def test_a_stopped_run_goes_on_to_the_same_end(task, reached, whole, tmp_path):
     with pytest.raises(Preempted, match="stopped by a signal"):
         train(task(), OPTIM, LOOP, one_device(), tmp_path)
-    saved = [int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()]
+    saved = [int(directory.name) for directory in (tmp_path / "checkpoints").iterdir()]
     assert max(saved) in reached
     done = train(linear_task(evals={"x": judged()}), OPTIM, LOOP, one_device(), tmp_path)
     assert_equal(done.state, whole[0].state)

@@ -14,14 +14,16 @@ from jaxmlm.data.part_files import read_found, read_marks, write_marks
 from jaxmlm.errors import InputError
 
 
-def cleaned(folder: Path, parts: list[dict[str, Any]], clean: Clean, marker: Marker, dtype: np.dtype) -> dict[str, Any]:
+def cleaned(
+    directory: Path, parts: list[dict[str, Any]], clean: Clean, marker: Marker, dtype: np.dtype
+) -> dict[str, Any]:
     """Drop from the files of the parts what `data.clean` asks for.
 
     Which documents these are depends on the documents alone: not on the parts, their order or who made them. Of near
     duplicates the first by (file, number) stays, whichever split it is in.
 
     Args:
-        folder: where the parts are.
+        directory: where the parts are.
         parts: what their files say; what changes is written there.
         clean: what is dropped.
         marker: what has made the marks.
@@ -35,7 +37,7 @@ def cleaned(folder: Path, parts: list[dict[str, Any]], clean: Clean, marker: Mar
 
     """
     shards = [part[split] for split in SPLITS for part in parts]
-    paths = [folder / shard["file"] for shard in shards]
+    paths = [directory / shard["file"] for shard in shards]
     entries = np.concatenate([np.fromfile(path.with_suffix(".docs"), DOCUMENT) for path in paths])
     marks = np.concatenate([_marks(path, shard) for path, shard in zip(paths, shards, strict=True)])
     said: dict[str, Any] = {}
@@ -43,7 +45,7 @@ def cleaned(folder: Path, parts: list[dict[str, Any]], clean: Clean, marker: Mar
     if marker.sets:
         held = marks["sets"]
         documents = [int((held >> bit & 1).sum()) for bit in range(len(marker.sets))]
-        said[SETS] = marker.table(_found(folder, parts, marker.runs), documents)
+        said[SETS] = marker.table(_found(directory, parts, marker.runs), documents)
         if clean.contaminated == "drop":
             kept &= held == 0
             said["contaminated"] = int((~kept).sum())
@@ -69,14 +71,14 @@ def _marks(path: Path, shard: dict[str, Any]) -> np.ndarray:
     return found
 
 
-def _found(folder: Path, parts: list[dict[str, Any]], runs: int) -> np.ndarray:
+def _found(directory: Path, parts: list[dict[str, Any]], runs: int) -> np.ndarray:
     """Which runs of the evaluation sets are in any part."""
     found = np.zeros(runs, bool)
     for part in parts:
-        path = folder / (part[SPLITS[0]]["file"].partition("-")[2].removesuffix(".bin") + ".found")
+        path = directory / (part[SPLITS[0]]["file"].partition("-")[2].removesuffix(".bin") + ".found")
         some = read_found(path, part.get("found_sha256"), runs)
         if some is None:
-            raise InputError(f"{path} is missing or not complete: delete {folder} and prepare it again")
+            raise InputError(f"{path} is missing or not complete: delete {directory} and prepare it again")
         found |= some
     return found
 

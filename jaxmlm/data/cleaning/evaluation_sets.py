@@ -14,7 +14,8 @@ from jaxmlm.errors import InputError, brief
 from jaxmlm.textfiles import read_text
 
 ENDINGS = (".json", ".jsonl", ".tsv", ".csv", ".txt")
-SHORTEST, LONGEST = 8, 13
+SHORTEST = 8
+LONGEST = 13
 """The words of a run, n: 13 (Brown et al. 2020, appendix C), and fewer for a set of short texts, as BLiMP's sentences:
 half of a set's words are in passages of at least n words."""
 

@@ -55,7 +55,8 @@ def groups(bands: np.ndarray) -> np.ndarray:
         keys = np.ascontiguousarray(bands[:, band])
         order = np.argsort(keys, kind="stable")
         same = keys[order[1:]] == keys[order[:-1]]
-        a, b = label[order[1:][same]], label[order[:-1][same]]
+        a = label[order[1:][same]]
+        b = label[order[:-1][same]]
         if len(a):
             links = coo_array((np.ones(len(a), np.int8), (a, b)), (count, count))
             part = connected_components(links, directed=False)[1][label]

@@ -45,11 +45,12 @@ def check_units(store: Store, phrases: Phrases) -> bool:
     """Whether the store has unit bits made with these settings; one with others is refused."""
     if "phrases" not in store.manifest:
         return False
-    have, want = store.manifest["phrases"]["settings"], settings(phrases)
+    have = store.manifest["phrases"]["settings"]
+    want = settings(phrases)
     if differing := [key for key in want if have.get(key) != want[key]]:
         key = differing[0]
         raise InputError(
-            f"the token store {store.folder} was prepared with data.phrases.{key} {have.get(key)!r}, this run wants "
+            f"the token store {store.directory} was prepared with data.phrases.{key} {have.get(key)!r}, this run wants "
             f"{want[key]!r}: name another --data.store"
         )
     return True
@@ -69,24 +70,28 @@ def add_phrases(store: Store, phrases: Phrases, ready: pa.Table | None, stage: s
             raise_if_stop_requested("counted phrases")
             log.show(step, {})
 
-        def make(folder: Path) -> dict[str, Any]:
-            table, short = ready, {}
+        def make(directory: Path) -> dict[str, Any]:
+            table = ready
+            short = {}
             scored = False
             fold = ready is None or not _cased(ready)
             if table is None:
                 table = count_store(store, phrases, progress)
             if "score" not in table.column_names and "count" in table.column_names:
-                ranked, scored = rank(table, phrases), True
+                ranked = rank(table, phrases)
+                scored = True
                 table, short = choose(ranked, phrases, _Sample(store, ranked, fold, phrases.overlap))
             lists = trie(table["phrase"])
             of_length = pc.value_counts(table["n"]).to_pylist()
-            shares = {split: _write(store, split, lists, fold, phrases.overlap, folder) for split in ("train", "valid")}
+            shares = {
+                split: _write(store, split, lists, fold, phrases.overlap, directory) for split in ("train", "valid")
+            }
             if shares["train"] == 0:
                 raise InputError(
-                    f"no phrase of {phrases.file or 'the list'} stands in the text of {store.folder}: "
+                    f"no phrase of {phrases.file or 'the list'} stands in the text of {store.directory}: "
                     "is it in the same language?"
                 )
-            parquet.write_table(table, folder / PHRASES_FILE)
+            parquet.write_table(table, directory / PHRASES_FILE)
             log.show(phrases.longest + 2, {})
             return {
                 "settings": settings(phrases),
@@ -106,7 +111,8 @@ def count_store(
 ) -> pa.Table:
     """The counts of the n-grams of a store's train split, as `tabulate` gives them; those of several stores add up."""
     texts = pa.array(store.tokenizer.piece_texts)
-    numbers, words = [], []
+    numbers = []
+    words = []
     for _, tokens in store.chunks("train"):
         number, word = spell(tokens, word_starts(tokens, store.tokenizer.boundaries), texts)
         numbers.append(number)
@@ -136,7 +142,8 @@ def describe_phrases(entry: dict[str, Any]) -> str:
 def matcher(store: Store) -> Callable[[np.ndarray], np.ndarray]:
     """A function that gives the unit bits [T] uint8 of any tokens [T] by the store's phrase list."""
     table = parquet.read_table(store.phrase_list())
-    lists, fold = trie(table["phrase"]), not _cased(table)
+    lists = trie(table["phrase"])
+    fold = not _cased(table)
     overlap = store.manifest["phrases"]["settings"]["overlap"]
 
     def bits(tokens: np.ndarray) -> np.ndarray:
@@ -179,19 +186,20 @@ def _coverage(begins: np.ndarray, first: np.ndarray, tokens: int) -> int:
     return int(np.diff(np.append(first, tokens))[covered(begins)].sum())
 
 
-def _write(store: Store, split: str, lists: Trie, fold: bool, overlap: str, folder: Path) -> float:
+def _write(store: Store, split: str, lists: Trie, fold: bool, overlap: str, directory: Path) -> float:
     """Write the unit bits of a split; the share of its tokens that phrases cover."""
     inside = words_before = total = 0
     for name, _ in store.shards(split):
-        (folder / units_of(name)).touch()
+        (directory / units_of(name)).touch()
     for name, tokens in store.chunks(split):
         tokens, first, words = _words(store, tokens, lists, fold)
         begins = match(find(lists, words), len(words), overlap, words_before)
         bits = np.zeros(len(tokens), np.uint8)
         bits[first] = WORD + PHRASE * begins.astype(np.uint8)
-        with open(folder / units_of(name), "ab") as f:
+        with open(directory / units_of(name), "ab") as f:
             f.write(bits.tobytes())
-        inside, total = inside + _coverage(begins, first, len(tokens)), total + len(tokens)
+        inside = inside + _coverage(begins, first, len(tokens))
+        total = total + len(tokens)
         words_before += len(words)
     return inside / max(total, 1)
 

@@ -24,14 +24,19 @@ def trie(phrases: pa.StringArray | pa.ChunkedArray) -> Trie:
     """Phrases (words with one space between) as a trie; phrases of one word are left out, they are units anyway."""
     split = pc.split_pattern(phrases, " ")
     split = split.combine_chunks() if isinstance(split, pa.ChunkedArray) else split
-    lengths, coded = pc.list_value_length(split).to_numpy(), pc.list_flatten(split).dictionary_encode()
-    word, base = coded.indices.to_numpy().astype(np.int64), len(coded.dictionary)
+    lengths = pc.list_value_length(split).to_numpy()
+    coded = pc.list_flatten(split).dictionary_encode()
+    word = coded.indices.to_numpy().astype(np.int64)
+    base = len(coded.dictionary)
     first = np.cumsum(lengths) - lengths
-    node, edges, rows = word[first], [], []
+    node = word[first]
+    edges = []
+    rows = []
     for depth in range(2, int(lengths.max(initial=0)) + 1):
         long = np.flatnonzero(lengths >= depth)
         found, node[long] = np.unique(node[long] * base + word[first[long] + depth - 1], return_inverse=True)
-        row, ends = np.full(len(found), -1), long[lengths[long] == depth]
+        row = np.full(len(found), -1)
+        ends = long[lengths[long] == depth]
         row[node[ends]] = ends
         edges.append(found)
         rows.append(row)
@@ -49,16 +54,20 @@ class Found(NamedTuple):
 def find(trie: Trie, words: Int32[np.ndarray, " T"]) -> Found:
     """All occurrences of the phrases, overlapping or not; `words` are ids of the trie, -1 for any other word."""
     at = np.flatnonzero(words >= 0)
-    node, found = words[at].astype(np.int64), []
+    node = words[at].astype(np.int64)
+    found = []
     for depth, (edges, rows) in enumerate(zip(trie.edges, trie.rows, strict=True), start=2):
         inside = at + depth - 1 < len(words)
-        at, node = at[inside], node[inside]
+        at = at[inside]
+        node = node[inside]
         word = words[at + depth - 1]
         known = word >= 0
-        at, key = at[known], node[known] * len(trie.words) + word[known]
+        at = at[known]
+        key = node[known] * len(trie.words) + word[known]
         node = np.searchsorted(edges, key)
         hit = np.append(edges, -1)[node] == key
-        at, node = at[hit], node[hit]
+        at = at[hit]
+        node = node[hit]
         whole = rows[node] >= 0
         found.append((at[whole], np.full(whole.sum(), depth), rows[node[whole]]))
     none = (np.zeros(0, int),) * 3
@@ -103,7 +112,8 @@ def settle(
     start, and one is taken if no word of it is taken. "longest": the same, the longest first, from left to right.
     """
     order = np.lexsort((-length, start))
-    start, length = start[order], length[order]
+    start = start[order]
+    length = length[order]
     return _random(start, length, offset) if overlap == "random" else _longest(start, length, words)
 
 
@@ -118,7 +128,8 @@ def _random(start: np.ndarray, length: np.ndarray, offset: int) -> tuple[np.ndar
     taken = [np.zeros((2, 0), start.dtype)]
     while len(start):
         # Starts and ends both rise, so those that overlap are neighbours. Who comes before all of them is taken.
-        first, gone = np.ones(len(start), bool), np.zeros(len(start), bool)
+        first = np.ones(len(start), bool)
+        gone = np.zeros(len(start), bool)
         reach = []
         for k in range(1, len(start)):
             beside = start[k:] < end[:-k]
@@ -132,14 +143,17 @@ def _random(start: np.ndarray, length: np.ndarray, offset: int) -> tuple[np.ndar
             gone[:-k] |= beside & first[k:]
         taken.append(np.stack([start[first], end[first]]))
         left = ~(first | gone)
-        start, end, turn = start[left], end[left], turn[left]
+        start = start[left]
+        end = end[left]
+        turn = turn[left]
     start, end = np.concatenate(taken, axis=1)
     order = np.argsort(start)
     return start[order], (end - start)[order]
 
 
 def _longest(start: np.ndarray, length: np.ndarray, words: int) -> tuple[np.ndarray, np.ndarray]:
-    free, begins = np.ones(words, bool), np.zeros(words, np.int8)
+    free = np.ones(words, bool)
+    begins = np.zeros(words, np.int8)
     for n in range(int(length.max(initial=0)), 0, -1):
         at = start[length == n]
         for k in range(n):

@@ -51,13 +51,15 @@ def count(
     progress(1)
     for n in range(2, longest + 1):
         base = len(found.counts[-1])
-        keys, times = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        keys = np.zeros(0, np.int64)
+        times = np.zeros(0, np.int64)
         for part in at:
             for block in _blocks(len(part) - 1):
                 pairs = _pairs(part, block, base)[1]
                 pairs.sort()
                 keys, times = _add(keys, times, *_runs(pairs, np.ones(len(pairs), np.int8)))
-        keys, times = keys[times >= least], times[times >= least]
+        keys = keys[times >= least]
+        times = times[times >= least]
         found.counts.append(times)
         found.prefix.append((keys // max(base, 1)).astype(np.int32))
         found.suffix.append((keys % max(base, 1)).astype(np.int32))
@@ -73,11 +75,13 @@ def score(ngrams: Ngrams, power: int = 2) -> list[Float64[np.ndarray, "..."]]:
     p is the share among the windows of the same length. A segmentation has two parts or more, so the best one is
     a cut into two, each of which is whole or segmented again in its best way.
     """
-    best, scores = [], []
+    best = []
+    scores = []
     for n, times in enumerate(ngrams.counts, start=1):
         own = np.log(times / max(ngrams.totals[n - 1], 1))
         head = tail = np.arange(len(times))
-        heads, tails = {}, {}
+        heads = {}
+        tails = {}
         for k in range(n - 1, 0, -1):  # which n-gram the first and the last k words are
             heads[k] = head = ngrams.prefix[k][head]
             tails[k] = tail = ngrams.suffix[k][tail]
@@ -131,6 +135,7 @@ def _runs(keys: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _add(keys: np.ndarray, times: np.ndarray, more: np.ndarray, their: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not len(keys):
         return more, their
-    keys, times = np.concatenate([keys, more]), np.concatenate([times, their])
+    keys = np.concatenate([keys, more])
+    times = np.concatenate([times, their])
     order = np.argsort(keys, kind="stable")
     return _runs(keys[order], times[order])

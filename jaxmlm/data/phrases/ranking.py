@@ -121,7 +121,8 @@ def choose(
     enters = np.ceil(place / shares[n - 2] - 1e-9)  # the smallest list that has room for it
     number = config.size
     if number is None:
-        low, number = 0, int(enters.max())
+        low = 0
+        number = int(enters.max())
         while number - low > max(1, number // 1000):  # a thousandth of the list decides nothing
             middle = (low + number) // 2
             if coverage(enters <= middle) < (config.coverage or 0):
@@ -155,7 +156,8 @@ def read(path: Path, config: Phrases) -> pa.Table:
 
 def _parse(counts: pa.Table, config: Phrases) -> tuple[Ngrams, list[pa.Array]]:
     """The n-grams of a table of counts, and their text by length."""
-    ngrams, text = Ngrams([], [], [], []), []
+    ngrams = Ngrams([], [], [], [])
+    text = []
     for n in range(1, config.longest + 1):
         rows = counts.filter(pc.equal(counts["n"], n))
         total = rows.filter(pc.equal(rows["phrase"], ""))["count"]

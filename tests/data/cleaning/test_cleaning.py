@@ -158,8 +158,8 @@ def source(texts: list[str], each: int) -> TextSource:
     return TextSource(made, [{"file": "mine"}])
 
 
-def contents(folder) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+def contents(directory) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 @pytest.mark.parametrize("contaminated", ["drop", "count"])
@@ -184,13 +184,13 @@ def test_a_store_without_them_on_any_number_of_machines(tmp_path, monkeypatch, s
         gone |= {texts.index(text) for text in planted}
     assert left == set(range(len(texts))) - gone and said["near_duplicates"] == near
     for machines, each in ((2, 10), (3, 1000), (5, 7)):
-        folder = tmp_path / f"{machines}"
+        directory = tmp_path / f"{machines}"
         for machine in reversed(range(machines)):
-            build(folder, data, [source(texts, each)], workers=2, shard=(machine, machines))
-        merged = merge(folder, data)
+            build(directory, data, [source(texts, each)], workers=2, shard=(machine, machines))
+        merged = merge(directory, data)
         for split in ("train", "valid"):
             assert np.array_equal(merged.documents(split), store.documents(split))
-            one, many = (sorted(made.folder.glob(f"{split}-*.bin")) for made in (store, merged))
+            one, many = (sorted(made.directory.glob(f"{split}-*.bin")) for made in (store, merged))
             assert b"".join(path.read_bytes() for path in many) == b"".join(path.read_bytes() for path in one)
         assert merged.manifest["cleaning"] == said
 

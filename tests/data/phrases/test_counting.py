@@ -29,11 +29,11 @@ PHRASES = Phrases(min_count=5, coverage=0.3)
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory) -> dict[str, bytes]:
     """The files of a store without phrases, of several shards."""
-    folder = tmp_path_factory.mktemp("bare")
+    directory = tmp_path_factory.mktemp("bare")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jaxmlm.data.building.PART", 12_000)
-        open_store(DATA, folder)
-    return contents(folder / "store")
+        open_store(DATA, directory)
+    return contents(directory / "store")
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def workdir(tmp_path, bare) -> Path:
     return tmp_path
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != RECORD}
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.name != RECORD}
 
 
 def words_of(store: Store, split: str) -> tuple[list[int], list[str]]:
@@ -205,15 +205,15 @@ def test_a_list_of_ours_and_merged_counts_give_the_units_that_made_them(workdir,
     merge([workdir / "counts.parquet"], workdir / "merged.parquet", PHRASES.min_count)
     units = {}
     for name in ("own", "list", "merged"):
-        folder = tmp_path_factory.mktemp(name)
-        (folder / "store").mkdir()
+        directory = tmp_path_factory.mktemp(name)
+        (directory / "store").mkdir()
         for path in (workdir / "store").iterdir():  # shards and all
-            (folder / "store" / path.name).write_bytes(path.read_bytes())
+            (directory / "store" / path.name).write_bytes(path.read_bytes())
         file = {"own": None, "list": str(workdir / "list.parquet"), "merged": str(workdir / "merged.parquet")}[name]
-        made = open_store(replace(DATA, phrases=replace(PHRASES, file=file)), folder, phrases=True)
+        made = open_store(replace(DATA, phrases=replace(PHRASES, file=file)), directory, phrases=True)
         if name == "own":
-            (workdir / "list.parquet").write_bytes((folder / "store" / "phrases.parquet").read_bytes())
-        units[name] = contents(made.folder)["train-00000.units"]
+            (workdir / "list.parquet").write_bytes((directory / "store" / "phrases.parquet").read_bytes())
+        units[name] = contents(made.directory)["train-00000.units"]
     assert units["own"] == units["list"] == units["merged"]
 
 

@@ -183,14 +183,14 @@ def test_a_long_chain_of_overlaps_ends_soon():
 @settings(max_examples=10, deadline=None)
 @given(STREAMS, st.integers(2, 4), st.integers(1, 4))
 def test_counts_of_parts_add_up(tmp_path_factory, engine, streams, longest, least):
-    folder = tmp_path_factory.mktemp("it's")
+    directory = tmp_path_factory.mktemp("it's")
     for i, stream in enumerate(arrays(streams)):
-        parquet.write_table(tabulate(count([stream], longest, 1), LETTERS), folder / f"{i}.parquet")
+        parquet.write_table(tabulate(count([stream], longest, 1), LETTERS), directory / f"{i}.parquet")
     with pytest.MonkeyPatch.context() as patch:
         if engine == "pyarrow":
             patch.setattr(importlib.util, "find_spec", lambda name: None)
-        merge(sorted(folder.iterdir()), folder / "all.parquet", least)
-    assert plain(parquet.read_table(folder / "all.parquet")) == counted(streams, longest, least)
+        merge(sorted(directory.iterdir()), directory / "all.parquet", least)
+    assert plain(parquet.read_table(directory / "all.parquet")) == counted(streams, longest, least)
 
 
 def test_tables_that_do_not_add_up(tmp_path):
