@@ -159,7 +159,8 @@ def test_every_flipped_bit_of_a_record_or_a_result_is_noticed(done, tmp_path):
         content = (Path(done[0].workdir) / name).read_bytes()
         wanted = read(Path(done[0].workdir) / name)
         noticed = 0
-        for place in range(0, len(content), 7):
+        # Without its last byte, a line end, the last line is one that a kill has cut off: it is made again.
+        for place in range(0, len(content) - 1, 7):
             changed = bytearray(content)
             changed[place] ^= 1 << place % 8
             (tmp_path / name).write_bytes(changed)
