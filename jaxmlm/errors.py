@@ -43,7 +43,7 @@ def reading(path: object, what: str) -> Iterator[None]:
     """Turn whatever a library raises at a file that somebody else made into one InputError that names the file.
 
     Such libraries have no common exception, and one written in Rust raises a BaseException where it panics. What code
-    of jaxmlm itself raises counts only if data can be the cause: a misspelt name is no fault of the file.
+    of jaxmlm itself raises counts only if data can be the cause: a misspelt name is not a fault of the file.
 
     Args:
         path: the file, or the place in it.

@@ -172,7 +172,7 @@ class _Writer:
             self.read_before += group.size
 
     def mix(self, sources: list[TextSource]) -> None:
-        """The sources mixed by weight, as one group. Goes on behind the last part that is there."""
+        """The sources mixed by weight, as one group. Resumes after the last part that is there."""
         files = np.cumsum([0, *(len(source.about) for source in sources)]).tolist()
         taken = [0] * len(sources)
         passed = [0] * len(sources)

@@ -33,7 +33,7 @@ def given(documents: Iterable[Any], data: Data) -> TextSource:
         data: the configuration; its `text` is documents:NAME.
 
     Raises:
-        InputError: `data.text` is another one; while they are read: a document is no text.
+        InputError: `data.text` is another one; while they are read: a document is not text.
 
     """
     name = data.text.removeprefix(PREFIX)

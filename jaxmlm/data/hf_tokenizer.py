@@ -294,7 +294,7 @@ def sentencepiece_json(tokenizer: SentencePieceTokenizer, types: bool = False) -
         normalizers.Strip(left=False, right=True),
     ]
     made.normalizer = normalizers.Sequence(steps)
-    # "first": what stands right after <mask> is no new word unless a space says so.
+    # "first": what stands right after <mask> is not a new word unless a space says so.
     made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="first")
     made.decoder = decoders.Metaspace(replacement="\u2581", prepend_scheme="first")
     names = tokenizer.pieces(range(5))

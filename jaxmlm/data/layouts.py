@@ -18,7 +18,7 @@ LONGEST = 1 << 28
 MOST_NAMED = 20
 """Fields that a message names."""
 BEGINNING = 1 << 12
-"""Bytes of a file within which a NUL shows that it is no text; later on it is one bad character."""
+"""Bytes of a file within which a NUL shows that it is not text; later on it is one bad character."""
 
 
 def texts_in(name: str, stream: io.BufferedIOBase, layout: Layout, field: str) -> Iterator[str]:
@@ -115,7 +115,7 @@ def text_lines(name: str, stream: io.BufferedIOBase) -> Iterator[str]:
             line = raw.decode("utf-8")
             if "\0" in line and begin < BEGINNING:
                 raise InputError(
-                    f"{name}, line {number}: a NUL byte, so this is no UTF-8 text: unpack an archive (tar) first, "
+                    f"{name}, line {number}: a NUL byte, so this is not UTF-8 text: unpack an archive (tar) first, "
                     "and convert UTF-16, for example with iconv -f UTF-16LE -t UTF-8"
                 )
             yield line.lstrip(BOM)
@@ -123,7 +123,7 @@ def text_lines(name: str, stream: io.BufferedIOBase) -> Iterator[str]:
     except UnicodeDecodeError as e:
         raise InputError(
             f"{name}, line {number}: not UTF-8 text ({e.reason} at byte {begin + e.start} of the file): convert it, "
-            "for example with iconv -t UTF-8, or leave it out if it is no text at all"
+            "for example with iconv -t UTF-8, or leave it out if it is not text at all"
         ) from e
     except packed.BROKEN as e:
         raise InputError(f"{name}, after line {number}: cannot be read ({brief(e)}): is the file complete?") from e

@@ -54,7 +54,7 @@ def check_place(directory: Path) -> None:
             f"as --data.store {directory / 'store'}"
         )
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
-        raise InputError(f"{directory} is there and is no token store: name another --data.store or --workdir")
+        raise InputError(f"{directory} is there and is not a token store: name another --data.store or --workdir")
 
 
 def read_part(path: Path) -> dict[str, Any]:

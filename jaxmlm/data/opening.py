@@ -81,7 +81,7 @@ def prepare(documents: Iterable[Any], data: Data, workers: int | None = None) ->
         workers: threads that encode; None: one for each core.
 
     Raises:
-        InputError: `data` names no store or no documents, a document is no text, or a store of another configuration
+        InputError: `data` names no store or no documents, a document is not text, or a store of another configuration
             is there.
 
     Examples:

@@ -27,7 +27,7 @@ def boundaries(pieces: Sequence[str], special: Bool[np.ndarray, " V"]) -> UInt8[
     """Where words begin: bit 0, this piece begins a word; bit 1, the piece after it does.
 
     A word starts at a token when bit 0 of it or bit 1 of the token before it is set. Special tokens and pieces of
-    punctuation have both: an attached full stop is no part of a word, as in BERT's basic tokenizer. So have a line's
+    punctuation have both: an attached full stop is not part of a word, as in BERT's basic tokenizer. So have a line's
     end and a tab, which the pre-tokenizer of byte-level BPE cuts off; a space is of the word that it stands before. The
     vocabulary must be one of SentencePiece (words start with a low line), of WordPiece (`##` continues a word) or of
     byte-level BPE (words start with U+0120).

@@ -267,7 +267,7 @@ def _of_scores(directory: Path, rows: list[dict[str, Any]], name: str) -> Predic
         with reading(path, "the scores of a fine-tuning"):
             header, *lines = read_table(path)
             ids = [line[0] for line in lines]
-            # F1 of entities is no mean over sentences: it is made of their counts.
+            # F1 of entities is not a mean over sentences: it is made of their counts.
             columns = [header.index(part) for part in Spans._fields] if name not in header else header.index(name)
             found[row["tuning_seed"]] = np.array(lines)[:, columns].astype(float)
     return Predictions(ids, np.zeros(len(ids)), found)

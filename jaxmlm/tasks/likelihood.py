@@ -201,7 +201,7 @@ def rows_of_documents(
 def rows_of_split(split: Batches, tokenizer: Tokenizer, limit: int | None) -> ScoredRows:
     """Rows of a store's split, as pre-training cuts them; a packed row is read as one text.
 
-    The documents of a row that do not see each other are rows of their own. Words and bytes are those of the decoded
+    The documents of a packed row are scored as rows of their own. Words and bytes are those of the decoded
     tokens.
     """
     rows = split.take(np.sort(chosen(split.rows, limit)))

@@ -20,7 +20,7 @@ from jaxmlm.tasks.metrics import log_probability, perplexity_of
 from jaxmlm.training import Batch, Eval, Mean, Task
 
 HELD_OUT_RATES = (0.15, 0.40, 0.80)
-"""The rates at which every model is judged, at masks that are the same for all: the columns of the loss matrix."""
+"""The rates at which every model is evaluated, at masks that are the same for all: the columns of the loss matrix."""
 HELD_OUT_ROWS = 1024
 _HELD_OUT_SEED = 2202_08005 % 2**31
 UNIGRAM_TOKENS = 1 << 25
@@ -222,7 +222,7 @@ def predictions(
     x = model.features(hidden, masked.positions)
     table = model.table(x.dtype)  # outside of the loop: gathered once
 
-    def judge(x: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def cross_entropy(x: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits = model.project(x, table)
         found = log_probability(logits, targets)
         return found, found >= jax.lax.stop_gradient(logits.max(-1) - jax.nn.logsumexp(logits, axis=-1))
@@ -231,7 +231,7 @@ def predictions(
     fits = LOGITS_BYTES * jax.sharding.get_abstract_mesh().size // (4 * rows * table.shape[0])
     chunks = -(-most // min(model.encoder.config.logits_chunk or max(fits, 1), most))
     if chunks == 1:
-        found, right = judge(x, masked.targets)
+        found, right = cross_entropy(x, masked.targets)
     else:
         short = -most % chunks
         table = keep_unreduced(table)  # its gradient is added up over the devices once, not for each chunk
@@ -241,7 +241,7 @@ def predictions(
             return jnp.moveaxis(x.reshape(rows, chunks, -1, *x.shape[2:]), 1, 0)
 
         _, found_right = jax.lax.scan(
-            lambda _, part: (None, jax.checkpoint(judge)(*part)), None, (cut(x), cut(masked.targets))
+            lambda _, part: (None, jax.checkpoint(cross_entropy)(*part)), None, (cut(x), cut(masked.targets))
         )
         found, right = (jnp.moveaxis(y, 0, 1).reshape(rows, -1)[:, :most] for y in found_right)
     return -found * masked.weights, right * masked.weights

@@ -30,7 +30,7 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> float:
-        """The most at one time: the head's arrays are gone before the blocks are worked off backwards, all of these
+        """The most at one time: the head's arrays are gone before the backward pass of the blocks, all of these
         before the update."""
         backward = self.copies + self.kept + max(self.block, self.head)
         return self.parameters + self.optimizer + self.gradients + max(backward, self.update)
@@ -58,7 +58,7 @@ def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
     # The kernel for long rows makes no scores (models/attention.py).
     kernel = pays(length) if c.attention == "auto" else c.attention == "splash" and length % BLOCK == 0
     scores = 0.0 if kernel and not c.attention_dropout else c.heads / tensor * length
-    # Shares of the attention: their scores in float32, themselves twice, and which of them dropout keeps.
+    # Attention probabilities: their scores in float32, themselves twice, and which of them dropout keeps.
     everything = products + mlp / tensor + 4 * c.width
     attention = scores * (4 + 2 * word + 1)
     of_block = tokens * (everything * word + attention)

@@ -256,7 +256,7 @@ def test_a_document_that_no_blank_line_ends_is_refused_before_it_fills_the_memor
 
 @pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
 def test_what_is_no_utf8_though_its_bytes_are(tmp_path, codec):
-    with pytest.raises(InputError, match=r"a\.txt, line \d: a NUL byte, so this is no UTF-8 text"):
+    with pytest.raises(InputError, match=r"a\.txt, line \d: a NUL byte, so this is not UTF-8 text"):
         documents([write(tmp_path, "a.txt", "\none\n\ntwo".encode(codec))])
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         tar.add(write(tmp_path, "b.txt", b"one\n\ntwo"), "b.txt")

@@ -140,7 +140,7 @@ def test_a_text_that_is_too_short_for_its_rows_is_not_encoded_again_for_shorter_
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     for directory in (tmp_path, tmp_path / "letter.txt"):
-        with pytest.raises(InputError, match="is no token store"):
+        with pytest.raises(InputError, match="is not a token store"):
             built(directory)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
     assert not tmp_path.with_name(tmp_path.name + ".part").exists()
