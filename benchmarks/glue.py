@@ -2,21 +2,21 @@
 
 An encoder of 4 x 256 (a BERT, random weights, a WordPiece vocabulary trained on the task) in both; the same rows, 16 in
 a batch, at most 128 tokens, AdamW, dropout 0.1, float32. Theirs pads each batch to its longest row (the usual
-collator); ours has its length buckets. Both take turns over spans of steps in one process; compilation is not counted,
-each span is the same number of rows. `--memory` runs many fine-tunings in one process and prints its memory after each.
+collator); ours has its length buckets. Both take turns over spans of steps, each in a process of its own; compilation
+is not counted, each span is the same number of rows. `--memory` runs many fine-tunings in one process and prints its
+memory after each.
 """
 
 import argparse
 import json
 import os
-import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from turns import in_turns, jax_product, serve, torch_product
 
 BATCH, LENGTH = 16, 128
 
@@ -29,7 +29,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=16, help="steps in a span")
     parser.add_argument("--memory", type=int, default=0, metavar="RUNS")
+    parser.add_argument("--only", choices=PROGRAMS, help=argparse.SUPPRESS)
+    parser.add_argument("--model", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.only:
+        span = PROGRAMS[asked.only](asked.tasks[0], asked.directory, asked.model)
+        serve(lambda: span(asked.steps), jax_product() if asked.only == "jaxmlm" else torch_product())
+        return
     with tempfile.TemporaryDirectory() as directory:
         for task in asked.tasks:
             place = str(Path(directory) / task)
@@ -37,7 +43,10 @@ def main() -> None:
             if asked.memory:
                 print(json.dumps({f"memory, {task}": memory(task, asked.directory, place, asked.memory)}), flush=True)
             else:
-                found = speed(task, asked.directory, place, asked.rounds, asked.steps)
+                words = [asked.directory, "--tasks", task, "--model", place, "--steps", str(asked.steps)]
+                found = in_turns(__file__, list(PROGRAMS), words, asked.rounds)
+                for name in PROGRAMS:
+                    found[name]["examples/s"] = round(asked.steps * BATCH / found[name]["seconds"], 1)
                 print(json.dumps({f"fine-tuning, {task}": found}), flush=True)
 
 
@@ -59,24 +68,8 @@ def saved(task: str, data: str, directory: str) -> None:
     transformers.BertForMaskedLM(config).save_pretrained(directory)
 
 
-def speed(task: str, data: str, directory: str, rounds: int, steps: int) -> dict[str, Any]:
-    """Examples per second of both, medians over rounds, and how often ours fits into theirs."""
-    ours, theirs = jaxmlm_steps(task, data, directory), transformers_steps(task, data, directory)
-    ours(4 * steps)  # every length compiled
-    theirs(2)
-    rates: dict[str, list[float]] = {"jaxmlm": [], "transformers": []}
-    for _ in range(rounds):
-        for name, run in (("jaxmlm", ours), ("transformers", theirs)):
-            started = time.perf_counter()
-            run(steps)
-            rates[name].append(steps * BATCH / (time.perf_counter() - started))
-    pairs = [a / b for a, b in zip(*rates.values(), strict=True)]
-    found = {f"{name} examples/s": round(statistics.median(rate), 1) for name, rate in rates.items()}
-    return {**found, "ratio": round(statistics.median(pairs), 2), "rounds": [round(pair, 2) for pair in pairs]}
-
-
 def jaxmlm_steps(task: str, data: str, directory: str) -> Any:
-    """Our step function over our batches, batching and placing included; each call goes on where the last stopped."""
+    """Our step function over our batches, batching and placing included; each call begins where the last stopped."""
     from jaxmlm.parallel import Mesh, make_mesh, place
     from jaxmlm.runs import Finetune
     from jaxmlm.runs.finetuning import make_task
@@ -141,6 +134,9 @@ def transformers_steps(task: str, data: str, directory: str) -> Any:
             optimizer.zero_grad()
 
     return run
+
+
+PROGRAMS = {"jaxmlm": jaxmlm_steps, "transformers": transformers_steps}
 
 
 def memory(task: str, data: str, directory: str, runs: int) -> dict[str, Any]:

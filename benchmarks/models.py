@@ -1,8 +1,7 @@
 """An imported encoder beside PyTorch: python benchmarks/models.py            # needs the extra `parity`
 
-Random weights of RoBERTa's base and large size, float32. The forward passes on 8 x 128 tokens take turns in one
-process, so both see the same machine. The import of the large one is timed in a process of its own, for its peak of
-memory.
+Random weights of RoBERTa's base and large size, float32. The forward passes on 8 x 128 tokens take turns, each in a
+process of its own. The import of the large one is timed in a process of its own too, for its peak of memory.
 """
 
 import argparse
@@ -17,12 +16,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from turns import in_turns, jax_product, serve, torch_product
 
 import jaxmlm
 from jaxmlm.models import interchange
 from jaxmlm.parallel import make_mesh
 
 SIZES = {"base": (12, 768, 12), "large": (24, 1024, 16)}
+IDS = np.random.default_rng(0).integers(5, 50_265, (8, 128)).astype(np.int32)
 
 
 def main() -> None:
@@ -30,13 +31,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--import-only", metavar="DIRECTORY", help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=PASSES, help=argparse.SUPPRESS)
+    parser.add_argument("--directory", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.only:
+        PASSES[asked.only](asked.directory)
+        return
     if asked.import_only:
         print(json.dumps(imported(asked.import_only)))
         return
     with tempfile.TemporaryDirectory() as directory:
-        theirs = saved("base", Path(directory))
-        print(json.dumps({"forward 8 x 128": forward(theirs, directory, asked.rounds)}))
+        saved("base", Path(directory))
+        found = in_turns(__file__, list(PASSES), ["--directory", directory], asked.rounds)
+        print(json.dumps({"forward 8 x 128": found}))
         print(json.dumps({"fill_mask, base, one sentence": fill(directory, asked.rounds)}))
     with tempfile.TemporaryDirectory() as directory:
         saved("large", Path(directory))
@@ -44,8 +51,8 @@ def main() -> None:
         print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="")
 
 
-def saved(size: str, directory: Path) -> Any:
-    """A RobertaForMaskedLM with random weights, and a tokenizer of two words, written into a directory."""
+def saved(size: str, directory: Path) -> None:
+    """Write a RobertaForMaskedLM with random weights, and a tokenizer of two words into a directory."""
     import tokenizers
     import torch
     import transformers
@@ -66,32 +73,28 @@ def saved(size: str, directory: Path) -> Any:
     made = tokenizers.ByteLevelBPETokenizer()
     made.train_from_iterator(["a small city by the river"] * 9, vocab_size=300, special_tokens=special)
     transformers.RobertaTokenizerFast(tokenizer_object=made._tokenizer).save_pretrained(directory)
-    return model
 
 
-def forward(theirs: Any, directory: str, rounds: int) -> dict[str, float]:
-    """Seconds of the bare encoder of both, medians, and how often ours fits into theirs."""
-    import torch
-
-    ids = np.random.default_rng(0).integers(5, 50_265, (8, 128)).astype(np.int32)
-    segments = np.ones_like(ids)
-    torch_ids = torch.tensor(ids).long()
-    seconds: dict[str, list[float]] = {"jaxmlm": [], "transformers": []}
+def forward(directory: str) -> None:
+    """Make forward passes of our bare encoder."""
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         encoder = jaxmlm.load(directory).encoder
         called = jax.jit(lambda encoder, ids, segments: encoder(ids, segments))
-        jax.block_until_ready(called(encoder, ids, segments))
-        for _ in range(rounds):
-            started = time.perf_counter()
-            jax.block_until_ready(called(encoder, ids, segments))
-            seconds["jaxmlm"].append(time.perf_counter() - started)
-            started = time.perf_counter()
-            with torch.inference_mode():
-                theirs.roberta(torch_ids)
-            seconds["transformers"].append(time.perf_counter() - started)
-    median = {name: round(statistics.median(times), 4) for name, times in seconds.items()}
-    pairs = [b / a for a, b in zip(*seconds.values(), strict=True)]
-    return {**median, "ratio": round(statistics.median(pairs), 3)}
+        serve(lambda: jax.block_until_ready(called(encoder, IDS, np.ones_like(IDS))), jax_product())
+
+
+def their_forward(directory: str) -> None:
+    """Make forward passes of PyTorch's."""
+    import torch
+    import transformers
+
+    encoder = transformers.RobertaForMaskedLM.from_pretrained(directory).eval().roberta
+    ids = torch.tensor(IDS).long()
+    with torch.inference_mode():
+        serve(lambda: encoder(ids), torch_product())
+
+
+PASSES = {"jaxmlm": forward, "transformers": their_forward}
 
 
 def fill(directory: str, rounds: int) -> dict[str, float]:

@@ -2,22 +2,23 @@
 
 Features: all of dev-v1.1.json, from the file to padded arrays with labels, against a fast tokenizer of transformers
 called as its example run_qa.py does (paddings, overflowing tokens, offsets), without the overhead of `datasets`.
-Prediction: a 4 x 256 encoder with random weights on the same windows, rounds taken in turns. Ours is timed from the
-windows to the scores; PyTorch from the windows to the logits only, padded to the window's length as run_qa.py pads, and
-to each batch's longest row.
+Prediction: a 4 x 256 encoder with random weights on the same windows. Ours is timed from the windows to the scores;
+PyTorch from the windows to the logits only, padded to the window's length as run_qa.py pads, and to each batch's
+longest row. The programs take turns, each in a process of its own.
 """
 
 import argparse
 import json
 import os
-import statistics
 import tempfile
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
+from turns import in_turns, jax_product, serve, torch_product
 
 from jaxmlm.data import SentencePieceTokenizer, Tokenizer
 from jaxmlm.data.buckets import pad
@@ -39,32 +40,37 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--questions", type=int, default=400, help="of them, evenly taken, the windows are predicted")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["features", "prediction"])
+    parser.add_argument("--only", choices=[*FEATURES, *PREDICTION], help=argparse.SUPPRESS)
+    parser.add_argument("--directory", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     dev = Path(asked.squad) / "dev-v1.1.json"
-    tokenizer = SentencePieceTokenizer.train(squad.read(dev).paragraphs, VOCAB)
-    for name, run in (("features", features), ("prediction", prediction)):
-        if asked.only in (None, name):
-            print(json.dumps({name: run(dev, tokenizer, asked)}), flush=True)
+    if asked.only:
+        tokenizer = SentencePieceTokenizer.load(Path(asked.directory) / "tokenizer.model")
+        step = {**FEATURES, **PREDICTION}[asked.only](dev, tokenizer, asked)
+        serve(step, jax_product() if "jaxmlm" in asked.only else torch_product())
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        SentencePieceTokenizer.train(squad.read(dev).paragraphs, VOCAB).save(Path(directory))
+        numbers = ("length", "stride", "batch", "questions")
+        words = [f"--{name}={getattr(asked, name)}" for name in numbers]
+        words += ["--squad", asked.squad, "--directory", directory]
+        for programs in (FEATURES, PREDICTION):
+            print(json.dumps(in_turns(__file__, list(programs), words, asked.rounds)), flush=True)
 
 
-def features(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> dict[str, float]:
-    """Seconds of both from the file to the features, medians over rounds, and how often ours fits into theirs."""
+def features(dev: Path, tokenizer: SentencePieceTokenizer, asked: argparse.Namespace) -> Callable[[], Any]:
+    """Make our features from the file."""
+    return lambda: _ours(dev, tokenizer, asked)
+
+
+def their_features(dev: Path, tokenizer: SentencePieceTokenizer, asked: argparse.Namespace) -> Callable[[], Any]:
+    """Make theirs from the file."""
     import transformers
 
     with tempfile.TemporaryDirectory() as directory:
         export_tokenizer(tokenizer, directory, asked.length)
         theirs = transformers.AutoTokenizer.from_pretrained(directory)
-    seconds: dict[str, list[float]] = {"jaxmlm": [], "transformers": []}
-    windows = {}
-    for _ in range(asked.rounds):
-        started = time.perf_counter()
-        windows["jaxmlm"] = _ours(dev, tokenizer, asked)
-        seconds["jaxmlm"].append(time.perf_counter() - started)
-        started = time.perf_counter()
-        windows["transformers"] = _run_qa(dev, theirs, asked)
-        seconds["transformers"].append(time.perf_counter() - started)
-    return {**_compared(seconds), **{f"windows of {name}": number for name, number in windows.items()}}
+    return lambda: _run_qa(dev, theirs, asked)
 
 
 def _ours(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> int:
@@ -120,8 +126,27 @@ def _run_qa(dev: Path, tokenizer: Any, asked: argparse.Namespace) -> int:
     return number
 
 
-def prediction(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> dict[str, float]:
-    """Windows a second of both, medians over rounds, and how much faster ours is."""
+def prediction(dev: Path, tokenizer: SentencePieceTokenizer, asked: argparse.Namespace) -> Callable[[], Any]:
+    """Score every window by our model."""
+    data = _encoded(dev, tokenizer, asked)
+    task = squad.objective(data, lambda key: None, batch=asked.batch, seed=0)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        encoder = Encoder(EncoderConfig(LAYERS, WIDTH, HEADS, max_positions=asked.length), VOCAB, jax.random.key(0))
+        model = SpanPredictor(encoder, jax.random.key(1))
+        predict = jax.jit(task.evals["dev"].predict)
+
+    def run() -> None:
+        with jax.set_mesh(mesh):
+            evaluate(task.evals["dev"], model, mesh, predict)
+
+    return run
+
+
+def their_prediction(
+    to_longest: bool, dev: Path, tokenizer: SentencePieceTokenizer, asked: argparse.Namespace
+) -> Callable[[], Any]:
+    """Make the logits of every window by PyTorch's, padded to the longest row of a batch or to the window's length."""
     import torch
     import transformers
 
@@ -130,15 +155,11 @@ def prediction(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> di
         vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
         intermediate_size=4 * WIDTH, max_position_embeddings=asked.length + 2, pad_token_id=tokenizer.pad_id,
     )  # fmt: skip
-    theirs = transformers.RobertaForQuestionAnswering(config).eval()
-    with tempfile.TemporaryDirectory() as directory:
-        few = _every(dev, asked.questions, Path(directory))
-        questions = squad.read(few)
-        data = squad.encode((questions, questions), tokenizer, asked.length, asked.stride)
-        task, w = squad.objective(data, lambda key: None, batch=asked.batch, seed=0), data.dev
-    rows = [w.row(i, tokenizer.cls_id, tokenizer.sep_id) for i in range(len(w.begin))]
+    model = transformers.RobertaForQuestionAnswering(config).eval()
+    windows = _encoded(dev, tokenizer, asked).dev
+    rows = [windows.row(i, tokenizer.cls_id, tokenizer.sep_id) for i in range(len(windows.begin))]
 
-    def torch_all(to_longest: bool) -> None:
+    def run() -> None:
         for first in range(0, len(rows), asked.batch):
             part = rows[first : first + asked.batch]
             longest = max(map(len, part)) if to_longest else asked.length
@@ -147,27 +168,24 @@ def prediction(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> di
                 row[: len(tokens)] = tokens
             batch = torch.tensor(ids)
             with torch.inference_mode():
-                theirs(input_ids=batch, attention_mask=(batch != tokenizer.pad_id).long())
+                model(input_ids=batch, attention_mask=(batch != tokenizer.pad_id).long())
 
-    seconds: dict[str, list[float]] = {"jaxmlm": [], "transformers": [], "transformers, to the longest": []}
-    mesh = make_mesh(devices=jax.devices()[:1])
-    with jax.set_mesh(mesh):
-        encoder = Encoder(EncoderConfig(LAYERS, WIDTH, HEADS, max_positions=asked.length), VOCAB, jax.random.key(0))
-        model, judge = SpanPredictor(encoder, jax.random.key(1)), task.evals["dev"]
-        predict = jax.jit(judge.predict)
-        evaluate(judge, model, mesh, predict)  # compiles
-        compiled = cast(Any, predict)._cache_size()
-        for _ in range(asked.rounds):
-            for name, run in (
-                ("jaxmlm", lambda: evaluate(judge, model, mesh, predict)),
-                ("transformers", lambda: torch_all(False)),
-                ("transformers, to the longest", lambda: torch_all(True)),
-            ):
-                started = time.perf_counter()
-                run()
-                seconds[name].append(time.perf_counter() - started)
-    assert cast(Any, predict)._cache_size() == compiled
-    return {"windows": len(rows), "programs": compiled, **_compared(seconds)}
+    return run
+
+
+FEATURES = {"features, jaxmlm": features, "features, transformers": their_features}
+PREDICTION = {
+    "prediction, jaxmlm": prediction,
+    "prediction, transformers": partial(their_prediction, False),
+    "prediction, transformers, to the longest": partial(their_prediction, True),
+}
+
+
+def _encoded(dev: Path, tokenizer: SentencePieceTokenizer, asked: argparse.Namespace) -> Any:
+    """The windows of some of the questions, evenly taken."""
+    with tempfile.TemporaryDirectory() as directory:
+        questions = squad.read(_every(dev, asked.questions, Path(directory)))
+        return squad.encode((questions, questions), tokenizer, asked.length, asked.stride)
 
 
 def _every(dev: Path, number: int, directory: Path) -> Path:
@@ -182,15 +200,6 @@ def _every(dev: Path, number: int, directory: Path) -> Path:
     path = directory / "few.json"
     path.write_text(json.dumps(content))
     return path
-
-
-def _compared(seconds: dict[str, list[float]]) -> dict[str, float]:
-    """Medians, and the median over rounds of each peer's time over ours."""
-    out = {f"{name} s": round(statistics.median(times), 2) for name, times in seconds.items()}
-    for name in list(seconds)[1:]:
-        pairs = [b / a for a, b in zip(seconds["jaxmlm"], seconds[name], strict=True)]
-        out[f"{name} / jaxmlm"] = round(statistics.median(pairs), 2)
-    return out
 
 
 if __name__ == "__main__":

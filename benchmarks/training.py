@@ -1,7 +1,7 @@
 """A training step beside PyTorch: python benchmarks/training.py [base mini]            # needs the extra `parity`
 
-float32, dropout 0.1, masking rate 0.40, AdamW, on random token ids. The steps of both take turns in one process, so
-both see the same machine. The peer is the RobertaPreLayerNorm of transformers, its own best attention, compiled where
+float32, dropout 0.1, masking rate 0.40, AdamW, on random token ids. The programs take turns, each in a process of its
+own. The peer is the RobertaPreLayerNorm of transformers, its own best attention, compiled where
 torch.compile finds a compiler: with logits at the masked positions only, as ours, and as users run it, `labels=` and
 logits everywhere. `--draws` times dropout alone, beside what jax.random draws; `--parts` tells where our step's time
 goes, by kinds of XLA's operations.
@@ -10,7 +10,6 @@ goes, by kinds of XLA's operations.
 import argparse
 import json
 import re
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from turns import in_turns, jax_product, serve, torch_product
 
 from jaxmlm.masking import Masked, Masking, Tokens, Vocab, mask_batch
 from jaxmlm.models import Encoder, MaskedLM, layers, preset
@@ -31,6 +31,7 @@ from jaxmlm.training.step import init_state, make_step
 SIZES = {"base": (30_522, 8, 128), "mini": (8192, 32, 128)}
 """Vocabulary, rows and their length."""
 RATE = 0.40
+PROGRAMS = ("jaxmlm", "peer", "peer as users run it")
 
 
 def main() -> None:
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--no-compile", action="store_true", help="the peer without torch.compile")
     parser.add_argument("--alone", action="store_true", help="without the peer")
+    parser.add_argument("--only", choices=PROGRAMS, help=argparse.SUPPRESS)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--draws", action="store_true", help="dropout alone")
     parser.add_argument("--parts", action="store_true", help="milliseconds of our step by kinds of operations")
@@ -50,12 +52,19 @@ def main() -> None:
     if asked.draws:
         print(json.dumps(draws(asked.rounds)))
         return
-    for size in asked.sizes:
-        steps = {"jaxmlm": ours(size, asked.dropout)}
-        if not asked.alone:
-            steps["peer"] = theirs(size, asked.dropout, not asked.no_compile, at_masked=True)
-            steps["peer as users run it"] = theirs(size, asked.dropout, not asked.no_compile, at_masked=False)
-        print(json.dumps({size: in_turns(steps, asked.rounds, int(np.prod(SIZES[size][1:])))}), flush=True)
+    if asked.only == "jaxmlm":
+        serve(ours(asked.sizes[0], asked.dropout), jax_product())
+    elif asked.only:
+        at_masked = asked.only == "peer"
+        serve(theirs(asked.sizes[0], asked.dropout, not asked.no_compile, at_masked), torch_product())
+    else:
+        names = PROGRAMS[:1] if asked.alone else PROGRAMS
+        options = ["--dropout", str(asked.dropout), *(["--no-compile"] if asked.no_compile else [])]
+        for size in asked.sizes:
+            found = in_turns(__file__, names, [size, *options], asked.rounds)
+            for name in names:
+                found[name]["tokens/s"] = round(int(np.prod(SIZES[size][1:])) / found[name]["seconds"])
+            print(json.dumps({size: found}), flush=True)
 
 
 def draws(rounds: int) -> dict[str, Any]:
@@ -96,29 +105,6 @@ def parts(step: Callable[[], None], rounds: int) -> dict[str, float]:
                     kind = re.sub(r"[.\d]+$", "", event.name)
                     spent[kind] = spent.get(kind, 0.0) + event.duration_ns / 1e6 / rounds
     return {kind: round(spent[kind], 1) for kind in sorted(spent, key=lambda kind: -spent[kind])[:20]}
-
-
-def in_turns(steps: dict[str, Callable[[], None]], rounds: int, tokens: int) -> dict[str, Any]:
-    """Median tokens/s of each, and the median over the rounds of how often our step fits into theirs."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        step()
-        step()
-    for _ in range(rounds):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - started)
-    found: dict[str, Any] = {}
-    for name, times in seconds.items():
-        found[name] = {
-            "seconds": round(statistics.median(times), 3),
-            "tokens/s": round(tokens / statistics.median(times)),
-        }
-        if name != "jaxmlm":
-            pairs = [theirs / ours for ours, theirs in zip(seconds["jaxmlm"], times, strict=True)]
-            found[name]["ratio"] = round(statistics.median(pairs), 3)
-    return found
 
 
 def ours(size: str, dropout: float) -> Callable[[], None]:

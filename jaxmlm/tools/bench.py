@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxmlm.checks import check_numbers, integers
-from jaxmlm.data import Batches, TokenSplits, open_rows
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import make_mesh, place
@@ -22,6 +21,7 @@ from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tools.flops import step_flops
 from jaxmlm.tools.hardware import peak_flops, peak_memory
 from jaxmlm.tools.memory import check
+from jaxmlm.tools.peer import PeerProcess
 from jaxmlm.tools.stand_ins import BlankStore
 from jaxmlm.training import Task
 from jaxmlm.training.step import init_state, make_step
@@ -36,7 +36,7 @@ class Bench:
     tokens: Literal["random", "text"] = "random"
     """What to train on: random tokens, or the configuration's text (which is prepared if it is not)."""
     peer: Literal["none", "transformers"] = "none"
-    """Train the same model in PyTorch by its side, the two taking turns."""
+    """Train the same model in PyTorch, in a process of its own, the two taking turns."""
     profile: str | None = None
     """Directory for a trace of three steps, for xprof or Perfetto; None: no trace."""
 
@@ -63,7 +63,7 @@ def bench(run: Run, options: Bench) -> dict[str, Any]:
         store = open_store(run.text, Path(run.workdir), "bench: prepare", run.needs_phrases)
     else:
         store = BlankStore(run.data, 4 * run.loop.batch, run.loop.seed)
-    other = _peer(options.peer, run, store)
+    other = PeerProcess(run, options.tokens == "text") if options.peer == "transformers" else None
     with jax.set_mesh(mesh):
         task = mlm_task(store, run.data, run.masking, run.model, run.loop.batch, run.loop.seed)
         ours = _Ours(run, task, mesh)
@@ -77,7 +77,9 @@ def bench(run: Run, options: Bench) -> dict[str, Any]:
         for _ in range(options.rounds):  # turn by turn: both see the same machine
             seconds["jaxmlm"].append(_timed(ours.step))
             if other:
-                seconds["peer"].append(_timed(other.step))
+                seconds["peer"].append(other.step())
+        if other:
+            other.close()
         if options.profile:
             with jax.profiler.trace(options.profile):
                 for _ in range(3):
@@ -191,17 +193,6 @@ def table(run: Run, result: dict[str, Any]) -> Table:
     for name, value in lines.items():
         shown.add_row(name, value)
     return shown
-
-
-def _peer(name: str, run: Run, store: TokenSplits) -> Any:
-    if name == "none":
-        return None
-    from jaxmlm.tools.peer import Peer
-
-    units = run.needs_phrases
-    rows = open_rows(store, "train", run.data.length, phrases=units)
-    batches = Batches(rows, run.loop.batch, run.loop.seed)
-    return Peer(run, store.tokenizer, batches)
 
 
 def _timed(work: Callable[[], Any]) -> float:

@@ -1,23 +1,76 @@
-"""The same training step in PyTorch with `transformers`, for `jaxmlm bench --peer transformers`."""
+"""The same training step in PyTorch with `transformers`, for `jaxmlm bench --peer transformers`.
 
+In a process of its own, so that the threads and the allocator of neither are in the way of the other:
+`python -m jaxmlm.tools.peer` reads a run, makes a step for each line that follows, and answers with its seconds.
+"""
+
+import base64
 import importlib.util
 import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxmlm.data import Batches, Vocabulary
+from jaxmlm.data import Batches, Vocabulary, open_rows
+from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
 from jaxmlm.runs.run import Run
+from jaxmlm.tools.aot import packed
+from jaxmlm.tools.stand_ins import BlankStore
 from jaxmlm.training import AdamW
+
+REST = 0.3
+"""Seconds before and after a step in which the threads of a process fall asleep: OpenMP's spin for 0.2."""
+
+
+class PeerProcess:
+    """The peer of a run, in a process of its own.
+
+    Args:
+        run: what is trained.
+        text: whether on the run's text, whose store is there; if not, on random tokens.
+
+    Raises:
+        InputError: PyTorch or `transformers` is missing.
+
+    """
+
+    def __init__(self, run: Run, text: bool):
+        if missing := [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]:
+            raise InputError(f"--peer transformers needs {missing[0]}: pip install 'jaxmlm[parity]'")
+        words = [sys.executable, "-m", "jaxmlm.tools.peer"]
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.name = self._ask(base64.b64encode(packed((run, text))).decode())
+
+    def step(self) -> float:
+        """Make one training step; its seconds."""
+        time.sleep(REST)
+        seconds = float(self._ask("step"))
+        time.sleep(REST)
+        return seconds
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+    def _ask(self, line: str) -> str:
+        questions: Any = self._process.stdin
+        answers: Any = self._process.stdout
+        print(line, file=questions, flush=True)
+        if not (answer := answers.readline()):
+            raise RuntimeError(f"the peer's process ended with code {self._process.wait()}: see above")
+        return answer.rstrip()
 
 
 class Peer:
     """RoBERTa of the same size, batch, rate and dropout; its own attention, AdamW and, where it works, compiled."""
 
     def __init__(self, run: Run, tokenizer: Vocabulary, batches: Batches):
-        if missing := [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]:
-            raise InputError(f"--peer transformers needs {missing[0]}: pip install 'jaxmlm[parity]'")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         import torch
         import transformers
@@ -97,3 +150,26 @@ class Peer:
         except Exception:  # whatever a compiler throws, the peer runs as it is
             return model, False
         return called, True
+
+
+def main() -> None:
+    """Read a run from the first line, make a step for each further line."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is not an answer
+    sys.dont_write_bytecode = True  # beside a config file
+    run, text = pickle.loads(base64.b64decode(sys.stdin.readline()))
+    if text:
+        store = open_store(run.text, Path(run.workdir), "bench: peer", run.needs_phrases)
+    else:
+        store = BlankStore(run.data, 4 * run.loop.batch, run.loop.seed)
+    rows = open_rows(store, "train", run.data.length, phrases=run.needs_phrases)
+    peer = Peer(run, store.tokenizer, Batches(rows, run.loop.batch, run.loop.seed))
+    print(peer.name, file=answers, flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        peer.step()
+        print(time.perf_counter() - started, file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
