@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmlm.errors import InputError
+from jaxmlm.models.as_bert import RENAMED
 from jaxmlm.models.encoder_config import EncoderConfig
 from jaxmlm.models.names import BERT, ESM, FORMATS, MODERN, PRE_ROBERTA, ROBERTA, Format
 
@@ -50,7 +51,7 @@ def recognise(plain: dict[str, Any], names: Iterable[str], directory: Path) -> t
     if family not in FORMATS:
         raise InputError(
             f"{directory}: config.json has model_type {family!r}, which jaxmlm does not compute: take a model of type "
-            f"{', '.join(FORMATS)}"
+            f"{', '.join((*FORMATS, *RENAMED))}"
         )
     form = FORMATS[family]
     # The small BERTs of Turc et al. (google/bert_uncased_L-*) name no architecture.

@@ -16,6 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import read_json
+from jaxmlm.models.as_bert import as_bert
 from jaxmlm.models.config_json import checked
 from jaxmlm.models.encoder import Encoder
 from jaxmlm.models.encoder_config import EncoderConfig
@@ -55,8 +56,11 @@ def read(directory: str | Path, like: EncoderConfig | None = None) -> Imported:
     InputError names every weight that is missing, not known or of another shape, and what no option here spans.
     """
     directory = Path(directory)
-    plain = checked(_json(directory / "config.json"), directory)
+    plain = _json(directory / "config.json")
     with _Tensors(directory) as tensors:
+        plain, renamed = as_bert(plain, tensors.shapes, directory)
+        tensors.rename_all(renamed)
+        plain = checked(plain, directory)
         form, kind = recognise(plain, tensors.shapes, directory)
         if kind == "encoder":
             tensors.strip(form.prefix)
@@ -366,6 +370,11 @@ class _Tensors:
         for names in (self._where, self.shapes):
             if name in names:
                 names[new] = names.pop(name)
+
+    def rename_all(self, renamed: dict[str, str | None]) -> None:
+        """Call tensors by new names; None: forget it."""
+        for name, new in renamed.items():
+            self.drop(name) if new is None else self.rename(name, new)
 
     def drop(self, name: str) -> None:
         """Forget a tensor."""

@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig, interchange, preset, with_head
+from jaxmlm.models.as_bert import as_bert
 from jaxmlm.models.formats import config_of, format_for, kinds_of, plain_of, recognise
 from jaxmlm.models.names import weights
 from jaxmlm.parallel import make_mesh
@@ -351,3 +352,33 @@ def test_a_family_that_is_not_computed_is_refused_in_one_line():
     plain = {"model_type": "deberta-v2", "architectures": ["DebertaV2ForMaskedLM"]}
     with pytest.raises(InputError, match="model_type 'deberta-v2', which jaxmlm does not compute: take .* bert, rob"):
         recognise(plain, [], Path("microsoft-deberta"))
+
+
+@pytest.mark.parametrize(
+    ("plain", "names", "said"),
+    [
+        ({"model_type": "distilbert"}, ["pre_classifier.weight"], "has a ReLU"),
+        ({"model_type": "electra", "architectures": ["ElectraForMaskedLM"]}, [], "no reader for ElectraForMaskedLM"),
+        (
+            {"model_type": "electra", "embedding_size": 128, "hidden_size": 256},
+            [],
+            "embedding_size 128 and hidden_size",
+        ),
+    ],
+)
+def test_what_bert_does_not_have_is_refused(plain, names, said):
+    with pytest.raises(InputError, match=said):
+        as_bert(plain, names, Path("x"))
+
+
+def test_weights_of_the_discriminator_alone_are_left_out():
+    found = as_bert(
+        {"model_type": "electra", "architectures": ["ElectraForPreTraining"], "hidden_size": 8, "embedding_size": 8},
+        ["electra.embeddings.LayerNorm.bias", "discriminator_predictions.dense.bias"],
+        Path("x"),
+    )
+    assert found.config["architectures"] == ["BertModel"] and found.config["model_type"] == "bert"
+    assert found.names == {
+        "electra.embeddings.LayerNorm.bias": "bert.embeddings.LayerNorm.bias",
+        "discriminator_predictions.dense.bias": None,
+    }

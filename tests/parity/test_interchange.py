@@ -76,6 +76,8 @@ BIASED = dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_b
 ROTARY = [
     *(("ModernBert", "ForMaskedLM", changes) for changes in ({}, WHOLE, BIASED)),
     *((family, end, {}) for family in ("XLMRoberta", "Camembert") for end in ("ForMaskedLM", "ForTokenClassification")),
+    *(("DistilBert", end, {"hidden_dim": 80}) for end in HEADS if end != "ForSequenceClassification"),
+    *(("Electra", end, {"embedding_size": 48}) for end in ("Model", "ForTokenClassification", "ForQuestionAnswering")),
     *(("Esm", end, {}) for end in HEADS if end != "ForQuestionAnswering"),
     ("Esm", "ForMaskedLM", {"emb_layer_norm_before": False, "tie_word_embeddings": False}),
 ]
@@ -99,6 +101,15 @@ def test_logits_are_those_of_transformers_and_the_way_back_is_bitwise(family, en
     back = getattr(transformers, name).from_pretrained(tmp_path / "out").eval()
     ids, segments = inputs((2, 17), 11, model.config.pad_token_id)
     assert apart(theirs(back, ids, segments), theirs(model, ids, segments), segments) < 2e-5
+
+
+def test_the_discriminator_of_electra_is_read_as_an_encoder(tmp_path):
+    model = made("Electra", "ForPreTraining", embedding_size=48)
+    model.save_pretrained(tmp_path)
+    found = interchange.read(tmp_path)
+    ids, segments = inputs((2, 17), 11, 1)
+    assert found.kind == "encoder"
+    assert apart(ours(found, ids, segments), theirs(model.electra, ids, segments), segments) < 2e-5
 
 
 @pytest.mark.parametrize("family", ["Bert", "RobertaPreLayerNorm"])
