@@ -65,7 +65,7 @@ def _head(about: dict[str, Any], task: str, base: str | None, published: Publish
 def _fine_tuned(about: dict[str, Any], checkpoint: Path, task: str) -> str:
     base = f"{name_of(about['base'])}, fine-tuned" if about.get("base") else "Fine-tuned"
     lines = [f"{base} on {task} with jaxmlm; on its dev set: {_scores(about['scores'])}.", ""]
-    if "settings" not in about:
+    if not about.get("settings"):
         return "\n".join(lines)
     rows = [row for row in read_jsonl(checkpoint.parent / "results.jsonl") if row.get("settings") == about["settings"]]
     values = [row["scores"][row["main"]] for row in rows if row.get("scores")]
