@@ -96,8 +96,8 @@ class Checkpoints:
         sums = {}
         bad = []
         for name, part in parts.items():
-            found, finite = jax.device_get(_checksums(part))
-            sums[name] = [int(x) for x in found]
+            found, finite = _checksums(part)
+            sums[name] = found
             bad += [key for key, good in zip(sorted(part), finite, strict=True) if not good]
         if bad:
             raise NotFinite(bad)
@@ -196,11 +196,11 @@ class Checkpoints:
     def _arrays(self, step: int, item: str, abstract: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
         """The arrays of an item, which have their checksums."""
         read = self._restored(step, item, ocp.args.StandardRestore(abstract))  # type: ignore[arg-type]
-        sums, finite = jax.device_get(_checksums(read))
+        sums, finite = _checksums(read)
         expected = self._checked(step)[item]
         if len(expected) != len(sums):
             raise DamagedCheckpoint(self.directory / str(step), f"{len(expected)} checksums for {len(sums)} arrays")
-        bad = [key for key, found, sum_ in zip(sorted(abstract), sums, expected, strict=True) if int(found) != sum_]
+        bad = [key for key, found, sum_ in zip(sorted(abstract), sums, expected, strict=True) if found != sum_]
         if bad:
             raise DamagedCheckpoint(self.directory / str(step), f"{bad[0]} does not have its checksum")
         if bad := [key for key, good in zip(sorted(abstract), finite, strict=True) if not good]:
@@ -270,10 +270,15 @@ def _flat(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path).replace("/", "|"): leaf for path, leaf in leaves}
 
 
-def _checksums(arrays: dict[str, jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
-    """One uint32 for each array, sorted by name, and whether all its numbers are finite."""
-    found = [_checksum(arrays[key]) for key in sorted(arrays)]
-    return [sum_ for sum_, _ in found], [finite for _, finite in found]
+def _checksums(arrays: dict[str, jax.Array]) -> tuple[list[int], list[bool]]:
+    """One number of 32 bits for each array, sorted by name, and whether all its numbers are finite.
+
+    One program at a time: of several that are under way, each waiting for the other hosts, the threads of a CPU hold
+    some, those of another host hold others, and all wait for ever (seen with two processes on two cores).
+    """
+    jax.block_until_ready(arrays)
+    found = [jax.device_get(_checksum(arrays[key])) for key in sorted(arrays)]
+    return [int(sum_) for sum_, _ in found], [bool(finite) for _, finite in found]
 
 
 # A program for each shape, not one for all arrays: those of the optimizer have the shapes of the model's, and less is
