@@ -31,7 +31,7 @@ def in_turns(file: str, names: Sequence[str], arguments: Sequence[str], rounds: 
         rounds: turns of each, after two that are not timed.
 
     Returns:
-        "processor", and by name "seconds" of the median step, "product": GFLOP/s of a large product of its library, and
+        "processor", and by name "seconds" of the median step, "product GFLOP/s": of a large product by its library, and
         "ratio": the median over the rounds of its seconds by those of the first.
 
     """

@@ -4,6 +4,7 @@ As run_ner.py of `transformers` does it: the words of a sentence stand with sing
 each word is labelled, the others count for nothing.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -93,19 +94,19 @@ class TaggingTask(DownstreamTask):
         evals = {name: _evaluation(encoded, name, batch) for name in encoded.evaluated}
         return Task(init=init, loss=_loss, batch_at=batch_at, evals=evals, epoch=buckets.steps_per_epoch)
 
+    @abstractmethod
     def missing(self) -> str:
         """The tag of a word that the encoder does not read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self, gold: list[list[str]], said: list[list[str]]) -> dict[str, float]:
         """The scores of predicted tags."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save(
         self, sentences: list[TaggedSentence], said: list[list[str]], files: list[Path], name: str, directory: Path
     ) -> None:
         """Write the predictions in the official form, and what `jaxmlm compare` reads."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
