@@ -67,7 +67,8 @@ def ours(found: interchange.Imported, ids, segments) -> np.ndarray:
 
 
 def apart(a: np.ndarray, b: np.ndarray, segments: np.ndarray) -> float:
-    gap = np.abs(a - b)
+    """The largest difference, as a share of the largest number: float32 has a relative precision."""
+    gap = np.abs(a - b) / max(1.0, np.abs(b).max())
     return float((gap if gap.ndim == 2 else gap[segments > 0]).max())
 
 
