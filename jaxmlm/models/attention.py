@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxmlm.models.layers import dropout, lift
+from jaxmlm.models.layers import dropout, lift, product
 from jaxmlm.models.splash import BLOCK, pays, splash
 from jaxmlm.parallel import gathered, out_spec, platform
 
@@ -82,7 +82,7 @@ class Attention(nnx.Module):
         else:
             attended = self._attend_from(x, inputs, positions)
         kernel = gathered(self.out[...], "heads", None, "embed").astype(x.dtype)
-        out = jnp.einsum("BLHK,HKD->BLD", attended, kernel, out_sharding=out_spec("batch", None, None))
+        out = product("BLHK,HKD->BLD", attended, kernel, out_spec("batch", None, None))
         return out if self.out_bias is None else out + lift(self.out_bias[...], out)
 
     def _attend_from_all(
@@ -123,10 +123,11 @@ class Attention(nnx.Module):
         """Compute those from `begin` to `end` of queries, keys and values (0, 1, 2), in one product."""
         kernel = gathered(self.qkv[...], "embed", None, "heads", None)[:, begin:end].astype(x.dtype)
         sharding = out_spec("batch", None, None, "heads", None)
-        projected = jnp.einsum("BLD,DcHK->BLcHK", x, kernel, out_sharding=sharding)
+        projected = product("BLD,DcHK->BLcHK", x, kernel, sharding)
         if self.qkv_bias is not None:
             projected = projected + lift(self.qkv_bias[...][begin:end], projected)
-        return [projected[:, :, i] for i in range(end - begin)]
+        # The gradient of a split is a concatenation, that of slices pads and adds.
+        return [x.squeeze(2) for x in jax.lax.split(projected, [1] * (end - begin), axis=2)]
 
 
 def attend(

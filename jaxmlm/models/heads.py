@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmlm.models.attention import take_positions
 from jaxmlm.models.encoder import Encoder
-from jaxmlm.models.layers import Dense, LayerNorm, dropout, gelu, lift
+from jaxmlm.models.layers import Dense, LayerNorm, dropout, gelu, lift, product
 from jaxmlm.parallel import gathered, out_spec, shard
 
 
@@ -62,9 +62,10 @@ class MaskedLM(nnx.Module):
     def project(self, x: Float[Array, "B P D"], table: Float[Array, "V D"]) -> Float[Array, "B P V"]:
         """The logits of `features` under `table`; padded entries are minus infinity."""
         out = out_spec("batch", None, "vocab")
-        logits = jnp.einsum("BPD,VD->BPV", x, table, out_sharding=out, preferred_element_type=jnp.float32)
+        logits = product("BPD,VD->BPV", x, table, out, jnp.float32)
         real = shard(jnp.arange(table.shape[0]) < self.encoder.vocab, "vocab")
-        return jnp.where(real[None, None], logits + lift(self.bias[...], logits), -jnp.inf)
+        # Chosen in the bias and not in the logits, whose gradient would then need one more pass.
+        return logits + lift(jnp.where(real, self.bias[...], -jnp.inf), logits)
 
     def without(self, excluded: Bool[Array, " V"]) -> "MaskedLM":
         """The same model, which gives no probability to the excluded ids, nor to those past the end of `excluded`."""

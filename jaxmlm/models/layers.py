@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.extend.random import threefry2x32_p
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Key, UInt
 
 from jaxmlm.parallel import gathered, out_spec, platform, without_mesh
@@ -41,7 +42,7 @@ class Dense(nnx.Module):
         """Map the last axis of x."""
         kernel = gathered(self.kernel[...], *self.axes).astype(x.dtype)
         out = out_spec("batch", *(None,) * (x.ndim - 2), _used(self.axes[1]))
-        y = jnp.einsum("...f,fd->...d", x, kernel, out_sharding=out)
+        y = product("...f,fd->...d", x, kernel, out)
         return y if self.bias is None else y + lift(self.bias[...], y)
 
 
@@ -61,6 +62,46 @@ class LayerNorm(nnx.Module):
         y = (y - mean) * jax.lax.rsqrt(variance + self.norm_eps)
         y = y * lift(self.scale[...], y)
         return (y if self.bias is None else y + lift(self.bias[...], y)).astype(x.dtype)
+
+
+def product(
+    formula: str,
+    x: Float[Array, "..."],
+    kernel: Float[Array, "..."],
+    out_sharding: PartitionSpec | None,
+    dtype: jax.typing.DTypeLike | None = None,
+) -> Float[Array, "..."]:
+    """Multiply the last axes of x by those axes of the kernel: `jnp.einsum`, and on one CPU device two matrices.
+
+    Of rows in two axes XLA's CPU compiler makes a transposed copy of the result's gradient, to get that of the kernel:
+    of the logits that takes longer than the product itself.
+
+    Args:
+        formula: as `jnp.einsum` takes it; what is summed over comes last in x, and first or last in the kernel.
+        x: rows.
+        kernel: a parameter.
+        out_sharding: of the result.
+        dtype: of the result; None is that of x.
+
+    >>> product("BLD,VD->BLV", jnp.ones((2, 3, 4)), jnp.ones((5, 4)), None).shape
+    (2, 3, 5)
+
+    """
+    if platform() != "cpu" or jax.sharding.get_abstract_mesh().size > 1:
+        return jnp.einsum(formula, x, kernel, out_sharding=out_sharding, preferred_element_type=dtype)
+    axes, result = formula.split(",")[1].split("->")
+    summed = sum(axis not in result for axis in axes)
+    replicated = None if without_mesh() else PartitionSpec(None, None)
+    *lead, inner = *x.shape[: x.ndim - summed], math.prod(x.shape[x.ndim - summed :])
+    rows = jnp.reshape(x, (-1, inner), out_sharding=replicated)
+    if axes[0] in result:  # the kernel's summed axes come last
+        free = kernel.shape[:-summed]
+        matrix = jnp.reshape(kernel, (-1, inner), out_sharding=replicated).T
+    else:
+        free = kernel.shape[summed:]
+        matrix = jnp.reshape(kernel, (inner, -1), out_sharding=replicated)
+    y = jnp.matmul(rows, matrix, preferred_element_type=dtype)
+    return jnp.reshape(y, (*lead, *free), out_sharding=out_sharding)
 
 
 def gelu(kind: Activation, x: Float[Array, "..."]) -> Float[Array, "..."]:
