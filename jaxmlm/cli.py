@@ -186,7 +186,12 @@ def _dispatch(flags: list[str], words: list[str], alone: bool) -> dict | None:
         if call.verb in WITHOUT_OPTIONS:
             return None
         print(flush=True)
-    elif call.verb in ON_MANY_HOSTS:
+        return VERBS[call.verb].run(call)
+    if alone:
+        from jaxmlm.malloc import keep_freed_memory
+
+        keep_freed_memory()
+    if call.verb in ON_MANY_HOSTS:
         with stoppable(last=alone):
             return VERBS[call.verb].run(_joined(call))
     return VERBS[call.verb].run(call)
