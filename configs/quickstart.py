@@ -1,8 +1,7 @@
 """The main job in small: jaxmlm study configs/quickstart.py
 
-Three masking rates on the generated sample, each evaluated on generated tasks, beside an encoder that was not
-pre-trained. No network, no download. It exercises the whole pipeline; it is not evidence about
-masking rates.
+Three masking rates and four seeds on the generated sample, each evaluated on generated tasks, beside an encoder that was
+not pre-trained. No network, no download. It exercises the whole pipeline; it is not evidence about masking rates.
 """
 
 from pathlib import Path
@@ -17,7 +16,7 @@ RUN = run_path(str(Path(__file__).with_name("quickstart_run.py")))["config"]()
 
 def config(small: bool = False) -> Study:
     """`--small` is the twin that the tests run: under a minute, too short to learn anything."""
-    run, tune = RUN, {"data": "sample:", "learning_rate": 2e-4, "epochs": 4.0, "batch": 16, "length": 64, "seeds": (0,)}
+    run, tune = RUN, {"data": "sample:", "learning_rate": 2e-4, "epochs": 2.0, "batch": 16, "length": 64, "seeds": (0,)}
     if small:
         run = replace_path(replace_path(run, "loop.steps", 20), "data.text", "sample:2000")
         run = replace_path(replace_path(run, "model.width", 32), "loop.log_every", 5)
@@ -27,8 +26,8 @@ def config(small: bool = False) -> Study:
         title="Quickstart: which masking rate is best on {text}?",
         run=run,
         vary=(Vary("masking.rate", (0.15, 0.40, 0.80)),),
-        seeds=(0,),
+        seeds=(0,) if small else (0, 1, 2, 3),
         sentence="Dobith bought a sparrow at the market. Which bird did she buy? She bought the sparrow.",
         evaluate=Evaluate(blimp="sample:", pairs=20 if small else 100),
-        finetune=tuple(Finetune(task, **tune) for task in ("cola", "rte", "squad")),
+        finetune=tuple(Finetune(task, **tune) for task in ("cola", "squad")),
     )

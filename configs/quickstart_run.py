@@ -17,7 +17,7 @@ def config() -> Run:
         data=Data(text="sample:20000", vocab=700, length=64, valid=0.02),
         masking=Masking(rate=0.40),
         # Rotary positions leave the unigram plateau earlier; a model that sees so little text needs no dropout.
-        model=EncoderConfig(layers=2, width=128, heads=2, positions="rope", dropout=0.0, attention_dropout=0.0),
-        optim=Optim(learning_rate=2e-3),
+        model=EncoderConfig(layers=2, width=64, heads=2, positions="rope", dropout=0.0, attention_dropout=0.0),
+        optim=Optim(learning_rate=3e-3),
         loop=Loop(steps=600, batch=32, save_every=300),
     )

@@ -15,6 +15,7 @@ STORIES = (
         "hub",
         "json_files",
         "locks",
+        "malloc",
         "multihost_signals",
         "os_errors",
         "paths",

@@ -249,13 +249,13 @@ def test_when_process_0_is_killed_the_other_says_so_and_both_resume(tmp_path):
         processes[0].kill()
 
     steps = ("--loop.save-every", "20", "--loop.log-every", "20", "--most-epochs", "1000000", "--loop.steps")
-    killed, other = two(tmp_path, "--workdir", "run", *steps, "4000", during=during)
+    killed, other = two(tmp_path, "--workdir", "run", *steps, "100", during=during)
     assert killed.returncode == -signal.SIGKILL and other.returncode != 0
     assert other.stderr.splitlines()[-1] == (
         f"jaxmlm: process 0 on {socket.gethostname()} has ended, and no other can continue without it: run the same "
         "command again on all hosts"
     )
-    for done in two(tmp_path, "--workdir", "run", *steps, "4000"):
+    for done in two(tmp_path, "--workdir", "run", *steps, "100"):
         assert done.returncode == 0 and "has ended" not in done.stderr, done.stderr
 
 
