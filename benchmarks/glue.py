@@ -18,6 +18,8 @@ import jax
 import numpy as np
 from turns import in_turns, jax_product, serve, torch_product
 
+from jaxmlm.malloc import keep_freed_memory
+
 BATCH, LENGTH = 16, 128
 
 
@@ -33,6 +35,8 @@ def main() -> None:
     parser.add_argument("--model", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.only:
+        if asked.only == "jaxmlm":
+            keep_freed_memory()  # as the command does
         span = PROGRAMS[asked.only](asked.tasks[0], asked.directory, asked.model)
         serve(lambda: span(asked.steps), jax_product() if asked.only == "jaxmlm" else torch_product())
         return

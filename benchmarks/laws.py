@@ -13,6 +13,7 @@ import jax
 from turns import in_turns, jax_product, serve
 
 from jaxmlm.data import Data
+from jaxmlm.malloc import keep_freed_memory
 from jaxmlm.masking import Masking, Uniform
 from jaxmlm.models import preset
 from jaxmlm.parallel import make_mesh, place
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--only", choices=MASKINGS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.only:
+        keep_freed_memory()  # as the command does
         serve(step_under(MASKINGS[asked.only]), jax_product())
     else:
         print(json.dumps(in_turns(__file__, list(MASKINGS), [], asked.rounds)))

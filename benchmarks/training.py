@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from turns import in_turns, jax_product, serve, torch_product
 
+from jaxmlm.malloc import keep_freed_memory
 from jaxmlm.masking import Masked, Masking, Tokens, Vocab, mask_batch
 from jaxmlm.models import Encoder, MaskedLM, layers, preset
 from jaxmlm.parallel import make_mesh, spec
@@ -53,6 +54,7 @@ def main() -> None:
         print(json.dumps(draws(asked.rounds)))
         return
     if asked.only == "jaxmlm":
+        keep_freed_memory()  # as the command does
         serve(ours(asked.sizes[0], asked.dropout), jax_product())
     elif asked.only:
         at_masked = asked.only == "peer"

@@ -102,7 +102,7 @@ def sections_of(report: Report) -> list[Section]:
     """The sections of a report, in order."""
     results = report.results
     *others, last = verdict.sentences(results)
-    first: list[Block] = [Paragraph(last), Bullets(others), *_first_table(report)]
+    first: list[Block] = [Paragraph(last), *_first_table(report), Bullets(others)]
     sections = [Section("", first)]
     if BOUND in results.series:
         sections.append(Section("Likelihood bound", _likelihood(results)))
