@@ -1,7 +1,7 @@
 """The main job in small: jaxmlm study configs/quickstart.py
 
-Three masking rates and four seeds on the generated sample, each evaluated on generated tasks, beside an encoder that was
-not pre-trained. No network, no download. It exercises the whole pipeline; it is not evidence about masking rates.
+Three masking rates and four seeds on the generated sample, each evaluated on generated tasks, beside an encoder that
+was not pre-trained. No network, no download. It exercises the whole pipeline; it is not evidence about masking rates.
 """
 
 from pathlib import Path
