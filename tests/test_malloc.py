@@ -16,22 +16,25 @@ import jax.numpy as jnp
 
 @jax.jit
 def step(x):  # 36 MB of temporary arrays
-    return jnp.sort(jnp.sin(x)[:, None] * x, axis=0).sum()
+    return jnp.tanh(jnp.sin(x)[:, None] * x) @ x
 
 x = jnp.ones(3000)
 step(x).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
+faults = []
+for _ in range(9):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     step(x).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(sorted(faults)[4])
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator of the GNU C library")
 def test_steps_reuse_their_memory():
+    """The median of nine: a single step may touch a second block, where something small stands in the first one."""
     faults = {}
     for kept in ("kept", "freed"):
         done = subprocess.run([sys.executable, "-c", PROGRAM, kept], capture_output=True, text=True, check=True)
         faults[kept] = int(done.stdout)
     assert faults["kept"] < 100
-    assert faults["freed"] > 10_000, "the program must need fresh memory when nothing is kept"
+    assert faults["freed"] > 5_000, "the program must need fresh memory when nothing is kept"
