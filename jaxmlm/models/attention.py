@@ -9,11 +9,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxmlm.models.layers import dropout, lift, product
+from jaxmlm.models.layers import dropout, dropped_of_65536, lift, product
 from jaxmlm.models.splash import BLOCK, pays, splash
-from jaxmlm.parallel import gathered, out_spec, platform
+from jaxmlm.parallel import gathered, out_spec, platform, without_mesh
 
-Kernel = Literal["auto", "plain", "splash"]
+Kernel = Literal["auto", "plain", "fused", "splash"]
+LONGEST_FUSED = 256
+"""Tokens of the longest row that the kernel for short rows takes."""
 
 
 class AttentionInputs(NamedTuple):
@@ -77,13 +79,50 @@ class Attention(nnx.Module):
             positions: attend from the tokens at these positions only, without dropout; None: from all.
 
         """
-        if positions is None:
-            attended = self._attend_from_all(x, inputs, key)
-        else:
-            attended = self._attend_from(x, inputs, positions)
         kernel = gathered(self.out[...], "heads", None, "embed").astype(x.dtype)
-        out = product("BLHK,HKD->BLD", attended, kernel, out_spec("batch", None, None))
+        where = out_spec("batch", None, None)
+        if positions is None and self._fuses(x.shape[1]):
+            attended = self._attend_fused(x, inputs, key)
+            out = jnp.einsum("BLE,ED->BLD", attended, _flat(kernel, 0, "heads", None), out_sharding=where)
+        else:
+            attended = (
+                self._attend_from_all(x, inputs, key) if positions is None else self._attend_from(x, inputs, positions)
+            )
+            out = product("BLHK,HKD->BLD", attended, kernel, where)
         return out if self.out_bias is None else out + lift(self.out_bias[...], out)
+
+    def _fuses(self, length: int) -> bool:
+        """Whether the kernel for short rows attends: on a TPU, or anywhere when it is asked for (by tests)."""
+        if self.kernel not in ("auto", "fused") or (self.kernel == "auto" and platform() != "tpu"):
+            return False
+        heads, head_size, _ = self.out.shape
+        tensor = 1 if without_mesh() else jax.sharding.get_abstract_mesh().shape["tensor"]
+        return fits_fused(length, heads // tensor, head_size)
+
+    def _attend_fused(
+        self, x: Float[Array, "B L D"], inputs: AttentionInputs, key: Key[Array, ""] | None
+    ) -> Float[Array, "B L E"]:
+        # Imported here, as in `splash`.
+        from jaxmlm.models.fused_attention import fused_attention
+
+        kernel = gathered(self.qkv[...], "embed", None, "heads", None).astype(x.dtype)
+        kernel = _flat(kernel, 2, None, None, "heads")
+        where = out_spec("batch", None, None, "heads")
+        qkv = jnp.einsum("BLD,DcE->BcLE", x, kernel, out_sharding=where)
+        if self.qkv_bias is not None:
+            bias = _flat(self.qkv_bias[...], 1, None, "heads")
+            qkv = qkv + lift(bias[:, None], qkv)
+        return fused_attention(
+            qkv,
+            self.out.shape[0],
+            inputs.segments,
+            inputs.rope,
+            self.window,
+            inputs.is_global,
+            dropped_of_65536(self.dropout),
+            key,
+            interpret=platform() != "tpu",
+        )
 
     def _attend_from_all(
         self, x: Float[Array, "B L D"], inputs: AttentionInputs, key: Key[Array, ""] | None
@@ -97,10 +136,10 @@ class Attention(nnx.Module):
         def plain(q: Array, k: Array, v: Array) -> Array:
             return attend(q, k, v, inputs.visible, self.dropout, key)
 
-        # What the kernel cannot compute: attention dropout, and other lengths.
+        # What the kernel for long rows cannot compute: attention dropout, and other lengths.
         drops = key is not None and self.dropout > 0
         fits = pays(q.shape[1]) if self.kernel == "auto" else q.shape[1] % BLOCK == 0
-        if self.kernel == "plain" or drops or not fits:
+        if self.kernel in ("plain", "fused") or drops or not fits:
             return plain(q, k, v)
         on_tpu = partial(splash, segments=inputs.segments, window=self.window, is_global=inputs.is_global)
         # Chosen when the program is lowered, so that one compiled ahead of time for a TPU has the kernel.
@@ -128,6 +167,19 @@ class Attention(nnx.Module):
             projected = projected + lift(self.qkv_bias[...][begin:end], projected)
         # The gradient of a split is a concatenation, that of slices pads and adds.
         return [x.squeeze(2) for x in jax.lax.split(projected, [1] * (end - begin), axis=2)]
+
+
+def fits_fused(length: int, heads: int, head_size: int) -> bool:
+    """Whether the kernel for short rows can attend in rows of this length, with so many heads on a device."""
+    # Whole registers of 128 columns, filled by one head or by several.
+    whole = 128 % head_size == 0 or head_size % 128 == 0
+    return length % 128 == 0 and length <= LONGEST_FUSED and whole and heads * head_size % 128 == 0
+
+
+def _flat(x: Array, axis: int, *logical: str | None) -> Array:
+    """A parameter with heads and their columns, `axis` and the next, as one axis; `logical` are those of the result."""
+    shape = (*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])
+    return jnp.reshape(x, shape, out_sharding=out_spec(*logical))
 
 
 def attend(

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.extend.random import threefry2x32_p
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Key, UInt
+from jaxtyping import Array, Bool, Float, Key, UInt
 
 from jaxmlm.parallel import gathered, out_spec, platform, without_mesh
 
@@ -126,10 +126,25 @@ def dropout(key: Key[Array, ""] | None, rate: float, x: Float[Array, "..."]) -> 
         x: any array.
 
     """
-    drop = round(rate * 2**16)
+    drop = dropped_of_65536(rate)
     if key is None or drop == 0:
         return x
-    return jnp.where(_draw(key, x) >= drop, x * (2**16 / (2**16 - drop)), jnp.zeros((), x.dtype))
+    return jnp.where(_keeps(key, drop, x), x * (2**16 / (2**16 - drop)), jnp.zeros((), x.dtype))
+
+
+def _keeps(key: Key[Array, ""], drop: int, x: Float[Array, "*B F"]) -> Bool[Array, "*B F"]:
+    """Which entries of x stay; on a TPU a kernel draws them where it can, the same ones."""
+    if platform() == "tpu":
+        from jaxmlm.models import dropout_kernel  # here: Pallas takes a third of a second to import
+
+        if dropout_kernel.fits(x):
+            return dropout_kernel.kept(key, drop, x) > 0
+    return _draw(key, x) >= drop
+
+
+def dropped_of_65536(rate: float) -> int:
+    """The dropout rate as a number of 16 bits: an entry whose random bits are lower is dropped."""
+    return round(rate * 2**16)
 
 
 def _draw(key: Key[Array, ""], x: Float[Array, "*B F"]) -> UInt[Array, "*B F"]:

@@ -129,7 +129,9 @@ class Program(NamedTuple):
         op = line.op
         if op in _FREE or op.endswith("-done"):
             return 0
-        operands = [_far(shapes.get(name, "")) for name in line.operands]
+        # A kernel that reads an array in several places has it as an operand several times.
+        names = dict.fromkeys(line.operands) if op == "custom-call" else line.operands
+        operands = [_far(shapes.get(name, "")) for name in names]
         if op.endswith("-start"):  # (destination, source, ...)
             arrays = [match[0] for match in _ARRAY.finditer(line.shape)]
             return sum(operands) + (_far(arrays[0]) if arrays else 0)

@@ -30,23 +30,29 @@ mesh = make_mesh(Mesh(2, 1, 2), list(chips))
 config = EncoderConfig(layers=2, width=256, heads=4, positions="rope", attention_dropout=0.0, window=128)
 
 
-def total(encoder, ids, segments):
-    return encoder(ids, segments).astype(jnp.float32).sum()
+def total(encoder, ids, segments, key):
+    return encoder(ids, segments, key).astype(jnp.float32).sum()
 
 
-for kernel, length in (("plain", 2048), ("auto", 2048)):
+short = replace(config, attention_dropout=0.1, window=32, dtype="bfloat16")
+for kernel, config, length in (
+    ("plain", config, 2048), ("auto", config, 2048), ("plain", short, 256), ("auto", short, 256),
+):
     with jax.set_mesh(mesh):
         encoder = jax.eval_shape(lambda: Encoder(replace(config, attention=kernel), 1000, jax.random.key(0)))
-        rows = jax.ShapeDtypeStruct((8, length), jnp.int32, sharding=NamedSharding(mesh, spec("batch", None)))
-        made = jax.jit(jax.grad(total)).trace(encoder, rows, rows).lower(lowering_platforms=("tpu",)).compile()
-        calls = made.as_text().count("tpu_custom_call")
-        print(json.dumps([kernel, length, calls, made.memory_analysis().temp_size_in_bytes]))
+        rows = jax.ShapeDtypeStruct((16, length), jnp.int32, sharding=NamedSharding(mesh, spec("batch", None)))
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        made = jax.jit(jax.grad(total)).trace(encoder, rows, rows, key).lower(lowering_platforms=("tpu",)).compile()
+        text = made.as_text()
+        calls = {name for name in ("attention_forward", "attention_backward", "dropout_mask") if name in text}
+        print(json.dumps([kernel, "splash" in text, sorted(calls), made.memory_analysis().temp_size_in_bytes]))
 
 with jax.set_mesh(mesh):
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    x = jax.ShapeDtypeStruct((8, 128, 512), jnp.bfloat16, sharding=NamedSharding(mesh, spec("batch", None, None)))
-    made = jax.jit(lambda key, x: dropout(key, 0.1, x)).trace(key, x).lower(lowering_platforms=("tpu",)).compile()
-    print(json.dumps(made.as_text().count(" xor(")))
+    for length in (20, 128):
+        where = NamedSharding(mesh, spec("batch", None, None))
+        x = jax.ShapeDtypeStruct((8, length, 512), jnp.bfloat16, sharding=where)
+        made = jax.jit(lambda key, x: dropout(key, 0.1, x)).trace(key, x).lower(lowering_platforms=("tpu",)).compile()
+        print(json.dumps([made.as_text().count(" xor("), made.as_text().count("tpu_custom_call")]))
 
 for name, options, sizes in (("v6e:4x4", {}, (8, 2, 1)), ("v4:4x4x4", {"chip_config_name": "megacore"}, (32, 1, 2))):
     chips = topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
@@ -65,17 +71,28 @@ def said():
 
 def test_long_rows_get_the_kernel_and_need_less_memory(said):
     plain, auto = said[:2]
-    assert plain[2] == 0 and auto[2] > 0
+    assert not plain[1]
+    assert auto[1]
+    assert auto[3] < plain[3] / 2
+
+
+def test_short_rows_get_the_kernel_with_dropout_within_and_need_less_memory(said):
+    plain, auto = said[2:4]
+    assert plain[2] == ["dropout_mask"]  # of the hidden states
+    assert auto[2] == ["attention_backward", "attention_forward", "dropout_mask"]
     assert auto[3] < plain[3] / 2
 
 
 def test_dropout_does_not_compute_a_block_of_random_bits_for_each_entry(said):
     # Threefry's 20 rounds have an exclusive or each: two programs, for the two words of a block, and not four.
-    assert 20 <= said[2] < 50
+    odd, even = said[4:6]
+    assert 20 <= odd[0] < 50
+    assert odd[1] == 0
+    assert even == [0, 1], "drawn by a kernel"
 
 
 def test_an_axis_of_the_mesh_may_take_part_of_an_axis_of_the_slice(said):
-    assert said[3:] == [[8, 2, 1], [32, 1, 2]]
+    assert said[6:] == [[8, 2, 1], [32, 1, 2]]
 
 
 def test_a_topology_that_libtpu_does_not_know_is_refused_with_those_it_knows(capsys, monkeypatch, tmp_path):

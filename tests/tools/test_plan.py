@@ -171,6 +171,17 @@ def test_what_tpus_write_is_read():
     assert program.moved() == 10 * (1024 + 4) + 64 * 128 * 4 + 64 * 32 * 4
 
 
+def test_an_array_that_a_kernel_reads_in_several_places_is_moved_once():
+    text = """HloModule step, is_scheduled=true
+
+ENTRY %main (x: bf16[4,128]) -> bf16[2,128] {
+  %x = bf16[4,128]{1,0} parameter(0)
+  ROOT %kernel.1 = bf16[2,128]{1,0} custom-call(%x, %x, %x), custom_call_target="tpu_custom_call"
+}
+"""
+    assert compiled.read(text).moved() == (4 + 2) * 128 * 2
+
+
 def test_topologies():
     for generation, sizes in KNOWN.items():
         assert all(topology(f"{generation}:{size}").generation == generation for size in sizes.split())

@@ -1,0 +1,118 @@
+"""The TPU's kernels for short rows and for dropout, interpreted: what the plain path computes, and the same draws."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+
+from jaxmlm.models import EncoderConfig
+from jaxmlm.models.dropout_kernel import fits, kept
+from jaxmlm.models.encoder import Encoder
+from jaxmlm.models.layers import _draw
+from jaxmlm.parallel import Mesh, make_mesh, place, spec
+
+VOCAB = 50
+SMALL = EncoderConfig(layers=2, width=256, heads=4, mlp=32, init=0.1, max_positions=128, dropout=0.0)
+
+
+def rows(batch: int = 4) -> dict[str, np.ndarray]:
+    """Rows of two documents and padding, and what each hidden state counts for."""
+    random = np.random.default_rng(0)
+    found = {
+        "ids": random.integers(0, VOCAB, (batch, 128), np.int32),
+        "segments": np.ones((batch, 128), np.int32),
+        "weight": random.normal(size=(batch, 128, 256)).astype(np.float32),
+    }
+    found["segments"][::2, 50:] = 2
+    found["segments"][1:, 100:] = 0
+    found["weight"][found["segments"] == 0] = 0
+    return found
+
+
+def loss_and_gradients(config: EncoderConfig, sizes: tuple[int, int, int] = (1, 1, 1)) -> Any:
+    """A weighted sum of hidden states, with dropout, and its gradients."""
+
+    def loss(encoder: Encoder, rows: dict[str, Any]) -> jax.Array:
+        return (encoder(rows["ids"], rows["segments"], jax.random.key(1)) * rows["weight"]).sum() / 100
+
+    mesh = make_mesh(Mesh(*sizes), jax.local_devices()[: int(np.prod(sizes))])
+    with jax.set_mesh(mesh):
+        encoder = jax.jit(lambda key: Encoder(config, VOCAB, key))(jax.random.key(0))
+        return jax.device_get(jax.jit(jax.value_and_grad(loss))(encoder, place(rows(), mesh)))
+
+
+@pytest.mark.parametrize(
+    "sizes", [(1, 1, 1), pytest.param((2, 1, 2), marks=pytest.mark.slow("an interpreted kernel on four devices"))]
+)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attention_dropout": 0.1},
+        {"attention_dropout": 0.1, "positions": "rope", "window": 32, "global_every": 2},
+        pytest.param(
+            {"attention_dropout": 0.0, "positions": "rope", "biases": False},
+            marks=pytest.mark.slow("a third interpreted kernel"),
+        ),
+    ],
+    ids=["dropout", "dropout, rope, window", "rope"],
+)
+def test_fused_attention_is_the_plain_one(options, sizes):
+    """Hidden states and gradients, with the same attention probabilities dropped, on one device and on four."""
+    config = replace(SMALL, **options)
+    plain = jax.tree.leaves(loss_and_gradients(replace(config, attention="plain")))
+    fused = jax.tree.leaves(loss_and_gradients(replace(config, attention="fused"), sizes))
+    for a, b in zip(plain, fused, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * max(1.0, np.abs(a).max()))
+
+
+def test_fused_attention_computes_in_bfloat16():
+    config = replace(SMALL, attention_dropout=0.1, positions="rope", dtype="bfloat16")
+    plain = jax.tree.leaves(loss_and_gradients(replace(config, attention="plain")))
+    fused = jax.tree.leaves(loss_and_gradients(replace(config, attention="fused")))
+    for a, b in zip(plain, fused, strict=True):
+        np.testing.assert_allclose(a, b, atol=0.03 * max(np.abs(a).max(), 1e-3))
+
+
+def test_fused_attention_is_plain_at_lengths_that_the_kernel_cannot():
+    ids = jnp.ones((2, 20), jnp.int32)
+    plain, fused = (
+        Encoder(replace(SMALL, attention=kernel), VOCAB, jax.random.key(0))(ids, ids) for kernel in ("plain", "fused")
+    )
+    np.testing.assert_array_equal(plain, fused)
+
+
+@pytest.mark.parametrize("shape", [(3, 128, 384), (2, 16, 128), (2, 3, 256, 256)])
+def test_the_kernel_drops_what_dropout_drops(shape):
+    key = jax.random.key(5)
+    x = jnp.zeros(shape)
+    np.testing.assert_array_equal(kept(key, 6554, x, interpret=True) > 0, _draw(key, x) >= 6554)
+
+
+@pytest.mark.slow("four devices")
+def test_each_device_drops_its_share():
+    """The rows and heads of a device are drawn by their place in the whole array."""
+    x = np.zeros((4, 4, 128, 128), np.float32)
+    expected = jax.device_get(_draw(jax.random.key(5), jnp.asarray(x)) >= 6554)
+    mesh = make_mesh(Mesh(2, 1, 2), jax.local_devices()[:4])
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(x, NamedSharding(mesh, spec("batch", "heads", None, None)))
+        mask = jax.jit(lambda x: kept(jax.random.key(5), 6554, x, interpret=True))(sharded)
+    np.testing.assert_array_equal(jax.device_get(mask) > 0, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((2, 128, 768), True),
+        ((2, 12, 512, 512), True),
+        ((2, 20, 768), False),
+        ((2, 128, 100), False),
+        ((128, 128), False),
+    ],
+)
+def test_the_kernel_draws_for_whole_registers(shape, expected):
+    assert fits(jnp.zeros(shape)) == expected
