@@ -16,6 +16,8 @@ from jaxmlm.parallel import gathered, out_spec, platform, without_mesh
 Kernel = Literal["auto", "plain", "fused", "splash"]
 LONGEST_FUSED = 256
 """Tokens of the longest row that the kernel for short rows takes."""
+VECTOR_MEMORY = 15 * 2**20
+"""Bytes of a chip's vector memory that the kernel for short rows may fill; a program is given 16 MiB."""
 
 
 class AttentionInputs(NamedTuple):
@@ -81,7 +83,7 @@ class Attention(nnx.Module):
         """
         kernel = gathered(self.out[...], "heads", None, "embed").astype(x.dtype)
         where = out_spec("batch", None, None)
-        if positions is None and self._fuses(x.shape[1]):
+        if positions is None and self._fuses(x.shape[1], str(x.dtype)):
             attended = self._attend_fused(x, inputs, key)
             out = jnp.einsum("BLE,ED->BLD", attended, _flat(kernel, 0, "heads", None), out_sharding=where)
         else:
@@ -91,13 +93,13 @@ class Attention(nnx.Module):
             out = product("BLHK,HKD->BLD", attended, kernel, where)
         return out if self.out_bias is None else out + lift(self.out_bias[...], out)
 
-    def _fuses(self, length: int) -> bool:
+    def _fuses(self, length: int, dtype: str) -> bool:
         """Whether the kernel for short rows attends: on a TPU, or anywhere when it is asked for (by tests)."""
         if self.kernel not in ("auto", "fused") or (self.kernel == "auto" and platform() != "tpu"):
             return False
         heads, head_size, _ = self.out.shape
         tensor = 1 if without_mesh() else jax.sharding.get_abstract_mesh().shape["tensor"]
-        return fits_fused(length, heads // tensor, head_size)
+        return fits_fused(length, heads // tensor, head_size, dtype)
 
     def _attend_fused(
         self, x: Float[Array, "B L D"], inputs: AttentionInputs, key: Key[Array, ""] | None
@@ -169,11 +171,13 @@ class Attention(nnx.Module):
         return [x.squeeze(2) for x in jax.lax.split(projected, [1] * (end - begin), axis=2)]
 
 
-def fits_fused(length: int, heads: int, head_size: int) -> bool:
-    """Whether the kernel for short rows can attend in rows of this length, with so many heads on a device."""
+def fits_fused(length: int, heads: int, head_size: int, dtype: str) -> bool:
+    """Whether the kernel for short rows can attend: in rows of this length, with so many heads on a device."""
     # Whole registers of 128 columns, filled by one head or by several.
-    whole = 128 % head_size == 0 or head_size % 128 == 0
-    return length % 128 == 0 and length <= LONGEST_FUSED and whole and heads * head_size % 128 == 0
+    whole = length % 128 == 0 and (128 % head_size == 0 or head_size % 128 == 0) and heads * head_size % 128 == 0
+    # The backward pass holds seven arrays of a row, each twice to load the next, and some ten scores of a head.
+    held = 14 * length * heads * head_size * jnp.dtype(dtype).itemsize + 40 * length**2
+    return whole and length <= LONGEST_FUSED and held <= VECTOR_MEMORY
 
 
 def _flat(x: Array, axis: int, *logical: str | None) -> Array:

@@ -3,7 +3,7 @@
 Per token and layer the scores of 16 heads x 128 tokens are as large as four hidden states, and a training step writes
 and reads them some ten times. Here a row's queries, keys and values are read once, and all that is made of them stays
 in vector memory. Scores stand with the keys in rows and the queries in columns: a block of threefry's bits serves four
-keys a quarter of the row apart (`layers.random_bits`), which fills all columns that way.
+keys a quarter of the row apart (`layers.dropout`), which fills all columns that way.
 """
 
 from functools import partial

@@ -57,7 +57,7 @@ def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
     mlp = c.mlp or 4 * c.width
     products = (3 * c.width + mlp * (2 if c.activation.startswith("geglu") else 1)) / tensor + 2 * c.width
     # The kernels make no scores (models/attention.py).
-    fused = c.attention in ("auto", "fused") and fits_fused(length, c.heads // tensor, c.width // c.heads)
+    fused = c.attention in ("auto", "fused") and fits_fused(length, c.heads // tensor, c.width // c.heads, c.dtype)
     splash = pays(length) if c.attention == "auto" else c.attention == "splash" and length % BLOCK == 0
     scores = 0.0 if fused or (splash and not c.attention_dropout) else c.heads / tensor * length
     # Attention probabilities: their scores in float32, themselves twice, and which of them dropout keeps.

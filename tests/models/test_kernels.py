@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import NamedSharding
 
 from jaxmlm.models import EncoderConfig
+from jaxmlm.models.attention import fits_fused
 from jaxmlm.models.dropout_kernel import fits, kept
 from jaxmlm.models.encoder import Encoder
 from jaxmlm.models.layers import _draw
@@ -83,6 +84,24 @@ def test_fused_attention_is_plain_at_lengths_that_the_kernel_cannot():
         Encoder(replace(SMALL, attention=kernel), VOCAB, jax.random.key(0))(ids, ids) for kernel in ("plain", "fused")
     )
     np.testing.assert_array_equal(plain, fused)
+
+
+@pytest.mark.parametrize(
+    ("length", "heads", "head_size", "dtype", "expected"),
+    [
+        (128, 16, 64, "bfloat16", True),
+        (128, 2, 64, "float32", True),
+        (256, 12, 64, "float32", True),
+        (256, 6, 128, "bfloat16", True),
+        (100, 16, 64, "bfloat16", False),
+        (512, 12, 64, "bfloat16", False),
+        (128, 1, 64, "bfloat16", False),
+        (128, 16, 80, "bfloat16", False),
+        (256, 16, 64, "float32", False),
+    ],
+)
+def test_the_kernel_attends_in_short_rows_of_whole_registers(length, heads, head_size, dtype, expected):
+    assert fits_fused(length, heads, head_size, dtype) == expected
 
 
 @pytest.mark.parametrize("shape", [(3, 128, 384), (2, 16, 128), (2, 3, 256, 256)])
