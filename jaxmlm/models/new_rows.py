@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array
 
 from jaxmlm.models.heads import MaskedLM
@@ -42,18 +43,18 @@ def with_new_rows(model: MaskedLM, first: int, parts: Sequence[Sequence[int]]) -
     ids = np.array([[*part, *[0] * (longest - len(part))] for part in parts], np.int32).reshape(len(parts), longest)
     weights = np.array([[1 / len(part)] * len(part) + [0.0] * (longest - len(part)) for part in parts], np.float32)
 
-    def grown(table: Array, *logical: str | None) -> Array:
+    def grown(table: Array, *logical: str | None) -> nnx.Param:
         whole = shard(table, *(None,) * table.ndim)
         new = jnp.zeros((len(parts), *table.shape[1:]), jnp.float32)
         for part, weight in zip(ids.T, weights.T, strict=True):  # not all at once: a copy of the rows of every part
             new = new + weight.reshape(-1, *(1,) * (table.ndim - 1)) * whole[part]
         more = jnp.pad(whole, ((0, max(rows - len(whole), 0)), *((0, 0),) * (table.ndim - 1)))
-        return shard(more.at[first : first + len(parts)].set(new.astype(table.dtype)), *logical)
+        return nnx.Param(shard(more.at[first : first + len(parts)].set(new.astype(table.dtype)), *logical))
 
     copy = jax.tree.map(lambda x: x, model)
     copy.encoder.vocab = vocab
-    copy.encoder.embedding[...] = grown(model.encoder.embedding[...], "vocab", "embed")
+    copy.encoder.embedding = grown(model.encoder.embedding[...], "vocab", "embed")
     if not model.encoder.config.tied:
-        copy.decoder[...] = grown(model.decoder[...], "vocab", "embed")
-    copy.bias[...] = grown(model.bias[...], "vocab")
+        copy.decoder = grown(model.decoder[...], "vocab", "embed")
+    copy.bias = grown(model.bias[...], "vocab")
     return copy

@@ -64,7 +64,7 @@ class Study:
     bound: Bound | None = field(default_factory=Bound)
     """Likelihood bound on the held-out text; None: there is none."""
     general: str | None = None
-    """Text files of another kind than the run's, on which the bound is measured too: what a continued encoder forgot."""
+    """Text files of another kind than the run's, on which the bound is measured too: what an encoder forgot."""
     evaluate: Evaluate | None = None
     """Evaluation on minimal pairs; None: there is none."""
     finetune: tuple[Finetune, ...] = ()

@@ -18,7 +18,6 @@ from jaxmlm.studies.labels import all_numbers, changes_encoder, format_value, la
 from jaxmlm.tasks import babylm
 from jaxmlm.tasks.downstream import GENERATED
 
-
 TOKENS_PER_WORD = "bound/tokens_per_word"
 """The series by which tokenizers are told apart."""
 

@@ -11,7 +11,6 @@ from jaxmlm.studies.likelihood import BOUND, price
 from jaxmlm.studies.results import TOKENS_PER_WORD, ScoreSeries, StudyResults
 from jaxmlm.tasks import babylm
 
-
 PER_WORD = {
     "bits per word": "bound/bits_per_word",
     "general: bits per word": "general/bits_per_word",
