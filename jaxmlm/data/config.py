@@ -44,10 +44,10 @@ class Data:
     """Whether the text is lower-cased."""
     byte_fallback: bool = False
     """Whether characters outside the vocabulary are spelled in UTF-8 bytes (256 of its tokens) instead of <unk>."""
-    tokenizer_words: int = 2_000_000
-    """Number of words, from the beginning of the text, that the tokenizer is trained on, or new words are found in."""
     new_words: int = 0
     """Words to add to a trained tokenizer (`tokenizer` or `init`): those that it cuts and that save the most tokens."""
+    tokenizer_words: int = 2_000_000
+    """Number of words, from the beginning of the text, that the tokenizer is trained on, or new words are found in."""
     valid: float = 0.01
     """Share of the documents that is held out; a hash of its text decides for each."""
     drop_duplicates: bool = False
