@@ -31,6 +31,7 @@ from jaxmlm.data.config import Data
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.manifest import DOCUMENT, FORMAT, SPLITS, token_dtype
 from jaxmlm.data.merging import PLAN, check_place, finish, part_name, read_part, shard_name, unfinished
+from jaxmlm.data.new_words import with_new_words
 from jaxmlm.data.part_files import SplitFiles, read_found, read_marks, write_found
 from jaxmlm.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from jaxmlm.data.sources import Document, TextSource, mixed
@@ -81,6 +82,7 @@ def build(
     `workers` threads encode (one for each core if not given).
     """
     check_place(directory)
+    data.check_new_words()
     if shard and data.weights:
         raise InputError(
             "data.weights do not go with --shard: which documents a mix takes depends on all before them. Prepare the "
@@ -111,14 +113,13 @@ def build(
 def _tokenizer(part: Path, data: Data, sources: list[TextSource]) -> Tokenizer:
     if data.tokenizer is not None:
         tokenizer = open_tokenizer(data.tokenizer)
+        if data.new_words:
+            tokenizer = with_new_words(tokenizer, _sample(data, sources), data.new_words)
     elif (part / "tokenizer.model").is_file():
         return SentencePieceTokenizer.load(part / "tokenizer.model")
     else:
-        texts = [(document.text for document in source.documents()) for source in sources]
-        joined = mixed(texts, data.weights, words_in) if data.weights else itertools.chain(*texts)
-        sample = _first_words(joined, data.tokenizer_words)
         tokenizer = SentencePieceTokenizer.train(
-            sample, data.vocab, data.lowercase, data.model_type, data.byte_fallback
+            _sample(data, sources), data.vocab, data.lowercase, data.model_type, data.byte_fallback
         )
     own = part / f"tokenizer.{os.getpid()}"  # another machine may be writing the same file
     own.mkdir(exist_ok=True)
@@ -127,6 +128,13 @@ def _tokenizer(part: Path, data: Data, sources: list[TextSource]) -> Tokenizer:
         os.replace(file, part / file.name)
     own.rmdir()
     return tokenizer
+
+
+def _sample(data: Data, sources: list[TextSource]) -> Iterator[str]:
+    """What of the text the tokenizer is made of."""
+    texts = [(document.text for document in source.documents()) for source in sources]
+    joined = mixed(texts, data.weights, words_in) if data.weights else itertools.chain(*texts)
+    return first_words(joined, data.tokenizer_words)
 
 
 class _Writer:
@@ -333,7 +341,8 @@ def _sha(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(tokenizer.model).hexdigest()
 
 
-def _first_words(texts: Iterator[str], words: int) -> Iterator[str]:
+def first_words(texts: Iterator[str], words: int) -> Iterator[str]:
+    """The first texts, which together have about so many words; the last one is cut."""
     for text in texts:
         if (size := words_in(text)) > words:  # a document may be a whole library
             text = text[: -(-len(text) * words // size)]

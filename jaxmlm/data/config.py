@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from dataclasses import field as field_of
 from typing import Any, Literal
 
-from jaxmlm.checks import COUNT, POSITIVE, check_numbers, integers
+from jaxmlm.checks import COUNT, NATURAL, POSITIVE, check_numbers, integers
 from jaxmlm.data.cleaning.config import Clean
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.layouts import Layout
@@ -44,8 +44,10 @@ class Data:
     """Whether the text is lower-cased."""
     byte_fallback: bool = False
     """Whether characters outside the vocabulary are spelled in UTF-8 bytes (256 of its tokens) instead of <unk>."""
+    new_words: int = 0
+    """Words to add to a trained tokenizer (`tokenizer` or `init`): those that it cuts and that save the most tokens."""
     tokenizer_words: int = 2_000_000
-    """Number of words, from the beginning of the text, that the tokenizer is trained on."""
+    """Number of words, from the beginning of the text, that the tokenizer is trained on, or new words are found in."""
     valid: float = 0.01
     """Share of the documents that is held out; a hash of its text decides for each."""
     drop_duplicates: bool = False
@@ -64,7 +66,8 @@ class Data:
     def __post_init__(self) -> None:
         if not 0 < self.valid < 1:
             raise InputError(f"data.valid must lie between 0 and 1; got {self.valid:g}: try 0.01")
-        check_numbers(self, "data.", length=integers(8), tokenizer_words=COUNT, weights=POSITIVE)
+        check_numbers(self, "data.", length=integers(8), tokenizer_words=COUNT, new_words=NATURAL)
+        check_numbers(self, "data.", weights=POSITIVE)
         if not 16 <= self.vocab < 1 << 31:  # SentencePiece counts in 32 bits
             raise InputError(f"data.vocab must be from 16 to 2,147,483,647 tokens; got {self.vocab}: try 4096")
         if self.byte_fallback and self.vocab < 300:
@@ -73,6 +76,14 @@ class Data:
             raise InputError(
                 f"data.weights are {len(self.weights)} and data.text names {len(self.texts)} texts "
                 f"({', '.join(self.texts)}): give one weight for each, or none to read one text after the other"
+            )
+
+    def check_new_words(self, init: str | None = None) -> None:
+        """Refuse new words without a trained tokenizer to add them to; `init` has one too."""
+        if self.new_words and not (self.tokenizer or init):
+            raise InputError(
+                f"data.new_words is {self.new_words:,}, and the tokenizer is trained on this text: give a trained one "
+                "(init or data.tokenizer), or set data.vocab higher"
             )
 
     @property
@@ -86,7 +97,9 @@ class Data:
         if self.field == "text":  # also of plain text, which has none
             aside.add("field")
         if self.tokenizer is not None:
-            aside |= {"vocab", "model_type", "lowercase", "byte_fallback", "tokenizer_words"}
+            aside |= {"vocab", "model_type", "lowercase", "byte_fallback"}
+        if not self.new_words:
+            aside |= {"new_words", *(("tokenizer_words",) if self.tokenizer else ())}
         plain = asdict(self) | {"weights": list(self.weights)}
         trained = self.tokenizer and hashlib.sha256(open_tokenizer(self.tokenizer).model).hexdigest()
         clean = {"clean": self.clean.content()} if self.clean.asked else {}

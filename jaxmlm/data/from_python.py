@@ -42,7 +42,7 @@ def given(documents: Iterable[Any], data: Data) -> TextSource:
             f"data.text is {data.text!r}: of documents that a program gives write documents:NAME, with another NAME "
             "for other documents"
         )
-    replayed = _Replayed(_texts(documents, data), 0 if data.tokenizer else data.tokenizer_words)
+    replayed = _Replayed(_texts(documents, data), data.tokenizer_words if data.new_words or not data.tokenizer else 0)
     return TextSource.of(lambda: iter(replayed), {"file": data.text})
 
 

@@ -29,6 +29,7 @@ from jaxmlm.preemption import raise_if_stop_requested
 LEAST_DOCUMENTS = 20
 LEAST_TOKENS = 5_000
 """With fewer of either, the loss on what is held out says little about other texts."""
+SHOWN = 8  # new words that are named
 
 
 def store_directory(data: Data, workdir: Path) -> Path:
@@ -144,10 +145,14 @@ def _copy_from_bucket(bucket: str, directory: Path) -> bool:
 
 
 def notes_of(store: Store) -> list[str]:
-    """Return what is to be known of a store's held-out part: that it begins within a document, that it is small."""
+    """Return what is to be known of a new store: its new words, and of its held-out part whether it is cut or small."""
     documents = store.manifest["valid"]["documents"]
     tokens = store.manifest["valid"]["tokens"]
     notes = []
+    if added := store.manifest["data"].get("new_words", 0):
+        size = store.tokenizer.size
+        first = [store.tokenizer.piece_texts[i] for i in range(size - added, size)][:SHOWN]
+        notes.append(f"{added:,} new words: {', '.join(first)}{', ...' if added > SHOWN else ''}")
     if store.cut:
         notes.append(
             "too few documents to hold out whole ones only: one is cut, its beginning is trained on and its end is "

@@ -11,8 +11,9 @@ from rich.console import Console
 from jaxmlm.checks import COUNT, NATURAL, check_numbers, integers
 from jaxmlm.data import Batches, Data, Store, open_rows
 from jaxmlm.data import remote as cloud
+from jaxmlm.data.building import first_words
 from jaxmlm.data.manifest import MANIFEST
-from jaxmlm.data.sources import files
+from jaxmlm.data.sources import documents, files
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking
 from jaxmlm.models import Encoder
@@ -46,6 +47,14 @@ class Bound:
 
     def __post_init__(self) -> None:
         check_numbers(self, "bound.", rows=COUNT, draws=COUNT, seed=NATURAL)
+
+
+@dataclass(frozen=True)
+class TextBound(Bound):
+    """The likelihood bound on a text: its first documents, about `rows` rows, the same for every tokenizer."""
+
+    text: str = ""
+    """Text files."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +195,12 @@ def held_out(loaded: LoadedModel, data: Data, rate: float, mesh: jax.sharding.Me
 
 
 def held_out_bound(loaded: LoadedModel, data: Data, config: Bound, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """The likelihood bound of the held-out text of a run: a result."""
+    """The likelihood bound of the held-out text of a run, or of the text that `config` names: a result."""
+    if isinstance(config, TextBound):
+        found = (document.text for document in documents(files(config.text)))
+        texts = first_words(found, config.rows * data.length * 2 // 3)  # three tokens for two words
+        rows = likelihood.rows_of_documents(texts, loaded.tokenizer, data.length, None, repr(config.text))
+        return _bound(loaded, rows, "text", Evaluate.batch, config, mesh) | {"stage": "general"}
     rows = likelihood.rows_of_split(documents_of(Store(str(data.store)), data.length), loaded.tokenizer, config.rows)
     return _bound(loaded, rows, "heldout", Evaluate.batch, config, mesh)
 

@@ -11,12 +11,15 @@ from typing import Any
 
 import jax
 
+from jaxmlm.data import Tokenizer
+from jaxmlm.data.new_words import parts_of_new
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import read_jsonl
 from jaxmlm.models import EncoderConfig, MaskedLM
 from jaxmlm.models.encoder_config import RUNTIME_FIELDS
 from jaxmlm.models.formats import format_for
+from jaxmlm.models.new_rows import with_new_rows
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
 from jaxmlm.paths import describe
 from jaxmlm.preemption import raise_if_all_hosts_stop, stoppable
@@ -74,12 +77,14 @@ def _pretrain(run: Run, stage: str) -> None:
     mesh = make_mesh(run.mesh)
     check_sizes(mesh, [run.loop.rows, *([] if run.init else run.model.sizes)])
     with jax.set_mesh(mesh):
-        start, whole = _start(run, make_key(run.loop.seed)) if run.init else (None, run)
+        start, given, whole = _start(run, make_key(run.loop.seed)) if run.init else (None, None, run)
     check_sizes(mesh, whole.model.sizes)
     if (why := _why_not_exported(whole)) and hosts.is_primary():
         print(f"note: this model cannot be exported: {why}", file=sys.stderr, flush=True)
     store = open_store(run.text, directory, f"{stage}: prepare", run.needs_phrases)
     with jax.set_mesh(mesh):
+        if start is not None and given is not None and run.data.new_words:
+            start = with_new_rows(start, given.size, parts_of_new(store.tokenizer, given))
         task = mlm_task(store, run.data, run.masking, whole.model, run.loop.batch, run.loop.seed, start)
     vocab = store.tokenizer.size if start is None else start.encoder.vocab
     same = identity(run)
@@ -149,8 +154,8 @@ def _steps(run: Run, task: Task, mesh: Any, directory: Path) -> int:
     return steps_within(str(run.loop.budget), task, run.optim, mesh, run.loop.accumulate)
 
 
-def _start(run: Run, key: jax.Array) -> tuple[MaskedLM, Run]:
-    """The model to continue from, and the run with that model's sizes; a bare encoder gets a new head."""
+def _start(run: Run, key: jax.Array) -> tuple[MaskedLM, Tokenizer, Run]:
+    """The model to continue from, its tokenizer, and the run with its sizes; a bare encoder gets a new head."""
     found = load(str(run.init), run.model)
     usual = EncoderConfig()
     for field_ in fields(EncoderConfig):
@@ -161,4 +166,4 @@ def _start(run: Run, key: jax.Array) -> tuple[MaskedLM, Run]:
             raise InputError(f"model.{name} is {asked!r} and the encoder in {run.init} has {have!r}: leave it out")
     check_length(found.config, run.data.length)
     model = found.model if found.kind == "mlm" else jax.jit(MaskedLM)(found.encoder, key)
-    return model, replace(run, model=found.config)
+    return model, found.tokenizer, replace(run, model=found.config)

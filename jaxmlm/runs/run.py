@@ -41,6 +41,7 @@ class Run:
                 "init and data.tokenizer are both given, and an encoder goes with its own tokenizer: leave out "
                 "data.tokenizer"
             )
+        self.data.check_new_words(self.init)
         if not self.init:  # else the encoder's own positions count
             check_length(self.model, self.data.length)
         if self.loop.best:

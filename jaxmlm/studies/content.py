@@ -9,11 +9,11 @@ from jaxmlm.studies import figures, verdict
 from jaxmlm.studies.comparisons import best_beyond_noise
 from jaxmlm.studies.likelihood import BOUND, HOW_TO_READ
 from jaxmlm.studies.results import CellResult, StudyResults
-from jaxmlm.studies.score_table import mean_and_deviation, score_columns, value_cells, value_headings
+from jaxmlm.studies.score_table import PER_WORD, mean_and_deviation, score_columns, value_cells, value_headings
 
-STAGES = ("pretrain", "heldout", "bound", "blimp", "babylm", "finetune")
+STAGES = ("pretrain", "heldout", "bound", "general", "blimp", "babylm", "finetune")
 """The stages whose seconds have a column, where there are any."""
-BOUNDS = (BOUND, "bound/bits_per_word", "bound/bits_per_byte")
+BOUNDS = (BOUND, *PER_WORD.values(), "bound/bits_per_byte", "general/bits_per_byte")
 """What of the likelihood bound has a column for every seed."""
 
 
@@ -217,7 +217,7 @@ def _every_seed(results: StudyResults) -> PlainTable:
     shown = {
         name: series
         for name, series in results.series.items()
-        if name in results.tasks or name in BOUNDS or not name.startswith(("blimp/", "bound/"))
+        if name in results.tasks or name in BOUNDS or not name.startswith(("blimp/", "bound/", "general/"))
     }
     cells = {(one.label, one.seed): one.cell for one in results.results}
     labels = results.all_labels

@@ -2,14 +2,14 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmlm.checks import NATURAL, check_numbers
 from jaxmlm.errors import InputError
 from jaxmlm.paths import refuse_bucket, replace_path
-from jaxmlm.runs.evaluation import Bound
+from jaxmlm.runs.evaluation import Bound, TextBound
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.run import Run, identity
 from jaxmlm.runs.zero_shot import Evaluate
@@ -63,6 +63,8 @@ class Study:
     """Whether to evaluate the encoder without pre-training as well; each one, where the model is varied."""
     bound: Bound | None = field(default_factory=Bound)
     """Likelihood bound on the held-out text; None: there is none."""
+    general: str | None = None
+    """Text files of another kind than the run's, on which the bound is measured too: what an encoder forgot."""
     evaluate: Evaluate | None = None
     """Evaluation on minimal pairs; None: there is none."""
     finetune: tuple[Finetune, ...] = ()
@@ -89,7 +91,14 @@ class Study:
                 raise InputError(f"vary {one} and vary {other} set the same: make one axis of them, with names")
         if "loop.steps" in paths and (self.run.loop.budget or "loop.budget" in paths):
             raise InputError("vary loop.steps and loop.budget: a budget decides the steps: leave one of them out")
+        if self.general and self.bound is None:
+            raise InputError("general is a text for the likelihood bound, which is left out: leave out general too")
         _check_tasks(self.finetune)
+
+    @property
+    def general_bound(self) -> TextBound | None:
+        """The bound on the general text, with the settings of that on the held-out one."""
+        return TextBound(**asdict(self.bound), text=self.general) if self.bound and self.general else None
 
     @property
     def other_names(self) -> dict[str, str]:
@@ -126,7 +135,8 @@ def _check_tasks(finetune: Sequence[Finetune]) -> None:
 class Cell(NamedTuple):
     """A point of the grid: its name, the varied values by name, the seed, its run.
 
-    A control has no steps, and of the values those that shape the encoder.
+    A control has no steps, and of the values those that shape the encoder. One from which the runs continue is as it
+    was given, also its tokenizer, and one for all seeds.
     """
 
     name: str
@@ -149,6 +159,7 @@ def cells_of(study: Study) -> list[Cell]:
                 run = replace_path(run, axis.path, axis.named[values[axis.path]])
         if control:
             run = replace_path(replace_path(run, "loop.steps", 0), "loop.budget", None)
+            run = _as_given(run, study.seeds[0]) if run.init else run
         words = [f"{path.rsplit('.', 1)[-1]}={value}" for path, value in values.items()]
         name = ",".join([*(["control"] if control else []), *words, f"seed={seed}"])
         return Cell(name, values, seed, replace_path(run, "workdir", str(directory / "cells" / name)), control)
@@ -162,6 +173,14 @@ def cells_of(study: Study) -> list[Cell]:
         untrained = grid([axis for axis in study.vary if changes_encoder(axis.path)])
         cells += [cell(values, seed, control=True) for values in untrained for seed in study.seeds]
     return cells
+
+
+def _as_given(run: Run, seed: int) -> Run:
+    """The run of a control that is the encoder as it was given: without new words, so with a store of its own."""
+    run = replace_path(run, "loop.seed", seed)
+    if not run.data.new_words:
+        return run
+    return replace_path(replace_path(run, "data.new_words", 0), "data.store", f"{run.data.store}-as-given")
 
 
 def original(cell: Cell, cells: Sequence[Cell]) -> Cell:

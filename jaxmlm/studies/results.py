@@ -6,7 +6,7 @@ The replicate is the pre-training seed: scores of several tuning seeds are avera
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from jaxmlm.runs.statistics import Series, Spread, spread
 from jaxmlm.studies.labels import all_numbers, changes_encoder, format_value, label_of, label_of_control, named_values
 from jaxmlm.tasks import babylm
 from jaxmlm.tasks.downstream import GENERATED
+
+TOKENS_PER_WORD = "bound/tokens_per_word"
+"""The series by which tokenizers are told apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +160,13 @@ class StudyResults:
         values = self.values.get(label)
         return format_value(values[self.paths[0]]) if values else label
 
+    @property
+    def has_other_words(self) -> bool:
+        """Whether encoders are compared per word: their tokenizers differ, or there is a general text."""
+        found = self.series.get(TOKENS_PER_WORD)
+        rates = {value for values in found.by_label.values() for value in values.values()} if found else ()
+        return len(rates) > 1 or "general/bits_per_word" in self.series
+
     def heldout_losses(self) -> dict[float, ScoreSeries]:
         """Held-out loss by the rate at which it was measured."""
         found = self._with_prefix("heldout/loss@")
@@ -225,7 +235,9 @@ def _groups(values: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> di
 
 
 def _all_series(results: list[CellResult], tasks: tuple[str, ...]) -> dict[str, ScoreSeries]:
-    found = [series for stage in ("heldout", "bound", "blimp") for series in _series_of_stage(results, stage)]
+    found = [
+        series for stage in ("heldout", "bound", "general", "blimp") for series in _series_of_stage(results, stage)
+    ]
     for task in babylm.TASKS:
         of_task = [one for one in results if one.stage == "babylm" and one.task == task]
         if of_task:
@@ -236,13 +248,36 @@ def _all_series(results: list[CellResult], tasks: tuple[str, ...]) -> dict[str, 
         of_task = [one for one in tuned if one.task == task]
         scores = _by_label(of_task, lambda one: one.scores.get(one.main or ""))
         found.append(ScoreSeries(task, str(of_task[0].main), scores, generated=_is_generated(of_task)))
-    series = {one.name: one for one in found if one.by_label}
+    series = _comparable(
+        {one.name: one for one in found if one.by_label}, {one.label for one in results if one.control}
+    )
     if tasks and all(task in series for task in tasks):
         mean = _mean_over([series[task].by_label for task in tasks])
         if mean:
             generated = _is_generated(tuned)
             series["finetune"] = ScoreSeries("finetune", "mean of the main scores", mean, generated=generated)
     return series
+
+
+def _comparable(series: dict[str, ScoreSeries], controls: set[str]) -> dict[str, ScoreSeries]:
+    """The series, those in nats per token without the controls that have another tokenizer, whose tokens are others."""
+    found = series.get(TOKENS_PER_WORD)
+    if found is None:
+        return series
+    usual = [values for label, values in found.by_label.items() if label not in controls]
+    have = {value for values in usual for value in values.values()}
+    others = {
+        label
+        for label in controls & found.by_label.keys()
+        if have and not have.intersection(found.by_label[label].values())
+    }
+    per_token = ("heldout/", "general/bound", "bound/bound", "bound/part", "bound/curve", "bound/half")
+    return {
+        name: replace(one, by_label={label: values for label, values in one.by_label.items() if label not in others})
+        if name.startswith(per_token)
+        else one
+        for name, one in series.items()
+    }
 
 
 def _series_of_stage(results: list[CellResult], stage: str) -> list[ScoreSeries]:

@@ -8,8 +8,15 @@ from jaxmlm.runs import tables
 from jaxmlm.studies.comparisons import best_beyond_noise
 from jaxmlm.studies.labels import format_value, path_in_words
 from jaxmlm.studies.likelihood import BOUND, price
-from jaxmlm.studies.results import ScoreSeries, StudyResults
+from jaxmlm.studies.results import TOKENS_PER_WORD, ScoreSeries, StudyResults
 from jaxmlm.tasks import babylm
+
+PER_WORD = {
+    "bits per word": "bound/bits_per_word",
+    "general: bits per word": "general/bits_per_word",
+    "tokens per word": TOKENS_PER_WORD,
+}
+"""Headings and series by which encoders of different tokenizers are compared."""
 
 
 class ScoreColumn(NamedTuple):
@@ -29,6 +36,8 @@ def score_columns(results: StudyResults) -> list[ScoreColumn]:
         found.append(ScoreColumn("bound (nats)", bound, 1.0, digits=3))
     if cost := price(results):
         found.append(ScoreColumn("price (nats)", cost, 1.0, digits=3))
+    if results.has_other_words:
+        found += [ScoreColumn(heading, series[name], 1.0, 2) for heading, name in PER_WORD.items() if name in series]
     if perplexity := series.get("heldout/perplexity"):
         found.append(ScoreColumn("perplexity (15 % masks)", perplexity, 1.0))
     for task in results.tasks:

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from jaxmlm.data import Store
 from jaxmlm.data.opening import open_store
+from jaxmlm.data.sources import files
 from jaxmlm.errors import Diverged, InputError
 from jaxmlm.json_files import read_json, with_checksum, without_checksum, write_json
 from jaxmlm.logs import read_log
@@ -147,6 +148,8 @@ def _check(study: Study, cells: list[Cell]) -> None:
     dry_runs.check_epochs(study, [cell for cell in cells if not cell.run.loop.budget])
     if not study.run.loop.save_every and next(_jobs(study), None):
         raise InputError("loop.save_every is 0, so there are no weights to evaluate: give --run.loop.save-every")
+    if study.general:
+        files(study.general)
     for config in study.finetune:
         _ = config.point  # raises: a grid would give several results to one place of the report
         check(config)
@@ -272,6 +275,8 @@ def _jobs(study: Study) -> Iterator[Job]:
         yield Job(ResultKey("heldout", f"mlm at {named(rate)}"), rate)
     if study.bound is not None:
         yield Job(ResultKey("bound", "heldout", settings=_settings(study.bound)), study.bound)
+    if (general := study.general_bound) is not None:
+        yield Job(ResultKey("general", "text", settings=_settings(general)), general)
     for stage, task, config in study.evaluate.parts if study.evaluate else ():
         yield Job(ResultKey(stage, task, settings=_settings(config)), config)
     for config in study.finetune:

@@ -8,7 +8,7 @@ from jaxmlm.studies import verdict
 from jaxmlm.studies.comparisons import compare_pairs, compare_with_controls
 from jaxmlm.studies.likelihood import BOUND, PRICE, price
 from jaxmlm.studies.results import StudyResults
-from jaxmlm.studies.score_table import rows_per_example
+from jaxmlm.studies.score_table import PER_WORD, rows_per_example
 
 
 def summarise(results: StudyResults) -> dict[str, Any]:
@@ -55,6 +55,7 @@ def _of_label(results: StudyResults, label: str) -> dict[str, Any]:
     of_label = results.of_label(label)
     trained = [one for one in of_label if one.stage == "pretrain"]
     speeds = [one.tokens_per_second for one in trained if one.tokens_per_second]
+    per_word = PER_WORD.values() if results.has_other_words else ()
     heldout = {}
     scores = {}
     for name, series in results.series.items():
@@ -63,7 +64,7 @@ def _of_label(results: StudyResults, label: str) -> dict[str, Any]:
             continue
         if name.startswith("heldout/"):
             heldout[name.removeprefix("heldout/")] = found._asdict()
-        elif name in (BOUND, "blimp", "finetune", *results.tasks):
+        elif name in (BOUND, "blimp", "finetune", *results.tasks, *per_word):
             scores[name] = {"metric": series.metric, **found._asdict()}
             if series.generated:
                 scores[name]["generated"] = True

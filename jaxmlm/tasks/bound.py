@@ -158,7 +158,7 @@ def likelihood_bound(rows: ScoredRows, tokenizer: Vocabulary, batch: int, draws:
         seed: of the masks.
 
     Returns:
-        an evaluation with the metrics of `estimate`, and the numbers of rows, tokens, words and bytes.
+        an evaluation with the metrics of `estimate`, the numbers of rows, tokens, words and bytes, and tokens per word.
 
     Raises:
         InputError: no row has a token that can be masked.
@@ -181,6 +181,7 @@ def likelihood_bound(rows: ScoredRows, tokenizer: Vocabulary, batch: int, draws:
         found = estimate(losses, copies.draws, copies.tokens, words, sizes)
         counts = {"rows": len(ids), "tokens": copies.tokens.sum(), "words": words.sum(), "bytes": sizes.sum()}
         counts |= {"unknown": unknown} if unknown else {}
+        counts |= {"tokens_per_word": counts["tokens"] / counts["words"]} if counts["words"] else {}
         return found | {name: float(value) for name, value in counts.items()}
 
     return Eval(copies.batches, _predict(np.asarray(special, bool).tobytes()), score, size=len(copies))

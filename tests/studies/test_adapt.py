@@ -1,0 +1,103 @@
+"""Adaptation to a domain: the control is the encoder as it was given, and what is compared per word."""
+
+from pathlib import Path
+
+import pytest
+
+from jaxmlm import config
+from jaxmlm.errors import InputError
+from jaxmlm.paths import replace_path
+from jaxmlm.runs import Run
+from jaxmlm.runs.pretraining import pretrain
+from jaxmlm.studies import Study, run_study
+from jaxmlm.studies.grid import cells_of, original
+from jaxmlm.studies.results import CellResult, collect
+from jaxmlm.studies.score_table import score_columns
+from jaxmlm.training import Loop
+
+ADAPT = Path(__file__).parents[2] / "configs" / "adapt.py"
+
+
+def test_the_control_is_the_encoder_as_it_was_given():
+    """With its own tokenizer, so with a store of its own; one for all seeds."""
+    study = config.load(ADAPT, ["--init", "runs/base", "--text", "a.txt", "--new-words", "7", "--seeds", "3", "4"])
+    cells = cells_of(study)
+    controls = [cell for cell in cells if cell.control]
+    assert {cell.run.data.new_words for cell in cells if not cell.control} == {7}
+    assert {(c.run.data.new_words, c.run.data.store, c.run.loop.seed) for c in controls} == {
+        (0, "runs/adapt/store-as-given", 3)
+    }
+    assert [c.seed for c in controls] == [3, 4] and original(controls[1], cells) is controls[0]
+    plain = cells_of(replace_path(study, "run.data.new_words", 0))
+    assert {cell.run.data.store for cell in plain} == {"runs/adapt/store"}
+
+
+def test_the_config_has_rates_and_a_rate_that_falls():
+    study = config.load(ADAPT, ["--rates", "0.15", "0.4", "--falling", "--steps", "90", "--task", "my.csv"])
+    (axis,) = study.vary
+    assert axis.names == ("0.15", "0.40", "0.30 to 0.15 to 0.05")
+    falling = axis.values[-1]
+    assert [round(float(falling.rate * falling.schedule(step)), 4) for step in (0, 29, 30, 59, 60, 89)] == [
+        0.30, 0.30, 0.15, 0.15, 0.05, 0.05
+    ]  # fmt: skip
+    assert (study.run.loop.steps, study.finetune[0].task, study.general) == (90, "my.csv", None)
+
+
+def results(given_tokens_per_word: float, stage: str = "general"):
+    def line(cell: str, control: bool, per_word: float, loss: float) -> list[dict]:
+        about = {"cell": cell, "values": {} if control else {"masking": "0.15"}, "control": control, "seed": 0}
+        about |= {"given": True} if control else {}
+        scores = {"bound": loss, "bits_per_word": per_word * loss, "tokens_per_word": per_word, "curve@0.05": loss}
+        return [
+            {**about, "stage": "heldout", "task": "mlm", "scores": {"perplexity": 9.0}},
+            {**about, "stage": "bound", "task": "heldout", "scores": scores},
+            {**about, "stage": stage, "task": "text", "scores": {"bound": 3.0, "bits_per_word": 8.0}},
+        ]
+
+    lines = [*line("a", False, 1.5, 4.0), *line("control", True, given_tokens_per_word, 3.0)]
+    return collect(CellResult.from_json(one) for one in lines)
+
+
+def test_nats_per_token_of_two_tokenizers_are_not_compared():
+    """The given encoder cuts words into more tokens, each of which is easier: its bound per token is lower."""
+    found = results(3.0)
+    for name in ("bound/bound", "bound/curve@0.05", "heldout/perplexity", "general/bound"):
+        assert list(found.series[name].by_label) == ["0.15"], name
+    for name in ("bound/bits_per_word", "general/bits_per_word", "bound/tokens_per_word"):
+        assert list(found.series[name].by_label) == ["0.15", "as it was given"], name
+    assert "as it was given" in results(1.5).series["bound/bound"].by_label
+
+
+def test_the_general_text_is_a_score_of_its_own():
+    found = results(1.5)
+    assert found.series["bound/bound"].by_label["0.15"] == {0: 4.0}
+    assert [column.heading for column in score_columns(found)][:4] == [
+        "bound (nats)", "bits per word", "general: bits per word", "tokens per word"
+    ]  # fmt: skip
+    assert "tokens per word" not in [column.heading for column in score_columns(results(1.5, stage="bound"))]
+
+
+def test_a_general_text_needs_the_bound():
+    with pytest.raises(InputError, match="general is a text for the likelihood bound, which is left out"):
+        Study(general="a.txt", bound=None)
+
+
+@pytest.mark.slow("runs a study that continues from a run")
+def test_adapting_a_run_gives_a_table_of_before_and_after(tmp_path):
+    small = ["--data.text", "sample:200", "--data.length", "16", "--data.valid", "0.1"]
+    base = config.from_flags(Run, [*small, "--workdir", str(tmp_path / "base"), "--data.vocab", "400"], Run())
+    for path, value in (("model.layers", 1), ("model.width", 16), ("model.heads", 2), ("loop", Loop(0, 8))):
+        base = replace_path(base, path, value)
+    pretrain(base)
+    (tmp_path / "my.txt").write_text("the old baker has a tachycardia by the river.\n\n" * 200)
+    (tmp_path / "general.txt").write_text("the old baker lives by the river.\n\n" * 9)
+    words = ["--init", str(tmp_path / "base"), "--text", str(tmp_path / "my.txt"), "--new-words", "1", "--rates", "0.4"]
+    words += ["--general", str(tmp_path / "general.txt"), "--steps", "1", "--seeds", "0", "1"]
+    words += ["--workdir", str(tmp_path / "work"), "--run.data.length", "16", "--run.loop.batch", "8"]
+    study = config.load(ADAPT, words)
+    found = run_study(study)
+    before, after = found["controls"]["as it was given"]["scores"], found["values"]["0.40"]["scores"]
+    assert before["bound/tokens_per_word"]["mean"] > 1.3 * after["bound/tokens_per_word"]["mean"]
+    assert {"bound/bits_per_word", "general/bits_per_word"} <= set(before) & set(after) and "bound/bound" not in before
+    with pytest.raises(InputError, match="nothing.txt"):
+        run_study(replace_path(study, "general", str(tmp_path / "nothing.txt")))
