@@ -41,6 +41,8 @@ MAY_BE_ZERO = {
     "Replace": {"random", "keep"},
     "Finetune": {"warmup", "weight_decay", "seeds"},
     "Bound": {"seed"},
+    "TextBound": {"seed"},
+    "Data": {"new_words"},
     "Evaluation": {"rows", "bound_rows", "sentences", "seed"},
     "Uniform": {"low"},
     "Study": {"seeds"},

@@ -278,7 +278,7 @@ def test_duplicates_are_dropped_and_documents_have_ids(tmp_path):
 
 @pytest.mark.parametrize("long", ["a bc " * 1000, "字" * 5000])
 def test_the_tokenizer_is_trained_on_so_many_words_also_of_a_long_document(long):
-    taken = list(parts._first_words(iter(["one two", long, "never read"]), 100))
+    taken = list(parts.first_words(iter(["one two", long, "never read"]), 100))
     assert taken[0] == "one two" and long.startswith(taken[1]) and len(taken) == 2
     assert 98 <= parts.words_in(taken[1]) <= 99
 
