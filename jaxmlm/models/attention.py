@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmlm.models.layers import dropout, dropped_of_65536, lift, product
@@ -183,7 +184,10 @@ def fits_fused(length: int, heads: int, head_size: int, dtype: str) -> bool:
 def _flat(x: Array, axis: int, *logical: str | None) -> Array:
     """A parameter with heads and their columns, `axis` and the next, as one axis; `logical` are those of the result."""
     shape = (*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])
-    return jnp.reshape(x, shape, out_sharding=out_spec(*logical))
+    where = out_spec(*logical)
+    if where is not None:  # a parameter marked by `keep_unreduced` stays so
+        where = PartitionSpec(*where, reduced=jax.typeof(x).sharding.spec.reduced)
+    return jnp.reshape(x, shape, out_sharding=where)
 
 
 def attend(

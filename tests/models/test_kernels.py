@@ -14,7 +14,8 @@ from jaxmlm.models.attention import fits_fused
 from jaxmlm.models.dropout_kernel import fits, kept
 from jaxmlm.models.encoder import Encoder
 from jaxmlm.models.layers import _draw
-from jaxmlm.parallel import Mesh, make_mesh, place, spec
+from jaxmlm.parallel import Mesh, all_reduce, keep_unreduced, make_mesh, place, spec
+from jaxmlm.training.optimizers import decayed
 
 VOCAB = 50
 SMALL = EncoderConfig(layers=2, width=256, heads=4, mlp=32, init=0.1, max_positions=128, dropout=0.0)
@@ -35,15 +36,21 @@ def rows(batch: int = 4) -> dict[str, np.ndarray]:
 
 
 def loss_and_gradients(config: EncoderConfig, sizes: tuple[int, int, int] = (1, 1, 1)) -> Any:
-    """A weighted sum of hidden states, with dropout, and its gradients."""
+    """A weighted sum of hidden states, with dropout, and its gradients, as micro-batches add them up."""
 
     def loss(encoder: Encoder, rows: dict[str, Any]) -> jax.Array:
         return (encoder(rows["ids"], rows["segments"], jax.random.key(1)) * rows["weight"]).sum() / 100
 
+    @jax.jit
+    def both(encoder: Encoder, rows: dict[str, Any]) -> Any:
+        marked = jax.tree.map(lambda x, matrix: keep_unreduced(x) if matrix else x, encoder, decayed(encoder))
+        value, gradients = jax.value_and_grad(loss)(marked, rows)
+        return value, jax.tree.map(all_reduce, gradients)
+
     mesh = make_mesh(Mesh(*sizes), jax.local_devices()[: int(np.prod(sizes))])
     with jax.set_mesh(mesh):
         encoder = jax.jit(lambda key: Encoder(config, VOCAB, key))(jax.random.key(0))
-        return jax.device_get(jax.jit(jax.value_and_grad(loss))(encoder, place(rows(), mesh)))
+        return jax.device_get(both(encoder, place(rows(), mesh)))
 
 
 @pytest.mark.parametrize(
