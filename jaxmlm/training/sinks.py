@@ -20,7 +20,10 @@ class TensorBoard:
     def __init__(self, directory: Path, stage: str, step: int):
         from tensorboardX import SummaryWriter  # type: ignore[import-not-found]
 
-        self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1 if step else None)
+        # The step in its name: two files of one second would else be one, and the first would be lost.
+        self._writer = SummaryWriter(
+            str(directory / "tensorboard"), purge_step=step + 1 if step else None, filename_suffix=f".{step}"
+        )
 
     def write(self, values: dict[str, Any], step: int) -> None:
         """Write the numbers of a line."""
