@@ -37,7 +37,7 @@ _HOLDS: dict[Format, dict[str, list[Any]]] = {
 
 def kinds_of(form: Format) -> list[str]:
     """The kinds of model that are read from and written to this format."""
-    lacking = {MODERN: ("classify", "answer", "tokens"), ESM: ("answer",)}.get(form, ())
+    lacking = {ESM: ("answer",)}.get(form, ())
     return [kind for kind in HEADS if kind not in lacking]
 
 
@@ -54,6 +54,11 @@ def recognise(plain: dict[str, Any], names: Iterable[str], directory: Path) -> t
             f"{', '.join((*FORMATS, *RENAMED))}"
         )
     form = FORMATS[family]
+    if form is MODERN and not plain.get("architectures") and "classifier.weight" in names:
+        raise InputError(
+            f"{directory}: config.json names no architecture, and a ModernBERT's heads all have weights of the same "
+            'names: write one there, as "architectures": ["ModernBertForSequenceClassification"]'
+        )
     # The small BERTs of Turc et al. (google/bert_uncased_L-*) name no architecture.
     architecture = (plain.get("architectures") or [form.family + HEADS[_kind(form, set(names))]])[0]
     ends = {end: kind for kind, end in HEADS.items()} | {"ForPreTraining": "mlm"}
@@ -61,6 +66,11 @@ def recognise(plain: dict[str, Any], names: Iterable[str], directory: Path) -> t
     if end is None or ends[end] not in kinds_of(form):
         there = ", ".join(HEADS[kind] for kind in kinds_of(form))
         raise InputError(f"{directory}: no reader for {architecture}: for {family} there are {there}")
+    if form is MODERN and ends[end] == "classify" and plain.get("classifier_pooling", "cls") != "cls":
+        raise InputError(
+            f"{directory}: config.json has classifier_pooling {plain['classifier_pooling']!r}: jaxmlm classifies from "
+            "the first token (cls) only: fine-tune the encoder itself with `jaxmlm finetune`"
+        )
     if ends[end] == "classify" and plain.get("problem_type") == "multi_label_classification":
         raise InputError(
             f"{directory}: config.json has problem_type multi_label_classification: jaxmlm predicts one label only"
@@ -244,6 +254,8 @@ def plain_of(form: Format, config: EncoderConfig, kind: str, vocab: int, ids: di
             "max_position_embeddings": c.max_positions,
             "hidden_activation": gelu,
             "classifier_activation": gelu,
+            "classifier_pooling": "cls",
+            "classifier_dropout": c.dropout,
             "norm_eps": c.norm_eps,
             "local_attention": c.window or 128,
             "layer_types": _kinds(c.layers, every),

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmlm.models.attention import take_positions
 from jaxmlm.models.encoder import Encoder
+from jaxmlm.models.encoder_config import EncoderConfig
 from jaxmlm.models.layers import Dense, LayerNorm, dropout, gelu, lift, product
 from jaxmlm.parallel import gathered, out_spec, shard
 
@@ -76,15 +77,37 @@ class MaskedLM(nnx.Module):
         return copy
 
 
+class PredictionHead(nnx.Module):
+    """Dense, GELU, layer norm: what the task heads of a ModernBERT have before their last layer.
+
+    An encoder whose first block has no norm (`first_norm` False) is a ModernBERT in the transformers format.
+    """
+
+    def __init__(self, config: EncoderConfig, key: Key[Array, ""]):
+        self.config = config
+        self.dense = Dense(key, (config.width, config.width), ("embed", None), config.init, config.biases)
+        self.norm = LayerNorm(config.width, config.norm_eps, config.biases)
+
+    def __call__(self, hidden: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        """The features of hidden states."""
+        return self.norm(gelu(self.config.activation, self.dense(hidden)))
+
+
 class Classifier(nnx.Module):
-    """Sentence classification or regression (one class) from the first token: dropout, dense, tanh, dropout, dense."""
+    """Sentence classification or regression (one class) from the first token: dropout, dense, tanh, dropout, dense.
+
+    Of a ModernBERT: `PredictionHead`, dropout, dense.
+    """
 
     def __init__(self, encoder: Encoder, classes: int, key: Key[Array, ""]):
         c = encoder.config
         keys = jax.random.split(key)
         self.encoder = encoder
         self.dropout = c.dropout
-        self.dense = Dense(keys[0], (c.width, c.width), ("embed", None), c.init)
+        if c.first_norm:
+            self.dense = Dense(keys[0], (c.width, c.width), ("embed", None), c.init)
+        else:
+            self.dense = PredictionHead(c, keys[0])
         self.out = Dense(keys[1], (c.width, classes), ("embed", None), c.init)
 
     def __call__(
@@ -97,15 +120,21 @@ class Classifier(nnx.Module):
         """Logits of the classes."""
         keys = [None] * 3 if key is None else jax.random.split(key, 3)
         first = self.encoder(ids, segments, keys[0], types)[:, 0].astype(jnp.float32)
-        x = jnp.tanh(self.dense(dropout(keys[1], self.dropout, first)))
-        return self.out(dropout(keys[2], self.dropout, x))
+        return self.out(dropout(keys[2], self.dropout, self._features(keys[1], first)))
+
+    def _features(self, key: Key[Array, ""] | None, first: Float[Array, "B D"]) -> Float[Array, "B D"]:
+        if isinstance(self.dense, PredictionHead):
+            return self.dense(first)
+        return jnp.tanh(self.dense(dropout(key, self.dropout, first)))
 
 
 class SpanPredictor(nnx.Module):
-    """Extractive answers: start and end logits of every token."""
+    """Extractive answers: start and end logits of every token; of a ModernBERT above a `PredictionHead` and dropout."""
 
     def __init__(self, encoder: Encoder, key: Key[Array, ""]):
         self.encoder = encoder
+        self.dropout = encoder.config.dropout
+        self.dense = None if encoder.config.first_norm else PredictionHead(encoder.config, jax.random.fold_in(key, 1))
         self.out = Dense(key, (encoder.config.width, 2), ("embed", None), encoder.config.init)
 
     def __call__(
@@ -116,15 +145,20 @@ class SpanPredictor(nnx.Module):
         types: Int[Array, "B L"] | None = None,
     ) -> Float[Array, "B L C"]:
         """Logits [B, L, 2]: of the start and of the end of the answer."""
-        return self.out(self.encoder(ids, segments, key, types).astype(jnp.float32))
+        if self.dense is None:
+            return self.out(self.encoder(ids, segments, key, types).astype(jnp.float32))
+        keys = [None] * 2 if key is None else jax.random.split(key)
+        features = self.dense(self.encoder(ids, segments, keys[0], types).astype(jnp.float32))
+        return self.out(dropout(keys[1], self.dropout, features))
 
 
 class TokenClassifier(nnx.Module):
-    """A class for every token: dropout, dense; on a frozen encoder, a linear probe."""
+    """A class for every token: dropout, dense; of a ModernBERT a `PredictionHead` before them."""
 
     def __init__(self, encoder: Encoder, classes: int, key: Key[Array, ""]):
         self.encoder = encoder
         self.dropout = encoder.config.dropout
+        self.dense = None if encoder.config.first_norm else PredictionHead(encoder.config, jax.random.fold_in(key, 1))
         self.out = Dense(key, (encoder.config.width, classes), ("embed", None), encoder.config.init)
 
     def __call__(
@@ -137,7 +171,8 @@ class TokenClassifier(nnx.Module):
         """Logits of every token's classes."""
         keys = [None] * 2 if key is None else jax.random.split(key)
         hidden = self.encoder(ids, segments, keys[0], types).astype(jnp.float32)
-        return self.out(dropout(keys[1], self.dropout, hidden))
+        features = hidden if self.dense is None else self.dense(hidden)
+        return self.out(dropout(keys[1], self.dropout, features))
 
 
 def with_head(kind: str, encoder: Encoder, classes: int, key: Key[Array, ""]) -> nnx.Module:

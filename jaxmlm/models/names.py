@@ -64,7 +64,7 @@ def weights(form: Format, config: EncoderConfig, kind: str, vocab: int, offset: 
         )
         for w in shared
     ]
-    return placed + (_task_head(form, kind) if head is None else head)
+    return placed + (_task_head(form, config, kind) if head is None else head)
 
 
 def _embeddings(form: Format, config: EncoderConfig, vocab: int, offset: int) -> list[Weight]:
@@ -172,7 +172,10 @@ def _masked_lm(form: Format, config: EncoderConfig, vocab: int) -> list[Weight]:
     return [*_dense("dense", dense, config.biases), *_norm("norm", norm, config), _rows("bias", bias, vocab), *own]
 
 
-def _task_head(form: Format, kind: str) -> list[Weight]:
+def _task_head(form: Format, config: EncoderConfig, kind: str) -> list[Weight]:
+    if form is MODERN:
+        features = [*_dense("dense.dense", "head.dense", config.biases), *_norm("dense.norm", "head.norm", config)]
+        return [*features, *_dense("out", "classifier")]
     if kind == "classify":
         dense, out = (
             ("bert.pooler.dense", "classifier") if form is BERT else ("classifier.dense", "classifier.out_proj")

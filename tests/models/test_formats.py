@@ -160,8 +160,20 @@ FAMILIES = {
 )
 def test_without_architectures_the_weights_tell_the_kind(family, kind, tmp_path):
     model = write(tmp_path, FAMILIES[family], kind, architectures=...)
+    if not FAMILIES[family].first_norm and kind in ("classify", "answer", "tokens"):  # the same names in all three
+        with pytest.raises(InputError, match="names no architecture"):
+            interchange.read(tmp_path)
+        return
     found = interchange.read(tmp_path)
     assert found.kind == kind and same(found.model, model)
+
+
+def test_a_modernbert_that_classifies_from_the_mean_is_refused_and_its_encoder_is_read(tmp_path):
+    write(tmp_path / "classifier", MODERN, "classify", classifier_pooling="mean")
+    with pytest.raises(InputError, match="classifier_pooling 'mean': jaxmlm classifies from the first token"):
+        interchange.read(tmp_path / "classifier")
+    write(tmp_path / "encoder", MODERN, "mlm", classifier_pooling="mean")
+    assert interchange.read(tmp_path / "encoder").kind == "mlm"
 
 
 def test_a_classifier_of_several_labels_a_text_is_refused(tmp_path):
