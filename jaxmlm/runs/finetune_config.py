@@ -117,8 +117,8 @@ class Finetune:
     test: bool = False
     """Write the prediction files for GLUE's test server, by the best model."""
     predict: str | None = None
-    """A .csv or .tsv file with the task's text columns and no labels, for whose rows the best model's predictions are
-    written."""
+    """A .csv or .tsv file with the task's text columns and no labels (ner, upos: a file of words), for whose rows the
+    best model's predictions are written."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "finetune: ", learning_rate=POSITIVE, epochs=_EPOCHS, warmup=SHARE, clip=POSITIVE)

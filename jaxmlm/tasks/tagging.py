@@ -24,7 +24,7 @@ from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions, TaskData
 from jaxmlm.tasks.entities import entity_scores, first_pieces, spans
 from jaxmlm.tasks.file_formats import write_table
 from jaxmlm.tasks.metrics import accuracy, log_probability
-from jaxmlm.tasks.tagging_files import UPOS, TaggedFile, TaggedSentence, named_part, read_bio, read_upos
+from jaxmlm.tasks.tagging_files import UPOS, TaggedFile, TaggedSentence, named_part, read_bio, read_upos, read_words
 from jaxmlm.training.task import Batch, Eval, Mean, Task
 
 
@@ -66,6 +66,7 @@ class TaggingTask(DownstreamTask):
     """A tag for each word of a sentence. What kind of tags, and how they are scored, a subclass says."""
 
     head = "tokens"
+    predicts_files = True
 
     def labels(self, examples: TaggedSets) -> tuple[str, ...]:
         """The tags, in the order of the class numbers."""
@@ -93,6 +94,22 @@ class TaggingTask(DownstreamTask):
 
         evals = {name: _evaluation(encoded, name, batch) for name in encoded.evaluated}
         return Task(init=init, loss=_loss, batch_at=batch_at, evals=evals, epoch=buckets.steps_per_epoch)
+
+    def unlabelled(self, path: Path, examples: TaggedSets) -> TaggedSets:
+        """The sentences of a file of words: columns, JSON lines of tokens or CoNLL-U; they stand as if tagged."""
+        any_tag = examples.labels[0]
+        sentences = [
+            TaggedSentence(words, [any_tag] * len(words), [number] * len(words))
+            for number, words in enumerate(read_words(path), 1)
+        ]
+        return TaggedSets(examples.labels, [], {path.stem: sentences}, {path.stem: [path]})
+
+    def prediction(
+        self, name: str, rows: TaggedSets, tokenizer: Tokenizer, options: EncodingOptions, batch: int
+    ) -> Eval:
+        """An evaluation whose `save` writes NAME.tsv: a word and its tag a line, a blank line between sentences."""
+        encoded = self.encode(rows, tokenizer, options)
+        return _evaluation(encoded, name, batch, _write_tags)
 
     @abstractmethod
     def missing(self) -> str:
@@ -252,7 +269,7 @@ def _batch(data: EncodedTagging, part: EncodedTags, rows: np.ndarray, length: in
     }
 
 
-def _evaluation(data: EncodedTagging, name: str, batch: int) -> Eval:
+def _evaluation(data: EncodedTagging, name: str, batch: int, write: Callable[..., None] | None = None) -> Eval:
     part = data.evaluated[name]
     task = data.task
     buckets = Buckets([len(ids) for ids in part.sequences], batch, edges_to(data.length))
@@ -276,9 +293,20 @@ def _evaluation(data: EncodedTagging, name: str, batch: int) -> Eval:
         return {**scores, "cut": float(cut), "degenerate": float(one)}
 
     def save(outputs: Mapping[str, np.ndarray], directory: Path) -> None:
-        task.save(part.sentences, said(outputs), data.sets.files[name], name, directory)
+        (write or task.save)(part.sentences, said(outputs), data.sets.files[name], name, directory)
 
     return Eval(batches, _predict_to(data.length), score, save)
+
+
+def _write_tags(
+    sentences: list[TaggedSentence], said: list[list[str]], files: list[Path], name: str, directory: Path
+) -> None:
+    """NAME.tsv: columns of words and predicted tags, as `read_bio` and conlleval read them."""
+    blocks = [
+        "".join(f"{word}\t{tag}\n" for word, tag in zip(sentence.words, tags, strict=True))
+        for sentence, tags in zip(sentences, said, strict=True)
+    ]
+    (directory / f"{name}.tsv").write_bytes("\n".join(blocks).encode())
 
 
 def _loss(model: Any, batch: Mapping[str, Any], key: Any, step: Any) -> tuple[Mean, dict[str, Mean]]:

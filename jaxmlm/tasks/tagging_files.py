@@ -75,14 +75,7 @@ def read_bio(path: Path) -> TaggedFile:
         InputError: a column is missing, a tag is not O, B-TYPE or I-TYPE, or an I-TYPE continues nothing.
 
     """
-    if not path.is_file():
-        raise InputError(f"{path} is missing")
-    as_json = path.suffix.lower() in (".jsonl", ".json")
-    sentences = list(_of_json(path) if as_json else _of_columns(path))
-    if not any(sentence.words for sentence in sentences):
-        raise InputError(
-            f"{path}: no words: expected a word and its tag on each line, or JSON lines of tokens and tags"
-        )
+    sentences = _sentences(path, tagged=True)
     for sentence in sentences:
         for tag, row in zip(sentence.tags, sentence.rows, strict=True):
             if not _BIO.fullmatch(tag):
@@ -103,6 +96,34 @@ def read_bio(path: Path) -> TaggedFile:
     )
 
 
+def read_words(path: Path) -> list[list[str]]:
+    """The words of each sentence of a file whose tags, if it has any, are not read.
+
+    CoNLL-U (.conllu), JSON lines of tokens (.jsonl, .json), or columns of which the first is the word.
+
+    Raises:
+        InputError: there is no such file, or it has no words or is of another form.
+
+    """
+    if path.suffix.lower() == ".conllu":
+        found = [[word.form for word in sentence.words] for sentence in conllu.read(path)]
+    else:
+        found = [sentence.words for sentence in _sentences(path, tagged=False)]
+    return [words for words in found if words]
+
+
+def _sentences(path: Path, tagged: bool) -> list[TaggedSentence]:
+    """The sentences of JSON lines or columns; without tags these are empty strings."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing")
+    as_json = path.suffix.lower() in (".jsonl", ".json")
+    sentences = list(_of_json(path, tagged) if as_json else _of_columns(path, tagged))
+    if not any(sentence.words for sentence in sentences):
+        line, item = ("a word and its tag", "tokens and tags") if tagged else ("a word", "tokens")
+        raise InputError(f"{path}: no words: expected {line} on each line, or JSON lines of {item}")
+    return sentences
+
+
 def read_upos(path: Path) -> TaggedFile:
     """The words of a CoNLL-U file and their parts of speech.
 
@@ -118,7 +139,7 @@ def read_upos(path: Path) -> TaggedFile:
     return TaggedFile(path, found)
 
 
-def _of_columns(path: Path) -> Iterator[TaggedSentence]:
+def _of_columns(path: Path, tagged: bool) -> Iterator[TaggedSentence]:
     columns = 0
     words: list[str] = []
     tags: list[str] = []
@@ -134,20 +155,21 @@ def _of_columns(path: Path) -> Iterator[TaggedSentence]:
                 rows = []
             continue
         columns = columns or len(fields)
-        if len(fields) < 2 or len(fields) != columns:
+        if len(fields) < 1 + tagged or len(fields) != columns:
             wanted = columns if columns > 1 else "2 or more"
             raise InputError(
                 f"{path}:{number}: {len(fields)} columns, expected {wanted}: a word, perhaps others, and the tag last, "
                 "separated by spaces or tabs"
             )
         words.append(fields[0])
-        tags.append(fields[-1])
+        tags.append(fields[-1] if tagged else "")
         rows.append(number)
 
 
-def _of_json(path: Path) -> Iterator[TaggedSentence]:
+def _of_json(path: Path, tagged: bool) -> Iterator[TaggedSentence]:
     for where, item in json_lines(path):
-        words, tags = (_list_of(item, name, where) for name in ("tokens", "tags"))
+        words = _list_of(item, "tokens", where)
+        tags = _list_of(item, "tags", where) if tagged else [""] * len(words)
         for name, part in (("tokens", words), ("tags", tags)):
             if wrong := [one for one in part if not isinstance(one, str)]:
                 hint = ": class numbers have no order of their own, give the names" if name == "tags" else ""

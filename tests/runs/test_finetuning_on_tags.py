@@ -1,6 +1,7 @@
 """Tagging through the command's function: what is learned, written, compared, loaded, exported."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,6 +77,34 @@ def test_two_are_compared_by_the_f1_of_resampled_sentences(tuned):
     assert [line.split(":")[0] for line in say_comparison(found)] == ["ner, f1", "seeds"]
 
 
-def test_rows_without_tags_are_for_the_loaded_model(tmp_path):
-    with pytest.raises(InputError, match="predict takes sentences, not ner: load the model and call tag"):
-        Finetune("ner", str(tmp_path), workdir=str(tmp_path / "w"), predict="x.csv")
+@pytest.mark.parametrize("name", ["words.txt", "words.jsonl", "words.conllu"])
+def test_words_of_a_file_are_tagged_as_those_of_dev_were(tuned, checkpoint, tmp_path, name):
+    data, directory, result = tuned
+    dev = [sentence.words for sentence in read_bio(data / "dev.jsonl").sentences]
+    conllu = [
+        "\t".join([str(n), word, *"_" * 4, str(n - 1), "dep", "_", "_"])
+        for words in dev
+        for n, word in enumerate(words, 1)
+    ]
+    contents = {
+        "words.txt": "\n\n".join("\n".join(words) for words in dev),
+        "words.jsonl": "\n".join(json.dumps({"tokens": words}) for words in dev),
+        "words.conllu": "\n\n".join("\n".join(conllu[at : at + 5]) for at in range(0, len(conllu), 5)) + "\n\n",
+    }
+    (tmp_path / name).write_text(contents[name], encoding="utf-8")
+    config = Finetune("ner", str(data), epochs=6.0, learning_rate=3e-2, batch=16, length=24, workdir=str(directory))
+    found = finetune(checkpoint, replace(config, predict=str(tmp_path / name)))
+    assert found["predicted"] == [str(directory / "predicted" / "words.tsv")]
+    [row] = result["rows"]
+    of_dev = (directory / row["predictions"] / "dev.txt").read_text().splitlines()
+    wanted = ["\t".join(line.split(" ")[::2]) for line in of_dev]
+    assert (directory / "predicted" / "words.tsv").read_text().splitlines() == wanted
+    assert len(read_bio(directory / "predicted" / "words.tsv").sentences) == 20
+
+
+def test_a_file_without_words_is_refused_before_anything_is_trained(tuned, checkpoint, tmp_path):
+    (tmp_path / "empty.txt").write_text("\n\n")
+    config = Finetune("ner", str(tuned[0]), workdir=str(tmp_path / "w"), predict=str(tmp_path / "empty.txt"))
+    with pytest.raises(InputError, match=r"empty.txt: no words: expected a word on each line, or JSON lines of tokens"):
+        finetune(checkpoint, config)
+    assert not (tmp_path / "w").exists()
