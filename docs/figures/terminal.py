@@ -41,7 +41,9 @@ def main() -> None:
 def output(command: list[str]) -> str:
     """What a command writes until it ends."""
     environment = {**os.environ, "COLUMNS": str(WIDTH), "FORCE_COLOR": "1"}
-    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
+    return subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True, text=True
+    ).stdout
 
 
 def screen(command: list[str], seconds: float) -> str:

@@ -147,8 +147,8 @@ def _pair_sentences(results: StudyResults, series: ScoreSeries, pairs: Sequence[
     """Comparisons one by one; of many the surest."""
     shown = sorted(pairs, key=lambda pair: pair.adjusted)[:MAX_PAIRS]
     said = [_pair_sentence(results, series, pair) for pair in pairs if pair in shown]
-    if len(pairs) > len(shown):
-        said.append(f"so are {len(pairs) - len(shown)} more comparisons beyond noise")
+    if more := len(pairs) - len(shown):
+        said.append("one more comparison is beyond noise" if more == 1 else f"{more} more comparisons are beyond noise")
     return said
 
 
