@@ -26,7 +26,7 @@ LEARNING_RATE = 1e-3
 
 
 def main() -> None:
-    """Print one JSON object: the mean losses of each program by step, and how far its seeds are apart."""
+    """Print one JSON object: the losses of each program by step, mean and standard deviation over seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", default="sample:20000")
     parser.add_argument("--vocab", type=int, default=700)

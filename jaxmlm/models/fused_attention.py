@@ -3,7 +3,7 @@
 Per token and layer the scores of 16 heads x 128 tokens are as large as four hidden states, and a training step writes
 and reads them some ten times. Here a row's queries, keys and values are read once, and all that is made of them stays
 in vector memory. Scores stand with the keys in rows and the queries in columns: a block of threefry's bits serves four
-keys a quarter of the row apart (`layers.dropout`), which fills all columns that way.
+keys at a distance of a quarter of the row (`layers.dropout`), which fills all columns that way.
 """
 
 from functools import partial
@@ -53,8 +53,8 @@ def fused_attention(
     """What `attention.attend` gives, with the same dropout; each device works on its own rows and heads.
 
     Args:
-        qkv: queries, keys and values, as one product makes them, and with E = H x K: apart, or with an axis of K, they
-            would be copied into another layout.
+        qkv: queries, keys and values, as one product makes them, and with E = H x K: as separate arrays, or with an
+            axis of K, they would be copied into another layout.
         heads: H.
         segments: a token attends to those of its own segment; none attends to segment 0.
         rope: the table of rotary positions, by which queries and keys are rotated within the kernel.

@@ -155,7 +155,7 @@ def _of_columns(path: Path, tagged: bool) -> Iterator[TaggedSentence]:
                 rows = []
             continue
         columns = columns or len(fields)
-        if len(fields) < 1 + tagged or len(fields) != columns:
+        if tagged and (len(fields) < 2 or len(fields) != columns):
             wanted = columns if columns > 1 else "2 or more"
             raise InputError(
                 f"{path}:{number}: {len(fields)} columns, expected {wanted}: a word, perhaps others, and the tag last, "
