@@ -171,10 +171,15 @@ for ((launch = 1; launch <= RELAUNCHES; launch++)); do
   check_ceiling
   code=0 end=''
   make_ready || code=$?
-  if ((code == WRONG_INPUT)); then BILLED=0; exit "$code"; fi # the script that failed has said why, and what is billed
+  if ((code == WRONG_INPUT)); then # the script that failed has said why, and what is billed
+    look # without its TPU every script finds the input wrong: that it was deleted is then why
+    BILLED=0
+    exit "$code"
+  fi
   if ((code == 0)); then
     prepared=1
     (check_workdir && start_job >&2) || code=$?
+    ((code != WRONG_INPUT)) || look # as above
   fi
   if ((code == 0)); then
     say "launch $launch of at most $RELAUNCHES"

@@ -269,6 +269,16 @@ def scenarios() -> list[Scenario]:
                  0, "preempted; a new mlm.*done: jaxmlm", "ABSENT", ("--calls-to-wait-for", "3")),
         Scenario("babysit", "restart of the workers", {"on": "remote_status", "skip": 2, "do": "restart"},
                  0, "its worker restarted.*done: jaxmlm(.*is mounted){4}", "ABSENT", ("--calls-to-wait-for", "3")),
+        *(
+            Scenario("babysit", f"ceiling before {name}", {"on": call, "skip": skip, "do": "expire"},
+                     1, "mlm was deleted, by its ceiling or by somebody", "ABSENT")
+            for name, call, skip in (
+                ("the setup", "auth list", 2),  # after those of babysit.sh and create.sh
+                ("the mount", "auth list", 3),
+                ("the check", "remote_mark", 0),
+                ("the start", "remote_start", 0),
+            )
+        ),
         Scenario("study", "preemption during run", {"on": "remote_status mlm-2", "do": "preempt"},
                  0, "done: bring it with fetch.sh", "ABSENT"),
     ]  # fmt: skip

@@ -10,7 +10,7 @@ Linked under the names gcloud, uv, sudo, gcsfuse, mountpoint, curl, systemd-run 
     buckets/NAME/   a bucket
 
 `do` is: unavailable, denied (it fails); hang (no answer, nothing done); lost (done, no answer); broken (done, and it
-fails); preempt, restart (before it).
+fails); preempt, restart, expire (before it).
 The flags are those of Google Cloud SDK 528, and an unknown one is refused as there.
 """
 
@@ -47,10 +47,10 @@ def gcloud(words: list[str]) -> None:
         raise Refused("ERROR: (gcloud) PERMISSION_DENIED: The caller does not have permission.")
     if fault == "hang":
         time.sleep(600)
-    if fault in ("preempt", "restart"):
+    if fault in ("preempt", "restart", "expire"):
         with state() as now:
             for name in list(now["tpus"]):
-                {"preempt": preempt, "restart": restart}[fault](now, name)
+                {"preempt": preempt, "restart": restart, "expire": expire}[fault](now, name)
     VERBS[verb](names, flags)
     if fault == "broken":
         raise Refused("ERROR: (gcloud) scp: Connection closed by remote host")
@@ -234,6 +234,12 @@ def preempt(now, node: str) -> None:
     for one in now["requests"].values():
         if node in one["nodes"]:
             one["state"] = "SUSPENDED"
+
+
+def expire(now, node: str) -> None:
+    """A TPU has deleted itself, with its request."""
+    wipe(now, node)
+    now["requests"] = {name: one for name, one in now["requests"].items() if node not in one["nodes"]}
 
 
 def disk(node: str, host: int) -> Path:
