@@ -258,6 +258,8 @@ def spread(figure: Figure, trial: Callable[[int], str], count: int, work: Path) 
 def contents(directory: Path) -> dict[str, Any]:
     """What must be the same in two directories: of each file its bits, of a log and of results all but the times.
 
+    A record names the checkpoint that it began with by its path, which counts from where the directory is.
+
     Of the checkpoints the newest counts, by its checksums; `damaged` says whether the arrays have them.
     """
     found: dict[str, Any] = {}
@@ -265,7 +267,7 @@ def contents(directory: Path) -> dict[str, Any]:
         name = path.relative_to(directory).as_posix()
         if "checkpoints/" in f"/{name}" or path.name in UNEQUAL or path.name.endswith(".lock"):
             continue
-        found[name] = _content(path)
+        found[name] = _content(path, f"{directory.parent.resolve()}/")
     for saved in sorted(directory.rglob("checkpoints")):
         steps = [step for step in saved.iterdir() if step.name.isdigit()]
         newest = max(steps, key=lambda step: int(step.name))
@@ -276,11 +278,11 @@ def contents(directory: Path) -> dict[str, Any]:
     return found
 
 
-def _content(path: Path) -> Any:
+def _content(path: Path, above: str) -> Any:
     if path.suffix == ".jsonl":
         return [_timeless(json.loads(line)) for line in path.read_text().splitlines()]
     if path.name in ("run.json", "study.json", "finetune.json", "report.json"):
-        return _timeless(json.loads(path.read_text()))
+        return _timeless(json.loads(path.read_text().replace(above, "")))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
