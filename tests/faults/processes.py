@@ -29,7 +29,9 @@ def killed(work: Path, short: bool) -> Figure:
     ended = [one.wait() for one in _start(straight)]
     took = time.monotonic() - began
     if any(one.code for one in ended):
-        raise SystemExit(ended[0].err + ended[1].err)
+        raise SystemExit(
+            "\n".join(f"process {number} ended with {one.code}: {one.err}" for number, one in enumerate(ended))
+        )
     wanted = contents(straight / "run")
     rng = random.Random(0)
     named = 0
