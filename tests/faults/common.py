@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -130,9 +131,10 @@ class Running:
         """End it at once."""
         os.kill(self.pid, signal.SIGKILL)
 
-    def wait(self) -> Ended:
-        """Wait for its end."""
+    def wait(self, after: float = 0.0) -> Ended:
+        """Wait for its end, and for what a process that watched it says within so many seconds after that."""
         _, status = os.waitpid(self.pid, 0)
+        time.sleep(after)
         return Ended(os.waitstatus_to_exitcode(status), *map(_read, self._told))
 
 

@@ -9,6 +9,8 @@ from tests.faults.common import CONFIG, PREPARE, PRETRAIN, Figure, Running, cont
 from tests.parallel.test_hosts import free_port
 
 STEPS = 200
+WATCHER = 2.0
+"""Seconds in which the process that watches over process 0 says that it is gone."""
 
 
 def _start(directory: Path) -> list[Running]:
@@ -43,8 +45,8 @@ def killed(work: Path, short: bool) -> Figure:
         time.sleep(took * (0.2 + 0.7 * (number + rng.random()) / count))
         running[number % 2].kill()
         killed_at = time.monotonic()
-        ended = [one.wait() for one in running]
-        longest = max(longest, time.monotonic() - killed_at)
+        ended = [one.wait(after=WATCHER) for one in running]
+        longest = max(longest, time.monotonic() - killed_at - 2 * WATCHER)
         other = ended[1 - number % 2]
         named += "process 0 on" in other.err
         again = [one.wait() for one in _start(there)]
