@@ -1,13 +1,10 @@
 """JSON as everything here writes and reads it: a file is complete or absent, a line is complete or dropped."""
 
-import fcntl
-import glob
 import hashlib
 import json
 import math
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,27 +97,16 @@ def kind_of(value: Any) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8 that a kill or a full disk leaves as it was, or complete; what a kill left goes."""
-    _remove_leftovers(path)
+    """Write a text file in UTF-8 that a kill or a full disk leaves as it was, or complete."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         with open(aside, "w", encoding="utf-8") as file:
-            with suppress(OSError):  # a file system without locks: then nobody takes it for a leftover either
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())  # else a machine that loses power may keep the new name with nothing behind it
-            os.replace(aside, path)
+        os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed had written beside a file: nobody holds a lock on it."""
-    for aside in path.parent.glob(f"{glob.escape(path.name)}.*.new"):
-        with suppress(OSError), open(aside, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            aside.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
