@@ -81,7 +81,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let no test be called slow without a reason."""
+    """Let no test be called slow without a reason; start with the scripts' tests, which wait more than they compute."""
+    items.sort(key=lambda item: "tpu_scripts" not in item.path.parts)  # last, one worker would wait for them alone
     for item in items:
         if (slow := item.get_closest_marker("slow")) and not slow.args:
             raise pytest.UsageError(f'{item.nodeid}: give a reason, as @pytest.mark.slow("starts two processes")')
