@@ -1,6 +1,7 @@
 """Devices, and which part of an array lives on which."""
 
 from jaxmlm.parallel import hosts
+from jaxmlm.parallel.compiling import jit, jitted
 from jaxmlm.parallel.mesh import (
     Mesh,
     abstract,
@@ -25,6 +26,8 @@ __all__ = [
     "gathered",
     "host_shard",
     "hosts",
+    "jit",
+    "jitted",
     "keep_unreduced",
     "local_rows",
     "make_mesh",

@@ -17,7 +17,7 @@ from jaxmlm.data.sources import documents, files
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking
 from jaxmlm.models import Encoder
-from jaxmlm.parallel import Mesh, hosts, make_mesh
+from jaxmlm.parallel import Mesh, hosts, jit, make_mesh
 from jaxmlm.paths import describe
 from jaxmlm.preemption import raise_if_all_hosts_stop
 from jaxmlm.rng import make_key
@@ -276,7 +276,7 @@ def _of_layers(
     """The probes of every layer, beside those of an untrained encoder: a table, and a figure if one was asked for."""
     sizes = probing.Sizes(config.sentences or None, config.words, config.pool, length)
     encoder = loaded.encoder
-    untrained = jax.jit(lambda key: Encoder(loaded.config, encoder.vocab, key))(make_key(config.seed))
+    untrained = jit(lambda key: Encoder(loaded.config, encoder.vocab, key))(make_key(config.seed))
     encoders = {"layer": encoder, "untrained": untrained}
     started = time.perf_counter()
     found = probing.probes(encoders, data, loaded.tokenizer, sizes, mesh)

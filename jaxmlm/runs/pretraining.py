@@ -20,7 +20,7 @@ from jaxmlm.models import EncoderConfig, MaskedLM
 from jaxmlm.models.encoder_config import RUNTIME_FIELDS
 from jaxmlm.models.formats import format_for
 from jaxmlm.models.new_rows import with_new_rows
-from jaxmlm.parallel import check_sizes, hosts, make_mesh
+from jaxmlm.parallel import check_sizes, hosts, jit, make_mesh
 from jaxmlm.paths import describe
 from jaxmlm.preemption import raise_if_all_hosts_stop, stoppable
 from jaxmlm.rng import make_key
@@ -165,5 +165,5 @@ def _start(run: Run, key: jax.Array) -> tuple[MaskedLM, Tokenizer, Run]:
         if name not in RUNTIME_FIELDS and asked not in (have, getattr(usual, name)):
             raise InputError(f"model.{name} is {asked!r} and the encoder in {run.init} has {have!r}: leave it out")
     check_length(found.config, run.data.length)
-    model = found.model if found.kind == "mlm" else jax.jit(MaskedLM)(found.encoder, key)
+    model = found.model if found.kind == "mlm" else jit(MaskedLM)(found.encoder, key)
     return model, found.tokenizer, replace(run, model=found.config)

@@ -14,7 +14,7 @@ from jaxmlm.data import Batches, Data, TokenSplits, Vocabulary, open_rows
 from jaxmlm.masking import Masked, Masking, Tokens, Vocab, mask_batch, needs_phrases
 from jaxmlm.masking.laws import is_law
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
-from jaxmlm.parallel import host_shard, keep_unreduced, out_spec, spec, without_mesh
+from jaxmlm.parallel import host_shard, jitted, keep_unreduced, out_spec, spec, without_mesh
 from jaxmlm.rng import make_key
 from jaxmlm.tasks.metrics import log_probability, perplexity_of
 from jaxmlm.training import Batch, Eval, Mean, Task
@@ -109,9 +109,10 @@ def mlm_task(
     batch_size = batch
 
     def init(key: jax.Array) -> MaskedLM:
-        return fresh(key) if start is None else jax.tree.map(jnp.copy, start)  # the first step gives its buffers away
+        return (
+            jitted(fresh, key) if start is None else jax.tree.map(jnp.copy, start)
+        )  # the first step gives its buffers away
 
-    @jax.jit
     def fresh(key: jax.Array) -> MaskedLM:
         encoder_key, head_key = jax.random.split(key)
         return MaskedLM(Encoder(encoder, tokenizer.size, encoder_key), head_key)

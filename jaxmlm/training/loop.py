@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxmlm.errors import Preempted
 from jaxmlm.logs import Log
-from jaxmlm.parallel import abstract, check_sizes, place
+from jaxmlm.parallel import abstract, check_sizes, jit, place
 from jaxmlm.parallel.hosts import is_primary
 from jaxmlm.preemption import all_hosts_stop, raise_if_all_hosts_stop, stoppable
 from jaxmlm.rng import make_key
@@ -235,7 +235,7 @@ class _Evaluator:
     def __init__(self, task: Task, mesh: jax.sharding.Mesh, log: Log):
         self.by_step: dict[int, Scores] = {}
         self._evals = task.evals
-        self._predict: Mapping[str, Callable] = {name: jax.jit(one.predict) for name, one in task.evals.items()}
+        self._predict: Mapping[str, Callable] = {name: jit(one.predict) for name, one in task.evals.items()}
         self._mesh = mesh
         self._log = log
 

@@ -11,6 +11,7 @@ import optax
 
 from jaxmlm.checks import INSIDE, POSITIVE, POSITIVE_SHARE, SHARE, check_numbers
 from jaxmlm.errors import InputError
+from jaxmlm.parallel import jitted
 from jaxmlm.training.optimizers import AdamW, Optimizer, check_optimizer, names_of
 
 
@@ -79,7 +80,7 @@ class Optim:
         shared = replace(self, learning_rate=1.0)._shared(steps)
 
         def init(params: Any) -> Any:
-            made = jax.jit(shared.init)(params)  # sharded like them
+            made = jitted(shared.init, params)  # sharded like them
             return optax.tree.set(made, step_size=jnp.full((), peak, jnp.float32))
 
         return optax.GradientTransformation(init, shared.update)

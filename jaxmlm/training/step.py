@@ -1,6 +1,5 @@
 """One training step, jitted: gradients of sum / count, update, metrics."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,14 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxmlm.models import Model
-from jaxmlm.parallel import all_reduce, keep_unreduced, platform, spec
+from jaxmlm.parallel import all_reduce, jit, keep_unreduced, spec
 from jaxmlm.training.optimizers import decayed
 from jaxmlm.training.task import Batch, Mean, Task
-
-CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander", "xla_backend_optimization_level": "2"}
-"""XLA's CPU compiler takes the barriers between unrolled blocks away before it fuses; with them 12 layers take three
-quarters of the time. A compiler that does not know this name compiles as usual. At LLVM's second level it takes a fifth
-less time than at its third, and the step as long (docs/results/speed.md)."""
 
 
 @jax.tree_util.register_dataclass
@@ -84,7 +78,7 @@ def _step_of(loss_of: Callable, corrupt: Callable, update: Callable, accumulate:
             metrics["skipped_updates"] = Mean(1.0 - opt_state.last_finite, jnp.zeros(()))
         return TrainState(state.step + 1, model, opt_state), metrics
 
-    return jax.jit(step, donate_argnums=0, compiler_options=_compiler_options())
+    return jit(step, donate_argnums=0)
 
 
 def _accumulated(
@@ -112,14 +106,6 @@ def _finite_norm(tree: Any) -> Mean:
     norm = optax.tree.norm(tree)
     finite = jnp.isfinite(norm)
     return Mean(jnp.where(finite, norm, 0.0), finite.astype(jnp.float32))
-
-
-def _compiler_options() -> dict[str, str] | None:
-    """`CPU_OPTIONS` on the CPU, without those that the user sets in XLA_FLAGS."""
-    if platform() != "cpu":
-        return None
-    flags = os.environ.get("XLA_FLAGS", "")
-    return {name: value for name, value in CPU_OPTIONS.items() if f"--{name}=" not in flags}
 
 
 def _micro_batches(x: jax.Array, count: int) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxmlm.models import Model
-from jaxmlm.parallel import fetch, local_rows, place
+from jaxmlm.parallel import fetch, jit, local_rows, place
 from jaxmlm.preemption import raise_if_all_hosts_stop
 
 Batch = dict[str, Any]
@@ -92,7 +92,7 @@ def evaluate(
         Preempted: a signal came.
 
     """
-    predict = predict or jax.jit(task_eval.predict)
+    predict = predict or jit(task_eval.predict)
     outputs = []
     weights = []
     for batch in task_eval.batches():

@@ -11,9 +11,10 @@ import pytest
 from jaxmlm.errors import InputError
 from jaxmlm.models import Encoder, EncoderConfig
 from jaxmlm.parallel import Mesh, make_mesh, place
+from jaxmlm.parallel.compiling import CPU_OPTIONS, compiler_options
 from jaxmlm.training import Loop, Mean, Optim, Task, budget, meter, train
 from jaxmlm.training import loop as loop_module
-from jaxmlm.training.step import CPU_OPTIONS, _compiler_options, init_state, make_step
+from jaxmlm.training.step import init_state, make_step
 from tests.training.test_loop import OPTIM, STEPS, batch_at, linear_task
 
 
@@ -86,11 +87,11 @@ def test_clipping_is_of_the_global_norm():
         np.testing.assert_allclose(first, 0.1 * factor * -moved[0][-32:].reshape(8, 4), rtol=1e-3, atol=1e-7)
 
 
-def test_flags_of_the_user_win_over_the_compiler_options_of_the_step(monkeypatch):
+def test_flags_of_the_user_win_over_the_compiler_options(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3 --xla_dump_to=there")
-    assert _compiler_options().keys() == CPU_OPTIONS.keys() - {"xla_backend_optimization_level"}
+    assert compiler_options().keys() == CPU_OPTIONS.keys() - {"xla_backend_optimization_level"}
     monkeypatch.delenv("XLA_FLAGS")
-    assert _compiler_options() == CPU_OPTIONS
+    assert compiler_options() == CPU_OPTIONS
 
 
 def rates(steps: int, **options: Any) -> np.ndarray:
