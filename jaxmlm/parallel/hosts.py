@@ -84,9 +84,9 @@ def start(hosts: Hosts = Hosts()) -> None:  # noqa: B008
             heartbeat_timeout_seconds=HEARTBEAT,
         )
         if cluster.process == 0:
-            watch.hold(connections)
+            watch.watch_others(connections, [f"process {one.process} on {one.host}" for one in members[1:]])
         else:
-            watch.watch(connections[0], f"process 0 on {members[0].host}")
+            watch.watch_first(connections[0], f"process 0 on {members[0].host}")
         preemption.install_handlers()
     if hosts.require is not None:
         require(hosts.require)
@@ -192,7 +192,10 @@ def exit_process(code: int) -> None:
         first = jax.process_index() == 0
         if first:
             time.sleep(2)
-        if not first or code != 1:  # after a fault of process 0 alone the others would wait for it
+        # After a fault of one alone the rest would wait for it.
+        if not first:
+            watch.say_goodbye(watch.FAULT if code == 1 else watch.GOODBYE)
+        elif code != 1:
             watch.say_goodbye()
         os._exit(code)
 

@@ -53,8 +53,8 @@ def meet(cluster: ClusterSpec, me: Member, wait: float, kept: list[socket.socket
         cluster: the coordinator, how many processes there are and which one this is.
         me: what the others are told.
         wait: seconds until those that have not come are missing.
-        kept: gets the connections, open: of process 0 one to each of the others, of another that to process 0. None:
-            they are closed.
+        kept: gets the connections, open: of process 0 one to each of the others, by process; of another that to
+            process 0. None: they are closed.
 
     Returns:
         All members, by process.
@@ -120,7 +120,8 @@ def _serve(cluster: ClusterSpec, me: Member, deadline: float, wait: float, opene
         for connection in connections:
             with contextlib.suppress(OSError):  # it has gone meanwhile: JAX will miss it
                 connection.sendall(json.dumps(answer).encode() + b"\n")
-    return answer, connections
+    by_process = sorted(zip(list(members)[1:], connections, strict=False), key=lambda one: one[0])
+    return answer, [connection for _, connection in by_process]
 
 
 def _report(cluster: ClusterSpec, me: Member, deadline: float, wait: float, opened: contextlib.ExitStack) -> Heard:
