@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -64,7 +64,9 @@ class Plan:
     mfu: float = 0.4
     """Share of the peak FLOP/s that hours and price assume, where the roofline allows it."""
     search: bool = False
-    """Whether to look for a faster mesh, accumulation and rematerialisation where the run fits as it is."""
+    """Whether to look for a faster mesh, accumulation and rematerialisation where the run fits as it is: it and of each
+    rematerialisation the way that a formula thinks is fastest are compiled, and the one whose step has the least
+    roofline bound is taken."""
     again: bool = False
     """Whether to compile again what has been compiled before."""
 
@@ -101,38 +103,40 @@ def planned(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
     """One run on one topology: what the compiler found and what follows of it.
 
     {"topology", "slices", "chips", "fits": as it is; "instead": the flags of the way that was found, if it is another,
-    of which the numbers are then; "tried", the run as it is by the formula alone where that wants far too much; what
-    `compiled_for` gives; "estimate": bytes a chip by the formula; and where it fits "flops" of a step, "bounds":
+    of which the numbers are then; "tried", the run as it is first, by the formula alone where that wants far too much;
+    what `compiled_for` gives; "estimate": bytes a chip by the formula; and where it fits "flops" of a step, "bounds":
     seconds that it takes at least, by what, "mfu_at_most", "hours" ...}.
     """
     devices = _devices(where) * options.slices
     chip = CHIPS[KINDS[where.generation]]
-    ways = _candidates(run, devices, chip, options.slices)
-    if not options.search:
-        ways = chain([run], (way for way in ways if way is not run))
+    others: Iterable[Run] = _candidates(run, devices, chip, options.slices)
+    if options.search:
+        others = _first_of_each_remat(others)
+    others = (way for way in others if way is not run)
     tried: list[tuple[Run, dict[str, Any]]] = []
-    for way in islice(ways, TRIES):
-        tried.append((way, _made(way, where, options, chip)))
-        if tried[-1][1]["fits"]:
+    for way in islice(chain([run], others), None if options.search else TRIES):
+        made = _made(way, where, options, chip)
+        tried.append((way, made | _times(way, made, where, options) if made["fits"] else made))
+        if made["fits"] and not options.search:
             break
-    else:
-        if all(way is not run for way, _ in tried):
-            tried.append((run, _made(run, where, options, chip)))
-    # What fits came last; if nothing does, the run as it is is reported.
-    chosen, made = tried[-1] if tried[-1][1]["fits"] else next(one for one in tried if one[0] is run)
+    # Of those that fit the fastest by the roofline; if none does, the run as it is is reported.
+    fitting = [one for one in tried if one[1]["fits"]]
+    chosen, made = min(fitting, key=lambda one: one[1]["bound"], default=tried[0])
     estimate = memory(chosen, vocab_of(run), sizes_of(chosen.mesh, devices))
-    about = {
+    return {
         "topology": where.name,
         "slices": options.slices,
         "chips": where.chips * options.slices,
         "fits": chosen is run and made["fits"],
         "instead": flags(run, chosen) if chosen is not run else None,
-        "tried": [{"flags": flags(run, other), "fits": one["fits"], "total": one["total"]} for other, one in tried],
+        "tried": [
+            {"flags": flags(run, other)} | {key: one.get(key) for key in ("fits", "total", "bound")}
+            for other, one in tried
+        ],
         "limit": chip.memory,
         "estimate": {**estimate._asdict(), "total": estimate.total},
         **{key: value for key, value in made.items() if key not in ("fits", "chips", "limit")},
     }
-    return about if not made["fits"] else about | _times(chosen, made, where, options)
 
 
 def vocab_of(run: Run) -> int:
@@ -233,6 +237,15 @@ def _candidates(run: Run, devices: int, chip: Chip, slices: int) -> Iterator[Run
     for other in alternatives(run, devices, slices):
         if _wanted(other, devices) <= ROOM * chip.memory:
             yield other if flags(run, other) else run
+
+
+def _first_of_each_remat(ways: Iterable[Run]) -> Iterator[Run]:
+    """Of each rematerialisation the way that comes first."""
+    seen: set[str] = set()
+    for way in ways:
+        if way.model.remat not in seen:
+            seen.add(way.model.remat)
+            yield way
 
 
 def _wanted(run: Run, devices: int) -> float:

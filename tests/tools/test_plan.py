@@ -308,8 +308,8 @@ def test_only_a_plan_of_the_same_program_is_found_again(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "fits", "tries"),
     [
-        (["--model.remat", "none", "--loop.batch", "64"], True, 1),  # the likely fastest way already
-        (["--model.remat", "full", "--loop.batch", "64"], False, 1),
+        (["--model.remat", "none", "--loop.batch", "64"], True, 3),  # the fastest way already
+        (["--model.remat", "full", "--loop.batch", "64"], False, 3),
         (["--mesh.data", "1", "--mesh.tensor", "4", "--loop.batch", "1"], True, 1),  # no other way divides
     ],
 )
@@ -320,6 +320,21 @@ def test_a_search_finds_a_faster_way_or_the_run_as_it_is(flags, fits, tries, mon
     assert main(["plan", "configs/large.py", "--topology", "v5e:2x2", *flags, "--search", "--json"]) == 0
     [found] = json.loads(capsys.readouterr().out)["plans"]
     assert found["fits"] == fits and (found["instead"] is None) == fits and len(found["tried"]) == tries
+    assert found["bound"] == min(one["bound"] for one in found["tried"])
+
+
+def test_a_search_goes_by_what_was_compiled_and_not_by_the_formula(monkeypatch, tmp_path, capsys):
+    """The formula puts remat none first; the program of `dots`, here, moves the fewest bytes and is bound by them."""
+    made = {"fits": True, "temporaries": 0, "collectives": {}, "total": 1.0, "seconds": 0.0}
+    made |= {"parameters": 1, "optimizer": 2, "limit": 1.0}
+    moved = {"none": 3e12, "dots": 2e12, "full": 4e12}
+    monkeypatch.setattr(plans, "compiled_for", lambda run, *_: made | {"moved": moved[run.model.remat]})
+    monkeypatch.setenv("JAXMLM_CACHE", str(tmp_path))
+    words = ["plan", "configs/large.py", "--topology", "v5e:2x2", "--loop.batch", "64", "--search", "--json"]
+    assert main(words) == 0
+    [found] = json.loads(capsys.readouterr().out)["plans"]
+    assert found["instead"] == "--model.remat dots" and found["bounds"]["memory"] == found["bound"]
+    assert sorted(one["flags"] for one in found["tried"]) == ["", "--model.remat dots", "--model.remat none"]
 
 
 def test_chips_are_found_by_what_jax_calls_them():
