@@ -15,7 +15,7 @@ RUN = run_path(str(Path(__file__).with_name("quickstart_run.py")))["config"]()
 
 
 def config(small: bool = False) -> Study:
-    """`--small` is the twin that the tests run: under a minute, too short to learn anything."""
+    """`--small` is the twin that the tests run: two minutes on one core, too short to learn anything."""
     run, tune = RUN, {"data": "sample:", "learning_rate": 2e-4, "epochs": 2.0, "batch": 16, "length": 64, "seeds": (0,)}
     if small:
         run = replace_path(replace_path(run, "loop.steps", 20), "data.text", "sample:2000")

@@ -19,14 +19,26 @@ class Verb(NamedTuple):
 OPTIONS_OF_A_RUN = {
     "--workdir DIRECTORY": "everything that the run writes",
     "--data.text FILES": "text to learn from: files, globs, tfds:NAME, sample:N",
+    "--data.layout line": "each line is a document, not what stands between blank lines",
+    "--data.vocab 8000": "pieces of the tokenizer that is trained on the text",
     "--masking.rate 0.4": "share of the tokens that is selected",
     "--masking.predict 0.2": "share that is predicted, where it is another",
     "--model.layers 12": "layers of the encoder",
     "--loop.steps 1000": "training steps",
     "--loop.batch 256": "examples of a step, on all devices together",
-    "--loop.seed 0": "seed of the weights, the order of the text and the masks",
     "--loop.save-every 500": "steps between checkpoints",
-    "--loop.eval-every 500": "steps between evaluations",
+}
+OPTIONS_OF_PREPARE = {
+    "--workdir DIRECTORY": "the run of which this is the store",
+    "--data.text FILES": "text to learn from: files, globs, tfds:NAME, sample:N",
+    "--data.layout line": "each line is a document, not what stands between blank lines",
+    "--data.field text": "column of a table, or key of JSON lines",
+    "--data.vocab 8000": "pieces of the tokenizer that is trained on the text",
+    "--data.tokenizer DIRECTORY": "a trained tokenizer in its place",
+    "--data.valid 0.01": "share of the documents that is held out",
+    "--data.length 128": "tokens of a row",
+    "--shard I/N": "do the I-th of N shares of the work on this machine",
+    "--inspect STORE": "show what is in a store; nothing is prepared",
 }
 OPTIONS_OF_A_STUDY = {
     "--workdir DIRECTORY": "everything that the study writes",
@@ -64,7 +76,13 @@ OPTIONS_OF_EVALUATE = {
     "--pool mean": "how the pieces of a word become one vector",
     "--batch 100": "masked copies in one pass of the model",
 }
-MOST_USED = {"study": OPTIONS_OF_A_STUDY, "finetune": OPTIONS_OF_FINETUNE, "evaluate": OPTIONS_OF_EVALUATE}
+MOST_USED = {
+    "study": OPTIONS_OF_A_STUDY,
+    "prepare": OPTIONS_OF_PREPARE,
+    "pretrain": OPTIONS_OF_A_RUN,
+    "finetune": OPTIONS_OF_FINETUNE,
+    "evaluate": OPTIONS_OF_EVALUATE,
+}
 """The options that are used most; every other value of a configuration is an option too."""
 
 
@@ -93,10 +111,11 @@ Exit codes: 0 done, 1 failed, 2 wrong input, 75 preempted (run it again)."""
 def usage_of(name: str, verb: Verb, has_options: bool) -> str:
     """What `jaxmlm VERB --help` prints before the options of the verb's own."""
     target = verb.takes.split()[0]
+    returns = "a Study (configs/quickstart.py)" if name == "study" else "a Run (configs/quickstart_run.py)"
     about = {
         "[--workdir": "It looks at versions, devices, other hosts, the disk and, with --bucket gs://NAME, a bucket.",
-        "CONFIG": "CONFIG is a Python file whose config() returns a Run or a Study (configs/quickstart.py). It is\n"
-        "executed: read one of somebody else before you use it.\n"
+        "CONFIG": f"CONFIG is a Python file whose config() returns {returns}.\n"
+        "It is executed: read one of somebody else before you use it.\n"
         f"Every value in it is an option: `jaxmlm {name} CONFIG --help` lists them with what they are now.",
         "CHECKPOINT": "CHECKPOINT is the directory of a run (its newest step), of one step\n"
         "(WORKDIR/checkpoints/STEP), or of the transformers format.",
@@ -104,7 +123,7 @@ def usage_of(name: str, verb: Verb, has_options: bool) -> str:
         "DIR": "DIR is a directory of the transformers format: config.json, weights and tokenizer.json.",
     }[target]
     most_used = ""
-    if listed := MOST_USED.get(name, OPTIONS_OF_A_RUN if target == "CONFIG" else None):
+    if listed := MOST_USED.get(name):
         most_used = "\n\nUsed most:\n" + "\n".join(f"  {flag:26} {does}" for flag, does in listed.items())
     options = " [--OPTION VALUE ...]" if has_options else ""
     return f"usage: jaxmlm {name} {verb.takes}{options} [--json]\n\n{verb.does}\n\n{about}{most_used}"

@@ -10,7 +10,13 @@ import pytest
 
 from jaxmlm import cli
 from jaxmlm.errors import InputError, Preempted
-from jaxmlm.usage import OPTIONS_OF_A_RUN, OPTIONS_OF_A_STUDY, OPTIONS_OF_EVALUATE, OPTIONS_OF_FINETUNE
+from jaxmlm.usage import (
+    OPTIONS_OF_A_RUN,
+    OPTIONS_OF_A_STUDY,
+    OPTIONS_OF_EVALUATE,
+    OPTIONS_OF_FINETUNE,
+    OPTIONS_OF_PREPARE,
+)
 
 RUN = """
 from dataclasses import dataclass
@@ -83,13 +89,14 @@ def test_the_options_that_are_used_most_exist():
 
     described = [
         (OPTIONS_OF_A_RUN, Run()),
+        (OPTIONS_OF_PREPARE, Run()),
         (OPTIONS_OF_A_STUDY, Study(finetune=(Finetune(),))),
         (OPTIONS_OF_FINETUNE, Finetune()),
         (OPTIONS_OF_EVALUATE, Evaluation(text="x", treebank="x")),
     ]
     for listed, config in described:
         assert len(listed) == 10
-        for flag in listed.keys() - {"--dry-run"}:  # an option of the verb
+        for flag in listed.keys() - {"--dry-run", "--shard I/N", "--inspect STORE"}:  # options of the verb
             words = flag.replace("DIRECTORY", "x").replace("FILES", "x").replace("I/N", "0/2").split()
             from_flags(type(config), words, config)
 

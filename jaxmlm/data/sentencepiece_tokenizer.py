@@ -146,9 +146,10 @@ class SentencePieceTokenizer:
                     f"a vocabulary of {size} pieces is too small for the characters of this text: set data.vocab to "
                     f"{few[1]} or more"
                 ) from e
-            raise InputError(
-                f"no tokenizer can be trained on this text: is it empty? ({str(e).splitlines()[-1]})"
-            ) from e
+            why = str(e).splitlines()[-1]
+            if "!sentences_.empty()" in why:
+                raise InputError("the text is empty, or white space alone: give text to train a tokenizer on") from e
+            raise InputError(f"no tokenizer can be trained on this text: {why}") from e
         return cls(out.getvalue())
 
     def encode(self, text: str) -> list[int]:

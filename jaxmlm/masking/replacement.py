@@ -24,6 +24,9 @@ class Vocab:
         replacement_ids: ids that a random replacement may be, without special tokens.
         unigram: how often each of `replacement_ids` occurs in the text; needed for `Replace.ids` "unigram" only.
 
+    Raises:
+        InputError: an id is not below `size`.
+
     """
 
     size: int
@@ -31,6 +34,12 @@ class Vocab:
     pad_id: int
     replacement_ids: np.ndarray
     unigram: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("mask_id", "pad_id", "replacement_ids"):
+            ids = np.asarray(getattr(self, name))
+            if wrong := ids[(ids < 0) | (ids >= self.size)].tolist():
+                raise InputError(f"{name} has {wrong[0]}: the {self.size} token ids are 0 to {self.size - 1}")
 
 
 @dataclass(frozen=True)

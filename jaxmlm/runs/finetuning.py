@@ -7,6 +7,7 @@ Every finished fine-tuning is a line of results.jsonl and is found again: a grid
 
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
@@ -108,6 +109,10 @@ def _finetune(checkpoint: str, config: Finetune, directory: Path | None, identit
     with jax.set_mesh(mesh):
         loaded = load(checkpoint)
         fits(config, loaded.config, mesh)
+        if directory is None and hosts.is_primary():
+            print(
+                "note: nothing is kept: --workdir DIRECTORY keeps the best model and its predictions", file=sys.stderr
+            )
         if directory is not None:
             write_metadata(directory, "finetune.json", identity, {"config": describe(config)})
         rows = list(_rows(loaded, config, mesh, directory))

@@ -65,9 +65,10 @@ def check_workdir(directory: Path, name: str, identity: dict[str, Any]) -> None:
                     f"{directory} holds a {name.removesuffix('.json')} with another {where.removesuffix('.source')}: "
                     "the file that defines its class has changed since: name another --workdir, or undo the change"
                 )
+            longer = " and continue from this one with --init" if where == "loop.steps" else ""
             raise InputError(
                 f"{directory} holds another {name.removesuffix('.json')}: {where} is {old!r} there and {new!r} here: "
-                "name another --workdir"
+                f"name another --workdir{longer}"
             )
 
 

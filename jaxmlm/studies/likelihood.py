@@ -99,7 +99,7 @@ def price(results: StudyResults) -> ScoreSeries | None:
     for labels in results.groups.values():
         for seed, lower in envelopes(results, labels).items():
             for label, halves in _halves(results, labels, seed).items():
-                by_label.setdefault(label, {})[seed] = float(halves.mean() - lower.mean())
+                by_label.setdefault(label, {})[seed] = max(0.0, float(halves.mean() - lower.mean()))  # rounding
     return ScoreSeries(PRICE, "nats", by_label, higher_is_better=False) if by_label else None
 
 

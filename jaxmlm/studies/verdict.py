@@ -229,7 +229,9 @@ def _best_at_its_own(results: StudyResults, labels: Sequence[str], best: Mapping
     if len(own) < 2:
         return ""
     lost = [format_value(rate) for rate in own if best[rate] != trained[rate]]
-    return f"; not every rate is best at its own, not {_and(lost)}" if lost else "; each rate is best at its own"
+    if not lost:
+        return "; each rate is best at its own"
+    return f"; {_and(lost)} {'is not best at its' if len(lost) == 1 else 'are not best at their'} own masks"
 
 
 def _pair_sentence(results: StudyResults, series: ScoreSeries, pair: Comparison) -> str:

@@ -301,7 +301,7 @@ def test_a_file_that_gives_no_store_leaves_nothing(tmp_path, raw):
     from jaxmlm.data.opening import open_store
 
     (tmp_path / "a.txt").write_bytes(raw)
-    with pytest.raises(InputError, match=r"is it empty|a\.txt, line \d: not UTF-8 text .* at byte \d") as error:
+    with pytest.raises(InputError, match=r"the text is empty|a\.txt, line \d: not UTF-8 text .* at byte \d") as error:
         open_store(replace(DATA, text=str(tmp_path / "a.txt")), tmp_path / "run")
     assert "\n" not in str(error.value) and [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 

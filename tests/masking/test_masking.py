@@ -185,3 +185,14 @@ def test_a_rate_outside_0_and_1_is_refused(rate):
 def test_shares_that_do_not_sum_to_1_are_refused(shares):
     with pytest.raises(InputError, match="masking.replace: mask, random and keep must"):
         Replace(*shares)
+
+
+@pytest.mark.parametrize(
+    ("ids", "wrong"),
+    [((99, 0, [5]), "mask_id has 99"), ((4, -1, [5]), "pad_id has -1"), ((4, 0, [5, 65]), "replacement_ids has 65")],
+)
+def test_ids_outside_the_vocabulary_are_refused(ids, wrong):
+    mask_id, pad_id, others = ids
+    with pytest.raises(InputError, match=f"{wrong}: the 65 token ids are 0 to 64"):
+        Vocab(65, mask_id, pad_id, np.array(others))
+    Vocab(65, 64, 0, np.arange(5, 65))

@@ -141,7 +141,7 @@ def test_a_loss_alone_is_no_verdict_and_the_matrix_is_read():
     assert words.endswith("a loss alone is no verdict.")
     for r in rows:
         r["scores"]["loss@0.40"] = 4.0 if r["values"] == {"masking.rate": 0.15} else 5.0
-    assert "not every rate is best at its own, not 0.40" in verdict_of(rows)
+    assert "0.40 is not best at its own masks" in verdict_of(rows)
 
 
 def test_what_is_unfinished_is_named():
