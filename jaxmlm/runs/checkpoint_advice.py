@@ -14,16 +14,16 @@ def not_a_checkpoint(directory: Path) -> InputError:
     """The refusal of a directory that has neither a run.json nor a config.json."""
     if (directory / "run.json").is_file():
         return InputError(f"{directory} is a run of jaxmlm and needs no import: every command reads it as it is")
+    if not directory.exists():
+        hub = f"; if it is a model of the Hugging Face Hub, name it hf:{directory}"
+        usual = ": give the --workdir of a pre-training, or a directory with a config.json"
+        return InputError(f"there is no directory {directory}{hub if _HUB.fullmatch(str(directory)) else usual}")
     return InputError(
         f"{directory} is not the directory of a run (no run.json) nor of a transformers model: {_advice(directory)}"
     )
 
 
 def _advice(directory: Path) -> str:
-    if not directory.exists():
-        if _HUB.fullmatch(str(directory)):
-            return f"there is no such directory; if it is a model of the Hugging Face Hub, name it hf:{directory}"
-        return "there is no such directory: give the --workdir of a pre-training, or a directory with a config.json"
     if not directory.is_dir():
         return f"it is a file: give its directory, {directory.parent}"
     if (directory / "study.json").is_file():

@@ -244,7 +244,7 @@ def test_a_folder_without_a_run_is_no_checkpoint(tmp_path):
         (("snapshots/1f/config.json",), "", "such directories in it: .*snapshots/1f"),
         (("manifest.json",), "", "a token store, which holds text and no model"),
         (("a.txt",), "a.txt", "it is a file: give its directory"),
-        ((), "none", "there is no such directory"),
+        ((), "none", "there is no directory "),
     ],
 )
 @pytest.mark.parametrize("read", [load, from_transformers])
@@ -259,7 +259,7 @@ def test_a_folder_that_is_no_checkpoint_is_told_what_it_is(read, files, asked, s
 @pytest.mark.parametrize("name", ["bert-base-uncased", "google-bert/bert-base-uncased"])
 def test_a_name_of_the_hub_without_its_prefix_is_a_folder(name):
     for read in (load, from_transformers):
-        with pytest.raises(InputError, match=f"no such directory; .* name it hf:{name}"):
+        with pytest.raises(InputError, match=f"there is no directory {name}; .* name it hf:{name}"):
             read(name)
 
 
