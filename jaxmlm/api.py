@@ -27,10 +27,6 @@ MASKS = ("[MASK]", "<mask>")
 """How a masked word may be written in a text, whatever the tokenizer calls it."""
 
 
-SPACE = "▁"
-"""SentencePiece's sign for the space that begins a word, which is a piece by itself too."""
-
-
 class Filled(NamedTuple):
     """A prediction for a mask: the text of its piece, its id and its probability."""
 
@@ -304,7 +300,7 @@ class PretrainedModel:
         return inputs.ids, inputs.types if self.types else [0] * len(inputs.ids)
 
     def _word(self, i: int) -> str:
-        return self.tokenizer.decode([i]).strip() or SPACE
+        return self.tokenizer.decode([i]).strip() or "▁"  # the space that begins a word is a piece too
 
     def _masked_logits(self, rows: list[list[int]], places: list[int]) -> np.ndarray:
         vocab = self.encoder.vocab

@@ -368,22 +368,20 @@ def _doctor(call: Call) -> dict:
 VERBS = {
     "study": Verb("CONFIG [--dry-run]", "the main job: a grid of maskings, one report", _study),
     "prepare": Verb("CONFIG (or --inspect STORE)", "text to tokenizer to token shards; what is in one", _prepare),
-    "pretrain": Verb("CONFIG", "one pre-training run; running it again resumes it", _pretrain),
+    "pretrain": Verb("CONFIG", "one run; the same command again resumes it", _pretrain),
     "finetune": Verb(
-        "CHECKPOINT --task NAME --data DIRECTORY", "fine-tune it on GLUE, SQuAD, entities, parts of speech", _finetune
+        "CHECKPOINT --task NAME --data DIRECTORY", "fine-tune it on GLUE, SQuAD, entities, a table", _finetune
     ),
     "compare": Verb("WORKDIR OTHER", "is one fine-tuned checkpoint better than another", _compare),
     "evaluate": Verb("CHECKPOINT [--bound|blimp|text X]", "likelihood bound, BLiMP, loss, layer probes", _evaluate),
-    "fill": Verb('CHECKPOINT "a [MASK] text"', "the most probable words for each [MASK]", _fill),
+    "fill": Verb('CHECKPOINT "a [MASK] text"', "the most probable tokens for each [MASK]", _fill),
     "import": Verb("DIR [NEW]", "validate a transformers checkpoint (or hf:org/name)", _import),
     "export": Verb("CHECKPOINT DIR [--push org/name]", "write a directory that transformers reads", _export),
     "audit": Verb("CONFIG (or --collator module:name)", "the rates asked and got; 1 if they differ", _audit),
     "show": Verb("CONFIG [--rates 0.15 0.4]", "sentences as each masking leaves them, in colour", _show),
-    "plan": Verb("CONFIG --topology v5e:4x4", "compile it for TPUs that are not there: fits? how fast? price?", _plan),
+    "plan": Verb("CONFIG --topology v5e:4x4", "compiled for TPUs not at hand: fits? fast? price?", _plan),
     "bench": Verb("CONFIG [--peer transformers]", "tokens/s, MFU and where the time of a step goes", _bench),
-    "doctor": Verb(
-        "[--workdir DIRECTORY]", "what this machine is, what would stop a run; 1 if something would", _doctor
-    ),
+    "doctor": Verb("[--workdir DIRECTORY]", "this machine; 1 if something would stop a run", _doctor),
     "report": Verb("WORKDIR [--markdown]", "draw a study's report again", _report),
 }
 ON_MANY_HOSTS = ("study", "prepare", "pretrain", "finetune", "evaluate")

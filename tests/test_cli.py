@@ -16,6 +16,8 @@ from jaxmlm.usage import (
     OPTIONS_OF_EVALUATE,
     OPTIONS_OF_FINETUNE,
     OPTIONS_OF_PREPARE,
+    usage,
+    usage_of,
 )
 
 RUN = """
@@ -47,6 +49,11 @@ def verb(monkeypatch):
 def test_help_names_every_verb():
     shown = jaxmlm("--help")
     assert shown.returncode == 0 and all(f"  {verb} " in shown.stdout for verb in cli.VERBS)
+
+
+def test_help_fits_into_80_columns():
+    shown = [usage(cli.VERBS), *(usage_of(name, verb, True) for name, verb in cli.VERBS.items())]
+    assert [line for text in shown for line in text.splitlines() if len(line) > 80] == []
 
 
 def test_help_imports_no_jax():
