@@ -147,7 +147,7 @@ class SentencePieceTokenizer:
                     f"{few[1]} or more"
                 ) from e
             why = str(e).splitlines()[-1]
-            if "!sentences_.empty()" in why:
+            if "!sentences_.empty()" in why or "all_chars_count" in why:
                 raise InputError("the text is empty, or white space alone: give text to train a tokenizer on") from e
             raise InputError(f"no tokenizer can be trained on this text: {why}") from e
         return cls(out.getvalue())

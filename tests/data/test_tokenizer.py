@@ -221,7 +221,7 @@ def test_a_vocabulary_that_does_not_fit_names_one_that_does():
 
 @pytest.mark.parametrize("texts", [[], [""], ["\0"], [" \n "]])
 def test_no_text_to_train_on(texts):
-    with pytest.raises(InputError, match="no tokenizer can be trained on this text"):
+    with pytest.raises(InputError, match="the text is empty, or white space alone"):
         SentencePieceTokenizer.train(texts, 30)
 
 
