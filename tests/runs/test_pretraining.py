@@ -227,7 +227,7 @@ def test_rows_longer_than_the_position_table_are_refused(base):
 
 
 def test_a_folder_without_a_run_is_no_checkpoint(tmp_path):
-    with pytest.raises(InputError, match="not the directory of a run"):
+    with pytest.raises(InputError, match="there is no directory no/such/run"):
         load(tmp_path)
 
 
@@ -326,7 +326,7 @@ def test_a_run_goes_on_from_another_at_another_rate_on_other_text(base, one_devi
     ("changes", "message"),
     [
         ({"model": EncoderConfig(layers=3)}, "model.layers is 3 and the encoder in .* has 2: leave it out"),
-        ({"init": "no/such/run"}, "not the directory of a run"),
+        ({"init": "no/such/run"}, "there is no directory no/such/run"),
         ({"data": Data(tokenizer="a", length=16)}, "init and data.tokenizer are both given"),
     ],
 )
