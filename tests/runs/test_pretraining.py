@@ -227,7 +227,7 @@ def test_rows_longer_than_the_position_table_are_refused(base):
 
 
 def test_a_folder_without_a_run_is_no_checkpoint(tmp_path):
-    with pytest.raises(InputError, match="there is no directory no/such/run"):
+    with pytest.raises(InputError, match="not the directory of a run"):
         load(tmp_path)
 
 
