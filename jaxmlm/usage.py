@@ -19,7 +19,7 @@ class Verb(NamedTuple):
 OPTIONS_OF_A_RUN = {
     "--workdir DIRECTORY": "everything that the run writes",
     "--data.text FILES": "text to learn from: files, globs, sample:N",
-    "--data.layout line": "documents are lines, not between blank lines",
+    "--data.layout line": "each line is a document, not each paragraph",
     "--data.vocab 8000": "pieces of the tokenizer that is trained on the text",
     "--masking.rate 0.4": "share of the tokens that is selected",
     "--masking.predict 0.2": "share that is predicted, where it is another",
@@ -31,7 +31,7 @@ OPTIONS_OF_A_RUN = {
 OPTIONS_OF_PREPARE = {
     "--workdir DIRECTORY": "the run of which this is the store",
     "--data.text FILES": "text to learn from: files, globs, sample:N",
-    "--data.layout line": "documents are lines, not between blank lines",
+    "--data.layout line": "each line is a document, not each paragraph",
     "--data.field text": "column of a table, or key of JSON lines",
     "--data.vocab 8000": "pieces of the tokenizer that is trained on the text",
     "--data.tokenizer DIRECTORY": "a trained tokenizer in its place",
@@ -50,10 +50,10 @@ OPTIONS_OF_A_STUDY = {
     "--run.loop.steps 1000": "training steps of each cell",
     "--run.loop.batch 256": "examples of a step, on all devices together",
     "--no-finetune": "leave the fine-tuning to a later start",
-    "--cells I/N": "the I-th of N shares of the cells alone",
+    "--cells I/N": "only the I-th of N shares of the cells",
 }
 OPTIONS_OF_FINETUNE = {
-    "--task rte": "of GLUE, BabyLM, squad, ner; a .csv; FILE.py:NAME",
+    "--task rte": "a task of GLUE, squad, ner, a .csv, FILE.py:NAME",
     "--data DIRECTORY": "the official files of the task",
     "--recipe paper": "start from the grid of a published recipe",
     "--learning-rate 1e-5 5e-5": "peak learning rate; several are a grid",

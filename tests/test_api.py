@@ -196,6 +196,11 @@ def test_more_predictions_than_pieces_are_all_pieces(pieces):
     assert {fill.id for fill in found} == set(np.flatnonzero(~pieces.special).tolist())
 
 
+def test_the_piece_of_a_space_is_shown(tokenizer):
+    [found] = model("mlm", tokenizer).fill_mask("the [MASK]", top=10**6)
+    assert all(fill.token for fill in found) and [fill.token for fill in found].count("▁") == 1
+
+
 def test_a_tokenizer_config_that_disagrees_is_followed_and_told(tmp_path):
     """As transformers does; the tokenizer that goes on from here is the one that was read."""
     for name, config, told in (

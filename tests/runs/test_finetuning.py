@@ -251,12 +251,13 @@ def test_a_grid_shares_what_is_compiled(checkpoint):
 
 
 @pytest.mark.slow("fine-tunes twice")
-def test_two_stages_go_on_from_the_first_ones_model(checkpoint, tmp_path):
+def test_two_stages_go_on_from_the_first_ones_model(checkpoint, tmp_path, capsys):
     config = replace(GRID, task="cola", learning_rate=1e-3, seeds=(0,), select="last", intermediate_task="rte",
                      workdir=str(tmp_path / "cola"))  # fmt: skip
     staged = finetune(checkpoint, config)
     direct = finetune(str(tmp_path / "cola" / "rte" / "model"), replace(config, intermediate_task=None, workdir=None))
     alone = finetune(checkpoint, replace(config, intermediate_task=None, workdir=None))
+    assert "nothing is kept: --workdir DIRECTORY" in capsys.readouterr().err
     assert staged["rows"][0]["scores"] == direct["rows"][0]["scores"] != alone["rows"][0]["scores"]
 
 
