@@ -38,7 +38,7 @@ RECIPE = ("optimizer", "format", "dropout")
 """The questions that chose the recipe."""
 SEEDS = {"rates": (0, 1, 2), "strategies": (0, 1, 2)}
 """Seeds of the pre-trainings, two where nothing else is said."""
-TOKENS = {"sizes": 20e6, **dict.fromkeys(RECIPE, 5e6)}
+TOKENS = dict.fromkeys(RECIPE, 5e6)
 """Tokens of a pre-training at CPU scale, ten million where nothing else is said."""
 PAIRS = dict.fromkeys(RECIPE, 100)
 """Minimal pairs of each of BLiMP's sets, 200 where nothing else is said."""
