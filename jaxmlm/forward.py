@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxmlm.models.heads import first_token, mean_token
+
 
 @jax.jit
 def called(model: Any, ids: Any, segments: Any, types: Any) -> Any:
@@ -22,11 +24,10 @@ def logits(model: Any, ids: Any, segments: Any, place: Any) -> Any:
 @jax.jit
 def mean(encoder: Any, ids: Any, segments: Any) -> Any:
     """The mean of the hidden states over the real tokens of each row."""
-    real = (segments > 0).astype(jnp.float32)[:, :, None]
-    return (encoder(ids, segments).astype(jnp.float32) * real).sum(1) / real.sum(1)
+    return mean_token(encoder(ids, segments), segments)
 
 
 @jax.jit
 def first(encoder: Any, ids: Any, segments: Any) -> Any:
     """The hidden state of the first token of each row."""
-    return encoder(ids, segments)[:, 0].astype(jnp.float32)
+    return first_token(encoder(ids, segments))

@@ -30,8 +30,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     ),
     **dict.fromkeys(
         (
-            "model_type", "hidden_act", "hidden_activation", "classifier_activation", "position_embedding_type",
-            "problem_type",
+            "model_type", "hidden_act", "hidden_activation", "classifier_activation", "classifier_pooling",
+            "position_embedding_type", "problem_type",
         ),
         (str,),
     ),

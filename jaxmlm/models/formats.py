@@ -19,6 +19,8 @@ HEADS = {
 """The end of the architecture's name, by kind of model."""
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+_POOLS = {"cls": "first", "mean": "mean"}
+"""What ModernBERT calls what a classifier reads."""
 _BIASES = ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")
 """What ModernBERT calls the biases that we have all or none of."""
 _TABLES = {"positions": ["learned"], "biases": [True], "first_norm": [True], "window": [None], "embed_norm": [True]}
@@ -66,11 +68,6 @@ def recognise(plain: dict[str, Any], names: Iterable[str], directory: Path) -> t
     if end is None or ends[end] not in kinds_of(form):
         there = ", ".join(HEADS[kind] for kind in kinds_of(form))
         raise InputError(f"{directory}: no reader for {architecture}: for {family} there are {there}")
-    if form is MODERN and ends[end] == "classify" and plain.get("classifier_pooling", "cls") != "cls":
-        raise InputError(
-            f"{directory}: config.json has classifier_pooling {plain['classifier_pooling']!r}: jaxmlm classifies from "
-            "the first token (cls) only: fine-tune the encoder itself with `jaxmlm finetune`"
-        )
     if ends[end] == "classify" and plain.get("problem_type") == "multi_label_classification":
         raise InputError(
             f"{directory}: config.json has problem_type multi_label_classification: jaxmlm predicts one label only"
@@ -161,6 +158,9 @@ def _modern(plain: dict[str, Any], sizes: dict[str, Any], gelu: str, refuse: Any
         raise refuse("decoder_bias", "True")
     if _ACTIVATIONS.get(plain.get("classifier_activation", "gelu")) != gelu:
         raise refuse("classifier_activation", "that of the blocks")
+    pool = plain.get("classifier_pooling", "cls")
+    if pool not in _POOLS:
+        raise refuse("classifier_pooling", " or ".join(_POOLS))
     layers = sizes["layers"]
     kinds = plain.get("layer_types")
     every = plain.get("global_attn_every_n_layers", 3)
@@ -186,6 +186,7 @@ def _modern(plain: dict[str, Any], sizes: dict[str, Any], gelu: str, refuse: Any
         activation="geglu_tanh" if gelu == "gelu_tanh" else "geglu",
         biases=biases[0],
         first_norm=False,
+        pool=_POOLS[pool],  # type: ignore[arg-type]
         **windows,
         rope_base=base,
         local_rope_base=(base if local_base is None else float(local_base)) if windowed else None,
@@ -222,6 +223,11 @@ def format_for(config: EncoderConfig, kind: str) -> Format:
             f"{form.family}, the transformers format of an encoder like this one, has no {form.family}{HEADS[kind]} "
             "that computes the same: export the masked LM, or fine-tune an encoder with model.positions learned"
         )
+    if kind == "classify" and config.pool == "mean" and form is not MODERN:
+        raise InputError(
+            f"{form.family}{HEADS[kind]}, the transformers format of this model, classifies from the first token, and "
+            "this encoder has model.pool mean: fine-tune one with model.pool first to export"
+        )
     return form
 
 
@@ -254,7 +260,7 @@ def plain_of(form: Format, config: EncoderConfig, kind: str, vocab: int, ids: di
             "max_position_embeddings": c.max_positions,
             "hidden_activation": gelu,
             "classifier_activation": gelu,
-            "classifier_pooling": "cls",
+            "classifier_pooling": next(theirs for theirs, ours in _POOLS.items() if ours == c.pool),
             "classifier_dropout": c.dropout,
             "norm_eps": c.norm_eps,
             "local_attention": c.window or 128,

@@ -93,10 +93,21 @@ class PredictionHead(nnx.Module):
         return self.norm(gelu(self.config.activation, self.dense(hidden)))
 
 
-class Classifier(nnx.Module):
-    """Sentence classification or regression (one class) from the first token: dropout, dense, tanh, dropout, dense.
+def first_token(hidden: Float[Array, "B L D"]) -> Float[Array, "B D"]:
+    """The hidden state of the first token of each row, in float32."""
+    return hidden[:, 0].astype(jnp.float32)
 
-    Of a ModernBERT: `PredictionHead`, dropout, dense.
+
+def mean_token(hidden: Float[Array, "B L D"], segments: Int[Array, "B L"]) -> Float[Array, "B D"]:
+    """The mean of the hidden states over the real tokens of each row, in float32; of a row without any zeros."""
+    real = (segments > 0).astype(jnp.float32)[:, :, None]
+    return (hidden.astype(jnp.float32) * real).sum(1) / jnp.maximum(real.sum(1), 1.0)
+
+
+class Classifier(nnx.Module):
+    """Sentence classification or regression (one class): dropout, dense, tanh, dropout, dense.
+
+    Of a ModernBERT: `PredictionHead`, dropout, dense. They read the first token, or with `pool` mean the mean of all.
     """
 
     def __init__(self, encoder: Encoder, classes: int, key: Key[Array, ""]):
@@ -119,13 +130,14 @@ class Classifier(nnx.Module):
     ) -> Float[Array, "B C"]:
         """Logits of the classes."""
         keys = [None] * 3 if key is None else jax.random.split(key, 3)
-        first = self.encoder(ids, segments, keys[0], types)[:, 0].astype(jnp.float32)
-        return self.out(dropout(keys[2], self.dropout, self._features(keys[1], first)))
+        hidden = self.encoder(ids, segments, keys[0], types)
+        text = mean_token(hidden, segments) if self.encoder.config.pool == "mean" else first_token(hidden)
+        return self.out(dropout(keys[2], self.dropout, self._features(keys[1], text)))
 
-    def _features(self, key: Key[Array, ""] | None, first: Float[Array, "B D"]) -> Float[Array, "B D"]:
+    def _features(self, key: Key[Array, ""] | None, text: Float[Array, "B D"]) -> Float[Array, "B D"]:
         if isinstance(self.dense, PredictionHead):
-            return self.dense(first)
-        return jnp.tanh(self.dense(dropout(key, self.dropout, first)))
+            return self.dense(text)
+        return jnp.tanh(self.dense(dropout(key, self.dropout, text)))
 
 
 class SpanPredictor(nnx.Module):

@@ -81,6 +81,7 @@ SAME_RUN = (
     "loop.accumulate",
     "model.remat",
     "model.logits_chunk",
+    "model.pool",
 )
 """What may differ between two starts of one run."""
 

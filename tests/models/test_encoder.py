@@ -288,12 +288,17 @@ def test_heads_give_their_shapes_from_abstract_models():
         assert (out.shape, out.dtype) == (shape, jnp.float32)
 
 
-def test_a_classifier_reads_the_first_token():
-    make = lambda key: Classifier(Encoder(CONFIGS["no dropout"], VOCAB, key), 3, key)  # noqa: E731
+@pytest.mark.parametrize("pool", ["first", "mean"])
+def test_a_classifier_reads_the_first_token_or_the_mean_of_the_real_ones(pool):
+    make = lambda key: Classifier(Encoder(replace(CONFIGS["no dropout"], pool=pool), VOCAB, key), 3, key)  # noqa: E731
     model = jax.jit(make)(jax.random.key(0))
-    first = np.asarray(called(model.encoder, BATCH["ids"], SEGMENTS))[:, 0]
-    out = np.tanh(first @ np.asarray(model.dense.kernel[...])) @ np.asarray(model.out.kernel[...])
-    assert_same(called(model, BATCH["ids"], SEGMENTS), out)
+    segments = np.where(np.arange(8)[:, None] < 7, SEGMENTS, 0)  # the last row is one that fills up a batch
+    hidden = np.asarray(called(model.encoder, BATCH["ids"], segments))
+    real = segments > 0
+    means = np.stack([hidden[i, real[i]].mean(0) if real[i].any() else np.zeros(32) for i in range(8)])
+    read = {"first": hidden[:, 0], "mean": means}[pool]
+    out = np.tanh(read @ np.asarray(model.dense.kernel[...])) @ np.asarray(model.out.kernel[...])
+    assert_same(called(model, BATCH["ids"], segments), out)
 
 
 @pytest.mark.parametrize(

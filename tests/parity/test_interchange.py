@@ -77,6 +77,7 @@ BIASED = dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_b
 ROTARY = [
     *(("ModernBert", "ForMaskedLM", changes) for changes in ({}, WHOLE, BIASED)),
     *(("ModernBert", end, changes) for end in HEADS[2:] for changes in ({}, BIASED)),
+    ("ModernBert", "ForSequenceClassification", {"classifier_pooling": "mean"}),
     *((family, end, {}) for family in ("XLMRoberta", "Camembert") for end in ("ForMaskedLM", "ForTokenClassification")),
     *(("DistilBert", end, {"hidden_dim": 80}) for end in HEADS if end != "ForSequenceClassification"),
     *(("Electra", end, {"embedding_size": 48}) for end in ("Model", "ForTokenClassification", "ForQuestionAnswering")),

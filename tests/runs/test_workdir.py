@@ -20,7 +20,7 @@ from jaxmlm.runs import Finetune, finetune
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.results import Result, read_results
-from jaxmlm.runs.run import Run
+from jaxmlm.runs.run import Run, identity
 from jaxmlm.runs.suite import finetune_all
 from jaxmlm.runs.workdir import append_results, read_metadata
 from jaxmlm.training import Loop
@@ -75,6 +75,13 @@ def test_a_fine_tuning_in_use_is_refused(done, tmp_path):
     with held_by_another(tmp_path / "all"), pytest.raises(InputError, match="all is in use"):
         finetune_all(done[0].workdir, [config, second])
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_later_classifier_reads_does_not_make_another_run():
+    """Runs that were written before `model.pool` was an option resume, too."""
+    run = Run()
+    assert identity(replace(run, model=replace(run.model, pool="mean"))) == identity(run)
+    assert "pool" not in identity(run)["model"]
 
 
 def test_a_run_leaves_no_lock(done):
