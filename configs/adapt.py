@@ -24,6 +24,8 @@ def config(
     steps: int = 2000,
     task: str | None = None,
     task_data: str | None = None,
+    task_dev: str | None = None,
+    task_learning_rate: float = 5e-5,
 ) -> Study:
     """The encoder, the text of the domain, a general text on which it shall not get worse, and a task.
 
@@ -37,6 +39,8 @@ def config(
         steps: of each pre-training.
         task: a task to fine-tune on before and after, as a .csv file of texts and labels.
         task_data: directory of a task of a benchmark.
+        task_dev: file to evaluate the task on; of a .csv file, by default a tenth of its rows.
+        task_learning_rate: peak learning rate of the fine-tuning; small encoders take more.
 
     """
     maskings = {f"{rate:.2f}": Masking(rate) for rate in rates}
@@ -59,5 +63,5 @@ def config(
         seeds=(0, 1, 2),
         bound=Bound(rows=1024),
         general=general,
-        finetune=(Finetune(task, data=task_data, learning_rate=5e-5),) if task else (),
+        finetune=(Finetune(task, data=task_data, dev=task_dev, learning_rate=task_learning_rate),) if task else (),
     )
