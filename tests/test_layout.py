@@ -32,7 +32,7 @@ STORIES = (
     ("tasks",),
     ("runs",),
     ("studies", "tools"),
-    ("config", "api", "usage", "answers", "cli", "__init__"),
+    ("config", "api", "forward", "usage", "answers", "cli", "__init__"),
     ("__main__",),
 )
 """The rooms (and files) of the package from the ground up, in the order of the data. Imports go down only."""

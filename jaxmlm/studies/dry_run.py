@@ -10,8 +10,10 @@ from rich.console import Console
 from jaxmlm.paths import counted, replace_path
 from jaxmlm.runs import epochs
 from jaxmlm.runs.tables import Column, Tables
-from jaxmlm.studies.estimate import seconds_of_cell, training_tokens
+from jaxmlm.studies.estimate import seconds_of_job, seconds_of_pretraining, training_tokens
 from jaxmlm.studies.grid import Cell, Study, original
+from jaxmlm.studies.jobs import jobs, key_of, results_of
+from jaxmlm.studies.reuse import finished_elsewhere
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,9 @@ class CellPlan:
         cell: its name.
         tokens: training tokens.
         epochs: how often they read the text; None where its size is not known.
-        estimated_seconds: pre-training, evaluation and fine-tuning; 0 where another cell has the same pre-training.
-        pretrained: whether the pre-training is done already.
+        estimated_seconds: what is left of pre-training, evaluation and fine-tuning; 0 where another cell has the same
+            pre-training.
+        pretrained: whether the pre-training is done already, here or in a study of `reuse`.
 
     """
 
@@ -46,11 +49,12 @@ def dry_run(study: Study, cells: Sequence[Cell]) -> dict[str, Any]:
     """
     plans = _plans(study, cells)
     total = sum(plan.estimated_seconds for plan in plans)
+    left = "" if not any(plan.pretrained for plan in plans) else " for what is left"
     machine = "this machine" if study.assume is None else study.assume.name
     price = None
     console = Console()
     console.print(_table(plans))
-    message = f"{counted(len(plans), 'cell')}, about {duration(total)} on {machine}"
+    message = f"{counted(len(plans), 'cell')}, about {duration(total)}{left} on {machine}"
     if study.assume is not None:
         chip_hours = total / 3600 * study.assume.chips
         cost = "for a price give --assume.price, that of a chip for an hour"
@@ -97,16 +101,21 @@ def _plans(study: Study, cells: Sequence[Cell]) -> list[CellPlan]:
     often = check_epochs(study, cells)
     plans = []
     for cell in cells:
+        source = finished_elsewhere(cell, study.reuse)
+        pretrained = source is not None or (Path(cell.run.workdir) / "DONE").exists()
         seconds = 0.0
         if original(cell, cells) is cell:
-            seconds = seconds_of_cell(cell.run, study.bound, study.evaluate, study.finetune, study.assume)
+            done = {key_of(result) for result in results_of(source or cell.run.workdir)}
+            seconds = 0.0 if pretrained else seconds_of_pretraining(cell.run, study.assume)
+            left = [job.what for job in jobs(study) if job.key not in done]
+            seconds += sum(seconds_of_job(cell.run, what, study.assume) for what in left)
         plans.append(
             CellPlan(
                 cell=cell.name,
                 tokens=training_tokens(cell.run, study.assume),
                 epochs=often[cell.name],
                 estimated_seconds=round(seconds),
-                pretrained=(Path(cell.run.workdir) / "DONE").exists(),
+                pretrained=pretrained,
             )
         )
     return plans

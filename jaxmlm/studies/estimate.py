@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import jax
 
@@ -10,7 +11,7 @@ from jaxmlm.models.flops import flops
 from jaxmlm.runs.evaluation import Bound
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.run import Run
-from jaxmlm.runs.zero_shot import Evaluate
+from jaxmlm.runs.zero_shot import BabyLM, Evaluate
 from jaxmlm.tasks import babylm
 from jaxmlm.tasks.downstream import SAMPLE
 from jaxmlm.tools.flops import step_flops
@@ -69,42 +70,35 @@ def training_tokens(run: Run, assume: Assumed | None = None) -> int:
     return max(1, int(budget.seconds(run.loop.budget) / _step_seconds(run, assume))) * tokens
 
 
-def seconds_of_cell(
-    run: Run,
-    bound: Bound | None,
-    evaluate: Evaluate | None,
-    finetune: tuple[Finetune, ...],
-    assume: Assumed | None = None,
-) -> float:
-    """Seconds for a cell: pre-training, likelihood bound, minimal pairs, fine-tuning."""
+def seconds_of_pretraining(run: Run, assume: Assumed | None = None) -> float:
+    """Seconds for the pre-training of a cell."""
     steps = training_tokens(run, assume) / (run.loop.batch * run.data.length)
-    seconds = 2 * _COMPILE_SECONDS + steps * _step_seconds(run, assume)
-    if bound is not None:
-        rows = bound.rows * bound.draws
+    return 2 * _COMPILE_SECONDS + steps * _step_seconds(run, assume)
+
+
+def seconds_of_job(run: Run, what: Any, assume: Assumed | None = None) -> float:
+    """Seconds for an evaluation of a cell: likelihood bound, minimal pairs, one fine-tuning; of held-out text 0."""
+    if isinstance(what, Bound):
+        rows = what.rows * what.draws
         predicted = run.data.length // 2
         operations = flops(run.model, run.data.vocab, rows, run.data.length, predicted).forward
-        seconds += _COMPILE_SECONDS + operations / _speed(assume)
-    if evaluate is not None:
-        seconds += _COMPILE_SECONDS + _evaluation_flops(run, evaluate) / _speed(assume)
-    for config in finetune:
-        each = _finetuning_flops(run, config) / _speed(assume)
-        seconds += _COMPILE_SECONDS + len(config.seeds) * each
-    return seconds
+    elif isinstance(what, Evaluate):
+        # Of minimal pairs, one prediction in each copy of a sentence.
+        rows = _PAIR_SETS[what.blimp == SAMPLE] * (what.pairs or 1000) * _PAIR_ROWS
+        operations = flops(run.model, run.data.vocab, rows, _PAIR_LENGTH, 1).forward
+    elif isinstance(what, BabyLM):
+        options, scored, length = _BABYLM[what.task]
+        copies = options * scored * babylm.size(what.task, what.fast)
+        operations = flops(run.model, run.data.vocab, copies, length, 1).forward
+    elif isinstance(what, Finetune):
+        operations = _finetuning_flops(run, what)
+    else:
+        return 0.0
+    return _COMPILE_SECONDS + operations / _speed(assume)
 
 
 def _step_seconds(run: Run, assume: Assumed | None) -> float:
     return step_flops(run, run.data.vocab).training / _speed(assume)
-
-
-def _evaluation_flops(run: Run, evaluate: Evaluate) -> float:
-    """Operations of scoring minimal pairs, one prediction in each copy of a sentence."""
-    rows = 0 if evaluate.blimp is None else _PAIR_SETS[evaluate.blimp == SAMPLE] * (evaluate.pairs or 1000) * _PAIR_ROWS
-    operations = flops(run.model, run.data.vocab, rows, _PAIR_LENGTH, 1).forward
-    for task in evaluate.tasks:
-        options, scored, length = _BABYLM[task.task]
-        copies = options * scored * babylm.size(task.task, task.fast)
-        operations += flops(run.model, run.data.vocab, copies, length, 1).forward
-    return operations
 
 
 def _finetuning_flops(run: Run, config: Finetune) -> float:

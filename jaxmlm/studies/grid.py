@@ -69,6 +69,8 @@ class Study:
     """Evaluation on minimal pairs; None: there is none."""
     finetune: tuple[Finetune, ...] = ()
     """Tasks to fine-tune every cell on; on the command line --no-finetune leaves them to a later start."""
+    reuse: tuple[str, ...] = ()
+    """Directories of other studies, whose finished cells are copied where they are the same pre-training."""
     sentence: str = "The old teacher walked to the river and sat down under a tall tree to read her letters."
     """Sentence that the report shows as each masking leaves it."""
     assume: Assumed | None = None

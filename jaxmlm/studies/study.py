@@ -3,16 +3,15 @@
     WORKDIR/study.json  store/  cells/NAME/ (a run each)  results.jsonl  report.json  report.html
 
 A cell is one combination of the varied values and one seed. Everything that is finished is found again: a study that
-was killed is resumed, one that is done only draws its report anew, and values, seeds and tasks can be added. A cell
-whose pre-training diverges is named in the report and does not stop the others.
+was killed is resumed, one that is done only draws its report anew, and values, seeds and tasks can be added; a cell
+that another study of `reuse` has finished is copied from there. A cell whose pre-training diverges is named in the
+report and does not stop the others.
 """
 
-import json
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -28,42 +27,27 @@ from jaxmlm.parallel import check_sizes, hosts, make_mesh
 from jaxmlm.paths import describe, replace_path
 from jaxmlm.preemption import raise_if_all_hosts_stop, stoppable
 from jaxmlm.runs.evaluation import Bound, held_out, held_out_bound
-from jaxmlm.runs.finetune_config import Finetune, settings
+from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.finetuning import check, fits, tune
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.preview import Piece, preview
-from jaxmlm.runs.results import Result, read_results
+from jaxmlm.runs.results import Result
 from jaxmlm.runs.run import Run, identity
 from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, read_metadata, write_metadata
 from jaxmlm.runs.zero_shot import BabyLM, Evaluate, check_sentences, zero_shot
 from jaxmlm.studies import dry_run as dry_runs
 from jaxmlm.studies.grid import Cell, Study, cells_of, original
+from jaxmlm.studies.jobs import jobs, key_of, keys, results_of
 from jaxmlm.studies.labels import label_of
 from jaxmlm.studies.results import CellResult, collect, read_cell_results
+from jaxmlm.studies.reuse import take_over
 from jaxmlm.studies.score_table import terminal_table
 from jaxmlm.studies.summary import summarise
 from jaxmlm.studies.titles import distinct, is_generated, titled
-from jaxmlm.tasks.mlm import HELD_OUT_RATES, named
 
 GENERATED = "The text is generated: this exercises the whole pipeline and is no evidence about masking rates."
 """Stands at the top of a report whose text is generated."""
-
-
-class ResultKey(NamedTuple):
-    """What distinguishes the results of a cell; `settings` is the configuration as JSON."""
-
-    stage: str
-    task: str
-    tuning_seed: int | None = None
-    settings: str | None = None
-
-
-class Job(NamedTuple):
-    """One evaluation of a cell: the key that its result will have, and what it evaluates."""
-
-    key: ResultKey
-    what: float | Bound | Evaluate | BabyLM | Finetune
 
 
 @stoppable()
@@ -146,7 +130,7 @@ def _check(study: Study, cells: list[Cell]) -> None:
     _needs_phrases(cells)
     _check_stores(cells)
     dry_runs.check_epochs(study, [cell for cell in cells if not cell.run.loop.budget])
-    if not study.run.loop.save_every and next(_jobs(study), None):
+    if not study.run.loop.save_every and next(jobs(study), None):
         raise InputError("loop.save_every is 0, so there are no weights to evaluate: give --run.loop.save-every")
     if study.general:
         files(study.general)
@@ -225,6 +209,7 @@ def _share(study: Study, cells: list[Cell]) -> list[Cell]:
 def _run_cell(study: Study, cell: Cell, stage: str) -> None:
     """Pre-train a cell and evaluate it, but for what is done; `stage` begins its lines of progress."""
     with claim_workdir(Path(cell.run.workdir), "run"):
+        take_over(cell, study.reuse, f"{stage}pretrain")
         _run_claimed(study, cell, stage)
 
 
@@ -233,8 +218,8 @@ def _run_claimed(study: Study, cell: Cell, stage: str) -> None:
     path = Path(cell.run.workdir) / "results.jsonl"
     if not _pretrained(cell, path, f"{stage}pretrain"):
         return
-    done = hosts.broadcast_from_primary([list(_key(result)) for result in _read_results(path)])
-    missing = [job for job in _jobs(study) if list(job.key) not in done]
+    done = hosts.broadcast_from_primary([list(key_of(result)) for result in results_of(cell.run.workdir)])
+    missing = [job for job in jobs(study) if list(job.key) not in done]
     if not missing:
         return
     mesh = make_mesh(study.run.mesh)
@@ -255,7 +240,7 @@ def _run_claimed(study: Study, cell: Cell, stage: str) -> None:
 
 def _pretrained(cell: Cell, path: Path, stage: str) -> bool:
     """Pre-train a cell; False if it diverges, which is a result of the study, and not its end."""
-    known = [result.diverged for result in _read_results(path) if result.has_no_model]
+    known = [result.diverged for result in results_of(cell.run.workdir) if result.has_no_model]
     why = hosts.broadcast_from_primary(known[0] if known else None)
     if why is None:
         try:
@@ -269,50 +254,11 @@ def _pretrained(cell: Cell, path: Path, stage: str) -> bool:
     return False
 
 
-def _jobs(study: Study) -> Iterator[Job]:
-    """The evaluations of every cell; those at a masking rate are further columns of the loss matrix."""
-    for rate in _own_rates(study):
-        yield Job(ResultKey("heldout", f"mlm at {named(rate)}"), rate)
-    if study.bound is not None:
-        yield Job(ResultKey("bound", "heldout", settings=_settings(study.bound)), study.bound)
-    if (general := study.general_bound) is not None:
-        yield Job(ResultKey("general", "text", settings=_settings(general)), general)
-    for stage, task, config in study.evaluate.parts if study.evaluate else ():
-        yield Job(ResultKey(stage, task, settings=_settings(config)), config)
-    for config in study.finetune:
-        for seed in config.seeds:
-            yield Job(ResultKey("finetune", config.task_name, seed, settings(config)), config)
-
-
-def _settings(config: Bound | Evaluate | BabyLM) -> str:
-    plain = {key: value for key, value in describe(config).items() if key != "class"}
-    return json.dumps(plain, sort_keys=True)
-
-
-def _own_rates(study: Study) -> list[float]:
-    """The rates that cells are trained at, without those that the loss matrix has anyway."""
-    rates = {cell.run.masking.rate for cell in cells_of(study) if not cell.control}
-    return sorted({rate for rate in rates if isinstance(rate, float | int)} - set(HELD_OUT_RATES))
-
-
-def _key(result: Result) -> ResultKey:
-    return ResultKey(result.stage, result.task, result.tuning_seed, result.settings)
-
-
-def _keys(study: Study) -> list[ResultKey]:
-    """The keys of the results that every cell has when it is done."""
-    return [ResultKey("pretrain", "mlm"), ResultKey("heldout", "mlm"), *(job.key for job in _jobs(study))]
-
-
-def _read_results(path: Path) -> list[Result]:
-    return [Result.from_json(line) for line in read_results(path)]
-
-
 def _collect_results(study: Study, cells: list[Cell]) -> None:
     """Append to the study's results those of its cells that are not there yet."""
     path = Path(study.workdir) / "results.jsonl"
-    keys = _keys(study)
-    have = {(result.cell, _key(result)) for result in read_cell_results(path)}
+    wanted = keys(study)
+    have = {(result.cell, key_of(result)) for result in read_cell_results(path)}
     for cell in cells:
         new = [
             CellResult(
@@ -323,8 +269,8 @@ def _collect_results(study: Study, cells: list[Cell]) -> None:
                 seed=cell.seed,
                 given=True if cell.control and cell.run.init else None,
             )
-            for result in _read_results(Path(original(cell, cells).run.workdir) / "results.jsonl")
-            if _key(result) in keys and (cell.name, _key(result)) not in have
+            for result in results_of(original(cell, cells).run.workdir)
+            if key_of(result) in wanted and (cell.name, key_of(result)) not in have
         ]
         append_results(path, [result.to_json() for result in new])
 
@@ -348,7 +294,7 @@ def _write_report_json(study: Study, cells: list[Cell], store: Store) -> None:
             "versions": distinct(versions),
             "machine": distinct(f"{one['device']}, Python {one['python']}" for one in metadata),
         },
-        "keys": [[cell.name, *key] for cell in cells for key in _keys(study)],
+        "keys": [[cell.name, *key] for cell in cells for key in keys(study)],
         "logs": {cell.name: str(Path("cells") / original(cell, cells).name / "log.jsonl") for cell in cells},
     }
     write_json(Path(study.workdir) / "report.json", with_checksum(content))
@@ -367,7 +313,7 @@ def _draw(directory: Path, markdown: bool = False) -> dict[str, Any]:
         raise InputError(f"{path} has no {min(absent)}: run the study again, which writes it anew")
     keys = content["keys"]
     lines = read_cell_results(directory / "results.jsonl")
-    results = collect(result for result in lines if [result.cell, *_key(result)] in keys)
+    results = collect(result for result in lines if [result.cell, *key_of(result)] in keys)
     seconds = sum(result.seconds or 0.0 for result in results.results)
     report = Report(
         title=content["title"],

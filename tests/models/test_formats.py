@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from runpy import run_path
 
@@ -167,25 +166,6 @@ def test_without_architectures_the_weights_tell_the_kind(family, kind, tmp_path)
         return
     found = interchange.read(tmp_path)
     assert found.kind == kind and same(found.model, model)
-
-
-def test_what_a_modernbert_classifies_from_is_read_for_every_kind_and_written(tmp_path):
-    for kind in ("mlm", "classify"):
-        write(tmp_path / kind, MODERN, kind, classifier_pooling="mean")
-        assert interchange.read(tmp_path / kind).config.pool == "mean"
-        write(tmp_path / "own", replace(MODERN, pool="mean"), kind)
-        assert json.loads((tmp_path / "own" / "config.json").read_text())["classifier_pooling"] == "mean"
-    write(tmp_path / "max", MODERN, classifier_pooling="max")
-    with pytest.raises(InputError, match="classifier_pooling 'max': jaxmlm computes cls or mean only"):
-        interchange.read(tmp_path / "max")
-
-
-@pytest.mark.parametrize("family", [family for family in FAMILIES if FAMILIES[family].first_norm])
-def test_a_mean_is_not_exported_as_an_architecture_that_classifies_from_the_first_token(family, tmp_path):
-    mean = replace(FAMILIES[family], pool="mean")
-    write(tmp_path / "mlm", mean, "mlm")
-    with pytest.raises(InputError, match="classifies from the first token, and this encoder has model.pool mean"):
-        write(tmp_path / "classifier", mean, "classify")
 
 
 def test_a_classifier_of_several_labels_a_text_is_refused(tmp_path):
