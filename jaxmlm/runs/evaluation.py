@@ -59,8 +59,7 @@ class TextBound(Bound):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a checkpoint is evaluated on: minimal pairs, BabyLM's tasks, a text, the likelihood bound of a text, a
-    treebank.
+    """What a checkpoint is evaluated on: minimal pairs, a text, its bound, a treebank.
 
     If none is named: generated minimal pairs, and the held-out text of a run.
     """

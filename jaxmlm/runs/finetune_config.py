@@ -63,7 +63,7 @@ def values_of(value: Any) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Finetune:
-    """Fine-tuning on one task. Several learning rates, batches or epochs are a grid: every combination is run.
+    """Fine-tuning on one task; several learning rates, batches or epochs are a grid.
 
     >>> len(Finetune("rte", learning_rate=(1e-5, 2e-5), batch=(16, 32)).grid)
     4

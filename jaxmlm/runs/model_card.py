@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmlm.hub import PREFIX, is_hub_name
-from jaxmlm.json_files import read_jsonl
+from jaxmlm.runs.results import read_results
 from jaxmlm.tasks.downstream import display_name
 
 _PIPELINES = {
@@ -67,7 +67,9 @@ def _fine_tuned(about: dict[str, Any], checkpoint: Path, task: str) -> str:
     lines = [f"{base} on {task} with jaxmlm; on its dev set: {_scores(about['scores'])}.", ""]
     if not about.get("settings"):
         return "\n".join(lines)
-    rows = [row for row in read_jsonl(checkpoint.parent / "results.jsonl") if row.get("settings") == about["settings"]]
+    rows = [
+        row for row in read_results(checkpoint.parent / "results.jsonl") if row.get("settings") == about["settings"]
+    ]
     values = [row["scores"][row["main"]] for row in rows if row.get("scores")]
     if len(values) > 1:
         spread = f"mean {statistics.fmean(values):.4g} +- {statistics.stdev(values):.2g} (standard deviation)"
@@ -89,7 +91,7 @@ def _pre_trained(about: dict[str, Any], checkpoint: Path) -> str:
         f"- steps: {config['loop']['steps']} of {config['loop']['batch']} rows, seed {config['loop']['seed']}",
         f"- masking: {_said(config['masking'])}",
     ]
-    for row in read_jsonl(checkpoint / "results.jsonl"):
+    for row in read_results(checkpoint / "results.jsonl"):
         lines.append(f"- {row['stage']} {_called(row)}: {_scores(row['scores'])}")
     lines.append("- versions: " + ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items()))
     return f"{first}\n\n" + "\n".join(lines) + "\n"

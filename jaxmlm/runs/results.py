@@ -1,7 +1,9 @@
 """A result: one line of a results.jsonl."""
 
 import math
+import sys
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,15 +99,28 @@ def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """Read the complete lines of a results.jsonl; no file has none.
+    """Read the complete lines of a results.jsonl; no file has none. A note says that the last one is cut short.
 
     Raises:
         InputError: a line is not a result, or does not have its checksum.
 
     """
+    if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n"):
+        _note_cut_line(path)
     rows = [without_checksum(row, f"{path}, line {number}") for number, row in enumerate(read_jsonl(path), 1)]
     for number, row in enumerate(rows, 1):
         known = isinstance(row.get("stage"), str) and isinstance(row.get("task"), str) and "tuning_seed" in row
         if not known or not isinstance(row.get("scores"), dict):
             raise InputError(f"{path}, line {number} is not a result of jaxmlm: it was edited: delete that line")
     return rows
+
+
+@cache
+def _note_cut_line(path: Path) -> None:
+    """Say once that a result is lost: by a kill or a full disk while it was written, or since."""
+    print(
+        f"note: the last line of {path} is cut short, or damaged, and left out: the command that wrote it, started "
+        "again, puts the result back",
+        file=sys.stderr,
+        flush=True,
+    )

@@ -125,6 +125,18 @@ def test_appending_is_repeatable(tmp_path):
     assert len(read_jsonl(path)) == 3
 
 
+def test_a_result_that_is_cut_short_is_told_once(tmp_path, capsys):
+    """Whoever reads the others would not know that one is missing."""
+    path = tmp_path / "results.jsonl"
+    row = {"stage": "finetune", "task": "rte", "tuning_seed": 0, "settings": "{}", "scores": {}}
+    append_results(path, [row, row | {"tuning_seed": 1}])
+    assert len(read_results(path)) == 2 and capsys.readouterr().err == ""
+    path.write_bytes(path.read_bytes()[:-1])
+    assert [len(read_results(path)) for _ in range(2)] == [1, 1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"note: the last line of {path} is cut short, or damaged, and left out: the command that")
+
+
 def test_an_empty_run_json_of_a_full_disk_does_not_block_the_run(done, tmp_path):
     run = replace(done[0], workdir=str(tmp_path / "run"))
     (tmp_path / "run").mkdir()
