@@ -163,7 +163,10 @@ def _likelihood(results: StudyResults) -> list[Block]:
     """How to read the bound; the curves and their envelope."""
     words: list[Block] = [Paragraph(sentence) for sentence in HOW_TO_READ]
     figure = figures.likelihood_curves(results)
-    caption = "Held-out loss over the masking rate, mean over seeds; thin: each seed; grey: under the lower envelope."
+    caption = (
+        "Held-out loss over the masking rate, mean over seeds; thin: each seed; grey: under the lower envelope. Below: "
+        "what each model loses against the envelope at each rate."
+    )
     return [*words, Drawing(figure, "likelihood", caption)] if figure else words
 
 

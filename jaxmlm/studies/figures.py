@@ -93,16 +93,22 @@ def _legend_columns(results: StudyResults) -> int:
 
 @styled
 def likelihood_curves(results: StudyResults) -> Figure | None:
-    """Held-out loss over the rate, a panel for each group: every model, its seeds, the lower envelope and its area."""
+    """Held-out loss over the rate: every model, its seeds, the lower envelope and its area; a column for each group.
+
+    Below it, on a scale of its own, what each model loses against the envelope.
+    """
     curves = {label: one for label in results.all_labels if (one := mean_curve(results, label)) is not None}
     groups = {group: shown for group, labels in results.groups.items() if (shown := [x for x in labels if x in curves])}
     if not groups:
         return None
-    figure = Figure(figsize=(WIDTH * max(1.0, 0.72 * len(groups)), 3.6))
-    panels = figure.subplots(1, len(groups), squeeze=False, sharey=True).ravel()
+    lower = {group: found for group, labels in groups.items() if (found := envelopes(results, labels))}
+    rows = 2 if lower else 1
+    figure = Figure(figsize=(WIDTH * max(1.0, 0.72 * len(groups)), 1.4 + 2.2 * rows))
+    panels = figure.subplots(rows, len(groups), squeeze=False, sharex=True, sharey="row")
     colours = _colours(results) | dict.fromkeys(results.controls, INK)
     handles: dict[str, Any] = {}
-    for axes, (group, labels) in zip(panels, groups.items(), strict=True):
+    for column, (group, labels) in zip(panels.T, groups.items(), strict=True):
+        axes = column[0]
         controls = dict.fromkeys(control for x in labels if (control := results.control_of(x)) in curves)
         for number, label in enumerate([*labels, *controls]):
             seeds = seeds_of(results, label)
@@ -113,15 +119,30 @@ def likelihood_curves(results: StudyResults) -> Figure | None:
             marker = "x" if label in results.controls else MARKERS[number % len(MARKERS)]
             [line] = axes.plot(RATES, curves[label], marker=marker, ms=4, lw=1.4, color=colours[label])
             handles[results.short_label(label)] = line
-        if found := list(envelopes(results, labels).values()):
-            lower = np.mean(found, axis=0)
-            axes.fill_between(RATES, lower, color=INK, alpha=0.1, lw=0)
-            [handles["lower envelope"]] = axes.plot(RATES, lower, color=INK, lw=2.2, ls=":")
-        axes.set(xlabel="masking rate", xlim=(0, 1), title=group)
+        if group in lower:
+            mean = np.mean(list(lower[group].values()), axis=0)
+            axes.fill_between(RATES, mean, color=INK, alpha=0.1, lw=0)
+            [handles["lower envelope"]] = axes.plot(RATES, mean, color=INK, lw=2.2, ls=":")
+            column[1].axhline(0, color=INK, lw=2.2, ls=":")
+            for number, label in enumerate(labels):
+                marker = MARKERS[number % len(MARKERS)]
+                above = _above(results, label, lower[group])
+                column[1].plot(RATES, above, marker=marker, ms=4, lw=1.4, color=colours[label])
+        axes.set(xlim=(0, 1), title=group)
         axes.set_ylim(bottom=0)
-    panels[0].set_ylabel("nats per masked token")
+        column[-1].set_xlabel("masking rate")
+    panels[0, 0].set_ylabel("nats per masked token")
+    if lower:
+        panels[1, 0].set_ylabel("above the envelope")
     _legend(figure, handles, min(3, _legend_columns(results)))
     return figure
+
+
+def _above(results: StudyResults, label: str, lower: Mapping[int, np.ndarray]) -> np.ndarray:
+    """What a model's curve lies above the lower envelope of its seed, in the mean over the seeds."""
+    curves = {seed: curve(results, label, seed) for seed in lower}
+    found = [one - lower[seed] for seed, one in curves.items() if one is not None]
+    return np.mean(found, axis=0) if found else np.full(len(RATES), np.nan)
 
 
 @styled
@@ -308,10 +329,10 @@ def loss_matrix(results: StudyResults) -> Figure | None:
     axes.set(
         xlim=(-0.5, len(losses) - 0.5),
         ylim=(len(labels) - 0.5, -0.5),
-        xlabel="evaluated at",
+        xlabel="evaluated at masks of",
         ylabel="trained at",
     )
-    axes.set_xticks(range(len(losses)), [f"{100 * rate:g} % masks" for rate in losses])
+    axes.set_xticks(range(len(losses)), [f"{100 * rate:g} %" for rate in losses])
     axes.set_yticks(range(len(labels)), labels)
     axes.grid(False)
     axes.spines[:].set_visible(False)

@@ -81,6 +81,10 @@ def test_the_table_the_summary_and_the_page_have_it():
     page = to_html(Report("title", results))
     assert all(sentence in page for sentence in HOW_TO_READ) and 'id="likelihood-' in page
     assert "half/" not in page and "curve@" not in page
-    axes = figures.likelihood_curves(results).axes[0]
-    assert sum(line.get_linewidth() > 1 for line in axes.lines) == 4  # two models, the control, the envelope
+    curves, above = figures.likelihood_curves(results).axes
+    assert sum(line.get_linewidth() > 1 for line in curves.lines) == 4  # two models, the control, the envelope
+    zero, *models = above.lines
+    assert set(zero.get_ydata()) == {0} and len(models) == 2
+    lost = [np.mean(line.get_ydata()) for line in models]
+    assert lost == pytest.approx([1.003, 0.497], abs=1e-3)  # the price of not specialising
     assert figures.likelihood_curves(results_of(whole())) is None
