@@ -10,6 +10,7 @@ from jaxmlm.studies.comparisons import best_beyond_noise
 from jaxmlm.studies.likelihood import BOUND, HOW_TO_READ
 from jaxmlm.studies.results import CellResult, StudyResults
 from jaxmlm.studies.score_table import PER_WORD, mean_and_deviation, score_columns, value_cells, value_headings
+from jaxmlm.studies.training_figures import held_out_losses, training_losses
 
 STAGES = ("pretrain", "heldout", "bound", "general", "blimp", "babylm", "finetune")
 """The stages whose seconds have a column, where there are any."""
@@ -24,7 +25,7 @@ class Report:
     Attributes:
         title: the headline.
         results: the results of the study.
-        curves: for each cell the lines of its log: {"step", "loss", "tokens"}.
+        curves: for each cell the lines of its log, as `training_figures.Curves`.
         sentences: for each label the pieces of one sentence as its masking leaves them.
         provenance: where the results are from, for the foot of the page.
         note: one line under the title.
@@ -109,6 +110,7 @@ def sections_of(report: Report) -> list[Section]:
     sections += [
         Section("Scores", _scores(results)),
         Section("Training loss", _losses(report)),
+        *_along_the_way(report),
         Section("Loss matrix", _loss_matrix(results)),
         Section("BLiMP by field", _blimp_fields(results)),
         Section("Every seed", [_every_seed(results)]),
@@ -185,7 +187,7 @@ def _scores(results: StudyResults) -> list[Block]:
 
 
 def _losses(report: Report) -> list[Block]:
-    figure = figures.losses(report.results, report.curves)
+    figure = training_losses(report.results, report.curves)
     if figure is None:
         return [Paragraph("No training log here: no curves.", soft=True)]
     caption = (
@@ -193,6 +195,15 @@ def _losses(report: Report) -> list[Block]:
         "maskings show how training went, not which is better."
     )
     return [Drawing(figure, "losses", caption)]
+
+
+def _along_the_way(report: Report) -> list[Section]:
+    """The held-out loss of cells that were evaluated more than once; else there is no such section."""
+    figure = held_out_losses(report.results, report.curves)
+    if figure is None:
+        return []
+    caption = "Held-out loss against the tokens seen, at the same masks for all; mean over seeds; thin: each seed."
+    return [Section("Along the way", [Drawing(figure, "along", caption)])]
 
 
 def _loss_matrix(results: StudyResults) -> list[Block]:

@@ -8,21 +8,18 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from jaxmlm.plotting import DASHES, INK, MARKERS, PALETTE, WIDTH, save, styled
+from jaxmlm.plotting import DASHES, INK, MARKERS, WIDTH, save, styled
 from jaxmlm.runs.statistics import Spread
+from jaxmlm.studies.drawing import colours_of, group_numbers, legend, legend_columns
 from jaxmlm.studies.labels import all_numbers, path_in_words
 from jaxmlm.studies.likelihood import RATES, curve, envelopes, mean_curve, seeds_of
 from jaxmlm.studies.results import ScoreSeries, StudyResults
+from jaxmlm.studies.training_figures import Curves, held_out_losses, training_losses
 
-Curves = Mapping[str, Sequence[Mapping[str, Any]]]
-"""For each cell the lines of its log: {"step", "loss", "tokens"}."""
-BINS = 150
-"""Points of a training curve; the losses between them are averaged."""
 BEST = "#D55E00"
 """Colour of the frame around the lowest loss of a column."""
 
@@ -32,7 +29,8 @@ def save_all(results: StudyResults, curves: Curves, directory: Path) -> list[Pat
     drawn = {
         "likelihood": likelihood_curves(results),
         "scores": scores(results, score_names(results)),
-        "losses": losses(results, curves),
+        "losses": training_losses(results, curves),
+        "along": held_out_losses(results, curves),
         "matrix": loss_matrix(results),
         "fields": blimp_fields(results),
     }
@@ -64,33 +62,6 @@ def title(series: ScoreSeries) -> str:
     return f"{series.name}{series.suffix}, {series.metric} × 100"
 
 
-def _colours(results: StudyResults) -> dict[str, str]:
-    """One colour for each value of the first path, the same in every figure; a scale when the values are many."""
-    values = list(dict.fromkeys(results.short_label(label) for label in results.labels))
-    colours: Sequence[str] = PALETTE
-    if len(values) > len(PALETTE):
-        scale = matplotlib.colormaps["plasma"](np.linspace(0.22, 0.85, len(values)))
-        colours = [to_hex(colour) for colour in scale]
-    of_value = dict(zip(values, colours, strict=False))
-    return {label: of_value[results.short_label(label)] for label in results.labels}
-
-
-def _group_numbers(results: StudyResults) -> dict[str, int]:
-    """The number of each label's group, by which its marker and its dashes are chosen."""
-    return {label: number for number, labels in enumerate(results.groups.values()) for label in labels}
-
-
-def _legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
-    """A legend under the figure."""
-    columns = max(1, min(columns, len(handles)))
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
-
-
-def _legend_columns(results: StudyResults) -> int:
-    """How many labels fit side by side: those of several paths are long."""
-    return 5 if len(results.paths) < 2 else 2
-
-
 @styled
 def likelihood_curves(results: StudyResults) -> Figure | None:
     """Held-out loss over the rate: every model, its seeds, the lower envelope and its area; a column for each group.
@@ -105,7 +76,7 @@ def likelihood_curves(results: StudyResults) -> Figure | None:
     rows = 2 if lower else 1
     figure = Figure(figsize=(WIDTH * max(1.0, 0.72 * len(groups)), 1.4 + 2.2 * rows))
     panels = figure.subplots(rows, len(groups), squeeze=False, sharex=True, sharey="row")
-    colours = _colours(results) | dict.fromkeys(results.controls, INK)
+    colours = colours_of(results) | dict.fromkeys(results.controls, INK)
     handles: dict[str, Any] = {}
     for column, (group, labels) in zip(panels.T, groups.items(), strict=True):
         axes = column[0]
@@ -134,7 +105,7 @@ def likelihood_curves(results: StudyResults) -> Figure | None:
     panels[0, 0].set_ylabel("nats per masked token")
     if lower:
         panels[1, 0].set_ylabel("above the envelope")
-    _legend(figure, handles, min(3, _legend_columns(results)))
+    legend(figure, handles, min(3, legend_columns(results)))
     return figure
 
 
@@ -166,14 +137,14 @@ def scores(results: StudyResults, names: Sequence[str]) -> Figure | None:
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     if handles and (len(names) > 1 or len(results.groups) > 1):
-        _legend(figure, handles, 3)
+        legend(figure, handles, 3)
     return figure
 
 
 def _score_panel(axes: Axes, results: StudyResults, series: ScoreSeries) -> None:
     """One panel: a line for each group, the groups a little beside each other, and the controls as levels."""
     x = _x_of_values(axes, results)
-    colours = _colours(results)
+    colours = colours_of(results)
     groups = len(results.groups)
     for number, (group, labels) in enumerate(results.groups.items()):
         points = 13 * (number - (groups - 1) / 2)
@@ -259,45 +230,6 @@ def _shifted(axes: Axes, points: float) -> Transform:
     return axes.transData + ScaledTranslation(points / 72, 0, figure.dpi_scale_trans)
 
 
-@styled
-def losses(results: StudyResults, curves: Curves) -> Figure | None:
-    """Training loss against the tokens seen (or the step), averaged in bins; a line per cell."""
-    finite = {cell: [line for line in lines if line.get("loss") is not None] for cell, lines in curves.items()}
-    finite = {cell: lines for cell, lines in finite.items() if lines}
-    if not finite:
-        return None
-    colours = _colours(results)
-    groups = _group_numbers(results)
-    labels = {one.cell: one.label for one in results.results}
-    by_tokens = all(line.get("tokens") for lines in finite.values() for line in lines)
-    figure = Figure(figsize=(WIDTH, 3.6))
-    axes = figure.subplots()
-    handles: dict[str, Any] = {}
-    for cell, lines in finite.items():
-        label = labels.get(cell, "unfinished")
-        x = [line["tokens"] / 1e6 if by_tokens else line["step"] for line in lines]
-        y = [line["loss"] for line in lines]
-        curve = axes.plot(
-            _binned(x),
-            _binned(y),
-            color=colours.get(label, INK),
-            ls=DASHES[groups.get(label, 0) % len(DASHES)],
-            lw=1.3,
-            alpha=0.85,
-        )
-        handles.setdefault(label, curve[0])
-    order = [label for label in [*results.all_labels, "unfinished"] if label in handles]
-    _legend(figure, {label: handles[label] for label in order}, _legend_columns(results))
-    axes.set_xlabel("training tokens (millions)" if by_tokens else "step")
-    axes.set_ylabel("training loss (nats)")
-    return figure
-
-
-def _binned(values: Sequence[int | float]) -> list[float]:
-    """Means of at most `BINS` bins."""
-    return [float(np.mean(one)) for one in np.array_split(np.asarray(values), min(len(values), BINS))]
-
-
 def _labels_in(results: StudyResults, of: Mapping[Any, ScoreSeries]) -> list[str]:
     """The labels, controls last, that have a score in one of these series."""
     return [label for label in results.all_labels if any(label in series.by_label for series in of.values())]
@@ -362,8 +294,8 @@ def blimp_fields(results: StudyResults) -> Figure | None:
     labels = _labels_in(results, fields)
     if not labels:
         return None
-    colours = _colours(results) | dict.fromkeys(results.controls, INK)
-    groups = _group_numbers(results)
+    colours = colours_of(results) | dict.fromkeys(results.controls, INK)
+    groups = group_numbers(results)
     figure = Figure(figsize=(WIDTH, 1.3 + len(fields) * (0.22 + 0.13 * len(labels))))
     axes = figure.subplots()
     handles: dict[str, Any] = {}
@@ -385,5 +317,5 @@ def blimp_fields(results: StudyResults) -> Figure | None:
     axes.set_yticks(range(len(fields)), [name.replace("_", " ") for name in fields])
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
-    _legend(figure, {label: handles[label] for label in labels if label in handles}, _legend_columns(results))
+    legend(figure, {label: handles[label] for label in labels if label in handles}, legend_columns(results))
     return figure

@@ -337,7 +337,15 @@ def _draw(directory: Path, markdown: bool = False) -> dict[str, Any]:
 
 
 def _curve(path: Path) -> list[dict[str, Any]]:
-    """The training losses of a log; a step that was done again after a kill counts once, the last time."""
-    lines = [line for line in read_log(path) if "eval" not in line and {"loss", "tokens"} <= line.keys()]
-    by_step = {line["step"]: line for line in lines}
-    return [by_step[step] for step in sorted(by_step)]
+    """The training and the held-out losses of a log; lines of the latter get the tokens of their step.
+
+    A step that was done again after a kill counts once, the last time.
+    """
+    log = read_log(path)
+    training = {line["step"]: line for line in log if "eval" not in line and {"loss", "tokens"} <= line.keys()}
+    if not training:
+        return []
+    last = max(training)
+    tokens = training[last]["tokens"] / last
+    held_out = {line["step"]: line | {"tokens": tokens * line["step"]} for line in log if line.get("eval") == "heldout"}
+    return [lines[step] for lines in (training, held_out) for step in sorted(lines)]
