@@ -1,5 +1,6 @@
 """JSON as everything here writes and reads it: a file is complete or absent, a line is complete or dropped."""
 
+import glob
 import hashlib
 import json
 import math
@@ -98,6 +99,7 @@ def kind_of(value: Any) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8 that a kill or a full disk leaves as it was, or complete."""
+    _remove_leftovers(path)
     aside = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         with open(aside, "w", encoding="utf-8") as file:
@@ -107,6 +109,24 @@ def write_text(path: Path, text: str) -> None:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed while they wrote this file have left beside it."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.new"):
+        process = left.name.removeprefix(f"{path.name}.").removesuffix(".new")
+        if process.isdecimal() and not _is_alive(int(process)):
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # of another user; not a number of a process
+        return True
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

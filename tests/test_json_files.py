@@ -26,10 +26,21 @@ def test_a_killed_writer_leaves_the_file_as_it_was(tmp_path):
     with subprocess.Popen([sys.executable, "-c", SLOW_WRITER, path]) as writer:
         aside = tmp_path / f"run.json.{writer.pid}.new"
         wait_until(lambda: aside.exists() and aside.stat().st_size)
+        write_json(path, {"step": 1})
+        assert aside.exists()  # of a living process
         writer.kill()
     assert read_json(path) == {"step": 1}
     write_json(path, {"step": 3})
     assert read_json(path) == {"step": 3}
+    assert os.listdir(tmp_path) == ["run.json"]
+
+
+def test_files_that_only_look_like_leftovers_are_kept(tmp_path):
+    (tmp_path / "run.json.old.new").touch()
+    (tmp_path / f"run.json.{'9' * 40}.new").touch()
+    (tmp_path / "other.json.1.new").touch()
+    write_json(tmp_path / "run.json", {"step": 1})
+    assert len(os.listdir(tmp_path)) == 4
 
 
 def test_a_write_that_fails_leaves_the_file_and_nothing_beside_it(tmp_path, monkeypatch):
