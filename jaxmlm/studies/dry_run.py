@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +12,7 @@ from jaxmlm.runs.tables import Column, Tables
 from jaxmlm.studies.estimate import seconds_of_job, seconds_of_pretraining, training_tokens
 from jaxmlm.studies.grid import Cell, Study, original
 from jaxmlm.studies.jobs import jobs, key_of, results_of
-from jaxmlm.studies.reuse import finished_elsewhere
+from jaxmlm.studies.reuse import finished
 
 
 @dataclass(frozen=True)
@@ -101,12 +100,11 @@ def _plans(study: Study, cells: Sequence[Cell]) -> list[CellPlan]:
     often = check_epochs(study, cells)
     plans = []
     for cell in cells:
-        source = finished_elsewhere(cell, study.reuse)
-        pretrained = source is not None or (Path(cell.run.workdir) / "DONE").exists()
+        source = finished(cell, study.reuse)
         seconds = 0.0
         if original(cell, cells) is cell:
-            done = {key_of(result) for result in results_of(source or cell.run.workdir)}
-            seconds = 0.0 if pretrained else seconds_of_pretraining(cell.run, study.assume)
+            done = {key_of(result) for result in results_of(source)} if source else set()
+            seconds = 0.0 if source else seconds_of_pretraining(cell.run, study.assume)
             left = [job.what for job in jobs(study) if job.key not in done]
             seconds += sum(seconds_of_job(cell.run, what, study.assume) for what in left)
         plans.append(
@@ -115,7 +113,7 @@ def _plans(study: Study, cells: Sequence[Cell]) -> list[CellPlan]:
                 tokens=training_tokens(cell.run, study.assume),
                 epochs=often[cell.name],
                 estimated_seconds=round(seconds),
-                pretrained=pretrained,
+                pretrained=source is not None,
             )
         )
     return plans

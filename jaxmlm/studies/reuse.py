@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxmlm.json_files import to_json, write_text
 from jaxmlm.locks import LOCK
@@ -11,6 +12,12 @@ from jaxmlm.parallel import hosts
 from jaxmlm.runs.run import identity
 from jaxmlm.runs.workdir import read_metadata
 from jaxmlm.studies.grid import Cell
+
+
+def finished(cell: Cell, studies: Sequence[str]) -> Path | None:
+    """The directory in which this cell's pre-training is finished: its own, or `finished_elsewhere`."""
+    own = Path(cell.run.workdir)
+    return own if _holds(own, _same(cell)) else finished_elsewhere(cell, studies)
 
 
 def finished_elsewhere(cell: Cell, studies: Sequence[str]) -> Path | None:
@@ -26,12 +33,20 @@ def finished_elsewhere(cell: Cell, studies: Sequence[str]) -> Path | None:
     """
     if (Path(cell.run.workdir) / "run.json").exists():
         return None
-    same = json.loads(to_json(identity(cell.run)))
-    for study in studies:
-        for done in sorted(Path(study).glob("cells/*/DONE")):
-            if (done.parent / "run.json").exists() and read_metadata(done.parent / "run.json")["identity"] == same:
-                return done.parent
-    return None
+    same = _same(cell)
+    directories = (done.parent for study in studies for done in sorted(Path(study).glob("cells/*/DONE")))
+    return next((directory for directory in directories if _holds(directory, same)), None)
+
+
+def _same(cell: Cell) -> dict[str, Any]:
+    """The identity of a cell's run, as run.json has it."""
+    return json.loads(to_json(identity(cell.run)))
+
+
+def _holds(directory: Path, same: dict[str, Any]) -> bool:
+    """Whether a directory holds a finished run of this identity."""
+    record = directory / "run.json"
+    return (directory / "DONE").exists() and record.exists() and read_metadata(record)["identity"] == same
 
 
 def take_over(cell: Cell, studies: Sequence[str], stage: str) -> None:
