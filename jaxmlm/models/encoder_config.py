@@ -65,7 +65,7 @@ class EncoderConfig:
     attention_dropout: float = 0.1
     """Dropout rate of the attention probabilities."""
     pool: Literal["first", "mean"] = "first"
-    """What a sentence classifier reads: the first token (BERT, RoBERTa) or the mean over all (ModernBERT-base)."""
+    """What a sentence classifier reads: the first token (BERT, RoBERTa) or the mean over all (some ModernBERTs)."""
     norm_eps: float = 1e-5
     """Epsilon added to the variance in layer norm."""
     init: float = 0.02
