@@ -194,6 +194,15 @@ def append_jsonl(path: Path, rows: Iterable[Any]) -> None:
         file.writelines(to_json(row) + "\n" for row in rows)
 
 
+def has_truncated_line(path: Path) -> bool:
+    """Whether a file of JSON lines ends within a line, which `read_jsonl` leaves out."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
+
+
 def drop_truncated_line(path: Path) -> None:
     """Drop a last line that a kill or a full disk cut short."""
     if path.is_file():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jaxmlm.errors import InputError
-from jaxmlm.json_files import read_jsonl, without_checksum
+from jaxmlm.json_files import has_truncated_line, read_jsonl, without_checksum
 
 OneResult = TypeVar("OneResult", bound="Result")
 
@@ -105,9 +105,9 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         InputError: a line is not a result, or does not have its checksum.
 
     """
-    if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n"):
-        _note_cut_line(path)
     rows = [without_checksum(row, f"{path}, line {number}") for number, row in enumerate(read_jsonl(path), 1)]
+    if has_truncated_line(path):
+        _note_cut_line(path)
     for number, row in enumerate(rows, 1):
         known = isinstance(row.get("stage"), str) and isinstance(row.get("task"), str) and "tuning_seed" in row
         if not known or not isinstance(row.get("scores"), dict):
