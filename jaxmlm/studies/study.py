@@ -346,6 +346,6 @@ def _curve(path: Path) -> list[dict[str, Any]]:
     if not training:
         return []
     last = max(training)
-    tokens = training[last]["tokens"] / last
+    tokens = training[last]["tokens"] / max(last, 1)  # a log has no checksum, and may say anything
     held_out = {line["step"]: line | {"tokens": tokens * line["step"]} for line in log if line.get("eval") == "heldout"}
     return [lines[step] for lines in (training, held_out) for step in sorted(lines)]

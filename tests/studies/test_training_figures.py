@@ -46,6 +46,11 @@ def test_a_log_without_losses_has_no_curve(tmp_path):
     assert _curve(tmp_path / "log.jsonl") == [] == _curve(tmp_path / "none.jsonl")
 
 
+def test_a_log_that_was_edited_to_step_0_is_drawn(tmp_path):
+    (tmp_path / "log.jsonl").write_text(json.dumps(LOG[0] | {"step": 0}) + "\n")
+    assert [line["step"] for line in _curve(tmp_path / "log.jsonl")] == [0]
+
+
 def test_the_held_out_loss_along_the_way_is_a_mean_over_seeds(curve):
     worse = [line | {"loss@0.15": line["loss@0.15"] + 1} if "eval" in line else line for line in curve]
     curves = {"rate=0.15,seed=0": curve, "rate=0.15,seed=1": worse, "rate=0.4,seed=0": curve}
