@@ -17,6 +17,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.runs.conversion import Export, export
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.model_card import card
+from jaxmlm.runs.results import Result
 from tests.runs.hub_server import COMMIT, serving
 
 DATA = jaxmlm.Data("sample:60", length=24, valid=0.1)
@@ -195,11 +196,8 @@ def test_a_fine_tuning_from_the_hub_is_found_again(server, tmp_path):
 def test_the_card_of_a_fine_tuned_model_has_the_spread_of_its_seeds(tmp_path):
     """Of rows with its own settings alone; a path is never said."""
     settings = json.dumps({"data": "my/own/glue", "learning_rate": 0.0005, "batch": 8, "epochs": 1.0})
-    rows = [(settings, 0.7), (settings, 0.8), ("{}", 0.1)]
-    lines = [
-        {"stage": "finetune", "task": "cola", "main": "f1", "scores": {"f1": score}, "settings": key}
-        for key, score in rows
-    ]
+    rows = [(settings, 0, 0.7), (settings, 1, 0.8), ("{}", 0, 0.1)]
+    lines = [Result("finetune", "cola", seed, "f1", {"f1": score}, settings=key).to_json() for key, seed, score in rows]
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     about = {"task": "cola", "kind": "classify", "scores": {"f1": 0.8}, "settings": settings, "base": "my/own/base"}
     text = card(about, tmp_path / "model", "X")
