@@ -168,6 +168,11 @@ def test_machines_share_the_cells_of_a_study(study, done, tmp_path):
         replace_path(shared, "cells", "2/2")
 
 
+def test_a_share_without_cells_says_so(study, done, capsys):
+    assert run_study(replace_path(study, "cells", "3/9"))["cells"] == []
+    assert "note: share 3/9 has none of the 3 cells" in capsys.readouterr().err
+
+
 @pytest.mark.slow("runs a study")
 def test_a_cell_that_diverges_is_named_and_does_not_stop_the_others(study, done, tmp_path, capsys):
     """Nor is it trained again when the study is resumed."""
