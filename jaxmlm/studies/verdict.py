@@ -31,21 +31,32 @@ class GroupVerdict(NamedTuple):
 
 
 class ControlVerdict(NamedTuple):
-    """Whether pre-training beat the encoder that had none of it: sentences, and the outcome for the last one."""
+    """Whether pre-training beat the encoder that had none of it.
 
-    sentences: list[str]
-    outcome: str
+    Attributes:
+        statements: the sentences.
+        outcome: the same in short, for the verdict; "" where there is none.
+        where: at which values that holds.
+
+    """
+
+    statements: list[str]
+    outcome: str = ""
+    where: str = ""
 
 
 def sentences(results: StudyResults) -> list[str]:
     """The loss matrix, the control, each series that a verdict goes by, and last the verdict itself."""
     said = loss_matrix_sentences(results)
-    verdicts = []
-    tendencies = []
+    verdicts: dict[str, list[str]] = {}  # outcome -> the scores by which it is
+    tendencies: dict[str, list[str]] = {}
+    controls: dict[str, dict[str, list[str]]] = {}  # outcome -> at which values -> the scores
     for name, title in verdict_titles(results).items():
         series = results.series[name]
         control = against_control(results, series, title)
-        said += control.sentences
+        said += control.statements
+        if control.outcome:
+            controls.setdefault(control.outcome, {}).setdefault(control.where, []).append(title)
         groups: dict[tuple[bool, str], list[str]] = {}
         for group, labels in results.groups.items():
             found = group_verdict(results, series, labels)
@@ -61,24 +72,41 @@ def sentences(results: StudyResults) -> list[str]:
                 if tendency == is_tendency
             ]
             if outcomes:
-                sink.append(f"by {title}, {', '.join(outcomes)}{control.outcome}")
+                sink.setdefault(", ".join(outcomes), []).append(title)
         if name == BOUND:
             said += price_sentences(results)
     said += [f"Left out, as its pre-training diverged: {cell} ({why})." for cell, why in results.diverged.items()]
     said += [f"Unfinished: {line}." for line in results.missing]
-    return [*dict.fromkeys(said), _last_sentence(verdicts, tendencies)]  # how many seeds there are is said once
+    last = _last_sentences(_by_scores(verdicts), _by_scores(tendencies))
+    for outcome, places in controls.items():
+        last.append(_control_sentence(outcome, places, len(verdict_titles(results))))
+    return [*dict.fromkeys(said), " ".join(last)]  # how many seeds there are is said once
 
 
-def _last_sentence(verdicts: list[str], tendencies: list[str]) -> str:
+def _by_scores(outcomes: Mapping[str, list[str]]) -> list[str]:
+    """Each outcome with the scores by which it is."""
+    return [f"by {_and(titles)}, {outcome}" for outcome, titles in outcomes.items()]
+
+
+def _last_sentences(verdicts: list[str], tendencies: list[str]) -> list[str]:
     """The verdict; where there are too few seeds for one, the tendency."""
     tendency = f"a tendency only, as a verdict needs {MIN_SEEDS} pre-training seeds: {'; '.join(tendencies)}"
-    if verdicts and tendencies:
-        return f"Verdict: {'; '.join(verdicts)}. In addition {tendency}."
     if verdicts:
-        return f"Verdict: {'; '.join(verdicts)}."
+        first, *others = verdicts
+        said = [f"Verdict: {first}.", *(f"{_capitalised(verdict)}." for verdict in others)]
+        return [*said, f"In addition {tendency}."] if tendencies else said
     if tendencies:
-        return f"Verdict: none, {tendency}."
-    return "Verdict: none; there is no likelihood bound, BLiMP or fine-tuning score, and a loss alone is no verdict."
+        return [f"Verdict: none, {tendency}."]
+    return ["Verdict: none; there is no likelihood bound, BLiMP or fine-tuning score, and a loss alone is no verdict."]
+
+
+def _control_sentence(outcome: str, places: Mapping[str, list[str]], scores: int) -> str:
+    """What the comparison with the untrained encoder came to, by which scores unless it is by all of them."""
+    [(where, titles), *others] = places.items()
+    if not others and len(titles) == scores:
+        return f"{_capitalised(f'{outcome} {where}'.strip())}."
+    by = "; ".join(f"by {_and(titles)} {where}".strip() for where, titles in places.items())
+    return f"{_capitalised(outcome)}: {by}."
 
 
 def verdict_titles(results: StudyResults) -> dict[str, str]:
@@ -116,7 +144,7 @@ def group_verdict(results: StudyResults, series: ScoreSeries, labels: Sequence[s
         rivals = _and([results.short_label(pair.b) for pair in pairs if pair.a == best and not pair.sure])
         extreme = "highest" if series.higher_is_better else "lowest"
         lead = f"{name} has the {extreme} mean, but its lead over {rivals} is not beyond noise"
-        outcome = f"no single best beyond noise, but {_who_is_worse(results, sure)}"
+        outcome = f"{_who_is_worse(results, sure)}; no value is best beyond noise"
         return GroupVerdict([lead, means, basis, *_pair_sentences(results, series, sure)], outcome)
     widest = max(tested, key=lambda pair: abs(pair.difference))
     gap = f"the largest gap: {_pair_sentence(results, series, widest)}"
@@ -140,7 +168,7 @@ def _who_is_worse(results: StudyResults, sure: Sequence[Comparison]) -> str:
     losers: dict[str, list[str]] = {}
     for pair in sure:
         losers.setdefault(results.short_label(pair.b), []).append(results.short_label(pair.a))
-    return _and([f"{loser} is worse than {_and(winners)}" for loser, winners in losers.items()])
+    return "; ".join(f"{loser} is worse than {_and(winners)}" for loser, winners in losers.items())
 
 
 def _pair_sentences(results: StudyResults, series: ScoreSeries, pairs: Sequence[Comparison]) -> list[str]:
@@ -156,7 +184,7 @@ def against_control(results: StudyResults, series: ScoreSeries, title: str) -> C
     """Whether pre-training beat the encoder that had none of it."""
     found = compare_with_controls(results, series)
     if not found:
-        return ControlVerdict([], "")
+        return ControlVerdict([])
     given = any(label.startswith(GIVEN) for label in results.controls)
     rival = "the encoder as it was given" if given else "the untrained encoder"
     scores = []
@@ -170,7 +198,7 @@ def against_control(results: StudyResults, series: ScoreSeries, title: str) -> C
         gains = ", ".join(f"{one.a} {series.shown(one.difference, '+')} {series.unit}" for one in found)
         seeds = max(one.seeds for one in found)
         why = counted(seeds, "seed") if seeds < MIN_SEEDS else "the same difference in every seed"
-        return ControlVerdict([f"{head}{gains}.", f"{_capitalised(why)}, so no error bar."], "")
+        return ControlVerdict([f"{head}{gains}.", f"{_capitalised(why)}, so no error bar."])
     better = [one.a for one in found if one.sure and (one.difference > 0) == series.higher_is_better]
     worse = [one.a for one in found if one.sure and (one.difference < 0) == series.higher_is_better]
     unsure = [one.a for one in found if not one.sure]
@@ -185,17 +213,16 @@ def against_control(results: StudyResults, series: ScoreSeries, title: str) -> C
     said = [f"{head}{first}."]
     said += [f"{_capitalised(statement)}." for statement in [*others, _basis(found)]]
     said += _gains(series, found)
-    return ControlVerdict(said, _control_outcome(rival, better, worse, len(found)))
+    return ControlVerdict(said, *_control_outcome(rival, better, worse, len(found)))
 
 
-def _control_outcome(rival: str, better: list[str], worse: list[str], number: int) -> str:
+def _control_outcome(rival: str, better: list[str], worse: list[str], number: int) -> tuple[str, str]:
+    """The outcome, and at which values."""
     if worse:
-        return f", but {rival} is better than {'every value' if len(worse) == number else _and(worse)}"
-    if len(better) == number:
-        return f", and pre-training beats {rival} at every value"
+        return f"{rival} is better than {'every value' if len(worse) == number else _and(worse)}", ""
     if better:
-        return f", and pre-training beats {rival} beyond noise at {_and(better)} only"
-    return f", and pre-training does not beat {rival} beyond noise"
+        return f"pre-training beats {rival}", "at every value" if len(better) == number else f"at {_and(better)} only"
+    return f"pre-training does not beat {rival} beyond noise", ""
 
 
 def loss_matrix_sentences(results: StudyResults) -> list[str]:

@@ -14,7 +14,7 @@ from tests.studies.test_report import blimp, last, results_of, row, summary, ver
 def test_a_clear_win_is_said_with_its_numbers():
     rows = blimp({0.15: [0.60, 0.62, 0.61], 0.4: [0.70, 0.72, 0.725], None: [0.50, 0.51, 0.49]})
     assert last(rows) == (
-        "Verdict: by BLiMP accuracy, 0.40 is best, and pre-training beats the untrained encoder at every value."
+        "Verdict: by BLiMP accuracy, 0.40 is best. Pre-training beats the untrained encoder at every value."
     )
     assert "BLiMP accuracy: 0.40 is best beyond noise. Means 0.40 71.5, 0.15 61.0." in verdict_of(rows)
     assert "0.40 over 0.15: +10.5 points, interval +" in verdict_of(rows)
@@ -34,7 +34,23 @@ def test_noise_is_called_noise():
 def test_one_value_may_be_worse_without_any_being_best():
     rows = blimp({0.15: [0.70, 0.72, 0.71], 0.4: [0.71, 0.705, 0.725], 0.8: [0.50, 0.521, 0.509]})
     assert last(rows) == (
-        "Verdict: by BLiMP accuracy, no single best beyond noise, but 0.80 is worse than 0.15 and 0.40."
+        "Verdict: by BLiMP accuracy, 0.80 is worse than 0.15 and 0.40; no value is best beyond noise."
+    )
+
+
+def test_scores_that_say_the_same_share_a_sentence_and_the_control_has_its_own():
+    noise, lead = [0.60, 0.66, 0.61], [0.60, 0.62, 0.61]
+    rows = blimp({0.15: noise, 0.4: [0.64, 0.60, 0.65], None: [0.50, 0.51, 0.49]})
+    tuned = {0.15: noise, 0.4: [0.62, 0.61, 0.65], None: lead}
+    rows += [
+        row(rate and {"masking.rate": rate}, seed, "finetune", "rte", {"accuracy": score}, main="accuracy", tuning=0)
+        for rate, scores in tuned.items()
+        for seed, score in enumerate(scores)
+    ]
+    assert last(rows) == (
+        "Verdict: by BLiMP accuracy and fine-tuning on rte, no difference beyond noise. "
+        "Pre-training beats the untrained encoder: by BLiMP accuracy at every value. "
+        "Pre-training does not beat the untrained encoder beyond noise: by fine-tuning on rte."
     )
 
 
