@@ -88,7 +88,7 @@ def _run(study: Study, cells: list[Cell]) -> dict[str, Any]:
     write_metadata(directory, "study.json", _identity(study), {"config": describe(study)})
     if study.cells is not None:
         share = _share(study, cells)
-        if not share:
+        if not share and hosts.is_primary():
             print(f"note: share {study.cells} has none of the {len(cells)} cells", file=sys.stderr, flush=True)
         for number, cell in enumerate(share, 1):
             _run_cell(study, cell, f"[{number}/{len(share)} of {study.cells}] {cell.name.replace(',', ' ')}: ")

@@ -67,12 +67,12 @@ def sentences(results: StudyResults) -> list[str]:
             groups.setdefault((found.tendency, found.outcome), []).append(group)
         for is_tendency, sink in ((False, verdicts), (True, tendencies)):
             outcomes = [
-                outcome if at == [""] else f"{outcome} at {_and(at)}"
+                outcome if at == [""] else f"at {_and(at)}, {outcome}"
                 for (tendency, outcome), at in groups.items()
                 if tendency == is_tendency
             ]
             if outcomes:
-                sink.setdefault(", ".join(outcomes), []).append(title)
+                sink.setdefault("; ".join(outcomes), []).append(title)
         if name == BOUND:
             said += price_sentences(results)
     said += [f"Left out, as its pre-training diverged: {cell} ({why})." for cell, why in results.diverged.items()]
@@ -221,7 +221,8 @@ def _control_outcome(rival: str, better: list[str], worse: list[str], number: in
     if worse:
         return f"{rival} is better than {'every value' if len(worse) == number else _and(worse)}", ""
     if better:
-        return f"pre-training beats {rival}", "at every value" if len(better) == number else f"at {_and(better)} only"
+        where = "at every value" if len(better) == number else f"at {_and(better)} only"
+        return f"pre-training beats {rival} beyond noise", where
     return f"pre-training does not beat {rival} beyond noise", ""
 
 

@@ -216,7 +216,7 @@ def test_two_paths_are_compared_within_the_second():
         ("rate=0.40,layers=2", "rate=0.15,layers=2"),
         ("rate=0.40,layers=4", "rate=0.15,layers=4"),
     }
-    assert last(rows) == "Verdict: by BLiMP accuracy, 0.40 is best at layers 2 and layers 4."
+    assert last(rows) == "Verdict: by BLiMP accuracy, at layers 2 and layers 4, 0.40 is best."
     assert "values" in summary(rows)
 
 
@@ -242,7 +242,7 @@ def test_each_model_is_compared_with_itself_before_the_pretraining(tmp_path):
     for one in rows:
         one["given"] = one["control"]
     assert "as it was given, model tiny" in results_of(rows).controls
-    assert "beats the encoder as it was given at every value" in verdict_of(rows)
+    assert "beats the encoder as it was given beyond noise at every value" in verdict_of(rows)
     old = [one | {"values": {}} if one["control"] else one for one in rows]  # one control for several encoders
     assert compare_with_controls(results_of(old), results_of(old).series["blimp"]) == []
 

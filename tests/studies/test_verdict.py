@@ -14,7 +14,8 @@ from tests.studies.test_report import blimp, last, results_of, row, summary, ver
 def test_a_clear_win_is_said_with_its_numbers():
     rows = blimp({0.15: [0.60, 0.62, 0.61], 0.4: [0.70, 0.72, 0.725], None: [0.50, 0.51, 0.49]})
     assert last(rows) == (
-        "Verdict: by BLiMP accuracy, 0.40 is best. Pre-training beats the untrained encoder at every value."
+        "Verdict: by BLiMP accuracy, 0.40 is best. "
+        "Pre-training beats the untrained encoder beyond noise at every value."
     )
     assert "BLiMP accuracy: 0.40 is best beyond noise. Means 0.40 71.5, 0.15 61.0." in verdict_of(rows)
     assert "0.40 over 0.15: +10.5 points, interval +" in verdict_of(rows)
@@ -49,7 +50,7 @@ def test_scores_that_say_the_same_share_a_sentence_and_the_control_has_its_own()
     ]
     assert last(rows) == (
         "Verdict: by BLiMP accuracy and fine-tuning on rte, no difference beyond noise. "
-        "Pre-training beats the untrained encoder: by BLiMP accuracy at every value. "
+        "Pre-training beats the untrained encoder beyond noise: by BLiMP accuracy at every value. "
         "Pre-training does not beat the untrained encoder beyond noise: by fine-tuning on rte."
     )
 
