@@ -78,7 +78,7 @@ def _ours(dev: Path, tokenizer: Tokenizer, asked: argparse.Namespace) -> int:
     w = squad.windows(squad.read(dev), tokenizer, asked.length, asked.stride)
     for first in range(0, len(w.begin), 1000):
         part = range(first, min(first + 1000, len(w.begin)))
-        ids = pad([w.row(i, tokenizer.cls_id, tokenizer.sep_id) for i in part], asked.length, tokenizer.pad_id)
+        ids = pad([w.row(i, tokenizer) for i in part], asked.length, tokenizer.pad_id)
         assert ids.shape == (len(part), asked.length)
     return len(w.begin)
 

@@ -4,7 +4,8 @@ float32, dropout 0.1, masking rate 0.40, AdamW, on random token ids. The program
 own. The peer is the RobertaPreLayerNorm of transformers, its own best attention, compiled where
 torch.compile finds a compiler: with logits at the masked positions only, as ours, and as users run it, `labels=` and
 logits everywhere. `--draws` times dropout alone, beside what jax.random draws; `--parts` tells where our step's time
-goes, by kinds of XLA's operations.
+goes, by kinds of XLA's operations; `--checks` times our step beside one without the norms that are logged, and one that
+does not look whether gradients are finite.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from turns import in_turns, jax_product, serve, torch_product
 
 from jaxmlm.malloc import keep_freed_memory
@@ -27,12 +29,14 @@ from jaxmlm.models import Encoder, MaskedLM, layers, preset
 from jaxmlm.parallel import make_mesh, spec
 from jaxmlm.tasks.mlm import predictions
 from jaxmlm.training import Mean, Optim, Task
+from jaxmlm.training import step as training_step
 from jaxmlm.training.step import init_state, make_step
 
 SIZES = {"base": (30_522, 8, 128), "mini": (8192, 32, 128)}
 """Vocabulary, rows and their length."""
 RATE = 0.40
 PROGRAMS = ("jaxmlm", "peer", "peer as users run it")
+UNCHECKED = ("jaxmlm without norms", "jaxmlm without finiteness")
 
 
 def main() -> None:
@@ -42,10 +46,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--no-compile", action="store_true", help="the peer without torch.compile")
     parser.add_argument("--alone", action="store_true", help="without the peer")
-    parser.add_argument("--only", choices=PROGRAMS, help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=[*PROGRAMS, *UNCHECKED], help=argparse.SUPPRESS)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--draws", action="store_true", help="dropout alone")
     parser.add_argument("--parts", action="store_true", help="milliseconds of our step by kinds of operations")
+    parser.add_argument("--checks", action="store_true", help="what norms and finiteness cost our step")
     asked = parser.parse_args()
     if asked.parts:
         print(json.dumps({size: parts(ours(size, asked.dropout), asked.rounds) for size in asked.sizes}))
@@ -53,14 +58,15 @@ def main() -> None:
     if asked.draws:
         print(json.dumps(draws(asked.rounds)))
         return
-    if asked.only == "jaxmlm":
+    if asked.only in ("jaxmlm", *UNCHECKED):
         keep_freed_memory()  # as the command does
+        leave_out(asked.only)
         serve(ours(asked.sizes[0], asked.dropout), jax_product())
     elif asked.only:
         at_masked = asked.only == "peer"
         serve(theirs(asked.sizes[0], asked.dropout, not asked.no_compile, at_masked), torch_product())
     else:
-        names = PROGRAMS[:1] if asked.alone else PROGRAMS
+        names = ("jaxmlm", *UNCHECKED) if asked.checks else PROGRAMS[:1] if asked.alone else PROGRAMS
         options = ["--dropout", str(asked.dropout), *(["--no-compile"] if asked.no_compile else [])]
         for size in asked.sizes:
             found = in_turns(__file__, names, [size, *options], asked.rounds)
@@ -89,6 +95,15 @@ def draws(rounds: int) -> dict[str, Any]:
                     times[name].append(1000 * (time.perf_counter() - started))
             found[str(shape)] = {name: round(min(t), 2) for name, t in times.items()}
     return found
+
+
+def leave_out(program: str) -> None:
+    """Compile steps without the norms that are logged, or without looking whether gradients are finite."""
+    norms, finiteness = UNCHECKED
+    if program == norms:
+        training_step._finite_norm = lambda tree: Mean(jnp.zeros(()), jnp.ones(()))
+    elif program == finiteness:
+        optax.apply_if_finite = lambda update, max_consecutive_errors: update
 
 
 def parts(step: Callable[[], None], rounds: int) -> dict[str, float]:
