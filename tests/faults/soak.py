@@ -21,6 +21,7 @@ def soak(work: Path, short: bool) -> Figure:
     )
     loop = f"steps={steps}, batch=8, log_every={each // 5}, eval_every={each}, save_every={each // 2}"
     config = CONFIG.replace("steps=12, batch=8, log_every=2, eval_every=4, save_every=4", loop)
+    config = config.replace('"run",', '"run", most_epochs=1000,')
     (work / "run.py").write_text(config)
     well(work, PREPARE)
     told = work / "told"
