@@ -77,7 +77,9 @@ def _changes(figure: Figure, name: str, work: Path, told: Path, lines: int) -> s
     half = len(seen) // 2
     changes = {}
     for what in seen[0]:
-        before, after = (statistics.median(one[what] for one in part) for part in (seen[:half], seen[half:]))
+        # A thread that saves is there or not: of what is counted, the most.
+        middle = max if what in ("files", "threads", "modules") else statistics.median
+        before, after = (middle([one[what] for one in part]) for part in (seen[:half], seen[half:]))
         changes[what] = after / before - 1
         figure.add("" if changes[what] <= 0.02 else f"{name}: {what} changed by {100 * changes[what]:+.1f} %")
     speeds = [line["tokens_per_second"] for line in log if line.get("tokens_per_second")]
