@@ -92,8 +92,8 @@ def spanbert(rows: Rows) -> dict[str, np.ndarray]:
         while chosen.sum() < budget:
             anchor, span = np.random.choice(len(at)), np.random.choice(LENGTHS, p=SPAN_LENGTHS)
             if not chosen[anchor]:
-                first = np.searchsorted(words, anchor, "right") - 1
-                span_tokens = np.arange(words[first], words[min(first + span, len(words) - 1)])
+                first = int(np.searchsorted(words, anchor, "right")) - 1
+                span_tokens = np.arange(int(words[first]), int(words[min(first + span, len(words) - 1)]))
                 new = span_tokens[~chosen[span_tokens]]
                 chosen[new[: budget - chosen.sum()]] = True
         labels[i, at[chosen]] = ids[i, at[chosen]]

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def medians(calls: dict[str, Callable[[int], Any]], repeats: int) -> dict[str, f
 
 def batches(repeats: int) -> dict[str, Any]:
     """Tokens/s of `at(step)` on one thread, of shuffled rows held in memory."""
-    import datasets
+    import datasets  # pyright: ignore[reportMissingImports]
     import grain
 
     tokens = np.random.default_rng(0).integers(5, 30_000, ROWS * (LENGTH - 1)).astype(np.uint16)
@@ -69,7 +70,8 @@ def batches(repeats: int) -> dict[str, Any]:
     table[:, 1:] = tokens.reshape(ROWS, -1)
     held = datasets.Dataset.from_dict({"input_ids": table[:100_000].astype(np.int32)}).with_format("torch")
     order = np.random.default_rng(0).permutation(100_000)
-    rows = grain.MapDataset.source(table).shuffle(0).map(lambda row: {"ids": row.astype(np.int32)}).repeat().batch(256)
+    source: Any = table
+    rows = grain.MapDataset.source(source).shuffle(0).map(lambda row: {"ids": row.astype(np.int32)}).repeat().batch(256)
     stream = iter(rows.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))  # one thread, as ours
     peers: dict[str, Callable[[int], Any]] = {
         "datasets with PyTorch formatting, 256 x 128": lambda step: held[order[step * 256 % 90_000 :][:256]],
@@ -128,7 +130,8 @@ def prepare(text: str, words: int | None, tokenizer_words: int, vocab: int) -> d
     with tempfile.TemporaryDirectory() as name:
         source = text_source([Path(text)])
         if words is not None:
-            source = source._replace(groups=[g._replace(documents=lambda: _first(text, words)) for g in source.groups])
+            first = partial(_first, text, words)
+            source = source._replace(groups=[g._replace(documents=first) for g in source.groups])
         data = Data(text=text, vocab=vocab, tokenizer_words=tokenizer_words)
         marks: dict[str, float] = {"start": time.perf_counter()}
 

@@ -64,7 +64,8 @@ def saved(task: str, data: str, directory: str) -> None:
     texts = [text for column in glue.sets(glue.TASKS[task], data).train.texts for text in column]
     made = tokenizers.BertWordPieceTokenizer(lowercase=True)
     made.train_from_iterator(texts, vocab_size=8192, show_progress=False)
-    fast = transformers.BertTokenizerFast(tokenizer_object=made._tokenizer)
+    made_of: Any = transformers.BertTokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
+    fast = made_of(tokenizer_object=made._tokenizer)
     fast.save_pretrained(directory)
     config = transformers.BertConfig(
         vocab_size=len(fast), hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024

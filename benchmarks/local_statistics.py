@@ -8,6 +8,7 @@ probabilities, the same given the token before, and given both neighbours. A Mar
 
 import sys
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,8 @@ def scores(text: np.ndarray, vocab: int, sentences: list[list[int]], separator: 
 def main(store_directory: str, blimp_directory: str) -> None:
     """Print the table."""
     store = Store(store_directory)
-    text = np.asarray(store.tokens("train")[:]).astype(np.int64)
+    tokens: Any = store.tokens("train")
+    text = np.asarray(tokens[:]).astype(np.int64)
     pairs = blimp.read(blimp_directory)
     sentences = store.tokenizer.encode_batch([text for pair in pairs for text in (pair.good, pair.bad)])
     found = scores(text, store.tokenizer.size, sentences, store.tokenizer.sep_id)

@@ -22,7 +22,7 @@ from jaxmlm.data.phrases.ranking import Phrases
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("text", type=Path)
     parser.add_argument("--keep", type=Path, help="make the store here, and keep it")
     asked = parser.parse_args()

@@ -8,6 +8,7 @@ last step, and the seconds from the start of the process that resumes it to its 
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -57,6 +58,7 @@ def main() -> None:
         store = ["configs/base.py", *OPTIONS, "--data.store", f"{directory}/store"]
         subprocess.run([sys.executable, "-m", "jaxmlm", "prepare", *store], check=True, capture_output=True)
         last = asked.steps + EVERY + 1
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{directory}/cache"  # which the first start fills, as for a user
         run = [*store, "--workdir", f"{directory}/run", "--loop.save-every", str(EVERY), "--loop.steps", str(last + 1)]
         # The steps before the first save warm the machine up.
         found = {"processor": processor(), **cost(starts(last, run)[EVERY - 1 :])}

@@ -157,7 +157,7 @@ def their_prediction(
     )  # fmt: skip
     model = transformers.RobertaForQuestionAnswering(config).eval()
     windows = _encoded(dev, tokenizer, asked).dev
-    rows = [windows.row(i, tokenizer.cls_id, tokenizer.sep_id) for i in range(len(windows.begin))]
+    rows = [windows.row(i, tokenizer) for i in range(len(windows.begin))]
 
     def run() -> None:
         for first in range(0, len(rows), asked.batch):

@@ -1,0 +1,48 @@
+"""benchmarks/gpu.sh at a tiny size, on whatever device is here."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.parity
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
+
+
+def run(out: Path, minutes: str = "25", lengths: str = "128") -> subprocess.CompletedProcess[str]:
+    # Without a C++ compiler, which takes a minute for each length, for steps of milliseconds.
+    environment = os.environ | {"MINUTES": minutes, "LENGTHS": lengths, "TORCHDYNAMO_DISABLE": "1"}
+    command = [SCRIPT, out, "--small"]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_each_part_leaves_its_result_and_a_second_call_makes_what_is_missing(tmp_path):
+    names = ("base_128", "large_128", "base_128_no_attention_dropout", "base_128_profile")
+    (tmp_path / "doctor.txt").write_text("made before")
+    for name in names[1:3]:
+        (tmp_path / f"{name}.json").write_text("made before")
+    ended = run(tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert [line.split(": ")[1] for line in ended.stdout.splitlines()] == ["base_128.json", "base_128_profile.json"]
+    found = json.loads((tmp_path / "base_128.json").read_text())
+    assert found["ratio"] > 0 and found["peer"]["name"].startswith("transformers")
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_part_that_fails_is_named_and_the_script_ends_with_1(tmp_path):
+    (tmp_path / "doctor.txt").write_text("made before")
+    for name in ("base_7", "base_7_no_attention_dropout", "base_128_profile"):
+        (tmp_path / f"{name}.json").write_text("made before")
+    ended = run(tmp_path, lengths="7")
+    assert ended.returncode == 1
+    assert ended.stdout.startswith("gpu.sh: large_7.json: ended with 2: jaxmlm: ")
+    assert not (tmp_path / "large_7.json").exists()
+
+
+def test_nothing_begins_when_no_time_is_left(tmp_path):
+    ended = run(tmp_path, minutes="0")
+    assert ended.returncode == 0
+    assert ended.stdout.count("no time is left") == ended.stdout.count("\n") == 5
+    assert not list(tmp_path.iterdir())
