@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
 def run(out: Path, minutes: str = "25", lengths: str = "128") -> subprocess.CompletedProcess[str]:
     # Without a C++ compiler, which takes a minute for each length, for steps of milliseconds.
     environment = os.environ | {"MINUTES": minutes, "LENGTHS": lengths, "TORCHDYNAMO_DISABLE": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where `jaxmlm` is
     command = [SCRIPT, out, "--small"]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
