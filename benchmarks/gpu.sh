@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What one GPU is good for, within a lease: benchmarks/gpu.sh OUT [--small] [-- OPTIONS OF THE STUDY]
+# How fast one GPU trains, within a time limit: benchmarks/gpu.sh OUT [--small] [-- OPTIONS OF THE STUDY]
 #
-# The training step of base and large beside compiled PyTorch at 128, 512 and 1,024 tokens, a profile, then the rates of
+# The training step of base and large beside compiled PyTorch at 128, 512 and 1,024 tokens with profiles, then the rates of
 # the small-data study at its GPU scale. Needs the extras `cuda` and `parity`; the study needs its texts or its store:
 #
 #     benchmarks/gpu.sh out -- --store store --blimp blimp --glue glue_data
@@ -19,7 +19,7 @@ if [ "${1:-}" = --small ]; then small=yes; shift; fi
 [ "${1:---}" = -- ] || usage
 study=("${@:2}")
 deadline=$((SECONDS + ${MINUTES:-25} * 60))
-cd "$(dirname "$0")/.." || exit
+configs=$(dirname "$0")/../configs
 mkdir -p "$out"
 failed=0
 
@@ -52,25 +52,24 @@ bench() {
     rows=8
     set -- "$@" --model.layers 2 --model.width 64 --model.heads 2 --model.dtype float32 --data.vocab 700 --rounds 2
   fi
-  part "$name.json" jaxmlm bench "$config" --tokens random --model.remat none --data.length "$length" \
+  part "$name.json" jaxmlm bench "$configs/$config.py" --tokens random --model.remat none --data.length "$length" \
     --model.max-positions "$length" --loop.batch "$rows" --peer transformers --json "$@"
 }
 
 part doctor.txt jaxmlm doctor
 for length in ${LENGTHS:-128 512 1024}; do # 65,536 and 32,768 tokens a step
-  bench "base_$length" configs/base.py "$length" $((65536 / length)) --data.vocab 30522
-  bench "large_$length" configs/large.py "$length" $((32768 / length))
-  bench "base_${length}_no_attention_dropout" configs/base.py "$length" $((65536 / length)) --data.vocab 30522 \
+  bench "base_$length" base "$length" $((65536 / length)) --data.vocab 30522 --profile "$out/profile_$length"
+  bench "large_$length" large "$length" $((32768 / length))
+  bench "base_${length}_no_attention_dropout" base "$length" $((65536 / length)) --data.vocab 30522 \
     --model.attention-dropout 0
 done
-bench base_128_profile configs/base.py 128 512 --data.vocab 30522 --profile "$out/profile"
 if [ ${#study[@]} -gt 0 ]; then
   scaled=()
   if [ -n "$small" ]; then
     scaled=(--run.model.layers 2 --run.model.width 64 --run.model.heads 2 --run.model.dtype float32
       --run.loop.steps 20 --run.loop.batch 8 --run.loop.eval-every 10)
   fi
-  part study.json jaxmlm study configs/small_data.py --scale gpu --question rates --workdir "$out/study" \
+  part study.json jaxmlm study "$configs/small_data.py" --scale gpu --question rates --workdir "$out/study" \
     --json "${scaled[@]}" "${study[@]}"
 fi
 exit $failed

@@ -17,15 +17,13 @@ import time
 
 from turns import processor
 
-OPTIONS = (
-    "--text sample:5000 --data.vocab 1000 --model.dtype float32 --model.remat none --loop.batch 8 --loop.log-every 1"
-).split()
+from jaxmlm.cli import PREEMPTED
+
+OPTIONS = "--text sample:5000 --data.vocab 1000 --model.dtype float32 --model.remat none --loop.batch 8".split()
 EVERY = 10
 """Steps between two saves."""
 TOUCHED = 5
 """Steps after a save that are not taken for the median."""
-STOPPED = 75
-"""The exit status of a run that a signal has stopped and saved."""
 PROGRAM = """
 import os, signal, sys, time
 from jaxmlm import cli
@@ -59,7 +57,8 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "jaxmlm", "prepare", *store], check=True, capture_output=True)
         last = asked.steps + EVERY + 1
         os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{directory}/cache"  # which the first start fills, as for a user
-        run = [*store, "--workdir", f"{directory}/run", "--loop.save-every", str(EVERY), "--loop.steps", str(last + 1)]
+        loop = ["--loop.log-every", "1", "--loop.save-every", str(EVERY), "--loop.steps", str(last + 1)]
+        run = [*store, "--workdir", f"{directory}/run", *loop]
         # The steps before the first save warm the machine up.
         found = {"processor": processor(), **cost(starts(last, run)[EVERY - 1 :])}
         began = time.time()
@@ -72,7 +71,7 @@ def starts(stopped_at: int, words: list[str]) -> list[float]:
     """The times at which the steps of a run were dispatched, until a signal at one of them: each waits for the last."""
     command = [sys.executable, "-c", PROGRAM, str(stopped_at), "pretrain", *words]
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode not in (0, STOPPED):
+    if done.returncode not in (0, PREEMPTED):
         sys.exit(done.stderr)
     return [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("at ")]
 

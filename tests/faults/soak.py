@@ -9,16 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from jaxmlm.cli import PREEMPTED
 from tests.faults.common import CONFIG, PREPARE, Figure, Running, well
-
-PREEMPTED = 75
-"""The exit status of a run that a signal has stopped and saved."""
 
 
 def soak(work: Path, short: bool) -> Figure:
     """Train twice: in one process, and in processes that a signal ends every thousandth step; watch what they hold.
 
-    The time of a step is that of the processor, which other programs change little; tokens/s are told beside it.
+    The time of a step is that of the processor; other programs change it less than tokens/s, by some 5 %: run it alone.
     """
     steps, each = (400, 100) if short else (20_000, 1_000)
     figure = Figure(
