@@ -10,15 +10,12 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jaxmlm.models.kernel_sizes import fits_fused, pays_fused
 from jaxmlm.models.layers import dropout, dropped_of_65536, lift, product
 from jaxmlm.models.splash import BLOCK, pays, splash
 from jaxmlm.parallel import gathered, out_spec, platform, without_mesh
 
 Kernel = Literal["auto", "plain", "fused", "splash"]
-LONGEST_FUSED = 256
-"""Tokens of the longest row that the kernel for short rows takes."""
-VECTOR_MEMORY = 15 * 2**20
-"""Bytes of a chip's vector memory that the kernel for short rows may fill; a program is given 16 MiB."""
 
 
 class AttentionInputs(NamedTuple):
@@ -84,7 +81,7 @@ class Attention(nnx.Module):
         """
         kernel = gathered(self.out[...], "heads", None, "embed").astype(x.dtype)
         where = out_spec("batch", None, None)
-        if positions is None and self._fuses(x.shape[1], str(x.dtype)):
+        if positions is None and self._fuses(x, key):
             attended = self._attend_fused(x, inputs, key)
             out = jnp.einsum("BLE,ED->BLD", attended, _flat(kernel, 0, "heads", None), out_sharding=where)
         else:
@@ -94,13 +91,18 @@ class Attention(nnx.Module):
             out = product("BLHK,HKD->BLD", attended, kernel, where)
         return out if self.out_bias is None else out + lift(self.out_bias[...], out)
 
-    def _fuses(self, length: int, dtype: str) -> bool:
-        """Whether the kernel for short rows attends: on a TPU, or anywhere when it is asked for (by tests)."""
-        if self.kernel not in ("auto", "fused") or (self.kernel == "auto" and platform() != "tpu"):
+    def _fuses(self, x: Float[Array, "B L D"], key: Key[Array, ""] | None) -> bool:
+        """Whether a kernel of our own attends: on a TPU, or anywhere when it is asked for (by tests)."""
+        length = x.shape[1]
+        auto = self.kernel == "auto" and platform() == "tpu" and pays_fused(length, self._drops(key))
+        if not auto and self.kernel != "fused":
             return False
         heads, head_size, _ = self.out.shape
         tensor = 1 if without_mesh() else jax.sharding.get_abstract_mesh().shape["tensor"]
-        return fits_fused(length, heads // tensor, head_size, dtype)
+        return fits_fused(length, heads // tensor, head_size, str(x.dtype))
+
+    def _drops(self, key: Key[Array, ""] | None) -> bool:
+        return key is not None and self.dropout > 0
 
     def _attend_fused(
         self, x: Float[Array, "B L D"], inputs: AttentionInputs, key: Key[Array, ""] | None
@@ -139,10 +141,9 @@ class Attention(nnx.Module):
         def plain(q: Array, k: Array, v: Array) -> Array:
             return attend(q, k, v, inputs.visible, self.dropout, key)
 
-        # What the kernel for long rows cannot compute: attention dropout, and other lengths.
-        drops = key is not None and self.dropout > 0
+        # What `splash` cannot compute: attention dropout, and other lengths.
         fits = pays(q.shape[1]) if self.kernel == "auto" else q.shape[1] % BLOCK == 0
-        if self.kernel in ("plain", "fused") or drops or not fits:
+        if self.kernel in ("plain", "fused") or self._drops(key) or not fits:
             return plain(q, k, v)
         on_tpu = partial(splash, segments=inputs.segments, window=self.window, is_global=inputs.is_global)
         # Chosen when the program is lowered, so that one compiled ahead of time for a TPU has the kernel.
@@ -170,15 +171,6 @@ class Attention(nnx.Module):
             projected = projected + lift(self.qkv_bias[...][begin:end], projected)
         # The gradient of a split is a concatenation, that of slices pads and adds.
         return [x.squeeze(2) for x in jax.lax.split(projected, [1] * (end - begin), axis=2)]
-
-
-def fits_fused(length: int, heads: int, head_size: int, dtype: str) -> bool:
-    """Whether the kernel for short rows can attend: in rows of this length, with so many heads on a device."""
-    # Whole registers of 128 columns, filled by one head or by several.
-    whole = length % 128 == 0 and (128 % head_size == 0 or head_size % 128 == 0) and heads * head_size % 128 == 0
-    # The backward pass holds seven arrays of a row, each twice to load the next, and some ten scores of a head.
-    held = 14 * length * heads * head_size * jnp.dtype(dtype).itemsize + 40 * length**2
-    return whole and length <= LONGEST_FUSED and held <= VECTOR_MEMORY
 
 
 def _flat(x: Array, axis: int, *logical: str | None) -> Array:

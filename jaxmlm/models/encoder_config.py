@@ -71,8 +71,8 @@ class EncoderConfig:
     init: float = 0.02
     """Standard deviation of the initial weights."""
     attention: Kernel = "auto"
-    """Attention kernel: plain; on a TPU fused for rows of 128 or 256 tokens, splash for long ones without attention
-    dropout; auto takes fused on a TPU where it fits, and splash from 1,024 tokens on."""
+    """Attention kernel: plain; on a TPU fused for rows of 128 or 256 tokens and for longer ones with attention dropout,
+    splash for long ones without; auto takes fused on a TPU where it fits, and splash from 1,024 tokens on."""
     dtype: Dtype = "float32"
     """Type of the computation; parameters and the loss are always float32."""
     remat: Remat = "none"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jaxmlm.errors import InputError
 from jaxmlm.models import EncoderConfig, count_parameters
-from jaxmlm.models.attention import fits_fused
+from jaxmlm.models.kernel_sizes import fits_fused, pays_fused
 from jaxmlm.models.splash import BLOCK, pays
 from jaxmlm.parallel import Mesh, check_slices
 from jaxmlm.runs.run import Run
@@ -57,7 +57,8 @@ def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
     mlp = c.mlp or 4 * c.width
     products = (3 * c.width + mlp * (2 if c.activation.startswith("geglu") else 1)) / tensor + 2 * c.width
     # The kernels make no scores (models/attention.py).
-    fused = c.attention in ("auto", "fused") and fits_fused(length, c.heads // tensor, c.width // c.heads, c.dtype)
+    fused = c.attention == "fused" or (c.attention == "auto" and pays_fused(length, c.attention_dropout > 0))
+    fused = fused and fits_fused(length, c.heads // tensor, c.width // c.heads, c.dtype)
     splash = pays(length) if c.attention == "auto" else c.attention == "splash" and length % BLOCK == 0
     scores = 0.0 if fused or (splash and not c.attention_dropout) else c.heads / tensor * length
     # Attention probabilities: their scores in float32, themselves twice, and which of them dropout keeps.

@@ -1,4 +1,4 @@
-"""The TPU's kernels for short rows and for dropout, interpreted: what the plain path computes, and the same draws."""
+"""The TPU's kernels for attention and for dropout, interpreted: what the plain path computes, and the same draws."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,9 +10,11 @@ import pytest
 from jax.sharding import NamedSharding
 
 from jaxmlm.models import EncoderConfig
-from jaxmlm.models.attention import fits_fused
+from jaxmlm.models.attention import _rotate, attend, rope_table, visibility
 from jaxmlm.models.dropout_kernel import fits, kept
 from jaxmlm.models.encoder import Encoder
+from jaxmlm.models.fused_attention import fused_attention
+from jaxmlm.models.kernel_sizes import fits_fused
 from jaxmlm.models.layers import _draw
 from jaxmlm.parallel import Mesh, all_reduce, keep_unreduced, make_mesh, place, spec
 from jaxmlm.training.optimizers import decayed
@@ -21,16 +23,16 @@ VOCAB = 50
 SMALL = EncoderConfig(layers=2, width=256, heads=4, mlp=32, init=0.1, max_positions=128, dropout=0.0)
 
 
-def rows(batch: int = 4) -> dict[str, np.ndarray]:
+def rows(length: int = 128, batch: int = 4) -> dict[str, np.ndarray]:
     """Rows of two documents and padding, and what each hidden state counts for."""
     random = np.random.default_rng(0)
     found = {
-        "ids": random.integers(0, VOCAB, (batch, 128), np.int32),
-        "segments": np.ones((batch, 128), np.int32),
-        "weight": random.normal(size=(batch, 128, 256)).astype(np.float32),
+        "ids": random.integers(0, VOCAB, (batch, length), np.int32),
+        "segments": np.ones((batch, length), np.int32),
+        "weight": random.normal(size=(batch, length, 256)).astype(np.float32),
     }
     found["segments"][::2, 50:] = 2
-    found["segments"][1:, 100:] = 0
+    found["segments"][1:, length - 28 :] = 0
     found["weight"][found["segments"] == 0] = 0
     return found
 
@@ -50,7 +52,7 @@ def loss_and_gradients(config: EncoderConfig, sizes: tuple[int, int, int] = (1, 
     mesh = make_mesh(Mesh(*sizes), jax.local_devices()[: int(np.prod(sizes))])
     with jax.set_mesh(mesh):
         encoder = jax.jit(lambda key: Encoder(config, VOCAB, key))(jax.random.key(0))
-        return jax.device_get(both(encoder, place(rows(), mesh)))
+        return jax.device_get(both(encoder, place(rows(config.max_positions), mesh)))
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,55 @@ def test_fused_attention_is_the_plain_one(options, sizes):
     config = replace(SMALL, **options)
     plain = jax.tree.leaves(loss_and_gradients(replace(config, attention="plain")))
     fused = jax.tree.leaves(loss_and_gradients(replace(config, attention="fused"), sizes))
+    for a, b in zip(plain, fused, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * max(1.0, np.abs(a).max()))
+
+
+@pytest.mark.parametrize(
+    ("length", "heads", "options"),
+    [
+        (384, 2, {"rope": True}),  # one tile, whose stripes are not a register wide
+        (1024, 1, {"rope": True, "window": 100}),  # two tiles of keys
+        pytest.param(1024, 1, {"window": 100, "whole": True}, marks=pytest.mark.slow("another interpreted kernel")),
+        pytest.param(512, 4, {"dropout": 0.0}, marks=pytest.mark.slow("another interpreted kernel")),
+    ],
+)
+def test_fused_attention_of_long_rows_is_the_plain_one(length, heads, options, no_mesh):
+    """Its tokens that are not padding, and the gradients of queries, keys and values."""
+    given = {"rope": False, "window": None, "whole": False, "dropout": 0.1} | options
+    key = jax.random.key(3)
+    size = 128 // heads
+    segments = jnp.asarray(rows(length)["segments"][:2])
+    qkv = jax.random.normal(jax.random.key(0), (2, 3, length, 128))
+    weight = jax.random.normal(jax.random.key(1), (2, length, 128)) * (segments > 0)[:, :, None]
+    table = rope_table(length, size, 10000.0) if given["rope"] else None
+    drop = round(given["dropout"] * 2**16)
+
+    def plain(qkv: jax.Array) -> jax.Array:
+        q, k, v = (qkv[:, i].reshape(2, length, heads, size) for i in range(3))
+        if table is not None:
+            q, k = _rotate(q, table[None]), _rotate(k, table[None])
+        seen = visibility(segments, None if given["whole"] else given["window"])
+        return attend(q, k, v, seen, given["dropout"], key).reshape(2, length, 128)
+
+    def fused(qkv: jax.Array) -> jax.Array:
+        whole = jnp.array(given["whole"])
+        return fused_attention(qkv, heads, segments, table, given["window"], whole, drop, key, interpret=True)
+
+    found = []
+    for attention in (plain, fused):
+        out, gradient = jax.jit(jax.vjp, static_argnums=0)(attention, qkv)
+        found.append((out * (weight != 0), jax.jit(gradient)(weight)[0]))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow("an interpreted kernel on four devices")
+def test_fused_attention_of_long_rows_on_four_devices():
+    """Each device drops its share of its rows' and heads' probabilities; through the encoder, where it is asked for."""
+    config = replace(SMALL, max_positions=384, attention_dropout=0.1)
+    plain = jax.tree.leaves(loss_and_gradients(replace(config, attention="plain")))
+    fused = jax.tree.leaves(loss_and_gradients(replace(config, attention="fused"), (2, 1, 2)))
     for a, b in zip(plain, fused, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * max(1.0, np.abs(a).max()))
 
@@ -107,13 +158,17 @@ def test_fused_attention_is_plain_at_lengths_that_the_kernel_cannot():
         (256, 12, 64, "float32", True),
         (256, 6, 128, "bfloat16", True),
         (100, 16, 64, "bfloat16", False),
-        (512, 12, 64, "bfloat16", False),
+        (384, 12, 64, "bfloat16", True),
+        (512, 12, 64, "bfloat16", True),
+        (8192, 12, 64, "bfloat16", True),
+        (8192, 12, 64, "float32", False),
+        (1152, 12, 64, "bfloat16", False),
         (128, 1, 64, "bfloat16", False),
         (128, 16, 80, "bfloat16", False),
         (256, 16, 64, "float32", False),
     ],
 )
-def test_the_kernel_attends_in_short_rows_of_whole_registers(length, heads, head_size, dtype, expected):
+def test_the_kernels_attend_in_rows_of_whole_registers(length, heads, head_size, dtype, expected):
     assert fits_fused(length, heads, head_size, dtype) == expected
 
 

@@ -38,6 +38,7 @@ short = replace(config, attention_dropout=0.1, window=32, dtype="bfloat16")
 # libtpu's seconds grow with the tokens of a float32 program, to minutes at 16 rows of 2,048: long rows are few.
 for kernel, config, shape in (
     ("plain", config, (2, 2048)), ("auto", config, (2, 2048)), ("plain", short, (16, 256)), ("auto", short, (16, 256)),
+    ("auto", short, (2, 2048)),
 ):
     with jax.set_mesh(mesh):
         encoder = jax.eval_shape(lambda: Encoder(replace(config, attention=kernel), 1000, jax.random.key(0)))
@@ -84,16 +85,23 @@ def test_short_rows_get_the_kernel_with_dropout_within_and_need_less_memory(said
     assert auto[3] < plain[3] / 2
 
 
+def test_long_rows_with_attention_dropout_get_a_kernel_that_makes_no_scores(said):
+    kernel, splash, calls, memory = said[4]
+    assert (kernel, splash) == ("auto", False)
+    assert calls == ["attention_backward", "attention_forward", "dropout_mask"]
+    assert memory < 2 * 2048**2 * 4, "the scores of a device's row and two heads, in float32"
+
+
 def test_dropout_does_not_compute_a_block_of_random_bits_for_each_entry(said):
     # Threefry's 20 rounds have an exclusive or each: two programs, for the two words of a block, and not four.
-    odd, even = said[4:6]
+    odd, even = said[5:7]
     assert 20 <= odd[0] < 50
     assert odd[1] == 0
     assert even == [0, 1], "drawn by a kernel"
 
 
 def test_an_axis_of_the_mesh_may_take_part_of_an_axis_of_the_slice(said):
-    assert said[6:] == [[8, 2, 1], [32, 1, 2]]
+    assert said[7:] == [[8, 2, 1], [32, 1, 2]]
 
 
 def test_a_topology_that_libtpu_does_not_know_is_refused_with_those_it_knows(capsys, monkeypatch, tmp_path):
