@@ -79,22 +79,13 @@ def test_fused_attention_is_the_plain_one(options, sizes):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * max(1.0, np.abs(a).max()))
 
 
-@pytest.mark.parametrize(
-    ("length", "heads", "options"),
-    [
-        (384, 2, {"rope": True}),  # one tile, whose stripes are not a register wide
-        (1024, 1, {"rope": True, "window": 100}),  # two tiles of keys
-        pytest.param(1024, 1, {"window": 100, "whole": True}, marks=pytest.mark.slow("another interpreted kernel")),
-        pytest.param(512, 4, {"dropout": 0.0}, marks=pytest.mark.slow("another interpreted kernel")),
-    ],
-)
-def test_fused_attention_of_long_rows_is_the_plain_one(length, heads, options, no_mesh):
-    """Its tokens that are not padding, and the gradients of queries, keys and values."""
+def in_long_rows(length: int, heads: int, options: dict[str, Any], dtype: str = "float32") -> list[list[np.ndarray]]:
+    """What tokens that are not padding attend to, and the gradients of queries, keys and values: plain and fused."""
     given = {"rope": False, "window": None, "whole": False, "dropout": 0.1} | options
     key = jax.random.key(3)
     size = 128 // heads
     segments = jnp.asarray(rows(length)["segments"][:2])
-    qkv = jax.random.normal(jax.random.key(0), (2, 3, length, 128))
+    qkv = jax.random.normal(jax.random.key(0), (2, 3, length, 128)).astype(dtype)
     weight = jax.random.normal(jax.random.key(1), (2, length, 128)) * (segments > 0)[:, :, None]
     table = rope_table(length, size, 10000.0) if given["rope"] else None
     drop = round(given["dropout"] * 2**16)
@@ -113,9 +104,32 @@ def test_fused_attention_of_long_rows_is_the_plain_one(length, heads, options, n
     found = []
     for attention in (plain, fused):
         out, gradient = jax.jit(jax.vjp, static_argnums=0)(attention, qkv)
-        found.append((out * (weight != 0), jax.jit(gradient)(weight)[0]))
-    for a, b in zip(*found, strict=True):
+        d_qkv = jax.jit(gradient)(weight.astype(dtype))[0]
+        found.append([np.asarray(x, np.float32) for x in (out * (weight != 0), d_qkv)])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("length", "heads", "options"),
+    [
+        (384, 2, {"rope": True}),  # one tile, whose stripes are not a register wide
+        (1024, 1, {"rope": True, "window": 100}),  # two tiles of keys
+        pytest.param(1024, 1, {"window": 100, "whole": True}, marks=pytest.mark.slow("another interpreted kernel")),
+        pytest.param(512, 4, {"dropout": 0.0}, marks=pytest.mark.slow("another interpreted kernel")),
+    ],
+)
+def test_fused_attention_of_long_rows_is_the_plain_one(length, heads, options, no_mesh):
+    for a, b in zip(*in_long_rows(length, heads, options), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow("two more interpreted kernels")
+def test_fused_attention_of_long_rows_in_bfloat16_is_as_near_to_float32_as_the_plain_one(no_mesh):
+    options = {"rope": True, "dropout": 0.0}
+    exact = in_long_rows(384, 2, options)[0]
+    plain, fused = in_long_rows(384, 2, options, "bfloat16")
+    for a, b, true in zip(plain, fused, exact, strict=True):
+        assert 1e-3 < np.linalg.norm(b - true) < 1.1 * np.linalg.norm(a - true)
 
 
 @pytest.mark.slow("an interpreted kernel on four devices")
