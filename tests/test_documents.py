@@ -11,6 +11,7 @@ import pytest
 
 import jaxmlm
 from jaxmlm import Data, EncoderConfig, Loop, Masking, Run, SpanUnits, cli, pretrain
+from jaxmlm.runs.results import read_results
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -205,6 +206,12 @@ def test_the_reference_has_every_public_name():
     page = (ROOT / "docs" / "api.md").read_text()
     shown = set(re.findall(r"(?m)^::: jaxmlm\.(\w+)$", page)) - {"masking"}
     assert shown == set(jaxmlm.__all__) - {"__version__"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.jsonl")), ids=lambda path: path.stem)
+def test_committed_results_are_read_as_they_stand(path):
+    rows = read_results(path)
+    assert rows and {"cell", "seed", "values"} <= set.intersection(*map(set, rows))
 
 
 def test_blocks_and_commands_are_found(tmp_path, monkeypatch):
