@@ -37,7 +37,7 @@ def fused_attention(
             axis of K, they would be copied into another layout.
         heads: H.
         segments: a token attends to those of its own segment; none attends to segment 0.
-        rope: the table of rotary positions, by which queries and keys are rotated within the kernel.
+        rope: the table of rotary positions, by which queries and keys are rotated, of short rows within the kernel.
         window: with a window, only to those at most window // 2 tokens away; None: to all of the segment.
         is_global: with a window, true takes all of the segment all the same.
         drop: of 65,536, how many attention probabilities are dropped.
@@ -58,8 +58,8 @@ def fused_attention(
         settings = Settings(own_heads, 0 if key is None else drop, window, interpret)
         segments = segments[:, None].astype(jnp.int32)
         if qkv.shape[2] <= SHORT:
-            return short_rows.attend(settings, scalars, segments, tuple(map(rotation, tables)), qkv)
-        return long_rows.attend(settings, scalars, segments, rotated(qkv, *tables) if tables else qkv)
+            return short_rows.attend(settings, scalars, segments, tuple(map(_rotation, tables)), qkv)
+        return long_rows.attend(settings, scalars, segments, _rotated(qkv, *tables) if tables else qkv)
 
     width = qkv.shape[3]
     arguments = (qkv, segments, words, whole, *tables)
@@ -87,18 +87,18 @@ def fused_attention(
     )(*arguments)
 
 
-def rotation(rope: Float[Array, "L 2 half"]) -> Float[Array, "2 L K"]:
+def _rotation(rope: Float[Array, "L 2 half"]) -> Float[Array, "2 L K"]:
     """Cosines, and sines that are negative in the first half: x cos + swapped x sin rotates the halves of x."""
     cos = rope[:, 0]
     sin = rope[:, 1]
     return jnp.stack([jnp.concatenate([cos, cos], axis=-1), jnp.concatenate([-sin, sin], axis=-1)])
 
 
-def rotated(qkv: Float[Array, "B 3 L E"], rope: Float[Array, "L 2 half"]) -> Float[Array, "B 3 L E"]:
+def _rotated(qkv: Float[Array, "B 3 L E"], rope: Float[Array, "L 2 half"]) -> Float[Array, "B 3 L E"]:
     """Queries and keys rotated by their positions, values as they are; without an axis of K, which would be a copy."""
     width = qkv.shape[3]
     half = rope.shape[-1]
-    cos, sin = (jnp.tile(x, width // (2 * half))[None, None] for x in rotation(rope))
+    cos, sin = (jnp.tile(x, width // (2 * half))[None, None] for x in _rotation(rope))
     in_first_half = jnp.arange(width) % (2 * half) < half
     exact = qkv.astype(jnp.float32)
     swapped = jnp.where(in_first_half, jnp.roll(exact, -half, axis=-1), jnp.roll(exact, half, axis=-1))

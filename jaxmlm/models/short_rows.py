@@ -104,7 +104,7 @@ class _Row(NamedTuple):
     Attributes:
         visible: [keys, queries] bool, which key each query attends to.
         scalars: what dropout depends on.
-        table: [2, L, K], what `fused_attention.rotation` gives, or None.
+        table: [2, L, K], cosines and signed sines (`fused_attention`), or None.
 
     """
 
