@@ -5,8 +5,9 @@ Ranges end where 32 bits do: steps, sizes and seeds become int32 on the devices,
 
 import math
 from collections.abc import Iterable
+from dataclasses import fields
 from numbers import Integral, Real
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from jaxmlm.errors import InputError
 
@@ -82,28 +83,28 @@ def check_numbers(config: Any, prefix: str, **ranges: Range) -> None:
                 raise InputError(f"{prefix}{name} is {shown}: it must {numbers.said}")
 
 
-def check_choices(config: Any, prefix: str, *names: str) -> None:
+def check_choices(config: Any, prefix: str) -> None:
     """Refuse a value that the `Literal` of its field does not list, as a Python file may have; a flag cannot.
 
     Args:
-        config: the dataclass.
+        config: the dataclass. Its fields that are a `Literal`, or one or None, are looked at.
         prefix: what stands before the name of a field in messages, as "masking.".
-        names: the fields.
 
     Raises:
         InputError: it names the field, the value and the choices.
 
     >>> from dataclasses import dataclass
-    >>> from typing import Literal
     >>> @dataclass
     ... class Masking:
     ...     count: Literal["expected", "exact"]
-    >>> check_choices(Masking("about"), "masking.", "count")
+    >>> check_choices(Masking("about"), "masking.")
     Traceback (most recent call last):
     jaxmlm.errors.InputError: masking.count is 'about': it must be expected or exact
     """
-    for name in names:
-        value = getattr(config, name)
-        choices = get_args(config.__dataclass_fields__[name].type)
-        if value not in choices:
-            raise InputError(f"{prefix}{name} is {value!r}: it must be {' or '.join(map(str, choices))}")
+    for field in fields(config):
+        value = getattr(config, field.name)
+        kinds = (field.type, *get_args(field.type))  # of a union, its members too
+        choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+        is_none = value is None and type(None) in kinds
+        if choices and not is_none and not any(type(value) is type(choice) and value == choice for choice in choices):
+            raise InputError(f"{prefix}{field.name} is {value!r}: it must be {' or '.join(map(str, choices))}")

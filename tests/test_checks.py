@@ -6,7 +6,9 @@ import inspect
 import math
 import pkgutil
 from collections.abc import Iterator
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
 
 import jaxmlm
 from jaxmlm.errors import InputError
@@ -58,15 +60,29 @@ TOGETHER = {"processes": {"coordinator": "here:1", "process": 0}, "process": {"c
 """Options of `Hosts` that are given together."""
 
 
-def config_classes() -> dict[str, type]:
-    """The dataclasses of the package that have numbers, by name, without those that users do not write."""
+MADE_BY_CODE_TOO = {"Finding"}
+"""Dataclasses with choices that no user writes."""
+
+
+def dataclasses_of_the_package() -> dict[str, type]:
+    """All dataclasses of the package by name."""
     found = {}
     for module in pkgutil.walk_packages(jaxmlm.__path__, "jaxmlm."):
         if not module.name.endswith("__main__"):
             for name, kind in vars(importlib.import_module(module.name)).items():
                 if inspect.isclass(kind) and dataclasses.is_dataclass(kind) and kind.__module__ == module.name:
                     found[name] = kind
-    return {name: kind for name, kind in found.items() if numbers_of(kind) and name not in MADE_BY_CODE}
+    return found
+
+
+def choices_of(kind: Any) -> list[str]:
+    """The fields that are a `Literal`, or one or None."""
+    hints = get_type_hints(kind)
+    return [
+        field.name
+        for field in dataclasses.fields(kind)
+        if any(get_origin(hint) is Literal for hint in (hints[field.name], *get_args(hints[field.name])))
+    ]
 
 
 def numbers_of(kind: Any) -> dict[str, tuple[bool, bool]]:
@@ -87,7 +103,15 @@ def _arms(hint: Any) -> tuple[Any, ...]:
     return () if getattr(hint, "__origin__", None) is tuple else get_args(hint)
 
 
-CLASSES = config_classes()
+ALL = dataclasses_of_the_package()
+CLASSES = {name: kind for name, kind in ALL.items() if numbers_of(kind) and name not in MADE_BY_CODE}
+"""The dataclasses that have numbers, without those that users do not write."""
+CHOICES = [
+    (kind, name)
+    for title, kind in sorted(ALL.items())
+    if title not in MADE_BY_CODE | MADE_BY_CODE_TOO
+    for name in choices_of(kind)
+]
 FIELDS = [(kind, name, *kinds) for title, kind in sorted(CLASSES.items()) for name, kinds in numbers_of(kind).items()]
 
 
@@ -107,6 +131,16 @@ def test_numbers_that_cannot_be_are_refused():
         except Exception as error:  # of another kind than InputError
             wrong.append(f"{kind.__name__}.{name}: {type(error).__name__}: {error}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_choices_that_are_not_listed_are_refused():
+    """In one line that names the field: a typo in a Python file must not build another model, or other data."""
+    assert len(CHOICES) > 20
+    for kind, name in CHOICES:
+        made = kind(**NEEDED.get(kind, {}))
+        object.__setattr__(made, name, "no-such")  # not by its constructor, whose types the tests check
+        with pytest.raises(InputError, match=f"^[^\n]*{name} is 'no-such': it must be [^\n]*$"):
+            made.__post_init__()
 
 
 def faults_of(kind: Any, name: str, is_float: bool, is_tuple: bool) -> Iterator[str]:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from dataclasses import field as field_of
 from typing import Any, Literal
 
-from jaxmlm.checks import COUNT, NATURAL, POSITIVE, check_numbers, integers
+from jaxmlm.checks import COUNT, NATURAL, POSITIVE, check_choices, check_numbers, integers
 from jaxmlm.data.cleaning.config import Clean
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.layouts import Layout
@@ -64,6 +64,7 @@ class Data:
     for a long one), batched with rows of similar length."""
 
     def __post_init__(self) -> None:
+        check_choices(self, "data.")
         if not 0 < self.valid < 1:
             raise InputError(f"data.valid must lie between 0 and 1; got {self.valid:g}: try 0.01")
         check_numbers(self, "data.", length=integers(8), tokenizer_words=COUNT, new_words=NATURAL)

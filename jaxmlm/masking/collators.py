@@ -54,7 +54,7 @@ def audit_collated(
         padding were selected or changed, and how many random tokens are special ones; "words": of the words of several
         tokens of which some are selected, the share that is cut; "positions" and "lengths": how often a token is
         selected, by position and by the number of tokens of its word, with "bias", the largest distance from the rate
-        got in standard errors; "repeats": rows masked as in the first pass; "ok".
+        got in standard errors; "repeats": rows masked as in the first pass, and how many chance alone explains; "ok".
 
     Raises:
         InputError: labels are not the ids that were there, or ids changed that have no label.
@@ -82,7 +82,7 @@ def audit_collated(
     }
     words = _words(rows.word & maskable, maskable, text)
     positions, bias = _by_position(text, maskable)
-    repeats = sum(int(((selected[0] == other).all(-1) & selected[0].any(-1)).sum()) for other in selected[1:])
+    repeats = _repeats(selected, rows.word, maskable, rate)
     return {
         "rows": len(rows.ids),
         "tokens": int(n.sum()),
@@ -92,14 +92,34 @@ def audit_collated(
         "words": words["words"],
         "positions": {"selected": positions, "bias": bias, "ok": bias <= SIGMAS},
         "lengths": words["lengths"],
-        "repeats": {"rows": repeats, "of": len(rows.ids) * (len(epochs) - 1)},
+        "repeats": repeats,
         "rows without a prediction": int((~text.any(-1)).sum()),
         "ok": shares["selected"]["ok"]
         and not any(special.values())
         and bias <= SIGMAS
         and words["lengths"]["ok"]
-        and repeats <= 0.01 * len(rows.ids) * max(len(epochs) - 1, 1),
+        and repeats["ok"],
     }
+
+
+def _repeats(selected: np.ndarray, word: np.ndarray, maskable: np.ndarray, rate: float) -> dict[str, Any]:
+    """Rows masked as in the first pass: more than chance explains are a fault.
+
+    Chance is that of independent draws for whole words, which repeat more often than draws for their tokens: a row of
+    few words repeats a mask now and then, and at a rate of 1 always.
+    """
+    again = sum(int(((selected[0] == other).all(-1) & selected[0].any(-1)).sum()) for other in selected[1:])
+    words = (maskable & (word | _starts(maskable))).sum(-1)
+    some = np.where(words > 0, (rate**2 + (1 - rate) ** 2) ** words - (1 - rate) ** (2 * words), 0.0)
+    passes = len(selected) - 1
+    chance = float(some.sum()) * passes
+    most = chance + SIGMAS * math.sqrt(chance) + 0.01 * len(maskable) * passes
+    return {"rows": again, "of": len(maskable) * passes, "chance": round(chance, 1), "ok": again <= most}
+
+
+def _starts(maskable: np.ndarray) -> np.ndarray:
+    """Where a run of maskable tokens starts."""
+    return maskable & ~np.concatenate([np.zeros((len(maskable), 1), bool), maskable[:, :-1]], 1)
 
 
 def _check(rows: Rows, one: Collated, maskable: np.ndarray) -> None:
@@ -150,8 +170,7 @@ def _by_position(text: np.ndarray, maskable: np.ndarray) -> tuple[list[float], f
 def _words(word: np.ndarray, maskable: np.ndarray, text: np.ndarray) -> dict[str, Any]:
     """Words that are cut, and how often the tokens of words of each length are selected."""
     rows, length = maskable.shape
-    gap = maskable & ~np.concatenate([np.zeros((rows, 1), bool), maskable[:, :-1]], 1)
-    number = np.where(maskable, np.cumsum(word | gap, 1) + np.arange(rows)[:, None] * (length + 1), 0)
+    number = np.where(maskable, np.cumsum(word | _starts(maskable), 1) + np.arange(rows)[:, None] * (length + 1), 0)
     size = np.bincount(number.ravel(), minlength=rows * (length + 1) + length)
     size[0] = 0
     cut = touched = 0

@@ -94,7 +94,7 @@ class Masking:
     def __post_init__(self) -> None:
         check_units(self.units)
         check_rate(self.rate)
-        check_choices(self, "masking.", "count", "weights")
+        check_choices(self, "masking.")
         if self.predict is not None and not 0 < self.predict <= 1:
             raise InputError(f"masking.predict must be above 0 and at most 1; got {self.predict:g}: try 0.4")
         if self.predict is not None and self.lowest_rate == 0:

@@ -64,7 +64,7 @@ class Replace:
                 f"masking.replace: mask, random and keep must be at least 0 and sum to 1; got mask={self.mask} "
                 f"random={self.random} keep={self.keep}, which sum to {sum(probabilities):g}"
             )
-        check_choices(self, "masking.replace.", "per", "ids")
+        check_choices(self, "masking.replace.")
 
     def __call__(
         self, key: Key[Array, ""], ids: Integer[Array, " P"], selected: Selection, vocab: Vocab
@@ -85,9 +85,11 @@ class Replace:
         u = jax.random.uniform(kind_key, ids.shape)
         if self.per == "unit":  # the draw of the unit's first token
             u = u[jnp.maximum(jnp.arange(ids.shape[0]) - selected.index_in_unit, 0)]
-        drawn = _draw(id_key, self.ids, vocab, ids.shape)
-        kept = jnp.where(u < self.mask + self.random, drawn.astype(ids.dtype), ids)
-        return jnp.where(u < self.mask, mask, kept)
+        others = ids
+        if self.random > 0:
+            drawn = _draw(id_key, self.ids, vocab, ids.shape)
+            others = jnp.where(u < self.mask + self.random, drawn.astype(ids.dtype), ids)
+        return jnp.where(u < self.mask, mask, others)
 
 
 def _draw(key: Key[Array, ""], distribution: str, vocab: Vocab, shape: tuple[int, ...]) -> Integer[Array, " P"]:

@@ -114,7 +114,7 @@ class SpanUnits:
                 f"masking.units.longest must be 1 to {MAX_UNIT_LENGTH}, the most tokens of a unit; got "
                 f"{self.longest}: try 10"
             )
-        check_choices(self, "masking.units.", "of")
+        check_choices(self, "masking.units.")
 
     def distribution(self) -> np.ndarray:
         """The probabilities of the lengths 1 to `longest`.

@@ -10,7 +10,7 @@ from typing import Literal
 
 import jax
 
-from jaxmlm.checks import BELOW_ONE, COUNT, HUGE, NATURAL, NOT_NEGATIVE, POSITIVE, Range, check_numbers
+from jaxmlm.checks import BELOW_ONE, COUNT, HUGE, NATURAL, NOT_NEGATIVE, POSITIVE, Range, check_choices, check_numbers
 from jaxmlm.errors import InputError
 from jaxmlm.models.attention import Kernel
 from jaxmlm.models.layers import Activation, Dtype
@@ -19,7 +19,7 @@ Remat = Literal["none", "dots", "full"]
 REMAT_POLICIES = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
 """What `jax.checkpoint` keeps of a block; dots: the products with parameters, not the attention probabilities."""
 RUNTIME_FIELDS = ("dropout", "attention_dropout", "attention", "dtype", "remat", "logits_chunk")
-"""Options of an encoder that may be changed when resuming from a checkpoint."""
+"""Options that a run which continues from an encoder (`init`) may set anew: they change none of its parameters."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class EncoderConfig:
     """Predictions of a row whose logits are computed at a time; None: as many as fit into one GiB on each device."""
 
     def __post_init__(self) -> None:
+        check_choices(self, "model.")
         check_numbers(self, "model.", layers=COUNT, width=COUNT, heads=COUNT, mlp=COUNT, token_types=NATURAL)
         check_numbers(self, "model.", max_positions=COUNT, window=COUNT, global_every=COUNT, logits_chunk=COUNT)
         check_numbers(self, "model.", dropout=BELOW_ONE, attention_dropout=BELOW_ONE)

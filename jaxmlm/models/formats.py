@@ -226,7 +226,7 @@ def format_for(config: EncoderConfig, kind: str) -> Format:
     if kind == "classify" and config.pool == "mean" and form is not MODERN:
         raise InputError(
             f"{form.family}{HEADS[kind]}, the transformers format of this model, classifies from the first token, and "
-            "this encoder has model.pool mean: fine-tune one with model.pool first to export"
+            "this encoder has model.pool mean: fine-tune with --pool first to export"
         )
     return form
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxmlm import preemption
-from jaxmlm.checks import COUNT, NATURAL, TINY, Range, check_numbers
+from jaxmlm.checks import COUNT, NATURAL, TINY, Range, check_choices, check_numbers
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import watch
 from jaxmlm.parallel.clusters import ClusterSpec, find
@@ -45,6 +45,7 @@ class Hosts:
     """Seconds to wait for the others."""
 
     def __post_init__(self) -> None:
+        check_choices(self, "--")
         check_numbers(self, "--", processes=COUNT, process=NATURAL, wait=_WAIT)
         three = (self.coordinator, self.processes, self.process)
         if three == (None, None, None):

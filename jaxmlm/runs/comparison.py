@@ -12,6 +12,7 @@ import numpy as np
 from jaxmlm.errors import InputError, reading
 from jaxmlm.runs.results import read_results
 from jaxmlm.runs.statistics import compare_seeds
+from jaxmlm.runs.workdir import read_metadata
 from jaxmlm.tasks.downstream import GENERATED, display_name
 from jaxmlm.tasks.entities import Spans, span_f1
 from jaxmlm.tasks.file_formats import read_table
@@ -273,17 +274,25 @@ def _of_scores(directory: Path, rows: list[dict[str, Any]], name: str) -> Predic
     return Predictions(ids, np.zeros(len(ids)), found)
 
 
+def _second_label(directory: Path) -> str:
+    """The name of class 1 in the predictions of a fine-tuning, as its best model has it; of GLUE's tasks "1"."""
+    record = directory / "model" / "run.json"
+    names = read_metadata(record).get("labels", ()) if record.is_file() else ()
+    return str(names[1]) if len(names) > 1 else "1"
+
+
 def _of_rows(directory: Path, rows: list[dict[str, Any]], main: str, classes: dict[str, int]) -> Predictions:
     numbers = main in ("spearman", "pearson")
     found = {}
     ids = []
     labels = np.zeros(0)
+    positive = _second_label(directory) if main == "f1" else None
 
     def values(texts: Sequence[str]) -> np.ndarray:
         if numbers:
             return np.array([float(text) for text in texts])
-        if main == "f1":  # of class 1, as the files name it
-            return np.array([int(text) for text in texts])
+        if main == "f1":  # of class 1
+            return np.array([int(text == positive) for text in texts])
         return np.array([classes.setdefault(text, len(classes)) for text in texts])
 
     for row in rows:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 from rich.console import Console
 
-from jaxmlm.checks import COUNT, NATURAL, check_numbers, integers
+from jaxmlm.checks import COUNT, NATURAL, check_choices, check_numbers, integers
 from jaxmlm.data import Batches, Data, Store, open_rows
 from jaxmlm.data import remote as cloud
 from jaxmlm.data.building import first_words
@@ -114,6 +114,7 @@ class Evaluation:
     """Batch size: masked copies in one pass of the model."""
 
     def __post_init__(self) -> None:
+        check_choices(self, "")
         check_numbers(self, "", pairs=COUNT, rows=NATURAL, length=integers(8), batch=COUNT)
         check_numbers(self, "", bound_rows=NATURAL, bound_draws=COUNT)
         check_numbers(self, "", sentences=NATURAL, words=COUNT, seed=NATURAL)

@@ -16,10 +16,12 @@ from jaxmlm.checks import (
     SHARE,
     TINY,
     Range,
+    check_choices,
     check_numbers,
     integers,
 )
 from jaxmlm.errors import InputError
+from jaxmlm.models import EncoderConfig
 from jaxmlm.paths import describe, hint
 from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions, TaskData, generated_mark, task_hash
 from jaxmlm.tasks.registry import benchmark_tasks, find_task
@@ -106,6 +108,9 @@ class Finetune:
     """Maximum global norm of the gradients, to which larger ones are scaled down; None: no clipping."""
     layer_decay: float = 1.0
     """Layer-wise learning-rate decay: multiplier per layer, from the top down."""
+    pool: Literal["first", "mean"] | None = None
+    """What a classifier of sentences reads: the first token, or the mean over all; None: as the encoder's model.pool
+    says."""
     select: Literal["last", "best"] = "last"
     """State of a fine-tuning that is scored: the last one, or the best on dev of those after each epoch."""
     limit: int | None = None
@@ -121,6 +126,7 @@ class Finetune:
     best model's predictions are written."""
 
     def __post_init__(self) -> None:
+        check_choices(self, "finetune: ")
         check_numbers(self, "finetune: ", learning_rate=POSITIVE, epochs=_EPOCHS, warmup=SHARE, clip=POSITIVE)
         check_numbers(self, "finetune: ", weight_decay=NOT_NEGATIVE, layer_decay=POSITIVE_SHARE, seeds=NATURAL)
         check_numbers(self, "finetune: ", batch=COUNT, length=integers(8), stride=COUNT, limit=COUNT)
@@ -158,6 +164,10 @@ class Finetune:
             clip=self.clip,
             layer_decay=self.layer_decay,
         )
+
+    def encoder(self, given: EncoderConfig) -> EncoderConfig:
+        """The configuration of an encoder under the new head."""
+        return replace(given, pool=self.pool) if self.pool else given
 
     @property
     def task_name(self) -> str:

@@ -228,7 +228,14 @@ def _finished(
     }
     model = task.finished(tuned.state.model, examples)
     labels = task.labels(examples)
-    return loaded._replace(model=model, kind=task.head, labels=labels, directory=directory, about=about)
+    return loaded._replace(
+        model=model,
+        config=config.encoder(loaded.config),
+        kind=task.head,
+        labels=labels,
+        directory=directory,
+        about=about,
+    )
 
 
 def _examples(config: Finetune) -> Any:
@@ -327,6 +334,7 @@ def make_task(loaded: LoadedModel, config: Finetune, seed: int) -> tuple[Task, s
 
     def init(key: jax.Array) -> Model:
         encoder = jax.tree.map(jnp.copy, loaded.encoder)  # the first step donates its buffers
+        encoder.config = config.encoder(encoder.config)
         return jax.jit(with_head, static_argnums=(0, 2))(task.head, encoder, outputs, key)
 
     encoded = downstream.encoded(task, config.task_data, loaded.tokenizer, options)

@@ -58,7 +58,8 @@ def preview(masking: Masking, store: Store, text: str, seed: int = 0, view: int 
     _, selected = masking.select(key, tokens, 0, view)
     chosen = set(np.asarray(selected.positions)[: int(selected.count)].tolist())
     pieces = []
-    for i in np.flatnonzero(~tokenizer.special[ids]).tolist():
+    around = (tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
+    for i in np.flatnonzero(~np.isin(ids, around)).tolist():
         state = "plain"
         if i in chosen:
             state = "mask" if now[i] == tokenizer.mask_id else "keep" if now[i] == ids[i] else "random"

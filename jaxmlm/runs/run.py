@@ -81,7 +81,6 @@ SAME_RUN = (
     "loop.accumulate",
     "model.remat",
     "model.logits_chunk",
-    "model.pool",
 )
 """What may differ between two starts of one run."""
 
@@ -91,7 +90,9 @@ def identity(run: Run) -> dict[str, Any]:
 
     Nor how the work is cut up, which changes the last bits at most, or with dropout which bits are drawn.
     """
-    unused = () if run.needs_phrases else ("data.phrases",)
+    unused = [] if run.needs_phrases else ["data.phrases"]
+    if run.model.pool == "first":  # runs of versions without this option say nothing of it
+        unused.append("model.pool")
     return without(describe(run), [*SAME_RUN, *unused])
 
 

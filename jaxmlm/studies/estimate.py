@@ -1,15 +1,18 @@
 """What a cell of a study will cost, before it is started. An estimate: no program is compiled."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import jax
 
 from jaxmlm.checks import COUNT, NOT_NEGATIVE, POSITIVE, check_numbers
+from jaxmlm.models import EncoderConfig
 from jaxmlm.models.flops import flops
+from jaxmlm.parallel import make_mesh
 from jaxmlm.runs.evaluation import Bound
 from jaxmlm.runs.finetune_config import Finetune
+from jaxmlm.runs.loading import load
 from jaxmlm.runs.run import Run
 from jaxmlm.runs.zero_shot import BabyLM, Evaluate
 from jaxmlm.tasks import babylm
@@ -78,6 +81,7 @@ def seconds_of_pretraining(run: Run, assume: Assumed | None = None) -> float:
 
 def seconds_of_job(run: Run, what: Any, assume: Assumed | None = None) -> float:
     """Seconds for an evaluation of a cell: likelihood bound, minimal pairs, one fine-tuning; of held-out text 0."""
+    run = _with_its_encoder(run)
     if isinstance(what, Bound):
         rows = what.rows * what.draws
         predicted = run.data.length // 2
@@ -98,7 +102,30 @@ def seconds_of_job(run: Run, what: Any, assume: Assumed | None = None) -> float:
 
 
 def _step_seconds(run: Run, assume: Assumed | None) -> float:
+    run = _with_its_encoder(run)
     return step_flops(run, run.data.vocab).training / _speed(assume)
+
+
+def _with_its_encoder(run: Run) -> Run:
+    """The run; of one that continues from an encoder, with that encoder's sizes and vocabulary in the place of `init`.
+
+    Raises:
+        InputError: there is no such encoder, or it does not read rows of this length.
+
+    """
+    if run.init is None:
+        return run
+    model, vocab = _sizes_of(run.init)
+    data = replace(run.data, vocab=vocab + run.data.new_words, new_words=0)
+    return replace(run, init=None, model=model, data=data)
+
+
+@cache
+def _sizes_of(init: str) -> tuple[EncoderConfig, int]:
+    """An encoder's configuration and vocabulary; it is read, and one of the Hub fetched, as the study would."""
+    with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
+        loaded = load(init)
+    return loaded.config, loaded.encoder.vocab
 
 
 def _finetuning_flops(run: Run, config: Finetune) -> float:

@@ -11,7 +11,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from jaxmlm.checks import check_numbers, integers
+from jaxmlm.checks import check_choices, check_numbers, integers
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import make_mesh, place
@@ -41,6 +41,7 @@ class Bench:
     """Directory for a trace of three steps, for xprof or Perfetto; None: no trace."""
 
     def __post_init__(self) -> None:
+        check_choices(self, "--")
         check_numbers(self, "--", rounds=integers(2))  # a spread needs two
 
 

@@ -155,7 +155,8 @@ def table(name: str, found: dict[str, Any]) -> Table:
     shown.add_row("words of several tokens that are cut", f"{100 * words['cut']:.1f} % of {words['touched']:,}")
     shown.add_row("bias by position", f"{found['positions']['bias']} standard errors at most")
     shown.add_row("bias by length of the word", f"{found['lengths']['bias']} standard errors at most")
-    shown.add_row("rows masked as in the first pass", f"{repeats['rows']:,} of {repeats['of']:,}")
+    by_chance = f" ({repeats['chance']:,.0f} by chance)" if repeats["chance"] >= 0.5 else ""
+    shown.add_row("rows masked as in the first pass", f"{repeats['rows']:,} of {repeats['of']:,}{by_chance}")
     shown.add_row("rows without a prediction", f"{found['rows without a prediction']:,}")
     shown.add_row("as asked", "yes" if found["ok"] else "no")
     return shown

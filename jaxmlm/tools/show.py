@@ -66,7 +66,7 @@ def show(run: Run, options: Show) -> dict[str, Any]:
     parts = []
     for name, unit in units.items():
         for rate in options.rates:
-            masking = dataclasses.replace(run.masking, rate=rate, predict=None, units=unit)
+            masking = dataclasses.replace(run.masking, rate=rate, predict=None, units=unit, weights="tokens")
             head = f"{name}, {rate:.0%}"
             console.print(head, style="bold", highlight=False)
             parts.append(f"<h2>{escape(head)}</h2>")

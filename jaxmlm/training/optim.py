@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmlm.checks import INSIDE, POSITIVE, POSITIVE_SHARE, SHARE, check_numbers
+from jaxmlm.checks import INSIDE, POSITIVE, POSITIVE_SHARE, SHARE, check_choices, check_numbers
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import jitted
 from jaxmlm.training.optimizers import AdamW, Optimizer, check_optimizer, names_of
@@ -39,6 +39,7 @@ class Optim:
     """Decay of an exponential moving average of the weights, which is then evaluated and saved; None: no average."""
 
     def __post_init__(self) -> None:
+        check_choices(self, "optim.")
         check_numbers(self, "optim.", learning_rate=POSITIVE, warmup=SHARE, layer_decay=POSITIVE_SHARE)
         check_numbers(self, "optim.", decay=SHARE, clip=POSITIVE, ema=INSIDE)
         if self.schedule in ("wsd", "wsd_sqrt") and self.warmup + self.decay > 1:

@@ -13,6 +13,7 @@ import jaxmlm
 from jaxmlm import cli
 from jaxmlm.data import SentencePieceTokenizer, Tokenizer
 from jaxmlm.errors import InputError
+from jaxmlm.masking.collators import _repeats
 from jaxmlm.synthetic import world
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "collators.py"
@@ -90,7 +91,19 @@ def test_the_same_masks_in_every_epoch_are_found(tokenizer):
         return independent(0.3)(rows)
 
     found = jaxmlm.audit_collator(static, tokenizer, rate=0.3, rows=100)
-    assert found["repeats"] == {"rows": 200, "of": 200} and not found["ok"]
+    assert (found["repeats"]["rows"], found["repeats"]["of"]) == (200, 200) and found["repeats"]["chance"] < 1
+    assert not found["repeats"]["ok"] and not found["ok"]
+
+
+@pytest.mark.parametrize(("length", "rate"), [(5, 0.15), (8, 0.15), (12, 0.15), (8, 0.5), (10, 1.0)])
+def test_short_rows_repeat_a_mask_by_chance(length, rate):
+    """A right collator stays right, and one that masks alike in every epoch is found, but where all is masked."""
+    maskable = np.ones((400, length), bool)
+    rng = np.random.default_rng(0)
+    passes = rng.random((3, 400, length)) < rate
+    found = _repeats(passes, maskable, maskable, rate)
+    assert found["ok"] and found["rows"] == pytest.approx(found["chance"], rel=0.5, abs=20)
+    assert _repeats(passes[[0, 0, 0]], maskable, maskable, rate)["ok"] == (rate == 1.0)
 
 
 def test_a_bias_by_position_is_found(tokenizer):

@@ -213,6 +213,15 @@ def test_spans_cover_every_position_equally(masking):
     assert np.abs(deviation).max() < 4.5, deviation
 
 
+def test_kept_tokens_need_no_counts():
+    """With no random tokens nothing is drawn by frequency, so a vocabulary without counts will do."""
+    vocab = Vocab(size=100, mask_id=4, pad_id=0, replacement_ids=np.arange(5, 100))
+    replace = Replace(mask=0.8, random=0.0, keep=0.2, ids="unigram")
+    tokens = jax.tree.map(jnp.asarray, rows([L - 2] * B, 0))
+    out = mask_batch(Masking(0.5, replace=replace), jax.random.key(0), jnp.arange(B), tokens, vocab)
+    assert (out.inputs == 4).any()
+
+
 @pytest.mark.slow("statistics over many rows")
 def test_random_tokens_by_frequency():
     tokens = Tokens(

@@ -21,11 +21,14 @@ from jaxmlm.errors import Diverged, InputError
 from jaxmlm.json_files import read_jsonl, without_checksum
 from jaxmlm.runs import Finetune, finetune
 from jaxmlm.runs.comparison import compare, say
+from jaxmlm.runs.finetune_config import settings
 from jaxmlm.runs.finetuning import make_task
 from jaxmlm.runs.loading import load
-from jaxmlm.runs.results import read_results
+from jaxmlm.runs.results import Result, read_results
+from jaxmlm.runs.workdir import append_results, write_metadata
 from jaxmlm.synthetic import world
 from jaxmlm.tasks.downstream import TaskData, directory_of, examples_of
+from jaxmlm.tasks.metrics import METRICS
 from jaxmlm.tasks.registry import TableTask
 from jaxmlm.training.checkpoint import _sha256
 
@@ -128,6 +131,22 @@ def test_the_best_model_is_exported(grid, tmp_path):
     for a, b in zip(ours, theirs, strict=True):
         assert list(a) == list(b) == ["entailment", "not_entailment"] and a == pytest.approx(b, abs=1e-6)
     assert "text-classification" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_classifier_reads_the_first_token_or_the_mean(checkpoint, tmp_path):
+    """As it is asked, whatever the encoder was configured with; a mean has no BERT or RoBERTa to be exported as."""
+    scores = {}
+    for pool in ("first", "mean"):
+        asked = replace(GRID, learning_rate=1e-3, seeds=(0,), pool=pool, workdir=str(tmp_path / pool))
+        result = finetune(checkpoint, asked)
+        model = load(result["model"])
+        assert model.config.pool == model.encoder.config.pool == pool
+        assert f'"pool": "{pool}"' in result["rows"][0]["settings"]
+        scores[pool] = result["rows"][0]["scores"]["train_loss"]
+    assert scores["first"] != scores["mean"]
+    with pytest.raises(InputError, match="this encoder has model.pool mean: fine-tune with --pool first to export"):
+        jaxmlm.export(tmp_path / "mean" / "model", tmp_path / "out")
+    jaxmlm.export(tmp_path / "first" / "model", tmp_path / "out")
 
 
 def test_rows_without_labels_are_predicted(checkpoint, grid, tmp_path, capsys):
@@ -293,6 +312,28 @@ def test_two_checkpoints_are_compared_on_the_same_rows(checkpoint, grid, tmp_pat
         compare(config.workdir, other)
     with pytest.raises(InputError, match="has no predictions of a fine-tuning"):
         compare(config.workdir, tmp_path)
+
+
+@pytest.mark.parametrize("names", [("0", "1"), ("false", "true"), ("1", "0")])
+def test_f1_is_compared_for_labels_of_any_name(tmp_path, names):
+    """Class 1 is the second label, whatever it is called."""
+    score = METRICS["f1"]
+    truth = [0, 1, 1, 0, 1, 1, 0, 1]
+    said = {"one": [0, 1, 1, 1, 1, 0, 0, 1], "other": [1, 1, 0, 1, 1, 0, 0, 1]}
+    for which, classes in said.items():
+        directory = tmp_path / which
+        (directory / "predictions").mkdir(parents=True)
+        rows = [f"{i}\t{names[a]}\t{names[b]}" for i, (a, b) in enumerate(zip(classes, truth, strict=True))]
+        (directory / "predictions" / "dev.tsv").write_text("\n".join(["index\tsaid\tlabel", *rows, ""]))
+        scores = {"f1": score(np.array(truth), np.array(classes))}
+        result = Result("finetune", "mrpc", 0, "f1", scores, settings=settings(Finetune("mrpc")))
+        append_results(
+            directory / "results.jsonl",
+            [replace(result, predictions="predictions", degenerate=False, notes=["none"], select="last").to_json()],
+        )
+        write_metadata(directory / "model", "run.json", {}, {"labels": list(names), "config": {}})
+    found = compare(tmp_path / "one", tmp_path / "other")
+    assert (found["a"], found["b"]) == tuple(pytest.approx(score(np.array(truth), np.array(x))) for x in said.values())
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,13 @@ import pytest
 
 from jaxmlm import config
 from jaxmlm.errors import InputError
+from jaxmlm.models import EncoderConfig
 from jaxmlm.paths import replace_path
 from jaxmlm.runs import Run
+from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.studies import Study, run_study
+from jaxmlm.studies.estimate import Assumed
 from jaxmlm.studies.grid import cells_of, original
 from jaxmlm.studies.results import CellResult, collect
 from jaxmlm.studies.score_table import score_columns
@@ -80,6 +83,22 @@ def test_the_general_text_is_a_score_of_its_own():
 def test_a_general_text_needs_the_bound():
     with pytest.raises(InputError, match="general is a text for the likelihood bound, which is left out"):
         Study(general="a.txt", bound=None)
+
+
+def test_a_dry_run_counts_the_encoder_that_is_continued(checkpoint, tmp_path):
+    """Not the sizes that the configuration would give to a new one."""
+    (tmp_path / "my.txt").write_text("the old baker lives by the river.\n\n" * 2000)
+    words = ["--text", str(tmp_path / "my.txt"), "--rates", "0.4", "--seeds", "0", "--steps", "10"]
+    words += ["--workdir", str(tmp_path / "work"), "--run.data.length", "16", "--run.loop.batch", "8"]
+    given = config.load(ADAPT, ["--init", checkpoint, *words])
+    given = replace_path(given, "assume", Assumed("a slow machine", 1e6))
+    loaded = load(checkpoint)
+    own = replace_path(replace_path(given, "run.init", None), "run.model", loaded.config)
+    own = replace_path(own, "run.data.vocab", loaded.encoder.vocab)
+    first, second = (run_study(one, dry_run=True)["cells"][0]["estimated_seconds"] for one in (given, own))
+    assert first == second > 100
+    bigger = replace_path(own, "run.model", EncoderConfig())
+    assert run_study(bigger, dry_run=True)["cells"][0]["estimated_seconds"] > 2 * first
 
 
 @pytest.mark.slow("runs a study that continues from a run")

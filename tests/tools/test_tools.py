@@ -76,6 +76,22 @@ def test_show_prints_every_strategy_and_writes_a_page(workdir, capsys):
     assert 'class="mask"' in page and "<old>" not in page
 
 
+def test_show_takes_any_masking_and_shows_unknown_characters(workdir, tmp_path, capsys):
+    """Weights that need a law of the rate, where the rates are single numbers; a character outside the vocabulary."""
+    path = tmp_path / "uniform.py"
+    path.write_text(
+        "from dataclasses import replace\n"
+        "from jaxmlm.config import load\n"
+        "from jaxmlm.masking import Masking, Uniform\n"
+        "def config():\n"
+        f"    run = load({QUICKSTART!r}, ['--small']).run\n"
+        "    return replace(run, masking=Masking(Uniform(0.001, 1.0), weights='bound'))\n"
+    )
+    words = ["show", str(path), "--rates", "0.4", "--workdir", str(workdir), "--sentence", "the old 猫 baker"]
+    assert cli.main(words) == 0
+    assert all("<unk>" in line for line in capsys.readouterr().out.splitlines() if "old" in line and "baker" in line)
+
+
 def test_show_leaves_text_to_the_configuration(monkeypatch):
     """`--text` is where the text lies in every config that takes it, for all verbs."""
     from jaxmlm.tools import show

@@ -5,6 +5,7 @@ import importlib.util
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from jaxmlm.checks import check_choices
 from jaxmlm.data.cleaning.evaluation_sets import fingerprint, named
 from jaxmlm.errors import InputError
 
@@ -26,6 +27,7 @@ class Clean:
     """What happens to a document that holds words of an evaluation set."""
 
     def __post_init__(self) -> None:
+        check_choices(self, "data.clean.")
         if self.near_duplicates and importlib.util.find_spec("rensa") is None:
             raise InputError("data.clean.near_duplicates needs rensa: pip install 'jaxmlm[clean]'")
         if len(self.evaluation_sets) > MOST_SETS:

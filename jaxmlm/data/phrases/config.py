@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxmlm.checks import COUNT, POSITIVE_SHARE, check_numbers
+from jaxmlm.checks import COUNT, POSITIVE_SHARE, check_choices, check_numbers
 from jaxmlm.errors import InputError
 
 
@@ -29,13 +29,10 @@ class Phrases:
     """Which of two overlapping phrases is the unit where neither contains the other: one at random, or the longest."""
 
     def __post_init__(self) -> None:
+        check_choices(self, "data.phrases.")
         if not 2 <= self.longest <= 16:
             raise InputError(f"data.phrases.longest must lie between 2 and 16 words; got {self.longest}: try 5")
         check_numbers(self, "data.phrases.", min_count=COUNT, size=COUNT, coverage=POSITIVE_SHARE)
-        if self.pmi_power not in (1, 2):
-            raise InputError(
-                f"data.phrases.pmi_power must be 1 (the paper) or 2 (the published lists); got {self.pmi_power}"
-            )
         if not (len(self.shares) == self.longest - 1 and min(self.shares) > 0 and abs(sum(self.shares) - 1) < 1e-6):
             raise InputError(
                 f"data.phrases.shares must be {self.longest - 1} numbers above 0 that sum to 1, for 2 to "
@@ -43,5 +40,3 @@ class Phrases:
             )
         if self.size is None and self.coverage is None:
             raise InputError("data.phrases: give coverage, as 0.5, or size, as 800000")
-        if self.overlap not in ("random", "longest"):
-            raise InputError(f"data.phrases.overlap must be random or longest; got {self.overlap!r}")
