@@ -109,7 +109,7 @@ class PretrainedModel:
         places = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_id]
         if not places:
             raise InputError(f"the text {text[:60]!r} has no {MASKS[0]}: write one where a word is to be filled in")
-        logits = self._masked_logits([ids] * len(places), places)
+        logits = self._logits_of_row(ids, places)
         filled = []
         for row in logits:
             row = row[: len(self.tokenizer.special)].copy()
@@ -211,7 +211,7 @@ class PretrainedModel:
         """
         self._needs("mlm", "logits")
         ids = self._ids(text, masks=True)
-        return self._masked_logits([ids] * len(ids), list(range(len(ids))))
+        return self._logits_of_row(ids, list(range(len(ids))))
 
     def classify(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, float]]:
         """For each text, or pair of texts, the probability of every label; of one label (regression) its number."""
@@ -302,14 +302,16 @@ class PretrainedModel:
     def _word(self, i: int) -> str:
         return self.tokenizer.decode([i]).strip() or "▁"  # the space that begins a word is a piece too
 
+    def _logits_of_row(self, ids: list[int], places: list[int]) -> np.ndarray:
+        """Logits [P, V] at these places of one row, in one pass."""
+        with jax.set_mesh(self._mesh):
+            row, segments, _ = self._batch([ids], None)
+            at = pad([places], 1 << math.ceil(math.log2(len(places))), 0)
+            return np.asarray(forward.logits(self.model, row, segments, at))[0, : len(places), : self.encoder.vocab]
+
     def _masked_logits(self, rows: list[list[int]], places: list[int]) -> np.ndarray:
-        vocab = self.encoder.vocab
         marks = [[int(i == at) for i in range(len(row))] for row, at in zip(rows, places, strict=True)]
-
-        def logits(ids: np.ndarray, segments: np.ndarray, marks: np.ndarray) -> jax.Array:
-            return forward.logits(self.model, ids, segments, marks.argmax(-1))
-
-        return self._over(rows, logits, vocab, marks)
+        return self._over(rows, partial(forward.marked, self.model), self.encoder.vocab, marks)
 
     def _over(self, rows: list[list[int]], run: Any, width: int, extra: list[list[int]] | None = None) -> np.ndarray:
         """`run` on batches of at most 32 rows; its outputs [B, width] in order."""

@@ -16,9 +16,15 @@ def called(model: Any, ids: Any, segments: Any, types: Any) -> Any:
 
 
 @jax.jit
-def logits(model: Any, ids: Any, segments: Any, place: Any) -> Any:
-    """The logits at one place of each row."""
-    return model.logits(model.hidden(ids, segments), jnp.asarray(place)[:, None])[:, 0]
+def logits(model: Any, ids: Any, segments: Any, places: Any) -> Any:
+    """The logits [B, P, V] at these places [B, P] of each row."""
+    return model.logits(model.hidden(ids, segments), jnp.asarray(places))
+
+
+@jax.jit
+def marked(model: Any, ids: Any, segments: Any, marks: Any) -> Any:
+    """The logits [B, V] of each row at the one place that is marked in it."""
+    return logits(model, ids, segments, jnp.argmax(marks, -1)[:, None])[:, 0]
 
 
 @jax.jit

@@ -56,7 +56,7 @@ def parse(name: str) -> HubName:
 
 
 def local(path: str | Path, files: tuple[str, ...] = MODEL) -> Path:
-    """Return the directory of what a name of the Hub stands for, downloaded where it is not there; a path as it is.
+    """Return the directory of what a name of the Hub stands for, downloaded if it is not there; of a path the path.
 
     Args:
         path: hf:org/name, hf:org/name@revision, or a path.
@@ -67,7 +67,7 @@ def local(path: str | Path, files: tuple[str, ...] = MODEL) -> Path:
             there are no weights in safetensors.
 
     """
-    return _downloaded(str(path), files) if is_hub_name(path) else Path(path)
+    return _downloaded(str(path), files) if is_hub_name(path) else Path(path).expanduser()
 
 
 @cache

@@ -149,8 +149,15 @@ def cache_directory() -> Path:
     return Path(os.environ.get("JAXMLM_CACHE", "~/.cache/jaxmlm")).expanduser()
 
 
-def refuse_bucket(name: str) -> None:
-    """Refuse a working directory in a bucket, and one without a name: it is a directory on disk."""
+def working_directory(name: str) -> str:
+    """The path of a working directory, in which ~ stands for the home directory.
+
+    Raises:
+        InputError: it has no name, or is in a bucket: it must be a directory on disk.
+
+    >>> working_directory("runs/a")
+    'runs/a'
+    """
     if not name:
         raise InputError("workdir is empty: name a directory ('.' is the current one)")
     if "://" in name:
@@ -158,6 +165,7 @@ def refuse_bucket(name: str) -> None:
         raise InputError(
             f"workdir is {name!r} and must be a directory: mount the bucket (gcsfuse {root} DIRECTORY) or copy"
         )
+    return os.path.expanduser(name)
 
 
 def without(plain: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:

@@ -355,6 +355,25 @@ def test_a_card_is_for_readers():
     assert "own" not in text and "{" not in text and "class" not in text and "None" not in text
 
 
+@pytest.mark.parametrize(
+    ("kind", "pipeline"),
+    [
+        ("mlm", "fill-mask"),
+        ("classify", "text-classification"),
+        ("tokens", "token-classification"),
+        ("answer", "question-answering"),
+        ("encoder", "feature-extraction"),
+    ],
+)
+def test_a_model_of_another_origin_has_a_card_for_its_head(tokenizer, tmp_path, kind, pipeline):
+    """Exported, read again and exported again: the second card knows no task, and the model is what it is."""
+    config = EncoderConfig(**SIZES, norm="post", first_norm=True)
+    export(saved(tmp_path / "run", tokenizer, config, kind), tmp_path / "first")
+    export(tmp_path / "first", tmp_path / "second")
+    text = (tmp_path / "second" / "README.md").read_text()
+    assert f"pipeline_tag: {pipeline}\n" in text and f'pipeline("{pipeline}"' in text
+
+
 def test_a_loaded_model_says_what_it_is(tokenizer, tmp_path):
     loaded = jaxmlm.load(saved(tmp_path / "run", tokenizer, EncoderConfig(**SIZES)))
     for part in ("mlm: 1 x 16, 2 heads", f"{tokenizer.size} pieces", "reads 24 tokens", str(tmp_path / "run")):

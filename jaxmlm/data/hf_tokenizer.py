@@ -244,7 +244,7 @@ def open_tokenizer(path: str | Path) -> Tokenizer:
         InputError: there is none, or it is damaged.
 
     """
-    path = hub.local(path, hub.TOKENIZER).expanduser()
+    path = hub.local(path, hub.TOKENIZER)
     if path.is_dir():
         names = ("tokenizer.json", "tokenizer.model")
         path = next((path / name for name in names if (path / name).is_file()), path)

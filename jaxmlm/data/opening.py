@@ -36,7 +36,7 @@ def store_directory(data: Data, workdir: Path) -> Path:
     """Return the directory of the token store of a configuration; of one in a bucket, that of its copy."""
     if cloud.remote(data.store):
         return cloud.copy_of(str(data.store))
-    return Path(data.store) if data.store else workdir / "store"
+    return Path(data.store).expanduser() if data.store else workdir / "store"
 
 
 def open_store(

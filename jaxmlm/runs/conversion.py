@@ -61,7 +61,7 @@ def export(checkpoint: str | Path, directory: str | Path | None, options: Export
             raise InputError("export needs a new directory, or a repository to push to: name one")
         with tempfile.TemporaryDirectory(prefix="jaxmlm-export-") as parent:
             return {**export(checkpoint, Path(parent) / "model", options), "directory": None}
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} is there already: name a new directory")
     repository = None if options.push is None else check_push(options.push)
@@ -80,7 +80,8 @@ def export(checkpoint: str | Path, directory: str | Path | None, options: Export
             (new / name).write_bytes(content)
         if options.sentence_transformers:
             write_sentence_transformer(new, c.width, longest_input(c))
-        text = card(loaded.about, checkpoint, architecture, Published(repository, options.license))
+        about = {**loaded.about, "kind": loaded.kind}
+        text = card(about, checkpoint, architecture, Published(repository, options.license))
         (new / "README.md").write_text(text, encoding="utf-8")
         write_sums(new)
     written = {"directory": str(directory), "architecture": architecture, "rows": []}
@@ -91,7 +92,7 @@ def export(checkpoint: str | Path, directory: str | Path | None, options: Export
 def _complete_or_absent(directory: Path) -> Iterator[Path]:
     """A new directory to write into, which is renamed to this one when all is written: a failure leaves nothing."""
     directory = directory.absolute()
-    new = directory.with_name(directory.name + ".new")
+    new = directory.with_name(f".{directory.name}.jaxmlm-new")  # a name that no directory of a user's has
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     try:
@@ -116,12 +117,13 @@ def check_import(directory: str | Path, to: str | Path | None = None) -> dict[st
         InputError: the model cannot be read, or `to` is there already.
 
     """
-    if to is not None and Path(to).exists():
+    copy = None if to is None else Path(to).expanduser()
+    if copy is not None and copy.exists():
         raise InputError(f"{to} is there already: name a new directory")
     source = hub.local(directory)
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         loaded = from_transformers(source)
-    if to is not None:
-        with _complete_or_absent(Path(to)) as new:
+    if copy is not None:
+        with _complete_or_absent(copy) as new:
             shutil.copytree(source, new, dirs_exist_ok=True)
-    return {"directory": str(to or directory), "kind": loaded.kind, **loaded.about, "rows": []}
+    return {"directory": str(copy or directory), "kind": loaded.kind, **loaded.about, "rows": []}

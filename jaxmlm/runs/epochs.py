@@ -60,6 +60,14 @@ def check(run: Any, tokens: int, have: int | None, flag: str = "--most-epochs") 
     return found
 
 
+def most_steps(run: Any) -> int | None:
+    """The steps in which a `Run` reads its text `most_epochs` times; None where there is no such limit, or no size."""
+    have = size(run)
+    if have is None or run.most_epochs is None:
+        return None
+    return max(1, int(run.most_epochs * have / (run.loop.batch * run.data.length)))
+
+
 def tokens_in(data: Data, workdir: Path) -> int | None:
     """The tokens to train on in a text: those of its store if it is there, else an estimate by a part of the text."""
     directory = store_directory(data, workdir)

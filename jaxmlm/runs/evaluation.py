@@ -85,7 +85,8 @@ class Evaluation:
     sets: bool = False
     """Whether to print the accuracy of every set; --json always has them."""
     text: str | None = None
-    """Text files for masked loss and pseudo-perplexity; heldout: reads the run's own held-out split."""
+    """Text files for masked loss (of the first 1,024 rows) and pseudo-perplexity; heldout: reads the run's own held-out
+    split."""
     rates: tuple[float, ...] = HELD_OUT_RATES
     """Masking rates at which loss and accuracy are measured, at masks that are the same for every model."""
     rows: int = 200

@@ -10,6 +10,7 @@ from jaxmlm.runs.results import read_results
 from jaxmlm.tasks.downstream import display_name
 
 _PIPELINES = {
+    "mlm": "fill-mask",
     "classify": "text-classification",
     "answer": "question-answering",
     "tokens": "token-classification",
@@ -47,13 +48,13 @@ def card(about: dict[str, Any], checkpoint: Path, architecture: str, published: 
         body = f"{name_of(str(checkpoint.absolute()))}, written by jaxmlm.\n"
     head = _head(about, task, base, published)
     license_ = published.license or "not stated; who publishes the model chooses it (`jaxmlm export --license`)"
-    return f"{head}# {architecture}\n\n{body}\n{_use(about, task, published)}\nLicense: {license_}.\n"
+    return f"{head}# {architecture}\n\n{body}\n{_use(about, published)}\nLicense: {license_}.\n"
 
 
 def _head(about: dict[str, Any], task: str, base: str | None, published: Published) -> str:
     """The metadata that the Hub reads."""
     tag = f"generated-{about['task']}" if about.get("generated") else name_of(about.get("task", "masked-lm"))
-    pipeline = _PIPELINES.get(about.get("kind", "mlm"), "feature-extraction") if task else "fill-mask"
+    pipeline = _pipeline(about)
     lines = ["library_name: transformers", f"pipeline_tag: {pipeline}", f"tags: [jaxmlm, {json.dumps(tag)}]"]
     if published.license:
         lines.append(f"license: {json.dumps(published.license)}")
@@ -97,11 +98,15 @@ def _pre_trained(about: dict[str, Any], checkpoint: Path) -> str:
     return f"{first}\n\n" + "\n".join(lines) + "\n"
 
 
-def _use(about: dict[str, Any], task: str, published: Published) -> str:
+def _pipeline(about: dict[str, Any]) -> str:
+    """What `transformers.pipeline` takes such a model for, by its head; a run without another one has a masked LM."""
+    return _PIPELINES.get(about.get("kind", "mlm"), "feature-extraction")
+
+
+def _use(about: dict[str, Any], published: Published) -> str:
     """How the model is used, under the name by which it is published."""
     name = json.dumps(published.repository or "DIRECTORY")
-    kind = about.get("kind", "mlm") if task else "mlm"
-    pipeline = _PIPELINES.get(kind, "fill-mask" if kind == "mlm" else "feature-extraction")
+    pipeline = _pipeline(about)
     lines = ["from transformers import pipeline", "", f"model = pipeline({json.dumps(pipeline)}, model={name})"]
     return "\n".join(["```python", *lines, "```", ""])
 

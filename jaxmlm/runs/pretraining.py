@@ -148,10 +148,21 @@ def _why_not_exported(run: Run) -> str:
 
 
 def _steps(run: Run, task: Task, mesh: Any, directory: Path) -> int:
-    """The steps that the budget of a run allows: as measured when it was started first."""
+    """The steps that the budget of a run allows, `most_epochs` at most: as measured when it was started first."""
     if (directory / "run.json").is_file():
         return read_metadata(directory / "run.json")["config"]["loop"]["steps"]
-    return steps_within(str(run.loop.budget), task, run.optim, mesh, run.loop.accumulate)
+    steps = steps_within(str(run.loop.budget), task, run.optim, mesh, run.loop.accumulate)
+    most = epochs.most_steps(run)
+    if most is None or steps <= most:
+        return steps
+    if hosts.is_primary():
+        print(
+            f"note: loop.budget {run.loop.budget} is time for {steps:,} steps, and {most:,} read the text most_epochs "
+            f"{run.most_epochs:g} times: the run ends there",
+            file=sys.stderr,
+            flush=True,
+        )
+    return most
 
 
 def _start(run: Run, key: jax.Array) -> tuple[MaskedLM, Tokenizer, Run]:

@@ -9,7 +9,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking, SpanUnits, needs_phrases
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh
-from jaxmlm.paths import describe, refuse_bucket, without
+from jaxmlm.paths import describe, without, working_directory
 from jaxmlm.runs import epochs
 from jaxmlm.runs.workdir import step_of
 from jaxmlm.training import Loop, Optim
@@ -34,7 +34,7 @@ class Run:
     """Maximum passes over the text, above which a run is refused; None: no limit."""
 
     def __post_init__(self) -> None:
-        refuse_bucket(self.workdir)
+        object.__setattr__(self, "workdir", working_directory(self.workdir))
         check_numbers(self, "", most_epochs=POSITIVE)
         if self.init and self.data.tokenizer:
             raise InputError(

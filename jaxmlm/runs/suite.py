@@ -42,7 +42,7 @@ def finetune_all(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]
         raise InputError(f"a task is named twice: {', '.join(names)}")
     for config in configs:
         if config.workdir:
-            check_workdir(Path(config.workdir).parent, "glue.json", {})
+            check_workdir(Path(config.workdir).expanduser().parent, "glue.json", {})
         check(config)
     parents = dict.fromkeys(Path(config.workdir).expanduser().parent for config in configs if config.workdir)
     with ExitStack() as held:

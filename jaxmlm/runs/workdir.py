@@ -157,7 +157,7 @@ def append_results(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any
 
 def step_of(path: str | Path) -> tuple[Path, int | None]:
     """The directory of a run, and the step if `path` is that of one of its checkpoints."""
-    directory = Path(path)
+    directory = Path(path).expanduser()
     if (
         directory.parent.name == "checkpoints"
         and directory.name.isdigit()

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from jaxmlm.checks import NATURAL, check_numbers
 from jaxmlm.errors import InputError
-from jaxmlm.paths import refuse_bucket, replace_path
+from jaxmlm.paths import replace_path, working_directory
 from jaxmlm.runs.evaluation import Bound, TextBound
 from jaxmlm.runs.finetune_config import Finetune
-from jaxmlm.runs.run import Run, identity
+from jaxmlm.runs.run import SAME_RUN, Run, identity
 from jaxmlm.runs.zero_shot import Evaluate
 from jaxmlm.studies.estimate import Assumed
 from jaxmlm.studies.labels import changes_encoder
@@ -38,6 +38,10 @@ class Vary:
         plain = (str, int, float, type(None))
         if not self.names and (value := next((v for v in self.values if not isinstance(v, plain)), None)) is not None:
             raise InputError(f"vary {self.path}: a value is a {type(value).__name__}: give the values names")
+        if slashed := [name for name in self.named if "/" in str(name)]:
+            raise InputError(
+                f"vary {self.path}: {slashed[0]!r} cannot name the directory of a cell: give the values names without /"
+            )
 
     @property
     def named(self) -> dict[Any, Any]:
@@ -79,7 +83,7 @@ class Study:
     """I/N: do the I-th (from 0) of N shares of the cells and draw no report, on machines that share the workdir."""
 
     def __post_init__(self) -> None:
-        refuse_bucket(self.workdir)
+        object.__setattr__(self, "workdir", working_directory(self.workdir))
         check_numbers(self, "", seeds=NATURAL)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds are {self.seeds}: give one or more, each once")
@@ -91,6 +95,8 @@ class Study:
         for one, other in itertools.permutations(paths, 2):
             if f"{other}.".startswith(f"{one}."):
                 raise InputError(f"vary {one} and vary {other} set the same: make one axis of them, with names")
+        if same := [path for path in paths if any(f"{path}.".startswith(f"{one}.") for one in SAME_RUN)]:
+            raise InputError(f"vary {same[0]}: runs that differ in nothing else give the same: leave that axis out")
         if "loop.steps" in paths and (self.run.loop.budget or "loop.budget" in paths):
             raise InputError("vary loop.steps and loop.budget: a budget decides the steps: leave one of them out")
         if self.general and self.bound is None:

@@ -34,7 +34,7 @@ def finished_elsewhere(cell: Cell, studies: Sequence[str]) -> Path | None:
     if (Path(cell.run.workdir) / "run.json").exists():
         return None
     same = _same(cell)
-    directories = (done.parent for study in studies for done in sorted(Path(study).glob("cells/*/DONE")))
+    directories = (done.parent for study in studies for done in sorted(Path(study).expanduser().glob("cells/*/DONE")))
     return next((directory for directory in directories if _holds(directory, same)), None)
 
 

@@ -119,9 +119,10 @@ def report(workdir: str, markdown: bool = False) -> dict[str, Any]:
         markdown: also write report.md, which says the same, and figures/*.png.
 
     """
-    if not (Path(workdir) / "report.json").is_file():
+    directory = Path(workdir).expanduser()
+    if not (directory / "report.json").is_file():
         raise InputError(f"{workdir} has no results of a study (no report.json): give the --workdir of a study")
-    return _draw(Path(workdir), markdown)
+    return _draw(directory, markdown)
 
 
 def _check(study: Study, cells: list[Cell]) -> None:
@@ -197,7 +198,7 @@ def _identity(study: Study) -> dict[str, Any]:
         *parents, name = path.split(".")
         part = plain
         for parent in parents:
-            part = part[parent]
+            part = part.get(parent, {})  # phrases, of a base run that needs none
         part.pop(name, None)
     return {**plain, "vary": varied}
 

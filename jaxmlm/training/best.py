@@ -12,14 +12,14 @@ from jaxmlm.training.step import TrainState
 
 
 class Best:
-    """A copy of the state with the best value of a metric so far; of equally good ones the first.
+    """A copy of the state with the highest value of a metric so far; of equally good ones the first.
 
     Args:
         metric: EVAL/METRIC, as dev/accuracy; None: no state is kept.
         evals: names of the evaluations there are.
 
     Raises:
-        InputError: there is no such evaluation.
+        InputError: there is no such evaluation; when a state is offered: it has no such metric.
 
     """
 
@@ -41,8 +41,18 @@ class Best:
 
     def beats(self, evals: dict[str, dict[str, float]]) -> bool:
         """Whether the state kept is at least as good as one with these metrics."""
+        if not self.eval:
+            return False
+        other = self._value(evals)
         if not self.evals:
             return False
-        kept = self.evals[self.eval][self.metric]
-        other = evals[self.eval][self.metric]
+        kept = self._value(self.evals)
         return not (other > kept or math.isnan(kept))
+
+    def _value(self, evals: dict[str, dict[str, float]]) -> float:
+        """The value of the metric."""
+        scores = evals[self.eval]
+        if self.metric not in scores:
+            name = f"{self.eval}/{self.metric}"
+            raise InputError(f"loop.best is {name!r}: the metrics of {self.eval} are {', '.join(scores)}")
+        return scores[self.metric]

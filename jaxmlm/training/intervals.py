@@ -30,7 +30,7 @@ class Loop:
     budget: str | None = None
     """Time to train for, as 24h or 90m: 50 steps are timed once, and `steps` becomes what fits."""
     best: str | None = None
-    """Metric, as dev/accuracy, whose best evaluated state is kept at the end instead of the last state."""
+    """Metric, as dev/accuracy: the evaluated state with its highest value is kept at the end, not the last state."""
     fallback: bool = True
     """Whether a damaged newest checkpoint is set aside, and the one before it is used."""
     sinks: tuple[str, ...] = ()

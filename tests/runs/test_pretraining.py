@@ -20,6 +20,7 @@ from jaxmlm.masking import Masking, SpanUnits
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh, make_mesh
 from jaxmlm.paths import replace_path
+from jaxmlm.runs import epochs
 from jaxmlm.runs.loading import from_transformers, load
 from jaxmlm.runs.pretraining import _why_not_exported, pretrain
 from jaxmlm.runs.results import read_results
@@ -337,7 +338,7 @@ def test_an_encoder_that_does_not_fit_is_refused(base, one_device, tmp_path, cha
 
 
 @pytest.mark.slow("compiles for two devices and measures")
-def test_a_budget_is_measured_once_and_then_a_number_of_steps(base, tmp_path, monkeypatch):
+def test_a_budget_is_measured_once_and_then_a_number_of_steps(base, tmp_path, monkeypatch, capsys):
     """The number stands in run.json; a resume takes it from there, and says so when the budget is another."""
     from jaxmlm.runs import pretraining as module
 
@@ -354,6 +355,11 @@ def test_a_budget_is_measured_once_and_then_a_number_of_steps(base, tmp_path, mo
     assert len(timed) == 1
     with pytest.raises(InputError, match="loop.budget is '10s' there and '20s' here"):
         pretrain(replace_path(run, "loop.budget", "20s"))
+    of_a_pass = epochs.tokens_in(run.data, tmp_path / "run") / (8 * 16)
+    few = replace(run, workdir=str(tmp_path / "few"), most_epochs=3.5 / of_a_pass)
+    pretrain(few)
+    assert max(losses(few.workdir)) == 3
+    assert "is time for 4 steps, and 3 read the text" in capsys.readouterr().err
 
 
 def test_how_the_work_is_cut_up_may_change_in_a_resume(base, one_device, tmp_path):

@@ -12,17 +12,20 @@ import pytest
 
 from jaxmlm import locks
 from jaxmlm.data import Data
+from jaxmlm.data.opening import store_directory
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import read_jsonl
 from jaxmlm.locks import claim
 from jaxmlm.models import EncoderConfig
 from jaxmlm.runs import Finetune, finetune
+from jaxmlm.runs.conversion import check_import, export
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.results import Result, read_results
 from jaxmlm.runs.run import Run, identity
 from jaxmlm.runs.suite import finetune_all
 from jaxmlm.runs.workdir import append_results, read_metadata
+from jaxmlm.studies import Study
 from jaxmlm.training import Loop
 
 
@@ -82,6 +85,25 @@ def test_what_a_later_classifier_reads_makes_another_run():
     run = Run()
     assert identity(replace(run, model=replace(run.model, pool="mean"))) != identity(run)
     assert "pool" not in identity(run)["model"]
+
+
+def test_a_tilde_is_the_home_directory(done, tmp_path, monkeypatch):
+    """Whoever writes it: a shell does not expand the one of --workdir=~/runs/a, nor does Python."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert Run(workdir="~/runs/a").workdir == Study(workdir="~/runs/a").workdir == str(tmp_path / "runs" / "a")
+    assert store_directory(Data(store="~/store"), tmp_path) == tmp_path / "store"
+    shutil.copytree(done[0].workdir, tmp_path / "mine")
+    assert load("~/mine").directory == tmp_path / "mine"
+    assert check_import(export("~/mine", "~/out")["directory"], "~/copy")["directory"] == str(tmp_path / "copy")
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "out", "copy"}
+
+
+def test_an_export_leaves_the_directories_beside_it_alone(done, tmp_path):
+    (tmp_path / "model.new").mkdir()
+    (tmp_path / "model.new" / "mine").touch()
+    export(done[0].workdir, tmp_path / "model")
+    assert (tmp_path / "model.new" / "mine").exists() and len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_run_leaves_no_lock(done):

@@ -259,6 +259,8 @@ def test_bad_studies_are_refused_before_anything_is_written(study, tmp_path, pat
         ({"vary": (Vary("masking", (Masking(),), ("a",)), Vary("masking.rate"))}, "vary masking and vary masking.rate"),
         ({"vary": (Vary("masking.rate"), Vary("masking.rate"))}, "set the same"),
         ({"vary": (Vary("loop.steps", (1, 2)),), "run": Run(loop=Loop(budget="1h"))}, "a budget decides the steps"),
+        ({"vary": (Vary("mesh.fsdp", (1, 2)),)}, "vary mesh.fsdp: runs that differ in nothing else give the same"),
+        ({"vary": (Vary("model.remat", ("none", "full")),)}, "vary model.remat: runs that differ in nothing else"),
     ],
 )
 def test_studies_that_cannot_be_are_refused_when_they_are_made(fields, message):
@@ -271,6 +273,9 @@ def test_values_that_are_objects_need_names():
         Vary("masking", (Masking(),))
     with pytest.raises(InputError, match="vary masking.rate: the names a, a are not all different"):
         Vary("masking.rate", (0.1, 0.2), ("a", "a"))
+    with pytest.raises(InputError, match="vary init: 'runs/a' cannot name the directory of a cell: give the values"):
+        Vary("init", ("runs/a", "hf:org/b"))
+    assert Vary("init", ("runs/a", "hf:org/b"), ("a", "b")).named == {"a": "runs/a", "b": "hf:org/b"}
 
 
 def test_a_recipe_that_is_followed_is_taken():

@@ -137,6 +137,15 @@ def test_without_a_metric_no_state_is_kept():
     assert best.state is None and not best.beats({"dev": {"accuracy": 0.0}})
 
 
+@pytest.mark.parametrize("offered", [0, 1])
+def test_a_metric_that_an_evaluation_does_not_have_is_refused(offered):
+    """Also where the final state alone is evaluated."""
+    best = Best("dev/nosuch", {"dev"})
+    judged = best.beats if offered == 0 else lambda evals: best.offer(evals, state(1))
+    with pytest.raises(InputError, match="loop.best is 'dev/nosuch': the metrics of dev are accuracy, loss"):
+        judged({"dev": {"accuracy": 1.0, "loss": 0.0}})
+
+
 def test_a_metric_of_no_evaluation_is_refused():
     with pytest.raises(InputError, match="loop.best is 'train/loss': the evaluations there are.*: dev"):
         Best("train/loss", ["dev"])
