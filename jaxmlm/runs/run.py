@@ -74,6 +74,7 @@ SAME_RUN = (
     "mesh",
     "data.store",
     "loop.save_every",
+    "loop.keep",
     "loop.eval_every",
     "loop.log_every",
     "loop.fallback",

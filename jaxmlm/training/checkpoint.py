@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
 
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import read_json
@@ -59,15 +60,17 @@ class Checkpoints:
 
     Args:
         directory: their directory.
-        keep: number of the newest checkpoints that are kept.
+        newest: number of the newest checkpoints that are kept.
+        keep: steps whose checkpoints are kept as well.
         read: nothing is written, nor is removed what a kill left: a run may be saving there at that moment.
 
     """
 
-    def __init__(self, directory: str | Path, keep: int = 2, read: bool = False):
+    def __init__(self, directory: str | Path, newest: int = 2, keep: Collection[int] = (), read: bool = False):
         self.directory = Path(directory).absolute()
+        kept = AnyPreservationPolicy([LatestN(newest), CustomSteps(list(keep))])
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=not read, create=not read, save_root_metadata=not read
+            preservation_policy=kept, cleanup_tmp_directories=not read, create=not read, save_root_metadata=not read
         )
         handlers = {name: ocp.StandardCheckpointHandler() for name in ("model", "rest")}
         self._manager = ocp.CheckpointManager(

@@ -21,6 +21,8 @@ class Loop:
     """Seed of the initial weights, the order of the rows, masks and dropout."""
     save_every: int = 500
     """Steps between checkpoints; one is also written at the end; 0: no checkpoint at all."""
+    keep: tuple[int, ...] = ()
+    """Steps whose checkpoints are written and kept for good; of all others the two newest are kept."""
     eval_every: int = 0
     """Steps between evaluations; the final state is always evaluated."""
     log_every: int = 50
@@ -38,7 +40,9 @@ class Loop:
 
     def __post_init__(self) -> None:
         check_numbers(self, "loop.", steps=NATURAL, seed=NATURAL, save_every=NATURAL, eval_every=NATURAL)
-        check_numbers(self, "loop.", batch=COUNT, log_every=COUNT, accumulate=COUNT)
+        check_numbers(self, "loop.", batch=COUNT, log_every=COUNT, accumulate=COUNT, keep=COUNT)
+        if self.keep and not self.save_every:
+            raise InputError("loop.keep names steps to keep, and loop.save_every 0 writes no checkpoint: leave out one")
         if self.batch % self.accumulate:
             raise InputError(
                 f"loop.accumulate is {self.accumulate}: it must be at least 1 and divide loop.batch {self.batch}"
@@ -85,7 +89,7 @@ def due_after(done: int, loop: Loop, stop: bool = False) -> Due:
     """
     last = done == loop.steps
     evaluate = _divides(loop.eval_every, done) and not last
-    save = bool(loop.save_every) and (last or _divides(loop.save_every, done))
+    save = bool(loop.save_every) and (last or _divides(loop.save_every, done) or done in loop.keep)
     return Due(
         log=last or _divides(loop.log_every, done),
         wait=last or evaluate or save or stop,  # no step is under way meanwhile: nothing would be gained

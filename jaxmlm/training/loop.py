@@ -110,7 +110,9 @@ def _train(
     optimizer = optim.transformation(loop.steps)
     # Closed whatever happens: a save under way is finished, also when the run is interrupted.
     saves = (
-        closing(Checkpoints(directory / "checkpoints")) if directory is not None and loop.save_every else nullcontext()
+        closing(Checkpoints(directory / "checkpoints", keep=loop.keep))
+        if directory is not None and loop.save_every
+        else nullcontext()
     )
     with jax.set_mesh(mesh), explained(task, directory), saves as checkpoints:
         key = make_key(loop.seed)

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,22 @@ def collected() -> Iterator[None]:
 def whole() -> TrainState:
     """The state after all steps of a run that nobody killed."""
     return train(linear_task(), OPTIM, Loop(STEPS, 8), devices(1, 1, 1)).state
+
+
+def test_steps_that_are_to_be_kept_are_kept_through_a_kill(whole, tmp_path):
+    """Beside the two newest; and they are checkpoints like any other."""
+    assert STEPS == 6
+    loop = Loop(STEPS, 8, save_every=2, keep=(1, 3))
+    with pytest.raises(Killed):
+        train(linear_task(killed_at(4)), OPTIM, loop, devices(1, 1, 1), tmp_path)
+    done = train(linear_task(), OPTIM, loop, devices(1, 1, 1), tmp_path)
+    assert_equal(done.state, whole)
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*")) == [1, 3, 4, 6]
+    with closing(Checkpoints(tmp_path / "checkpoints", read=True)) as checkpoints:
+        first = checkpoints.model(whole.model, 1)
+    assert not np.array_equal(*(jax.tree.leaves(model)[0] for model in (first, whole.model)))
+    with pytest.raises(InputError, match=r"loop.keep names steps to keep, and loop.save_every 0 writes no checkpoint"):
+        Loop(STEPS, 8, save_every=0, keep=(1,))
 
 
 @pytest.fixture(scope="module")
