@@ -15,7 +15,7 @@ from jaxmlm.training import AdamW, Loop, Optim
 
 
 def config(
-    init: str = "roberta-base",
+    init: str = "hf:FacebookAI/roberta-base",
     text: str = "data/*.txt.gz",
     general: str | None = None,
     new_words: int = 0,

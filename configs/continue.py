@@ -1,9 +1,10 @@
 """Continue training an encoder on text of your own, at a masking rate of your own.
 
-    jaxmlm pretrain configs/continue.py --init roberta-base --text "mine/*.txt" --masking.rate 0.4
+    jaxmlm pretrain configs/continue.py --init hf:FacebookAI/roberta-base --text "mine/*.txt" --loop.steps 5000
 
-INIT is the directory of a run, or one of the transformers format: weights, config.json and tokenizer.json, as
-`save_pretrained` of a model and of its fast tokenizer write them. The encoder keeps its sizes and its tokenizer.
+INIT is the directory of a run, one of the transformers format (weights, config.json and tokenizer.json, as
+`save_pretrained` of a model and of its fast tokenizer write them), or a name on the Hub, hf:org/name, which takes the
+extra `hf`. The encoder keeps its sizes and its tokenizer. The usual steps read 410 M tokens: give fewer for less text.
 """
 
 from jaxmlm.data import Data
@@ -13,7 +14,7 @@ from jaxmlm.runs import Run
 from jaxmlm.training import AdamW, Loop, Optim
 
 
-def config(init: str = "roberta-base", text: str = "data/*.txt.gz") -> Run:
+def config(init: str = "hf:FacebookAI/roberta-base", text: str = "data/*.txt.gz") -> Run:
     """The encoder to continue from, and the text to learn from."""
     return Run(
         workdir="runs/continue",

@@ -2,9 +2,10 @@
 
     jaxmlm study configs/small_data.py --question rates --dry-run
 
-Six million words of Wikipedia and four million of novels (any two text files: `--wiki`, `--novels`), one token store
-for all questions, one recipe. The recipe is chosen first, by `--question optimizer`, `format` and `dropout` at a rate
-of 30 %, which favours neither end of what is compared, and then frozen.
+Six million words of Wikipedia and four million of novels, of any two text files (`--wiki`, `--novels`; the share of
+them that is taken stands in small_data_text.py), one token store for all questions, one recipe. The recipe is chosen
+first, by `--question optimizer`, `format` and `dropout` at a rate of 30 %, which favours neither end of what is
+compared, and then frozen.
 """
 
 from dataclasses import replace
@@ -153,7 +154,7 @@ def maskings(question: str, steps: int) -> dict[str, Masking]:
     if question == "prediction":
         pairs = ((0.15, 0.15), (0.40, 0.40), (0.40, 0.15), (0.15, 0.40), (0.80, 0.40))
         return {
-            f"{corrupt:.0%} hidden {predict:.0%} predicted": Masking(
+            f"{corrupt:.0%} masked {predict:.0%} predicted": Masking(
                 corrupt, predict=None if corrupt == predict else predict
             )
             for corrupt, predict in pairs

@@ -8,7 +8,8 @@ from jaxmlm import InputError
 from jaxmlm.data.sources import documents, files
 
 WORDS = {"wiki": (6_000_000, 48_520_000), "novels": (4_000_000, 23_560_000)}
-"""Words to take, of so many that there are; of shorter texts everything is taken."""
+"""Words to take, and words that the files of the track have: each document is taken with this probability, whatever the
+file, so a file of another length gives other words. Put its number here to take as many of it."""
 DOCUMENT = 1000
 """A novel is cut after the paragraph in which a document reaches so many words."""
 SENTENCE_END = re.compile(r"""(?<=[.!?])(["'”’)\]]*)\s+(?=["'“‘(\[]*[A-Z0-9])""")

@@ -28,7 +28,7 @@ SMALL = {
 }
 CELLS = {
     "paper/strategies": "phrases 40%",
-    "paper/corruption_vs_prediction": "20% hidden 40% predicted (2 rows)",
+    "paper/corruption_vs_prediction": "20% masked 40% predicted (2 rows)",
     "paper/replacement": "80-10-10",
     "paper/schedules": "step 0.30 to 0.15",
     "paper/laws": "uniform, bound",

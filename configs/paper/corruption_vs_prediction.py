@@ -27,7 +27,7 @@ def config(
     """The text to learn from, and where GLUE and BLiMP lie; sample: is the generated world (at pod scale: --sample)."""
     maskings = tuple(Masking(corrupt, predict=None if corrupt == predict else predict) for corrupt, predict in PAIRS)
     names = tuple(
-        f"{corrupt:.0%} hidden {predict:.0%} predicted" + (f" ({masking.views} rows)" if masking.views > 1 else "")
+        f"{corrupt:.0%} masked {predict:.0%} predicted" + (f" ({masking.views} rows)" if masking.views > 1 else "")
         for (corrupt, predict), masking in zip(PAIRS, maskings, strict=True)
     )
     return study("corruption_vs_prediction", scale, text, glue, blimp, (Vary("masking", maskings, names),), sample)

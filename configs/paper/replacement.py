@@ -1,4 +1,4 @@
-"""Wettig et al. 2022, section 5.2: does BERT's 80-10-10 rule help, or should a hidden token always be [MASK]?
+"""Wettig et al. 2022, section 5.2: does BERT's 80-10-10 rule help, or should a selected token always be [MASK]?
 
 jaxmlm study configs/paper/replacement.py --dry-run
 """

@@ -47,7 +47,7 @@ FAMILY = {
     "spans of tokens": Masking(0.8, units=SpanUnits(0.3, 6, "tokens"), count="exact"),
     "phrases": Masking(0.5, units=PhraseUnits(), replace=UNIT),
     "fewer predicted": Masking(0.4, predict=0.2, units=WordUnits(), replace=UNIT),
-    "5 % hidden, 40 % predicted": Masking(0.05, predict=0.4),
+    "5 % masked, 40 % predicted": Masking(0.05, predict=0.4),
     "views of words": Masking(0.3, predict=0.8, units=WordUnits(), replace=UNIT),
     "views of everything": Masking(0.5, predict=1.0, units=SpanUnits()),
     "falling": Masking(0.6, schedule=Linear(0.5, 100), units=PhraseUnits()),
@@ -313,7 +313,7 @@ def rows_of_text(many: int = 1500) -> Tokens:
 
 
 @pytest.mark.parametrize(
-    "name", [*PRESETS, "fewer predicted", "5 % hidden, 40 % predicted", "views of words", "falling"]
+    "name", [*PRESETS, "fewer predicted", "5 % masked, 40 % predicted", "views of words", "falling"]
 )
 def test_the_audit_finds_every_masking_right(name):
     tokens = rows_of_text()

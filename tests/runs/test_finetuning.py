@@ -21,14 +21,11 @@ from jaxmlm.errors import Diverged, InputError
 from jaxmlm.json_files import read_jsonl, without_checksum
 from jaxmlm.runs import Finetune, finetune
 from jaxmlm.runs.comparison import compare, say
-from jaxmlm.runs.finetune_config import settings
 from jaxmlm.runs.finetuning import make_task
 from jaxmlm.runs.loading import load
-from jaxmlm.runs.results import Result, read_results
-from jaxmlm.runs.workdir import append_results, write_metadata
+from jaxmlm.runs.results import read_results
 from jaxmlm.synthetic import world
 from jaxmlm.tasks.downstream import TaskData, directory_of, examples_of
-from jaxmlm.tasks.metrics import METRICS
 from jaxmlm.tasks.registry import TableTask
 from jaxmlm.training.checkpoint import _sha256
 
@@ -312,28 +309,6 @@ def test_two_checkpoints_are_compared_on_the_same_rows(checkpoint, grid, tmp_pat
         compare(config.workdir, other)
     with pytest.raises(InputError, match="has no predictions of a fine-tuning"):
         compare(config.workdir, tmp_path)
-
-
-@pytest.mark.parametrize("names", [("0", "1"), ("false", "true"), ("1", "0")])
-def test_f1_is_compared_for_labels_of_any_name(tmp_path, names):
-    """Class 1 is the second label, whatever it is called."""
-    score = METRICS["f1"]
-    truth = [0, 1, 1, 0, 1, 1, 0, 1]
-    said = {"one": [0, 1, 1, 1, 1, 0, 0, 1], "other": [1, 1, 0, 1, 1, 0, 0, 1]}
-    for which, classes in said.items():
-        directory = tmp_path / which
-        (directory / "predictions").mkdir(parents=True)
-        rows = [f"{i}\t{names[a]}\t{names[b]}" for i, (a, b) in enumerate(zip(classes, truth, strict=True))]
-        (directory / "predictions" / "dev.tsv").write_text("\n".join(["index\tsaid\tlabel", *rows, ""]))
-        scores = {"f1": score(np.array(truth), np.array(classes))}
-        result = Result("finetune", "mrpc", 0, "f1", scores, settings=settings(Finetune("mrpc")))
-        append_results(
-            directory / "results.jsonl",
-            [replace(result, predictions="predictions", degenerate=False, notes=["none"], select="last").to_json()],
-        )
-        write_metadata(directory / "model", "run.json", {}, {"labels": list(names), "config": {}})
-    found = compare(tmp_path / "one", tmp_path / "other")
-    assert (found["a"], found["b"]) == tuple(pytest.approx(score(np.array(truth), np.array(x))) for x in said.values())
 
 
 @pytest.mark.parametrize(

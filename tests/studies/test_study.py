@@ -16,14 +16,12 @@ from jaxmlm.models import EncoderConfig
 from jaxmlm.paths import replace_path
 from jaxmlm.runs import Evaluate, Finetune, recipe
 from jaxmlm.runs.finetuning import check
-from jaxmlm.runs.run import Run
 from jaxmlm.runs.workdir import read_metadata
-from jaxmlm.studies import Assumed, Study, Vary, run_study
+from jaxmlm.studies import Assumed, Vary, run_study
 from jaxmlm.studies.grid import original
 from jaxmlm.studies.study import _check, cells_of, store_run
 from jaxmlm.studies.titles import is_generated, titled
 from jaxmlm.tools.prepare import prepare
-from jaxmlm.training import Loop
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 STAGES = ["pretrain", "heldout", "bound", "blimp", "finetune"]
@@ -247,37 +245,6 @@ def test_bad_studies_are_refused_before_anything_is_written(study, tmp_path, pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"finetune": (Finetune("cola"), Finetune("cola", batch=32))}, "cola is there twice"),
-        ({"finetune": (Finetune("cola", workdir="w"),)}, "finetune cola: a study has no use for workdir: leave it out"),
-        (
-            {"finetune": (Finetune("rte", workdir="w", intermediate_task="mnli"),)},
-            "a study has no use for intermediate_task",
-        ),
-        ({"vary": (Vary("masking", (Masking(),), ("a",)), Vary("masking.rate"))}, "vary masking and vary masking.rate"),
-        ({"vary": (Vary("masking.rate"), Vary("masking.rate"))}, "set the same"),
-        ({"vary": (Vary("loop.steps", (1, 2)),), "run": Run(loop=Loop(budget="1h"))}, "a budget decides the steps"),
-        ({"vary": (Vary("mesh.fsdp", (1, 2)),)}, "vary mesh.fsdp: runs that differ in nothing else give the same"),
-        ({"vary": (Vary("model.remat", ("none", "full")),)}, "vary model.remat: runs that differ in nothing else"),
-    ],
-)
-def test_studies_that_cannot_be_are_refused_when_they_are_made(fields, message):
-    with pytest.raises(InputError, match=message):
-        Study(**fields)
-
-
-def test_values_that_are_objects_need_names():
-    with pytest.raises(InputError, match="vary masking: a value is a Masking: give the values names"):
-        Vary("masking", (Masking(),))
-    with pytest.raises(InputError, match="vary masking.rate: the names a, a are not all different"):
-        Vary("masking.rate", (0.1, 0.2), ("a", "a"))
-    with pytest.raises(InputError, match="vary init: 'runs/a' cannot name the directory of a cell: give the values"):
-        Vary("init", ("runs/a", "hf:org/b"))
-    assert Vary("init", ("runs/a", "hf:org/b"), ("a", "b")).named == {"a": "runs/a", "b": "hf:org/b"}
-
-
 def test_a_recipe_that_is_followed_is_taken():
     assert recipe("mosaicbert", "mnli").recipe == "mosaicbert"
     check(replace_path(recipe("mosaicbert", "rte"), "data", "sample:"))
@@ -354,7 +321,7 @@ def test_a_study_that_reads_its_text_too_often_is_refused_before_it_is_prepared(
 
 def test_a_sentence_as_each_masking_leaves_it(study, done):
     from jaxmlm.data import Store
-    from jaxmlm.masking import Masking, Replace
+    from jaxmlm.masking import Replace
     from jaxmlm.runs.preview import preview
 
     store = Store(Path(study.workdir) / "store")
