@@ -96,7 +96,7 @@ class Store:
     """
 
     def __init__(self, directory: str | Path):
-        self.directory = cloud.copy_of(str(directory)) if cloud.remote(directory) else Path(directory)
+        self.directory = cloud.copy_of(str(directory)) if cloud.remote(directory) else Path(directory).expanduser()
         if cloud.remote(directory) and not cloud.pull(str(directory), self.directory, MANIFEST):
             raise InputError(f"{directory} holds no token store (no manifest.json): make one with jaxmlm prepare")
         if not (self.directory / MANIFEST).is_file():

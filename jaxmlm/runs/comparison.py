@@ -132,7 +132,7 @@ def compare(one: str | Path, other: str | Path, draws: int = DRAWS) -> dict[str,
         InputError: the two are of different tasks or dev rows, or a file is missing.
 
     """
-    directories = [Path(one), Path(other)]
+    directories = [Path(path).expanduser() for path in (one, other)]
     best = [_best(directory) for directory in directories]
     (task, main, lines), (other_task, _, _) = best
     about = {"task": task, "main": main, "rows": [], **({"generated": True} if lines[0].get("generated") else {})}

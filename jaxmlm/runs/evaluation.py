@@ -284,7 +284,7 @@ def _of_layers(
     if hosts.is_primary():
         Console(stderr=True).print(layers.table(found))
     if config.figure and hosts.is_primary():
-        layers.draw(found, Path(config.figure))
+        layers.draw(found, Path(config.figure).expanduser())
     each = (time.perf_counter() - started) / max(len(found), 1)
     return [to_row("probe", name, "majority", scores, time.perf_counter() - each) for name, scores in found.items()]
 

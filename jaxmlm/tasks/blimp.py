@@ -31,7 +31,7 @@ class MinimalPair(NamedTuple):
 
 def read(directory: str | Path, pairs_per_set: int | None = None) -> list[MinimalPair]:
     """The first pairs of every `*.jsonl` in the directory (or its `data` or `blimp`), in order of file name."""
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     sets = next(
         (found for sub in ("", "data", "blimp") if (found := file_formats.named(directory / sub, ".jsonl"))), None
     )

@@ -1,6 +1,7 @@
 """`jaxmlm bench`: how fast a run trains on the devices at hand, where its time goes, and beside a peer."""
 
 import dataclasses
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -82,7 +83,7 @@ def bench(run: Run, options: Bench) -> dict[str, Any]:
         if other:
             other.close()
         if options.profile:
-            with jax.profiler.trace(options.profile):
+            with jax.profiler.trace(os.path.expanduser(options.profile)):
                 for _ in range(3):
                     ours.step()
         parts = ours.parts()

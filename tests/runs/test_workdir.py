@@ -18,6 +18,7 @@ from jaxmlm.json_files import read_jsonl
 from jaxmlm.locks import claim
 from jaxmlm.models import EncoderConfig
 from jaxmlm.runs import Finetune, finetune
+from jaxmlm.runs.comparison import compare
 from jaxmlm.runs.conversion import check_import, export
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain
@@ -26,6 +27,7 @@ from jaxmlm.runs.run import Run, identity
 from jaxmlm.runs.suite import finetune_all
 from jaxmlm.runs.workdir import append_results, read_metadata
 from jaxmlm.studies import Study
+from jaxmlm.tasks import blimp
 from jaxmlm.training import Loop
 
 
@@ -94,6 +96,10 @@ def test_a_tilde_is_the_home_directory(done, tmp_path, monkeypatch):
     assert Run(workdir="~/runs/a").workdir == Study(workdir="~/runs/a").workdir == str(tmp_path / "runs" / "a")
     assert store_directory(Data(store="~/store"), tmp_path) == tmp_path / "store"
     shutil.copytree(done[0].workdir, tmp_path / "mine")
+    with pytest.raises(InputError, match=str(tmp_path / "tuned")):
+        compare("~/tuned", "~/tuned")
+    with pytest.raises(InputError, match=str(tmp_path / "pairs")):
+        blimp.read("~/pairs")
     assert load("~/mine").directory == tmp_path / "mine"
     assert check_import(export("~/mine", "~/out")["directory"], "~/copy")["directory"] == str(tmp_path / "copy")
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "out", "copy"}
