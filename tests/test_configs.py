@@ -6,6 +6,7 @@ import pytest
 
 from jaxmlm import config
 from jaxmlm.json_files import read_jsonl
+from jaxmlm.models.flops import count_parameters
 from jaxmlm.paths import replace_path
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.studies.comparisons import compare_pairs
@@ -34,6 +35,15 @@ CELLS = {
     "paper/laws": "uniform, bound",
     "wiki_gpu": 0.4,
 }
+
+
+def test_the_run_for_one_chip_trains(tmp_path):
+    """Shrunk, on one device; its encoder has the size that the file says."""
+    run = config.load(CONFIGS / "one_chip.py", ["--text", "sample:400"])
+    assert round(count_parameters(run.model, run.data.vocab) / 1e6) == 28
+    for path, value in {"model.heads": 2, **SMALL, "workdir": str(tmp_path / "run"), "model.dtype": "float32"}.items():
+        run = replace_path(run, path, value)
+    assert pretrain(run)["rows"][0]["tokens"] == 3 * 8 * 24
 
 
 @pytest.mark.parametrize(
