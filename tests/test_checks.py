@@ -19,9 +19,9 @@ from jaxmlm.tools.collators import CollatorAudit
 
 MADE_BY_CODE = {
     "Batches", "PackedRows", "Vocab", "Result", "CellResult", "CellPlan", "Glue", "Sizes", "Table", "Trained",
-    "BabyLM", "BabyLMTask",
+    "BabyLM", "BabyLMTask", "Finding",
 }  # fmt: skip
-"""Dataclasses with numbers that no user writes."""
+"""Dataclasses with numbers or choices that no user writes."""
 NEEDED: dict[type, dict[str, Any]] = {
     Linear: {"end": 0.5, "steps": 10},
     Cosine: {"end": 0.5, "steps": 10},
@@ -58,10 +58,6 @@ MAY_BE_ZERO = {
 }
 TOGETHER = {"processes": {"coordinator": "here:1", "process": 0}, "process": {"coordinator": "here:1", "processes": 2}}
 """Options of `Hosts` that are given together."""
-
-
-MADE_BY_CODE_TOO = {"Finding"}
-"""Dataclasses with choices that no user writes."""
 
 
 def dataclasses_of_the_package() -> dict[str, type]:
@@ -107,10 +103,7 @@ ALL = dataclasses_of_the_package()
 CLASSES = {name: kind for name, kind in ALL.items() if numbers_of(kind) and name not in MADE_BY_CODE}
 """The dataclasses that have numbers, without those that users do not write."""
 CHOICES = [
-    (kind, name)
-    for title, kind in sorted(ALL.items())
-    if title not in MADE_BY_CODE | MADE_BY_CODE_TOO
-    for name in choices_of(kind)
+    (kind, name) for title, kind in sorted(ALL.items()) if title not in MADE_BY_CODE for name in choices_of(kind)
 ]
 FIELDS = [(kind, name, *kinds) for title, kind in sorted(CLASSES.items()) for name, kinds in numbers_of(kind).items()]
 
