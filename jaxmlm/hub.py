@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmlm.errors import InputError, brief
+from jaxmlm.paths import expanded
 
 PREFIX = "hf:"
 TOKENIZER = (
@@ -67,7 +68,7 @@ def local(path: str | Path, files: tuple[str, ...] = MODEL) -> Path:
             there are no weights in safetensors.
 
     """
-    return _downloaded(str(path), files) if is_hub_name(path) else Path(path).expanduser()
+    return _downloaded(str(path), files) if is_hub_name(path) else expanded(path)
 
 
 @cache

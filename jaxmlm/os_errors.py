@@ -26,7 +26,6 @@ _ADVICE = {
     errno.EFBIG: "raise the limit (ulimit -f), or name a directory on another disk",
 }
 """What to do about the errors that a user's path can cause; any other is a fault of the program or the machine."""
-_OF_PATHLIB = ("Symlink loop", "Could not determine home directory")
 _FULL = {code: os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)}
 
 
@@ -48,7 +47,7 @@ def explain(error: BaseException) -> str | None:
         if error.filename is None and error.errno not in _FULL:
             return None  # as of a program that is missing, or a connection
         return _line(error.errno, error.filename)
-    if isinstance(error, RuntimeError) and str(error).startswith(_OF_PATHLIB):
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # of Path.resolve
         return f"{error}: check the path"
     code = next((code for code, text in _FULL.items() if text.lower() in str(error).lower()), None)
     return None if code is None else _line(code, getattr(error, "filename", None))

@@ -146,7 +146,23 @@ def counted(number: int, what: str) -> str:
 
 def cache_directory() -> Path:
     """Return where what can be made again is kept on this machine: $JAXMLM_CACHE, or ~/.cache/jaxmlm."""
-    return Path(os.environ.get("JAXMLM_CACHE", "~/.cache/jaxmlm")).expanduser()
+    return expanded(os.environ.get("JAXMLM_CACHE", "~/.cache/jaxmlm"))
+
+
+def expanded(path: str | Path) -> Path:
+    """A path, in which a leading ~ stands for the home directory, as in a shell.
+
+    Raises:
+        InputError: there is no such user. A shell would take ~name as it stands, and make a directory of that name.
+
+    >>> expanded("runs/a")
+    PosixPath('runs/a')
+    """
+    found = Path(os.path.expanduser(path))
+    if found.parts[:1] and found.parts[0].startswith("~"):
+        user = found.parts[0]
+        raise InputError(f"{path}: there is no user {user[1:]!r}: check the path (./{user} is a file of that name)")
+    return found
 
 
 def working_directory(name: str) -> str:
@@ -165,7 +181,7 @@ def working_directory(name: str) -> str:
         raise InputError(
             f"workdir is {name!r} and must be a directory: mount the bucket (gcsfuse {root} DIRECTORY) or copy"
         )
-    return os.path.expanduser(name)
+    return str(expanded(name))
 
 
 def without(plain: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:

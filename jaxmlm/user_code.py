@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from jaxmlm.errors import InputError
-from jaxmlm.paths import hint
+from jaxmlm.paths import expanded, hint
 
 
 def find_object(name: str, what: str) -> Any:
@@ -30,7 +30,7 @@ def find_object(name: str, what: str) -> Any:
     place, _, attribute = name.rpartition(":")
     if not place or not attribute:
         raise InputError(f"{what} of your own is named FILE.py:NAME or MODULE:NAME; got {name!r}")
-    module = _run(Path(place).expanduser(), what) if place.endswith(".py") else _imported(place, what)
+    module = _run(expanded(place), what) if place.endswith(".py") else _imported(place, what)
     if not hasattr(module, attribute):
         names = [name for name in vars(module) if name[0] != "_"]
         raise InputError(f"{what}: {place} defines no {attribute!r}{hint(attribute, names)}")

@@ -15,6 +15,7 @@ from jaxmlm.data import compression as packed
 from jaxmlm.data import remote as cloud
 from jaxmlm.data.separated import DELIMITERS
 from jaxmlm.errors import InputError, brief
+from jaxmlm.paths import expanded
 
 BLOCK = 1 << 20
 """Bytes of a remote file that are asked for at once; most file systems fetch more, ahead."""
@@ -152,7 +153,7 @@ def files(text: str) -> list[File]:
 def _on_disk(pattern: str) -> list[File]:
     if not pattern:
         return []
-    name = str(Path(pattern).expanduser())
+    name = str(expanded(pattern))
     if Path(name).is_dir():
         below = [path.relative_to(name).as_posix() for path in sorted(Path(name).rglob("*")) if path.is_file()]
         return [Path(name) / path for path in _of_directory(name, below, lambda path: (Path(name) / path).read_bytes())]

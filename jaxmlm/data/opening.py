@@ -23,7 +23,7 @@ from jaxmlm.data.verification import RECORD
 from jaxmlm.errors import InputError
 from jaxmlm.logs import Log
 from jaxmlm.parallel import hosts
-from jaxmlm.paths import counted
+from jaxmlm.paths import counted, expanded
 from jaxmlm.preemption import raise_if_stop_requested
 
 LEAST_DOCUMENTS = 20
@@ -36,7 +36,7 @@ def store_directory(data: Data, workdir: Path) -> Path:
     """Return the directory of the token store of a configuration; of one in a bucket, that of its copy."""
     if cloud.remote(data.store):
         return cloud.copy_of(str(data.store))
-    return Path(data.store).expanduser() if data.store else workdir / "store"
+    return expanded(data.store) if data.store else workdir / "store"
 
 
 def open_store(

@@ -41,6 +41,7 @@ from jaxmlm.data.tokenizer import Vocabulary
 from jaxmlm.data.verification import cure, verify
 from jaxmlm.errors import InputError
 from jaxmlm.locks import claim
+from jaxmlm.paths import expanded
 
 FILES = 1 << 16  # open at once, where the system lets us
 
@@ -96,7 +97,7 @@ class Store:
     """
 
     def __init__(self, directory: str | Path):
-        self.directory = cloud.copy_of(str(directory)) if cloud.remote(directory) else Path(directory).expanduser()
+        self.directory = cloud.copy_of(str(directory)) if cloud.remote(directory) else expanded(directory)
         if cloud.remote(directory) and not cloud.pull(str(directory), self.directory, MANIFEST):
             raise InputError(f"{directory} holds no token store (no manifest.json): make one with jaxmlm prepare")
         if not (self.directory / MANIFEST).is_file():

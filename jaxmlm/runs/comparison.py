@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmlm.errors import InputError, reading
+from jaxmlm.paths import expanded
 from jaxmlm.runs.results import read_results
 from jaxmlm.runs.statistics import compare_seeds
 from jaxmlm.runs.workdir import read_metadata
@@ -132,7 +133,7 @@ def compare(one: str | Path, other: str | Path, draws: int = DRAWS) -> dict[str,
         InputError: the two are of different tasks or dev rows, or a file is missing.
 
     """
-    directories = [Path(path).expanduser() for path in (one, other)]
+    directories = [expanded(path) for path in (one, other)]
     best = [_best(directory) for directory in directories]
     (task, main, lines), (other_task, _, _) = best
     about = {"task": task, "main": main, "rows": [], **({"generated": True} if lines[0].get("generated") else {})}

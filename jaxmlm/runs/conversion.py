@@ -16,6 +16,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.models import interchange
 from jaxmlm.models.formats import format_for
 from jaxmlm.parallel import make_mesh
+from jaxmlm.paths import expanded
 from jaxmlm.runs.loading import from_transformers, load, longest_input
 from jaxmlm.runs.model_card import Published, card
 from jaxmlm.runs.publishing import check_push, push, write_sentence_transformer
@@ -61,7 +62,7 @@ def export(checkpoint: str | Path, directory: str | Path | None, options: Export
             raise InputError("export needs a new directory, or a repository to push to: name one")
         with tempfile.TemporaryDirectory(prefix="jaxmlm-export-") as parent:
             return {**export(checkpoint, Path(parent) / "model", options), "directory": None}
-    directory = Path(directory).expanduser()
+    directory = expanded(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} is there already: name a new directory")
     repository = None if options.push is None else check_push(options.push)
@@ -117,7 +118,7 @@ def check_import(directory: str | Path, to: str | Path | None = None) -> dict[st
         InputError: the model cannot be read, or `to` is there already.
 
     """
-    copy = None if to is None else Path(to).expanduser()
+    copy = None if to is None else expanded(to)
     if copy is not None and copy.exists():
         raise InputError(f"{to} is there already: name a new directory")
     source = hub.local(directory)

@@ -18,7 +18,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking
 from jaxmlm.models import Encoder
 from jaxmlm.parallel import Mesh, hosts, jit, make_mesh
-from jaxmlm.paths import describe
+from jaxmlm.paths import describe, expanded
 from jaxmlm.preemption import raise_if_all_hosts_stop
 from jaxmlm.rng import make_key
 from jaxmlm.runs import layer_probes as layers
@@ -284,7 +284,7 @@ def _of_layers(
     if hosts.is_primary():
         Console(stderr=True).print(layers.table(found))
     if config.figure and hosts.is_primary():
-        layers.draw(found, Path(config.figure).expanduser())
+        layers.draw(found, expanded(config.figure))
     each = (time.perf_counter() - started) / max(len(found), 1)
     return [to_row("probe", name, "majority", scores, time.perf_counter() - each) for name, scores in found.items()]
 

@@ -22,7 +22,7 @@ from jaxmlm import hub
 from jaxmlm.errors import Diverged, InputError
 from jaxmlm.models import EncoderConfig, Model, with_head
 from jaxmlm.parallel import Mesh, hosts, local_rows, make_mesh
-from jaxmlm.paths import describe
+from jaxmlm.paths import describe, expanded
 from jaxmlm.preemption import raise_if_all_hosts_stop, stoppable
 from jaxmlm.runs.comparison import summarise, value_of
 from jaxmlm.runs.finetune_config import Finetune, settings, values_of
@@ -44,7 +44,7 @@ def check(config: Finetune) -> None:
     if config.test:
         task.test_sets(config.task_data)
     if config.predict:
-        task.unlabelled(Path(config.predict).expanduser(), examples)
+        task.unlabelled(expanded(config.predict), examples)
 
 
 def _check_recipe(config: Finetune) -> None:
@@ -83,7 +83,7 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
     raise_if_all_hosts_stop("before anything was begun")
     check(config)
     checkpoint = str(hub.local(checkpoint))
-    directory = Path(config.workdir).expanduser() if config.workdir else None
+    directory = expanded(config.workdir) if config.workdir else None
     identity = _identity(checkpoint, config)
     if directory is None:
         return _finetune(checkpoint, config, None, identity)
@@ -123,7 +123,7 @@ def _finetune(checkpoint: str, config: Finetune, directory: Path | None, identit
                 test_sets = config.downstream.test_sets(config.task_data)
                 result["test"] = _predict(directory, config, mesh, test_sets, directory / "test")
             if config.predict:
-                path = Path(config.predict).expanduser()
+                path = expanded(config.predict)
                 rows = config.downstream.unlabelled(path, _examples(config))
                 result["predicted"] = _predict(directory, config, mesh, {path.stem: rows}, directory / "predicted")
     return result

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmlm.errors import InputError
-from jaxmlm.paths import hint
+from jaxmlm.paths import expanded, hint
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.tasks.registry import BENCHMARKS, benchmark_tasks, find_task
 
@@ -166,7 +166,7 @@ def selected(selection: Selection) -> list[Finetune]:
     if selection.task in BENCHMARKS:
         every = benchmark_tasks(BENCHMARKS[selection.task])
         tasks = [task for task in every if name not in RECIPES or covers(name, task)] or every
-    elif Path(selection.task).expanduser().is_file():  # which may have a comma in its name
+    elif expanded(selection.task).is_file():  # which may have a comma in its name
         tasks = [selection.task]
     else:
         tasks = selection.task.split(",")

@@ -4,10 +4,10 @@ import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from jaxmlm.errors import InputError
+from jaxmlm.paths import expanded
 from jaxmlm.runs.comparison import benchmark_score
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.finetuning import check, finetune
@@ -42,9 +42,9 @@ def finetune_all(checkpoint: str, configs: Sequence[Finetune]) -> dict[str, Any]
         raise InputError(f"a task is named twice: {', '.join(names)}")
     for config in configs:
         if config.workdir:
-            check_workdir(Path(config.workdir).expanduser().parent, "glue.json", {})
+            check_workdir(expanded(config.workdir).parent, "glue.json", {})
         check(config)
-    parents = dict.fromkeys(Path(config.workdir).expanduser().parent for config in configs if config.workdir)
+    parents = dict.fromkeys(expanded(config.workdir).parent for config in configs if config.workdir)
     with ExitStack() as held:
         for parent in parents:
             held.enter_context(claim_workdir(parent, "fine-tuning"))

@@ -17,7 +17,7 @@ from jaxmlm.json_files import append_jsonl, read_json, to_json, with_checksum, w
 from jaxmlm.locks import claim
 from jaxmlm.os_errors import writing_to
 from jaxmlm.parallel import hosts
-from jaxmlm.paths import differences
+from jaxmlm.paths import differences, expanded
 from jaxmlm.runs.results import key_of, read_results
 
 
@@ -157,7 +157,7 @@ def append_results(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any
 
 def step_of(path: str | Path) -> tuple[Path, int | None]:
     """The directory of a run, and the step if `path` is that of one of its checkpoints."""
-    directory = Path(path).expanduser()
+    directory = expanded(path)
     if (
         directory.parent.name == "checkpoints"
         and directory.name.isdigit()

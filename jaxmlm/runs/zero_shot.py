@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import jax
 from jaxmlm.checks import COUNT, check_numbers
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import hosts
+from jaxmlm.paths import expanded
 from jaxmlm.runs.loading import LoadedModel, longest_input
 from jaxmlm.runs.results import Result
 from jaxmlm.tasks import babylm, blimp
@@ -142,7 +142,7 @@ def babylm_task(
         fast=config.fast,
         pll_word=config.pll_word,
     )
-    directory = None if predictions is None else Path(predictions).expanduser() / babylm.place_of(name, config.fast)
+    directory = None if predictions is None else expanded(predictions) / babylm.place_of(name, config.fast)
     scores = run_eval(shown(made.eval, f"babylm {name}"), fast(loaded), mesh, directory=directory)
     main = "spearman" if "spearman" in scores else "accuracy"
     row = to_row("babylm", name, main, scores, started)

@@ -9,6 +9,7 @@ from typing import Any
 from jaxmlm.json_files import to_json, write_text
 from jaxmlm.locks import LOCK
 from jaxmlm.parallel import hosts
+from jaxmlm.paths import expanded
 from jaxmlm.runs.run import identity
 from jaxmlm.runs.workdir import read_metadata
 from jaxmlm.studies.grid import Cell
@@ -34,7 +35,7 @@ def finished_elsewhere(cell: Cell, studies: Sequence[str]) -> Path | None:
     if (Path(cell.run.workdir) / "run.json").exists():
         return None
     same = _same(cell)
-    directories = (done.parent for study in studies for done in sorted(Path(study).expanduser().glob("cells/*/DONE")))
+    directories = (done.parent for study in studies for done in sorted(expanded(study).glob("cells/*/DONE")))
     return next((directory for directory in directories if _holds(directory, same)), None)
 
 

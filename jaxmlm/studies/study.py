@@ -24,7 +24,7 @@ from jaxmlm.json_files import read_json, with_checksum, without_checksum, write_
 from jaxmlm.logs import read_log
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
-from jaxmlm.paths import describe, replace_path
+from jaxmlm.paths import describe, expanded, replace_path
 from jaxmlm.preemption import raise_if_all_hosts_stop, stoppable
 from jaxmlm.runs.evaluation import Bound, held_out, held_out_bound
 from jaxmlm.runs.finetune_config import Finetune
@@ -119,7 +119,7 @@ def report(workdir: str, markdown: bool = False) -> dict[str, Any]:
         markdown: also write report.md, which says the same, and figures/*.png.
 
     """
-    directory = Path(workdir).expanduser()
+    directory = expanded(workdir)
     if not (directory / "report.json").is_file():
         raise InputError(f"{workdir} has no results of a study (no report.json): give the --workdir of a study")
     return _draw(directory, markdown)

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
+from jaxmlm.paths import expanded
 from jaxmlm.tasks import babylm_sets as sets
 from jaxmlm.tasks.choices import Choice, Outcome, averages, evaluation, rows_of
 from jaxmlm.tasks.file_formats import json_lines, named, texts_of
@@ -144,7 +145,7 @@ def root_of(directory: str | Path, fast: bool = False) -> Path:
         InputError: it is not there, or these are the data of a year before 2025.
 
     """
-    directory = Path(directory).expanduser()
+    directory = expanded(directory)
     part = FAST if fast else FULL
     for parent in (directory, directory / "evaluation_data"):
         if (parent / part).is_dir():

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
+from jaxmlm.paths import expanded
 from jaxmlm.tasks import file_formats
 from jaxmlm.tasks.choices import Choice, Outcome, averages, rows_of
 from jaxmlm.tasks.choices import evaluation as evaluation_of
@@ -31,7 +32,7 @@ class MinimalPair(NamedTuple):
 
 def read(directory: str | Path, pairs_per_set: int | None = None) -> list[MinimalPair]:
     """The first pairs of every `*.jsonl` in the directory (or its `data` or `blimp`), in order of file name."""
-    directory = Path(directory).expanduser()
+    directory = expanded(directory)
     sets = next(
         (found for sub in ("", "data", "blimp") if (found := file_formats.named(directory / sub, ".jsonl"))), None
     )

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 from jaxmlm.data import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.models import Model
-from jaxmlm.paths import source_hash
+from jaxmlm.paths import expanded, source_hash
 from jaxmlm.synthetic import tasks as sample
 from jaxmlm.training.task import Eval, Task
 
@@ -172,7 +172,7 @@ class DownstreamTask(ABC):
         """
         if not data.data or data.data.startswith((SAMPLE, TFDS)):
             raise InputError(f"data is {data.data!r} and {self.name} is read from a directory: give --data DIRECTORY")
-        return Path(data.data).expanduser()
+        return expanded(data.data)
 
 
 class OfficialTask(DownstreamTask):
@@ -253,7 +253,7 @@ def directory_of(data: str) -> Path:
     """
     if data.startswith(TFDS):
         raise InputError(f"{data!r} is not a directory: give one, or {SAMPLE}")
-    return Path(_sample().name) if data == SAMPLE else Path(data).expanduser()
+    return Path(_sample().name) if data == SAMPLE else expanded(data)
 
 
 @cache

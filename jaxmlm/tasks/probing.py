@@ -23,6 +23,7 @@ from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
 from jaxmlm.data.inputs import token_span, with_special_tokens
 from jaxmlm.models import Encoder
 from jaxmlm.parallel import place
+from jaxmlm.paths import expanded
 from jaxmlm.preemption import raise_if_all_hosts_stop
 from jaxmlm.tasks.conllu import Sentence, depth, files_of, read
 
@@ -61,7 +62,7 @@ class Treebank(NamedTuple):
 
 def treebank(directory: str | Path) -> Treebank:
     """The sentences of the train and the dev part (`*train*.conllu`, `*dev*.conllu`) in a treebank's directory."""
-    directory = Path(directory).expanduser()
+    directory = expanded(directory)
     return Treebank(*([s for path in files_of(directory, part) for s in read(path)] for part in ("train", "dev")))
 
 

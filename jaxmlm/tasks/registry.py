@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxmlm.data import Tokenizer
 from jaxmlm.errors import InputError
-from jaxmlm.paths import hint
+from jaxmlm.paths import expanded, hint
 from jaxmlm.tasks import babylm_finetuning, from_tfds, glue, squad, table, tagging
 from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions, OfficialTask, TaskData, generated_note
 from jaxmlm.tasks.sentences import SentenceTask
@@ -54,7 +54,7 @@ class TableTask(SentenceTask):
 
     def read(self, data: TaskData) -> Sets:
         """The rows of the file; the dev rows of another file, or a tenth."""
-        return table.own(Path(self.name).expanduser(), data.dev, data.regression)
+        return table.own(expanded(self.name), data.dev, data.regression)
 
 
 SquadPair = tuple[tuple[squad.Squad, squad.Squad], tuple[str, ...]]
@@ -186,7 +186,7 @@ def benchmark_tasks(benchmark: str) -> list[str]:
 
 
 def _no_task(name: str) -> str:
-    if Path(name).expanduser().is_file() or "/" in name or Path(name).suffix[1:].isalpha():
+    if expanded(name).is_file() or "/" in name or Path(name).suffix[1:].isalpha():
         return f"{name} is not a table that can be read: {table.FORMATS}; or FILE.py:NAME, a task of your own"
     return (
         f"no task {name!r}{hint(name.lower(), TASKS)}; there are {', '.join(TASKS)}, and tables: {table.FORMATS}; a "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmlm.errors import InputError
+from jaxmlm.paths import expanded
 from jaxmlm.tasks.file_formats import brief, json_of
 
 OFFICIAL = {
@@ -80,7 +81,7 @@ def files_in(
     for usual, other in ((TASKS[name].dev, dev), (TASKS[name].train, train)):
         path = inside / (other or usual)
         if other is not None and not path.is_file():
-            path = Path(other).expanduser()
+            path = expanded(other)
         if not path.is_file():
             there = ", ".join(sorted(p.name for p in inside.glob("*.json"))) or "none"
             what = "train" if usual == TASKS[name].train else "dev"

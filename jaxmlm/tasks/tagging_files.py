@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmlm.errors import InputError
+from jaxmlm.paths import expanded
 from jaxmlm.tasks import conllu, file_formats
 from jaxmlm.tasks.file_formats import brief, decoded, json_lines
 
@@ -50,7 +51,7 @@ def named_part(directory: Path, part: str, given: str | None) -> Path | None:
     """
     if given is not None:
         path = directory / given
-        return path if path.is_file() else Path(given).expanduser()
+        return path if path.is_file() else expanded(given)
     found = [directory / name for name in _NAMES[part] if (directory / name).is_file()]
     if len(found) > 1:
         raise InputError(

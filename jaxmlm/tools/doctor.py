@@ -17,6 +17,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.parallel import hosts
 from jaxmlm.parallel.hosts import Hosts
 from jaxmlm.parallel.rendezvous import installed_versions
+from jaxmlm.paths import expanded
 from jaxmlm.tools.hardware import GIB, chip_of
 from jaxmlm.tools.integrity import damage
 from jaxmlm.tools.versions import is_tested, versions_of_the_tests, wanted
@@ -200,7 +201,7 @@ def disk(workdir: str) -> Iterator[Finding]:
             "stop", "disk", f"--workdir {workdir} is not a directory", f"mount it: gcsfuse {bucket_} DIRECTORY"
         )
         return
-    directory = Path(workdir).expanduser().absolute()
+    directory = expanded(workdir).absolute()
     there = next(parent for parent in (directory, *directory.parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         yield Finding("stop", "disk", f"{there} cannot be written to", "name another --workdir")
@@ -219,7 +220,7 @@ def disk(workdir: str) -> Iterator[Finding]:
 
 def contents(workdir: str) -> Iterator[Finding]:
     """Is what a run or a study has left there what was written?"""
-    found = list(damage(Path(workdir).expanduser()))
+    found = list(damage(expanded(workdir)))
     for _, why in found:
         if why:
             yield Finding("stop", "contents", why)

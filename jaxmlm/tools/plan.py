@@ -5,7 +5,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -20,7 +19,7 @@ from jaxmlm.checks import COUNT, NOT_NEGATIVE, POSITIVE_SHARE, check_numbers
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import read_json, with_checksum, without_checksum, write_json
-from jaxmlm.paths import describe
+from jaxmlm.paths import cache_directory, describe
 from jaxmlm.runs import epochs
 from jaxmlm.runs.run import Run, identity
 from jaxmlm.runs.tables import Column, Tables
@@ -269,7 +268,7 @@ def _cached(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
     for name in ("text", "valid", "tokenizer_words", "lowercase", "layout", "field", "weights"):
         shape["data"].pop(name, None)  # what the program does not depend on
     what = json.dumps([shape, where.name, options.slices, versions, libtpu, _source(run)], sort_keys=True)
-    directory = Path(os.environ.get("JAXMLM_CACHE", "~/.cache/jaxmlm")).expanduser() / "plans"
+    directory = cache_directory() / "plans"
     path = directory / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.json"
     if path.is_file() and not options.again:
         with suppress(InputError):  # damaged: it is made again

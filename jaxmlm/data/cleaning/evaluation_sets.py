@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxmlm.data.cleaning.ngrams import WordHashes, ngrams
 from jaxmlm.errors import InputError, brief
+from jaxmlm.paths import expanded
 from jaxmlm.textfiles import read_text
 
 ENDINGS = (".json", ".jsonl", ".tsv", ".csv", ".txt")
@@ -50,7 +51,7 @@ def named(text: str) -> tuple[str, Path]:
     ('glue', 'glue_data')
     """
     name, equals, path = text.partition("=")
-    where = Path(path if equals else text).expanduser()
+    where = expanded(path if equals else text)
     return (name if equals else where.name), where
 
 

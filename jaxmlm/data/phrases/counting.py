@@ -21,6 +21,7 @@ from jaxmlm.data.phrases.words import spell, word_starts
 from jaxmlm.errors import InputError
 from jaxmlm.logs import Log
 from jaxmlm.masking.units import PHRASE, WORD
+from jaxmlm.paths import expanded
 from jaxmlm.preemption import raise_if_stop_requested
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers cannot know
@@ -31,7 +32,7 @@ def list_of(phrases: Phrases, lowercase: bool, store: Path) -> pa.Table | None:
     """The ready list that `phrases.file` names, None without one; refuses a cased list for a lower-cased store."""
     if phrases.file is None:
         return None
-    path = Path(phrases.file).expanduser()
+    path = expanded(phrases.file)
     table = read(path, phrases)
     if lowercase and (cased := _cased(table)):
         raise InputError(
@@ -59,7 +60,7 @@ def check_units(store: Store, phrases: Phrases) -> bool:
 def settings(phrases: Phrases) -> dict[str, Any]:
     """What decides the unit bits of a store; a ready list by its SHA-256."""
     plain = asdict(phrases) | {"shares": list(phrases.shares)}
-    return plain | {"file": phrases.file and sha256(Path(phrases.file).expanduser())}
+    return plain | {"file": phrases.file and sha256(expanded(phrases.file))}
 
 
 def add_phrases(store: Store, phrases: Phrases, ready: pa.Table | None, stage: str = "prepare") -> None:
