@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from jaxmlm.data import Data, register_source
 from jaxmlm.masking import Linear, Masking, PhraseUnits, Replace, SpanUnits, TokenUnits, Uniform, WordUnits, laws
 from jaxmlm.models import preset
-from jaxmlm.runs import Bound, Evaluate, Finetune, Run
+from jaxmlm.runs import Bound, Evaluate, Finetune, Probes, Run
 from jaxmlm.studies import Study, Vary
 from jaxmlm.training import AdamW, Lamb, Loop, Muon, Optim
 from jaxmlm.user_code import find_object
@@ -56,6 +56,7 @@ def config(
     blimp: str | None = "data/blimp",
     glue: str | None = None,
     squad: str | None = None,
+    treebank: str | None = None,
 ) -> Study:
     """The question, the scale, and where the texts and tasks lie; tasks without a directory are left out."""
     run = {"cpu": cpu, "gpu": gpu, "pod": pod}[scale](question)
@@ -72,6 +73,7 @@ def config(
         # Questions share cells: tokens at 15 and 40 % are asked for by most of them.
         reuse=() if question in RECIPE else tuple(f"runs/small_data_{scale}_{other}" for other in QUESTIONS),
         evaluate=Evaluate(blimp=blimp, pairs=PAIRS.get(question, 200)) if blimp else None,
+        probes=Probes(treebank) if treebank else None,
         finetune=() if question in RECIPE else tasks(glue, squad),
     )
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaxmlm.runs.conversion import export
     from jaxmlm.runs.evaluation import Bound
     from jaxmlm.runs.finetuning import Finetune, finetune
+    from jaxmlm.runs.layer_probes import Probes
     from jaxmlm.runs.pretraining import pretrain
     from jaxmlm.runs.preview import preview, preview_html
     from jaxmlm.runs.run import Run
@@ -53,6 +54,7 @@ __all__ = [
     "Optim",
     "PhraseUnits",
     "PretrainedModel",
+    "Probes",
     "Replace",
     "Run",
     "SpanUnits",
@@ -97,6 +99,7 @@ _HOMES = {
     "runs.conversion": ("export",),
     "runs.evaluation": ("Bound",),
     "runs.finetuning": ("Finetune", "finetune"),
+    "runs.layer_probes": ("Probes",),
     "runs.preview": ("preview", "preview_html"),
     "runs.pretraining": ("pretrain",),
     "runs.run": ("Run",),

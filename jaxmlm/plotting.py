@@ -83,7 +83,12 @@ def audit_figures(found: dict[str, dict[str, Any]], directory: Path) -> list[Pat
 
 @styled
 def over_layers(probes: dict[str, tuple[dict[str, list[float]], float]]) -> Figure:
-    """Accuracy of linear probes over the layers: the encoder, an untrained one, and the majority as a line."""
+    """Accuracy of linear probes over the layers: a line for each encoder, and the majority class as a level.
+
+    Args:
+        probes: by probe the shares by encoder ("layer": this encoder) and layer, and the share of the majority class.
+
+    """
     columns = min(4, max(len(probes), 1))
     lines = math.ceil(len(probes) / columns) or 1
     figure = Figure(figsize=(0.55 * WIDTH * columns, 2.3 * lines + 0.4))
@@ -91,7 +96,8 @@ def over_layers(probes: dict[str, tuple[dict[str, list[float]], float]]) -> Figu
     for axes, (name, (curves, majority)) in zip(panels, probes.items(), strict=False):
         for i, (label, values) in enumerate(curves.items()):
             shown = "this encoder" if label == "layer" else label
-            axes.plot([100 * v for v in values], DASHES[i], marker=MARKERS[i], ms=4, color=PALETTE[i], label=shown)
+            dashes, marker, colour = (some[i % len(some)] for some in (DASHES, MARKERS, PALETTE))
+            axes.plot([100 * v for v in values], dashes, marker=marker, ms=4, color=colour, label=shown)
         axes.axhline(100 * majority, color=INK, lw=1, ls=":", label="majority")
         axes.set_title(name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

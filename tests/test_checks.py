@@ -14,6 +14,7 @@ import jaxmlm
 from jaxmlm.errors import InputError
 from jaxmlm.masking.schedule import Cosine, Linear, Piecewise, Stairs
 from jaxmlm.parallel import Mesh
+from jaxmlm.runs import Probes
 from jaxmlm.studies.estimate import Assumed
 from jaxmlm.tools.collators import CollatorAudit
 
@@ -28,6 +29,7 @@ NEEDED: dict[type, dict[str, Any]] = {
     Stairs: {"steps": (10,), "factors": (0.5,)},
     Piecewise: {"steps": (0, 10), "factors": (0.5, 1.0)},
     Assumed: {"name": "a machine", "flops_per_second": 1e12},
+    Probes: {"treebank": "a directory"},
     CollatorAudit: {"collator": "module:name", "tokenizer": "a directory"},
 }
 """Fields without a default."""
@@ -45,6 +47,7 @@ MAY_BE_ZERO = {
     "Bound": {"seed"},
     "TextBound": {"seed"},
     "Data": {"new_words"},
+    "Probes": {"sentences"},
     "Evaluation": {"rows", "bound_rows", "sentences", "seed"},
     "Uniform": {"low"},
     "Study": {"seeds"},

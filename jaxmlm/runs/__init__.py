@@ -3,6 +3,7 @@
 from jaxmlm.runs.evaluation import Bound, Evaluation, evaluate
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.finetuning import finetune
+from jaxmlm.runs.layer_probes import Probes
 from jaxmlm.runs.loading import LoadedModel, from_transformers, load, save
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.recipes import recipe
@@ -15,6 +16,7 @@ __all__ = [
     "Evaluation",
     "Finetune",
     "LoadedModel",
+    "Probes",
     "Run",
     "evaluate",
     "finetune",

@@ -148,8 +148,7 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
         InputError: the checkpoint has no masked-LM head where one is needed, or a file is missing or wrong.
 
     """
-    if config.treebank and (many := jax.process_count()) > 1:
-        raise InputError(f"the probes of a treebank run on one host, and this is one of {many}: start it on one alone")
+    data = layers.check_probes(config.treebank) if config.treebank else None
     hosts.assert_same("configurations", {"checkpoint": checkpoint, **describe(config)})
     raise_if_all_hosts_stop("before anything was begun")
     asked_nothing = not (config.blimp or config.babylm or config.text or config.bound or config.treebank)
@@ -160,7 +159,6 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
     for text in (config.text, config.bound):
         if text and text != HELD_OUT:
             files(text)
-    data = probing.treebank(config.treebank) if config.treebank else None
     mesh = make_mesh(Mesh())
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
     if (pairs or config.babylm or config.text or config.bound) and config.batch % devices:

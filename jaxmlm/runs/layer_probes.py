@@ -1,12 +1,75 @@
-"""Probes over the layers: the table and the figure."""
+"""Probes over the layers: of a cell of a study, and the table and the figure of a checkpoint's."""
 
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
+import jax
+
+from jaxmlm.checks import COUNT, NATURAL, check_choices, check_numbers, integers
+from jaxmlm.errors import InputError
 from jaxmlm.plotting import over_layers, save
+from jaxmlm.runs.loading import LoadedModel, longest_input
 from jaxmlm.runs.tables import Column, Tables
+from jaxmlm.runs.zero_shot import to_row
+from jaxmlm.tasks import probing
 
 Scores = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Linear probes of a treebank, by which the cells of a study are evaluated: what favours no masking.
+
+    A probe is fitted for every layer, and the last layer's counts.
+    """
+
+    treebank: str
+    """Directory of a Universal Dependencies treebank."""
+    sentences: int = 4000
+    """Sentences to take from the train file, and a quarter as many from the dev file; 0: all."""
+    words: int = 20_000
+    """Words to take from the train file for the probes of words, and a quarter as many from the dev file."""
+    pool: Literal["mean", "first"] = "mean"
+    """Vector of a word or sentence: the mean over its tokens, or its first token (of a sentence <cls>)."""
+    length: int = 128
+    """Sentences of more tokens are left out."""
+
+    def __post_init__(self) -> None:
+        check_choices(self, "probes.")
+        check_numbers(self, "probes.", sentences=NATURAL, words=COUNT, length=integers(8))
+
+
+def check_probes(directory: str) -> probing.Treebank:
+    """Read a treebank.
+
+    Raises:
+        InputError: its files are missing or broken, or this is one of several hosts.
+
+    """
+    if (many := jax.process_count()) > 1:
+        raise InputError(f"the probes of a treebank run on one host, and this is one of {many}: start it on one alone")
+    return probing.treebank(directory)
+
+
+def probe(loaded: LoadedModel, config: Probes, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """The probes of an encoder: a result.
+
+    Returns:
+        Its scores are "<probe>", the accuracy at the last layer, and "<probe>/layer/<layer>", "<probe>/majority",
+        "<probe>/train" and "<probe>/dev" as in `probing.probes`.
+
+    """
+    started = time.perf_counter()
+    length = min(config.length, longest_input(loaded.config))
+    sizes = probing.Sizes(config.sentences or None, config.words, config.pool, length)
+    encoders = {"layer": loaded.encoder}
+    found = probing.probes(encoders, probing.treebank(config.treebank), loaded.tokenizer, sizes, mesh)
+    scores = {name: series(of_probe, "layer")[-1] for name, of_probe in found.items()}
+    scores |= {f"{name}/{key}": value for name, of_probe in found.items() for key, value in of_probe.items()}
+    return to_row("probe", "treebank", "part of speech", scores, started)
 
 
 def series(scores: Mapping[str, float], name: str) -> list[float]:

@@ -8,11 +8,11 @@ from jaxmlm.runs.preview import Piece
 from jaxmlm.studies import figures, verdict
 from jaxmlm.studies.comparisons import best_beyond_noise
 from jaxmlm.studies.likelihood import BOUND, HOW_TO_READ
-from jaxmlm.studies.results import CellResult, StudyResults
+from jaxmlm.studies.results import PROBES, CellResult, StudyResults
 from jaxmlm.studies.score_table import PER_WORD, mean_and_deviation, score_columns, value_cells, value_headings
 from jaxmlm.studies.training_figures import held_out_losses, training_losses
 
-STAGES = ("pretrain", "heldout", "bound", "general", "blimp", "babylm", "finetune")
+STAGES = ("pretrain", "heldout", "bound", "general", "blimp", "babylm", "probe", "finetune")
 """The stages whose seconds have a column, where there are any."""
 BOUNDS = (BOUND, *PER_WORD.values(), "bound/bits_per_byte", "general/bits_per_byte")
 """What of the likelihood bound has a column for every seed."""
@@ -113,6 +113,7 @@ def sections_of(report: Report) -> list[Section]:
         *_along_the_way(report),
         Section("Loss matrix", _loss_matrix(results)),
         Section("BLiMP by field", _blimp_fields(results)),
+        *_probes(results),
         Section("Every seed", [_every_seed(results)]),
         Section("Cost", [_cost(results)]),
     ]
@@ -226,12 +227,24 @@ def _blimp_fields(results: StudyResults) -> list[Block]:
     return [Drawing(figure, "fields", caption)]
 
 
+def _probes(results: StudyResults) -> list[Section]:
+    """The probes over the layers, where there are any; else there is no such section."""
+    figure = figures.probe_curves(results)
+    if figure is None:
+        return []
+    caption = (
+        "Accuracy of linear probes on a treebank's dev part over the layers (0: embeddings), mean over pre-training "
+        "seeds; dotted: always the most frequent class. The last layer's counts."
+    )
+    return [Section("Probes", [Drawing(figure, "probes", caption)])]
+
+
 def _every_seed(results: StudyResults) -> PlainTable:
     """Every number behind the report: a line per cell, tuning seeds averaged."""
     shown = {
         name: series
         for name, series in results.series.items()
-        if name in results.tasks or name in BOUNDS or not name.startswith(("blimp/", "bound/", "general/"))
+        if name in (*results.tasks, *BOUNDS, *PROBES) or not name.startswith(("blimp/", "bound/", "general/", "probe/"))
     }
     cells = {(one.label, one.seed): one.cell for one in results.results}
     labels = results.all_labels
@@ -242,7 +255,7 @@ def _every_seed(results: StudyResults) -> PlainTable:
     titles = {"blimp": "BLiMP", "finetune": "tuned mean"}
     headings = ["cell"]
     for name, series in shown.items():
-        headings.append(titles.get(name, name.removeprefix("heldout/")) + series.suffix)
+        headings.append(titles.get(name, name.removeprefix("heldout/").removeprefix("probe/")) + series.suffix)
     return PlainTable(headings, rows)
 
 

@@ -12,6 +12,7 @@ from jaxmlm.models.flops import flops
 from jaxmlm.parallel import make_mesh
 from jaxmlm.runs.evaluation import Bound
 from jaxmlm.runs.finetune_config import Finetune
+from jaxmlm.runs.layer_probes import Probes
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.run import Run
 from jaxmlm.runs.zero_shot import BabyLM, Evaluate
@@ -44,6 +45,14 @@ _PAIR_SETS = {True: 11, False: 67}
 _TASK_ROWS = {True: 1500, False: 8000}
 """Sets of minimal pairs, and training rows of a task whose size is not known: of generated data, of the real ones."""
 _DEV_ROWS = 1_000
+_TREEBANK = 12_000
+"""Train sentences of a treebank."""
+_PROBED = 2
+"""Rows for a train sentence: dev has a quarter as many sentences, and half of all have a second row, a bigram shift."""
+_PROBED_CLASSES = 65
+"""Classes of the probes of words together, whose fits take nearly all the time."""
+_FITTING_PASSES = 600
+"""Passes of L-BFGS over the words of a probe, those that choose the weight of L2 among them."""
 _SCORING = 1 / 3
 """A forward pass, as a share of a training step."""
 
@@ -80,7 +89,7 @@ def seconds_of_pretraining(run: Run, assume: Assumed | None = None) -> float:
 
 
 def seconds_of_job(run: Run, what: Any, assume: Assumed | None = None) -> float:
-    """Seconds for an evaluation of a cell: likelihood bound, minimal pairs, one fine-tuning; of held-out text 0."""
+    """Seconds for an evaluation of a cell: bound, minimal pairs, probes, one fine-tuning; of held-out text 0."""
     run = _with_its_encoder(run)
     if isinstance(what, Bound):
         rows = what.rows * what.draws
@@ -94,6 +103,11 @@ def seconds_of_job(run: Run, what: Any, assume: Assumed | None = None) -> float:
         options, scored, length = _BABYLM[what.task]
         copies = options * scored * babylm.size(what.task, what.fast)
         operations = flops(run.model, run.data.vocab, copies, length, 1).forward
+    elif isinstance(what, Probes):
+        sentences = _PROBED * (what.sentences or _TREEBANK)
+        operations = flops(run.model, run.data.vocab, sentences, _SENTENCE_TOKENS, 0).forward
+        fits = 4 * _FITTING_PASSES * what.words * run.model.width * _PROBED_CLASSES
+        operations += (run.model.layers + 1) * fits
     elif isinstance(what, Finetune):
         operations = _finetuning_flops(run, what)
     else:

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from jaxmlm.plotting import DASHES, INK, MARKERS, WIDTH, save, styled
+from jaxmlm.plotting import DASHES, INK, MARKERS, WIDTH, over_layers, save, styled
 from jaxmlm.runs.statistics import Spread
 from jaxmlm.studies.drawing import colours_of, group_numbers, legend, legend_columns
 from jaxmlm.studies.labels import all_numbers, path_in_words
 from jaxmlm.studies.likelihood import RATES, curve, envelopes, mean_curve, seeds_of
-from jaxmlm.studies.results import ScoreSeries, StudyResults
+from jaxmlm.studies.results import PROBES, ScoreSeries, StudyResults
 from jaxmlm.studies.training_figures import Curves, held_out_losses, training_losses
 
 BEST = "#D55E00"
@@ -33,6 +33,7 @@ def save_all(results: StudyResults, curves: Curves, directory: Path) -> list[Pat
         "along": held_out_losses(results, curves),
         "matrix": loss_matrix(results),
         "fields": blimp_fields(results),
+        "probes": probe_curves(results),
     }
     paths = []
     for name, figure in drawn.items():
@@ -46,7 +47,7 @@ def score_names(results: StudyResults) -> list[str]:
     """The series that have a panel against the varied value: those of the verdict first."""
     tasks = [task for task in results.tasks if task in results.series]
     first = ["blimp"] if len(tasks) == 1 else ["blimp", "finetune"]
-    return [name for name in first if name in results.series] + tasks
+    return [name for name in [*first, *PROBES] if name in results.series] + tasks
 
 
 def title(series: ScoreSeries) -> str:
@@ -57,6 +58,8 @@ def title(series: ScoreSeries) -> str:
     """
     if series.name == "blimp":
         return f"BLiMP{series.suffix}, accuracy (%)"
+    if series.name in PROBES:
+        return f"probe of {series.metric}, accuracy (%)"
     if series.name == "finetune":
         return f"fine-tuning{series.suffix}, mean × 100"
     return f"{series.name}{series.suffix}, {series.metric} × 100"
@@ -319,3 +322,18 @@ def blimp_fields(results: StudyResults) -> Figure | None:
     axes.tick_params(axis="y", length=0)
     legend(figure, {label: handles[label] for label in labels if label in handles}, legend_columns(results))
     return figure
+
+
+def probe_curves(results: StudyResults) -> Figure | None:
+    """Accuracy of the linear probes over the layers, means over pre-training seeds, controls last."""
+    probes = results.probes()
+    labels = _labels_in(results, probes)
+    if not labels:
+        return None
+    panels = {}
+    for name in probes:
+        layers = results.probe_layers(name).values()
+        curves = {label: [found.mean for one in layers if (found := one.spread(label))] for label in labels}
+        majority = next(iter(results.series[f"probe/{name}/majority"].by_label.values()))
+        panels[name] = (curves, next(iter(majority.values())))
+    return over_layers(panels)

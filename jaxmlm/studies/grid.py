@@ -11,6 +11,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.paths import replace_path, working_directory
 from jaxmlm.runs.evaluation import Bound, TextBound
 from jaxmlm.runs.finetune_config import Finetune
+from jaxmlm.runs.layer_probes import Probes
 from jaxmlm.runs.run import SAME_RUN, Run, identity
 from jaxmlm.runs.zero_shot import Evaluate
 from jaxmlm.studies.estimate import Assumed
@@ -71,6 +72,8 @@ class Study:
     """Text files of another kind than the run's, on which the bound is measured too: what an encoder forgot."""
     evaluate: Evaluate | None = None
     """Evaluation on minimal pairs; None: there is none."""
+    probes: Probes | None = None
+    """Linear probes of every layer on a treebank; None: there are none."""
     finetune: tuple[Finetune, ...] = ()
     """Tasks to fine-tune every cell on; on the command line --no-finetune leaves them to a later start."""
     reuse: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from jaxmlm.paths import describe
 from jaxmlm.runs.evaluation import Bound
 from jaxmlm.runs.finetune_config import Finetune, settings
+from jaxmlm.runs.layer_probes import Probes
 from jaxmlm.runs.results import Result, read_results
 from jaxmlm.runs.zero_shot import BabyLM, Evaluate
 from jaxmlm.studies.grid import Study, cells_of
@@ -27,7 +28,7 @@ class Job(NamedTuple):
     """One evaluation of a cell: the key that its result will have, and what it evaluates."""
 
     key: ResultKey
-    what: float | Bound | Evaluate | BabyLM | Finetune
+    what: float | Bound | Evaluate | BabyLM | Probes | Finetune
 
 
 def jobs(study: Study) -> Iterator[Job]:
@@ -40,6 +41,8 @@ def jobs(study: Study) -> Iterator[Job]:
         yield Job(ResultKey("general", "text", settings=_settings(general)), general)
     for stage, task, config in study.evaluate.parts if study.evaluate else ():
         yield Job(ResultKey(stage, task, settings=_settings(config)), config)
+    if study.probes is not None:
+        yield Job(ResultKey("probe", "treebank", settings=_settings(study.probes)), study.probes)
     for config in study.finetune:
         for seed in config.seeds:
             yield Job(ResultKey("finetune", config.task_name, seed, settings(config)), config)
@@ -60,7 +63,7 @@ def results_of(workdir: str | Path) -> list[Result]:
     return [Result.from_json(line) for line in read_results(Path(workdir) / "results.jsonl")]
 
 
-def _settings(config: Bound | Evaluate | BabyLM) -> str:
+def _settings(config: Bound | Evaluate | BabyLM | Probes) -> str:
     plain = {key: value for key, value in describe(config).items() if key != "class"}
     return json.dumps(plain, sort_keys=True)
 

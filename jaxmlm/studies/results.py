@@ -20,6 +20,8 @@ from jaxmlm.tasks.downstream import GENERATED
 
 TOKENS_PER_WORD = "bound/tokens_per_word"
 """The series by which tokenizers are told apart."""
+PROBES = {"probe/part of speech": "part of speech", "probe/relation": "relation"}
+"""The probes that stand in the first table, and their headings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,8 @@ class ScoreSeries:
     """The scores of all finished cells in one metric.
 
     Attributes:
-        name: a task; "finetune", the mean over the tasks; "blimp", "blimp/field/NAME", "babylm/TASK" or
-            "heldout/loss@0.15".
+        name: a task; "finetune", the mean over the tasks; "blimp", "blimp/field/NAME", "babylm/TASK",
+            "probe/NAME" (of the last layer), "probe/NAME/layer/1" or "heldout/loss@0.15".
         metric: which score it is.
         by_label: the scores by label and pre-training seed.
         higher_is_better: whether a higher score is better.
@@ -176,6 +178,15 @@ class StudyResults:
         """BLiMP accuracy by linguistic field."""
         return self._with_prefix("blimp/field/")
 
+    def probes(self) -> dict[str, ScoreSeries]:
+        """Accuracy of the probes at the last layer."""
+        return {name: one for name, one in self._with_prefix("probe/").items() if "/" not in name}
+
+    def probe_layers(self, name: str) -> dict[int, ScoreSeries]:
+        """Accuracy of a probe by layer."""
+        found = {int(layer): one for layer, one in self._with_prefix(f"probe/{name}/layer/").items()}
+        return dict(sorted(found.items()))
+
     def _with_prefix(self, prefix: str) -> dict[str, ScoreSeries]:
         return {name.removeprefix(prefix): one for name, one in self.series.items() if name.startswith(prefix)}
 
@@ -235,9 +246,8 @@ def _groups(values: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> di
 
 
 def _all_series(results: list[CellResult], tasks: tuple[str, ...]) -> dict[str, ScoreSeries]:
-    found = [
-        series for stage in ("heldout", "bound", "general", "blimp") for series in _series_of_stage(results, stage)
-    ]
+    stages = ("heldout", "bound", "general", "blimp", "probe")
+    found = [series for stage in stages for series in _series_of_stage(results, stage)]
     for task in babylm.TASKS:
         of_task = [one for one in results if one.stage == "babylm" and one.task == task]
         if of_task:
@@ -289,7 +299,7 @@ def _series_of_stage(results: list[CellResult], stage: str) -> list[ScoreSeries]
             continue
         name = "blimp" if (stage, score) == ("blimp", "accuracy") else f"{stage}/{score}"
         scores = _by_label(of_stage, lambda one, score=score: one.scores.get(score))
-        higher_is_better = stage == "blimp" or score.startswith("accuracy")
+        higher_is_better = stage in ("blimp", "probe") or score.startswith("accuracy")
         found.append(ScoreSeries(name, score, scores, higher_is_better, _is_generated(of_stage)))
     return found
 

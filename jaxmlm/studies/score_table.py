@@ -8,7 +8,7 @@ from jaxmlm.runs import tables
 from jaxmlm.studies.comparisons import best_beyond_noise
 from jaxmlm.studies.labels import format_value, path_in_words
 from jaxmlm.studies.likelihood import BOUND, price
-from jaxmlm.studies.results import TOKENS_PER_WORD, ScoreSeries, StudyResults
+from jaxmlm.studies.results import PROBES, TOKENS_PER_WORD, ScoreSeries, StudyResults
 from jaxmlm.tasks import babylm
 
 PER_WORD = {
@@ -48,6 +48,7 @@ def score_columns(results: StudyResults) -> list[ScoreColumn]:
         found.append(ScoreColumn("tuned mean" + mean.suffix, mean, 100.0))
     if blimp := series.get("blimp"):
         found.append(ScoreColumn("BLiMP" + blimp.suffix, blimp, 100.0))
+    found += [ScoreColumn(heading, series[name], 100.0) for name, heading in PROBES.items() if name in series]
     for task in babylm.TASKS:
         if one := series.get(f"babylm/{task}"):
             found.append(ScoreColumn(f"BabyLM {task.replace('_', ' ')}", one, 100.0))

@@ -29,6 +29,7 @@ from jaxmlm.preemption import raise_if_all_hosts_stop, stoppable
 from jaxmlm.runs.evaluation import Bound, held_out, held_out_bound
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.finetuning import check, fits, tune
+from jaxmlm.runs.layer_probes import Probes, check_probes, probe
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.preview import Piece, preview
@@ -48,6 +49,12 @@ from jaxmlm.studies.titles import distinct, is_generated, titled
 
 GENERATED = "The text is generated: this exercises the whole pipeline and is no evidence about masking rates."
 """Stands at the top of a report whose text is generated."""
+
+UNITS = (
+    "The maskings mask other units, and the bound, the held-out losses and BLiMP mask single tokens: they favour "
+    "encoders that were trained so. Compare units by fine-tuning or by probes."
+)
+"""Stands there where tokens are compared with words, spans or phrases."""
 
 
 @stoppable()
@@ -152,6 +159,8 @@ def _check(study: Study, cells: list[Cell]) -> None:
     if study.evaluate is not None:
         check_sizes(mesh, [(f"evaluate.batch {study.evaluate.batch}", study.evaluate.batch, "batch")])
         check_sentences(study.evaluate)
+    if study.probes is not None:
+        check_probes(study.probes.treebank)
 
 
 def _check_stores(cells: list[Cell]) -> None:
@@ -234,6 +243,8 @@ def _run_claimed(study: Study, cell: Cell, stage: str) -> None:
                 line = held_out_bound(loaded, cell.run.data, what, mesh)
             elif isinstance(what, Evaluate | BabyLM):
                 line = zero_shot(loaded, what, mesh)
+            elif isinstance(what, Probes):
+                line = probe(loaded, what, mesh)
             elif isinstance(what, Finetune):
                 line = tune(loaded, what, key.tuning_seed or 0, mesh, stage)
             else:
@@ -286,7 +297,8 @@ def _write_report_json(study: Study, cells: list[Cell], store: Store) -> None:
     sentences = {
         label_of(cell.values): preview(cell.run.masking, store, study.sentence) for cell in cells if not cell.control
     }
-    notes = [study.note, GENERATED if is_generated(study.run.data.text) else ""]
+    units = {type(cell.run.masking.units) for cell in cells if not cell.control}
+    notes = [study.note, GENERATED if is_generated(study.run.data.text) else "", UNITS if len(units) > 1 else ""]
     content = {
         "title": titled(study),
         "note": " ".join(note for note in notes if note),

@@ -7,7 +7,7 @@ from jaxmlm.runs.statistics import Comparison
 from jaxmlm.studies import verdict
 from jaxmlm.studies.comparisons import compare_pairs, compare_with_controls
 from jaxmlm.studies.likelihood import BOUND, PRICE, price
-from jaxmlm.studies.results import StudyResults
+from jaxmlm.studies.results import PROBES, StudyResults
 from jaxmlm.studies.score_table import PER_WORD, rows_per_example
 
 
@@ -26,10 +26,10 @@ def summarise(results: StudyResults) -> dict[str, Any]:
     controls = {label: _of_label(results, label) for label in results.controls}
     pairs = []
     control_pairs = []
-    for name in (BOUND, "blimp", "finetune"):
-        if series := results.series.get(name):
-            pairs += [_comparison(name, one) for one in compare_pairs(results, series)]
-            control_pairs += [_comparison(name, one) for one in compare_with_controls(results, series)]
+    for name in verdict.verdict_titles(results):
+        series = results.series[name]
+        pairs += [_comparison(name, one) for one in compare_pairs(results, series)]
+        control_pairs += [_comparison(name, one) for one in compare_with_controls(results, series)]
     sentences = verdict.sentences(results)
     by_label = {label: _of_label(results, label) for label in results.labels}
     return {
@@ -64,7 +64,7 @@ def _of_label(results: StudyResults, label: str) -> dict[str, Any]:
             continue
         if name.startswith("heldout/"):
             heldout[name.removeprefix("heldout/")] = found._asdict()
-        elif name in (BOUND, "blimp", "finetune", *results.tasks, *per_word):
+        elif name in (BOUND, "blimp", "finetune", *results.tasks, *PROBES, *per_word):
             scores[name] = {"metric": series.metric, **found._asdict()}
             if series.generated:
                 scores[name]["generated"] = True

@@ -9,7 +9,7 @@ from jaxmlm.runs.statistics import Comparison
 from jaxmlm.studies.comparisons import MIN_SEEDS, compare_pairs, compare_with_controls
 from jaxmlm.studies.labels import GIVEN, all_numbers, format_value, last_name
 from jaxmlm.studies.likelihood import BOUND, price_sentences
-from jaxmlm.studies.results import ScoreSeries, StudyResults
+from jaxmlm.studies.results import PROBES, ScoreSeries, StudyResults
 
 MAX_PAIRS = 4
 """Comparisons that have a sentence of their own; the summary has all of them."""
@@ -97,7 +97,8 @@ def _last_sentences(verdicts: list[str], tendencies: list[str]) -> list[str]:
         return [*said, f"In addition {tendency}."] if tendencies else said
     if tendencies:
         return [f"Verdict: none, {tendency}."]
-    return ["Verdict: none; there is no likelihood bound, BLiMP or fine-tuning score, and a loss alone is no verdict."]
+    scores = "likelihood bound, BLiMP, fine-tuning or probe score"
+    return [f"Verdict: none; there is no {scores}, and a loss alone is no verdict."]
 
 
 def _control_sentence(outcome: str, places: Mapping[str, list[str]], scores: int) -> str:
@@ -114,6 +115,7 @@ def verdict_titles(results: StudyResults) -> dict[str, str]:
     several = len(results.tasks) > 1
     tuned = "the mean fine-tuning score" if several else f"fine-tuning on {''.join(results.tasks)}"
     titles = {BOUND: "the likelihood bound", "blimp": "BLiMP accuracy", "finetune": tuned}
+    titles |= {name: f"the probe of {what}" for name, what in PROBES.items()}
     return {name: title + results.series[name].suffix for name, title in titles.items() if name in results.series}
 
 
