@@ -3,6 +3,7 @@
 import io
 import math
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,12 @@ def audit_figures(found: dict[str, dict[str, Any]], directory: Path) -> list[Pat
 
 
 @styled
-def over_layers(probes: dict[str, tuple[dict[str, list[float]], float]]) -> Figure:
+def over_layers(probes: dict[str, tuple[dict[str, list[float]], float]], controls: Collection[str] = ()) -> Figure:
     """Accuracy of linear probes over the layers: a line for each encoder, and the majority class as a level.
 
     Args:
         probes: by probe the shares by encoder ("layer": this encoder) and layer, and the share of the majority class.
+        controls: encoders that the others are compared with, drawn in the colour of the text.
 
     """
     columns = min(4, max(len(probes), 1))
@@ -97,15 +99,19 @@ def over_layers(probes: dict[str, tuple[dict[str, list[float]], float]]) -> Figu
         for i, (label, values) in enumerate(curves.items()):
             shown = "this encoder" if label == "layer" else label
             dashes, marker, colour = (some[i % len(some)] for some in (DASHES, MARKERS, PALETTE))
+            if label in controls:
+                dashes, marker, colour = "--", "x", INK
             axes.plot([100 * v for v in values], dashes, marker=marker, ms=4, color=colour, label=shown)
         axes.axhline(100 * majority, color=INK, lw=1, ls=":", label="majority")
         axes.set_title(name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in panels[len(probes) :]:
         axes.set_visible(False)
-    figure.supxlabel("layer (0: embeddings)", fontsize=10)
-    figure.supylabel("accuracy, %", fontsize=10)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    for axes in panels[-columns:]:
+        axes.set_xlabel("layer (0: embeddings)")
+    for axes in panels[::columns]:
+        axes.set_ylabel("accuracy, %")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2 * columns)
     return figure
 
 

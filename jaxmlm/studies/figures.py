@@ -336,4 +336,4 @@ def probe_curves(results: StudyResults) -> Figure | None:
         curves = {label: [found.mean for one in layers if (found := one.spread(label))] for label in labels}
         majority = next(iter(results.series[f"probe/{name}/majority"].by_label.values()))
         panels[name] = (curves, next(iter(majority.values())))
-    return over_layers(panels)
+    return over_layers(panels, results.controls)
