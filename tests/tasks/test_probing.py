@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from jaxmlm.data import SentencePieceTokenizer
 from jaxmlm.errors import InputError, Preempted
 from jaxmlm.models import Encoder, EncoderConfig
+from jaxmlm.parallel import Mesh, make_mesh
 from jaxmlm.plotting import over_layers
 from jaxmlm.preemption import stoppable
 from jaxmlm.runs import layer_probes as layers
@@ -223,3 +225,22 @@ def test_a_large_treebank_has_several_files_of_a_part(odd, tmp_path):
     (directory / "yy-ud-train.CONLLU").rename(directory / "xx-ud-train.conllu")  # the whole beside its parts
     with pytest.raises(InputError, match=r"3 files \*train\*.conllu"):
         probing.treebank(directory)
+
+
+def test_a_fit_has_one_thread_of_blas(odd, tokenizer, monkeypatch):
+    """Threads that share a core with other work wait for each other: a probe took fifteen times as long."""
+    seen = []
+    real = probing.probe
+
+    def probe(*parts):
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return real(*parts)
+
+    monkeypatch.setattr(probing, "probe", probe)
+    sentences = read(odd) * 8
+    encoder = Encoder(EncoderConfig(layers=1, width=16, heads=2), tokenizer.size, jax.random.key(0))
+    data = probing.Treebank(sentences, sentences)
+    with jax.set_mesh(make_mesh(Mesh(), jax.devices()[:1])):
+        found = probing.probes({"layer": encoder}, data, tokenizer, Sizes(), jax.sharding.get_mesh())
+    assert {"layer/0", "layer/1"} <= found["part of speech"].keys()
+    assert seen and set(seen) == {1}
