@@ -1,0 +1,179 @@
+"""Every number in the tables of docs/results/small_data.md is that of its lines of results."""
+
+import re
+from pathlib import Path
+
+from jaxmlm.runs.statistics import compare_seeds
+from jaxmlm.studies.results import StudyResults, collect, read_cell_results
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+SERIES = ("bound/bound", "heldout/loss@0.15", "heldout/loss@0.40", "heldout/loss@0.80", "blimp")
+PARTS = ("bound/part@0-0.3", "bound/part@0.3-0.7", "bound/part@0.7-1")
+PROBES = (
+    "part of speech",
+    "relation",
+    "head distance",
+    "tree depth",
+    "tense",
+    "number",
+    "sentence length",
+    "bigram shift",
+)
+PAIR = re.compile(r"([+-][\d.]+) \(([+-][\d.]+) to ([+-][\d.]+), p ([\d.]+)\)")
+
+
+def lines(*questions: str) -> StudyResults:
+    """The results of these questions together."""
+    return collect(one for q in questions for one in read_cell_results(RESULTS / "small_data" / f"{q}.jsonl"))
+
+
+def tables(heading: str) -> list[list[list[str]]]:
+    """The tables under a heading of the page, each a list of rows of cells, without bold and without the heading."""
+    page = (RESULTS / "small_data.md").read_text().replace("**", "")
+    section = re.search(rf"(?ms)^## {heading}.*?\n(.*?)(?=^## |\Z)", page)
+    assert section, heading
+    found = re.findall(r"(?m)(?:^\|.*\n)+", section[1])
+    return [[[cell.strip() for cell in row[1:-1].split("|")] for row in one.splitlines()[2:]] for one in found]
+
+
+def scores(results: StudyResults, label: str, seed: int) -> list[str]:
+    """Bound, losses at 15, 40 and 80 % masks, and BLiMP, as the page has them."""
+    values = [results.series[name].by_label[label][seed] for name in SERIES]
+    return [*(f"{value:.3f}" for value in values[:-1]), f"{100 * values[-1]:.1f}"]
+
+
+def share(text: str) -> str:
+    """The label of a rate.
+
+    >>> share("15 %")
+    '0.15'
+    """
+    return f"{int(text.split()[0]) / 100:.2f}"
+
+
+def label_of(masking: str) -> str:
+    """The label of a strategy.
+
+    >>> label_of("words, 15 %")
+    'words 15%'
+    """
+    return masking.replace(", ", " ").replace(" %", "%")
+
+
+def label_of_pair(masked: str, predicted: str) -> str:
+    """The label of two rates, which of equal ones is that of the rate."""
+    if masked == predicted:
+        return share(masked)
+    return f"{masked} masked {predicted} predicted".replace(" %", "%")
+
+
+def pairs_in(text: str) -> list[tuple[str, str]]:
+    """The two cells that a row compares.
+
+    >>> pairs_in("40 % masked, 15 % predicted, to 15 % of both: more corruption")
+    [('40 %', '15 %'), ('15 %', '15 %')]
+    """
+    found = []
+    for side in re.split(r",? to ", text.split(":")[0]):
+        masked, *predicted = re.findall(r"\d+ %", side)
+        found.append((masked, *predicted) if predicted else (masked, masked))
+    return found
+
+
+def check_pair(results: StudyResults, labels: tuple[str, str], cells: list[str]) -> None:
+    """Differences, intervals and p of a row, which has as many cells as there are series."""
+    for name, cell in zip(SERIES, cells, strict=True):
+        found = compare_seeds(*labels, results.series[name].by_label)
+        difference, low, high, p = PAIR.fullmatch(cell).groups()  # type: ignore[union-attr]
+        digits, scale = (1, 100) if name == "blimp" else (3, 1)
+        said = [f"{scale * one:+.{digits}f}" for one in (found.difference, found.low, found.high)]
+        assert [difference, low, high] == said, (labels, name)
+        assert abs(float(p) - found.p) <= 0.51 * 10.0 ** -len(p.split(".")[1]), (labels, name, found.p)
+
+
+def test_rates():
+    results = lines("rates")
+    cells, pairs = tables("Rates")
+    assert len(cells) == 15 and len(pairs) == 10
+    for rate, seed, bound, parts, *others in cells:
+        label = share(rate)
+        assert [bound, *others] == scores(results, label, int(seed))
+        assert parts == ", ".join(f"{results.series[name].by_label[label][int(seed)]:.3f}" for name in PARTS)
+    for pair, *others in pairs:
+        a, b = map(share, pair.split(" to "))
+        check_pair(results, (a, b), others)
+
+
+def test_bold_pairs_are_those_that_outlast_ten_comparisons():
+    results = lines("rates")
+    page = (RESULTS / "small_data.md").read_text()
+    rows = re.findall(r"(?m)^\| (\d+ % to \d+ %) \| (.*) \|$", page)
+    assert len(rows) == 10
+    for pair, row in rows:
+        a, b = map(share, pair.split(" to "))
+        for name, cell in zip(SERIES, row.split(" | "), strict=True):
+            assert cell.startswith("**") == (10 * compare_seeds(a, b, results.series[name].by_label).p < 0.05), pair
+
+
+def test_sizes():
+    results = lines("sizes")
+    rates = lines("rates")
+    [rows] = tables("Sizes")
+    assert len(rows) >= 6
+    for size, seed, bounds, *differences, blimps in rows:
+        of = rates if size == "2 x 128" else results
+        labels = [rate if of is rates else f"rate={rate},model={size}" for rate in ("0.15", "0.40")]
+        two = [[of.series[name].by_label[label][int(seed)] for label in labels] for name in SERIES]
+        assert bounds.split(", ") == [f"{one:.3f}" for one in two[0]]
+        assert differences == [f"{high - low:.3f}" for low, high in two[:-1]]
+        assert blimps.split(", ") == [f"{100 * one:.1f}" for one in two[-1]]
+
+
+def test_strategies():
+    single, _, probes = tables("Strategies")
+    strategies = lines("strategies")
+    rates = lines("rates")
+    assert len(single) >= 8
+    for masking, seed, *others in single:
+        unit, rate = masking.split(", ")
+        of, label = (rates, share(rate)) if unit == "tokens" else (strategies, label_of(masking))
+        bound, at_15, at_40, _, blimp = scores(of, label, int(seed))
+        assert others == [bound, at_15, at_40, blimp], masking
+    results = lines("probes")
+    assert len(probes) >= 8
+    for masking, seed, *others in probes:
+        if masking == "most frequent class":
+            found = [results.series[f"probe/{name}/majority"].by_label["tokens 15%"][0] for name in PROBES]
+        else:
+            label = "not pre-trained" if masking == "untrained" else label_of(masking)
+            found = [results.series[f"probe/{name}"].by_label[label][int(seed)] for name in PROBES]
+        assert others == [f"{100 * one:.1f}" for one in found], masking
+
+
+def test_corruption_and_prediction():
+    results = lines("prediction", "rates")
+    means, pairs = tables("Corruption")
+    bound = results.series["bound/bound"]
+    seen = 0
+    for masked, *cells in means:
+        for predicted, cell in zip(("15 %", "40 %", "80 %"), cells, strict=True):
+            if cell:
+                seen += 1
+                found = bound.spread(label_of_pair(masked.removesuffix(" masked"), predicted))
+                assert found is not None
+                seeds = {1: " (one seed)", 2: " (two seeds)", 3: ""}[found.n]
+                assert cell == f"{found.mean:.3f}{seeds}"
+    assert seen == 6
+    for pair, *others in pairs:
+        a, b = (label_of_pair(*of) for of in pairs_in(pair))
+        check_pair(results, (a, b), others)
+
+
+def test_replacement():
+    results = lines("replacement")
+    rates = lines("rates")
+    [rows] = tables("Replacement")
+    assert len(rows) >= 5
+    for rate, seed, mask, bert in rows:
+        assert mask == ", ".join(scores(rates, share(rate), int(seed)))
+        assert bert == ", ".join(scores(results, f"replace=80-10-10,rate={share(rate)}", int(seed)))
