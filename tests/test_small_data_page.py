@@ -177,3 +177,16 @@ def test_replacement():
     for rate, seed, mask, bert in rows:
         assert mask == ", ".join(scores(rates, share(rate), int(seed)))
         assert bert == ", ".join(scores(results, f"replace=80-10-10,rate={share(rate)}", int(seed)))
+
+
+def test_the_numbers_of_the_readme():
+    results = lines("rates")
+    readme = (RESULTS.parents[1] / "README.md").read_text().split("## Beside others")[0]
+    at_15 = compare_seeds("0.15", "0.40", results.series["heldout/loss@0.15"].by_label)
+    interval = f"{at_15.low:.3f} to {at_15.high:.3f}"
+    assert readme.count(f"by {at_15.difference:.3f} nats (95 %: {interval}") == 1
+    assert readme.count(f"by {at_15.difference:.3f} nats ({interval})") == 1
+    bound = compare_seeds("0.15", "0.40", results.series["bound/bound"].by_label)
+    assert f"40 % by {bound.difference:.3f} nats a token ({bound.low:.3f} to {bound.high:.3f})" in readme
+    flat = compare_seeds("0.40", "0.60", results.series["bound/bound"].by_label)
+    assert f"({flat.difference:+.3f}, {flat.low:+.3f} to {flat.high:+.3f})" in readme
