@@ -150,6 +150,18 @@ def test_strategies():
         assert others == [f"{100 * one:.1f}" for one in found], masking
 
 
+def test_probes_of_the_rates():
+    results = lines("probes")
+    [rows] = tables("Probes of the rates")
+    assert len(rows) >= 6
+    labels = {"2 x 128": "tokens {:.0%}", "2 x 128, 80-10-10": "replace=80-10-10,rate={:.2f}"}
+    for encoder, seed, *others in rows:
+        label = labels.get(encoder, f"rate={{:.2f}},model={encoder}")
+        for name, cell in zip(PROBES, others, strict=True):
+            of = results.series[f"probe/{name}"].by_label
+            assert cell == ", ".join(f"{100 * of[label.format(rate)][int(seed)]:.1f}" for rate in (0.15, 0.40))
+
+
 def test_corruption_and_prediction():
     results = lines("prediction", "rates")
     means, pairs = tables("Corruption")
