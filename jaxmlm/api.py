@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxmlm import forward
-from jaxmlm.data.buckets import edges_to, pad
+from jaxmlm.data.buckets import by_length, edges_to, pad
 from jaxmlm.data.inputs import Inputs, with_special_tokens
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import make_mesh
@@ -56,8 +56,8 @@ class PretrainedModel:
         labels: the names of the outputs of `classify` and `tag`.
         about: what the run's run.json says, or which architecture was read.
 
-    Text is text: what spells a special token is not one. `fill_mask` and `logits` alone read the mask token, written
-    [MASK] or <mask>. `types`: the second text of a pair gets the second token type.
+    Text is text: what spells a special token is not one. `fill_mask`, `logits` and `sample` alone read the mask token,
+    written [MASK] or <mask>. `types`: the second text of a pair gets the second token type.
 
     Inputs are padded to a few lengths and batches to powers of two, so that few programs are compiled.
     """
@@ -314,12 +314,10 @@ class PretrainedModel:
         return self._over(rows, partial(forward.marked, self.model), self.encoder.vocab, marks)
 
     def _over(self, rows: list[list[int]], run: Any, width: int, extra: list[list[int]] | None = None) -> np.ndarray:
-        """`run` on batches of at most 32 rows; its outputs [B, width] in order."""
+        """`run` on batches of rows of similar length; its outputs [B, width] in order."""
         outputs = np.zeros((len(rows), width), np.float32)
-        order = np.argsort([len(row) for row in rows], kind="stable")
         with jax.set_mesh(self._mesh):
-            for start in range(0, len(rows), 32):
-                some = order[start : start + 32]
+            for some in by_length([len(row) for row in rows]):
                 batch = self._batch([rows[i] for i in some], [extra[i] for i in some] if extra else None)
                 outputs[some] = np.asarray(run(*batch))[: len(some), :width]
         return outputs

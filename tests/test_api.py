@@ -174,6 +174,9 @@ def test_methods_that_take_no_masks_read_one_as_text(kind, request):
         ("mlm", lambda m: m.fill_mask("a [MASK]", top=0), "top is 0: it must be at least 1"),
         ("mlm", lambda m: m.fill_mask("a [MASK]", top=-1), "top is -1"),
         ("mlm", lambda m: m.fill_mask(""), "has no .MASK."),
+        ("mlm", lambda m: m.sample("a [MASK]", temperature=float("nan")), "temperature is nan"),
+        ("mlm", lambda m: m.sample("a [MASK]", temperature=1e40), r"temperature is 1e\+40"),
+        ("mlm", lambda m: m.sample("a [MASK]", temperature=-1.0), "temperature is -1.0: it must be a number of at"),
         ("mlm", lambda m: m.fill_mask("the " * 40 + "[MASK]"), "the model reads 24: shorten it"),
     ],
 )

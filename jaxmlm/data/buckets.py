@@ -7,8 +7,11 @@ import numpy as np
 
 from jaxmlm.errors import InputError
 
+EDGES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144)
+"""Padded lengths, from 32 on each at most half as long again as the one before."""
 
-def edges_to(length: int, among: Sequence[int] = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)) -> tuple[int, ...]:
+
+def edges_to(length: int, among: Sequence[int] = EDGES) -> tuple[int, ...]:
     """Padded lengths for rows of at most `length` tokens.
 
     >>> edges_to(100)
@@ -71,6 +74,24 @@ class Buckets:
         if len(carried):
             batches.append(carried)
         return batches, random.permutation(len(batches))
+
+
+def by_length(lengths: Sequence[int], rows: int = 32, length: int = 512) -> Iterator[np.ndarray]:
+    """Batches of row numbers for inference, the longest rows first.
+
+    A batch has `rows` rows at most, of rows of more than `length` tokens fewer: so many that their L x L attention
+    scores take no more memory than those of `rows` rows of `length` tokens, and one at least.
+
+    >>> [batch.tolist() for batch in by_length([9, 1024, 7, 8192, 1024], rows=8)]
+    [[3], [1, 4], [0, 2]]
+    """
+    order = np.argsort([-one for one in lengths], kind="stable")
+    start = 0
+    while start < len(order):
+        longest = lengths[order[start]]
+        end = start + max(1, min(rows, rows * length**2 // longest**2))
+        yield order[start:end]
+        start = end
 
 
 def filled(rows: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from jaxmlm.models.attention import (
 )
 from jaxmlm.models.encoder_config import REMAT_POLICIES, EncoderConfig
 from jaxmlm.models.layers import Activation, Dense, LayerNorm, dropout, gelu
-from jaxmlm.parallel import gathered, out_spec, platform
+from jaxmlm.parallel import gathered, out_spec, platform, shard
 
 
 class LayerKind(NamedTuple):
@@ -240,6 +240,7 @@ class Encoder(nnx.Module):
         variants: list[tuple[int | None, float]] = [(None, c.rope_base)]
         if c.window is not None:
             variants.append((c.window, c.local_rope_base or c.rope_base))
+        segments = shard(jnp.asarray(segments), "batch", None)  # as the kernels' `shard_map` asks for
         length = segments.shape[1]
         return [
             AttentionInputs(

@@ -63,8 +63,8 @@ def fill_in(
         raise InputError("the template has no mask: write [MASK] where a token is to be written, or give a length")
     if order not in ("certain", "random"):
         raise InputError(f"order is {order!r}: certain or random")
-    if temperature < 0:
-        raise InputError(f"temperature is {temperature}: it must be at least 0")
+    if not 0 <= temperature <= float(np.finfo(np.float32).max):
+        raise InputError(f"temperature is {temperature}: it must be a number of at least 0")
     if steps is not None and not 1 <= steps <= masks:
         raise InputError(f"steps is {steps}: it must be from 1 to the number of masks, {masks}")
     left = masks - np.ceil(np.linspace(0, masks, (steps or masks) + 1)).astype(int)
