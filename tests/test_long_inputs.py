@@ -1,6 +1,7 @@
 """The Python interface on texts that are longer than what the plain attention program is for."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ def tokenizer() -> Tokenizer:
 def test_a_row_of_any_length_is_read_as_by_the_plain_program(attention, least, most, tokenizer):
     """Kernels want their rows laid out on the mesh, which those of this interface are not."""
     key = jax.random.key(0)
-    models = [
+    models: list[Any] = [
         with_head("mlm", Encoder(replace(PLAIN, attention=kernel), tokenizer.size, key), 0, key)
         for kernel in ("plain", attention)
     ]

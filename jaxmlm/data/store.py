@@ -7,6 +7,7 @@ A split is one stream of tokens, each document followed by a separator. It is me
 than memory costs nothing.
 """
 
+import hashlib
 import mmap
 import os
 import resource
@@ -25,6 +26,7 @@ from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.manifest import (
     DOCUMENT,
     MANIFEST,
+    SPLITS,
     UNITS,
     StoreFile,
     all_files,
@@ -140,6 +142,12 @@ class Store:
                     f"the token store {self.directory} was made with data.{key} {then}, this run wants {now}: name "
                     "another --data.store or --workdir"
                 )
+
+    @property
+    def tokens_sha256(self) -> str:
+        """The SHA-256 of the SHA-256 of all shards, by which a run knows its text again."""
+        sums = [file.sha256 for split in SPLITS for file in token_files(self.manifest, split)]
+        return hashlib.sha256("".join(sums).encode()).hexdigest()
 
     def tokens(self, split: str) -> "np.ndarray | Stream":
         """Return the ids of a split [T], each document followed by a separator; memory-mapped."""

@@ -23,6 +23,7 @@ from jaxmlm.preemption import raise_if_all_hosts_stop
 from jaxmlm.rng import make_key
 from jaxmlm.runs import layer_probes as layers
 from jaxmlm.runs.loading import LoadedModel, load
+from jaxmlm.runs.text_of_run import is_of_text, text_of
 from jaxmlm.runs.zero_shot import Evaluate, check_sentences, fast, needs_head, shown, to_row, zero_shot
 from jaxmlm.tasks import likelihood, probing
 from jaxmlm.tasks.bound import likelihood_bound
@@ -317,5 +318,10 @@ def _held_out_store(loaded: LoadedModel) -> Store:
         raise InputError(
             f"the token store {store.directory} has another vocabulary ({store.tokenizer.size:,} pieces) than the "
             f"model in {loaded.directory} ({loaded.tokenizer.size:,}): name a file of text instead"
+        )
+    if not is_of_text(loaded.about, text_of(store)):
+        raise InputError(
+            f"the token store {store.directory} has another text than the model in {loaded.directory} was trained on, "
+            "so what it holds out may have been trained on: name a file of text instead"
         )
     return store

@@ -25,9 +25,10 @@ from jaxmlm.paths import describe
 from jaxmlm.preemption import raise_if_all_hosts_stop, stoppable
 from jaxmlm.rng import make_key
 from jaxmlm.runs import epochs
-from jaxmlm.runs.loading import load, sha256_of
+from jaxmlm.runs.loading import load
 from jaxmlm.runs.results import Result, read_results
 from jaxmlm.runs.run import Run, check_length, identity
+from jaxmlm.runs.text_of_run import check_text, text_of
 from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, read_metadata, write_metadata
 from jaxmlm.tasks.mlm import diverged, mlm_task
 from jaxmlm.training import Task, steps_within, train
@@ -82,6 +83,7 @@ def _pretrain(run: Run, stage: str) -> None:
     if (why := _why_not_exported(whole)) and hosts.is_primary():
         print(f"note: this model cannot be exported: {why}", file=sys.stderr, flush=True)
     store = open_store(run.text, directory, f"{stage}: prepare", run.needs_phrases)
+    check_text(directory, store, run.needs_phrases)
     with jax.set_mesh(mesh):
         if start is not None and given is not None and run.data.new_words:
             start = with_new_rows(start, given.size, parts_of_new(store.tokenizer, given))
@@ -95,7 +97,7 @@ def _pretrain(run: Run, stage: str) -> None:
         directory,
         "run.json",
         same,
-        {"config": describe(whole), "vocab": vocab, "tokenizer": sha256_of(store.tokenizer)},
+        {"config": describe(whole), "vocab": vocab, **text_of(store, run.needs_phrases)},
     )
     if hosts.is_primary():
         store.tokenizer.save(directory)

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxmlm.data import Store
 from jaxmlm.json_files import to_json, write_text
 from jaxmlm.locks import LOCK
 from jaxmlm.parallel import hosts
 from jaxmlm.paths import expanded
 from jaxmlm.runs.run import identity
+from jaxmlm.runs.text_of_run import is_of_text, text_of
 from jaxmlm.runs.workdir import read_metadata
 from jaxmlm.studies.grid import Cell
 
@@ -18,15 +20,17 @@ from jaxmlm.studies.grid import Cell
 def finished(cell: Cell, studies: Sequence[str]) -> Path | None:
     """The directory in which this cell's pre-training is finished: its own, or `finished_elsewhere`."""
     own = Path(cell.run.workdir)
-    return own if _holds(own, _same(cell)) else finished_elsewhere(cell, studies)
+    return own if _holds(own, _same(cell), {}) else finished_elsewhere(cell, studies)
 
 
-def finished_elsewhere(cell: Cell, studies: Sequence[str]) -> Path | None:
+def finished_elsewhere(cell: Cell, studies: Sequence[str], store: Store | None = None) -> Path | None:
     """The directory of a finished cell with this cell's run in one of these directories of studies.
 
     Args:
         cell: the cell; None is returned if it was started.
         studies: directories of studies; one that is not there has no cells.
+        store: the token store of the cell, of which a finished cell must be too; None: it is not made yet, and a
+            finished cell on a text of the same path will do.
 
     Raises:
         InputError: a cell's run.json is damaged.
@@ -35,8 +39,9 @@ def finished_elsewhere(cell: Cell, studies: Sequence[str]) -> Path | None:
     if (Path(cell.run.workdir) / "run.json").exists():
         return None
     same = _same(cell)
+    text = text_of(store, cell.run.needs_phrases) if store else {}
     directories = (done.parent for study in studies for done in sorted(expanded(study).glob("cells/*/DONE")))
-    return next((directory for directory in directories if _holds(directory, same)), None)
+    return next((directory for directory in directories if _holds(directory, same, text)), None)
 
 
 def _same(cell: Cell) -> dict[str, Any]:
@@ -44,19 +49,22 @@ def _same(cell: Cell) -> dict[str, Any]:
     return json.loads(to_json(identity(cell.run)))
 
 
-def _holds(directory: Path, same: dict[str, Any]) -> bool:
-    """Whether a directory holds a finished run of this identity."""
+def _holds(directory: Path, same: dict[str, Any], text: dict[str, str]) -> bool:
+    """Whether a directory holds a finished run of this identity, on this text."""
     record = directory / "run.json"
-    return (directory / "DONE").exists() and record.exists() and read_metadata(record)["identity"] == same
+    if not (directory / "DONE").exists() or not record.exists():
+        return False
+    about = read_metadata(record)
+    return about["identity"] == same and is_of_text(about, text)
 
 
-def take_over(cell: Cell, studies: Sequence[str], stage: str) -> None:
+def take_over(cell: Cell, studies: Sequence[str], store: Store, stage: str) -> None:
     """Copy a finished cell of another study, weights and results, to be this cell; without one do nothing.
 
     The directory of the cell must be held. A kill leaves a cell that was not started, and the next call copies again.
     """
     with hosts.primary_first():
-        if not hosts.is_primary() or (found := finished_elsewhere(cell, studies)) is None:
+        if not hosts.is_primary() or (found := finished_elsewhere(cell, studies, store)) is None:
             return
         directory = Path(cell.run.workdir)
         print(f"{stage}: finished in {found}: copied from there", flush=True)

@@ -35,6 +35,7 @@ from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.preview import Piece, preview
 from jaxmlm.runs.results import Result
 from jaxmlm.runs.run import Run, identity
+from jaxmlm.runs.text_of_run import check_text
 from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, read_metadata, write_metadata
 from jaxmlm.runs.zero_shot import BabyLM, Evaluate, check_sentences, zero_shot
 from jaxmlm.studies import dry_run as dry_runs
@@ -92,17 +93,19 @@ def _run(study: Study, cells: list[Cell]) -> dict[str, Any]:
     directory = Path(study.workdir)
     hosts.check_shared_directory(directory)
     store = open_store(cells[0].run.text, directory, phrases=_needs_phrases(cells))
+    for cell in cells:
+        check_text(Path(cell.run.workdir), store, cell.run.needs_phrases)
     write_metadata(directory, "study.json", _identity(study), {"config": describe(study)})
     if study.cells is not None:
         share = _share(study, cells)
         if not share and hosts.is_primary():
             print(f"note: share {study.cells} has none of the {len(cells)} cells", file=sys.stderr, flush=True)
         for number, cell in enumerate(share, 1):
-            _run_cell(study, cell, f"[{number}/{len(share)} of {study.cells}] {cell.name.replace(',', ' ')}: ")
+            _run_cell(study, cell, store, f"[{number}/{len(share)} of {study.cells}] {cell.name.replace(',', ' ')}: ")
         return {"workdir": str(directory), "cells": [cell.name for cell in share]}
     for number, cell in enumerate(cells, 1):
         if original(cell, cells) is cell:
-            _run_cell(study, cell, f"[{number}/{len(cells)}] {cell.name.replace(',', ' ')}: ")
+            _run_cell(study, cell, store, f"[{number}/{len(cells)}] {cell.name.replace(',', ' ')}: ")
         _collect_results(study, cells)
     if not hosts.is_primary():
         return {"workdir": str(directory)}
@@ -218,10 +221,10 @@ def _share(study: Study, cells: list[Cell]) -> list[Cell]:
     return [cell for cell in cells if original(cell, cells) is cell][share::shares]
 
 
-def _run_cell(study: Study, cell: Cell, stage: str) -> None:
+def _run_cell(study: Study, cell: Cell, store: Store, stage: str) -> None:
     """Pre-train a cell and evaluate it, but for what is done; `stage` begins its lines of progress."""
     with claim_workdir(Path(cell.run.workdir), "run"):
-        take_over(cell, study.reuse, f"{stage}pretrain")
+        take_over(cell, study.reuse, store, f"{stage}pretrain")
         _run_claimed(study, cell, stage)
 
 

@@ -1,17 +1,21 @@
 """Cells that another study has finished: copied under their new name, weights and results, and never trained twice."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from jaxmlm.data import Data
+from jaxmlm.data.opening import open_store
+from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking
 from jaxmlm.models import EncoderConfig
 from jaxmlm.paths import replace_path
-from jaxmlm.runs import Run
+from jaxmlm.runs import Evaluation, Run, evaluate, pretrain
 from jaxmlm.studies import Study, Vary, run_study
 from jaxmlm.studies.grid import Cell, cells_of
 from jaxmlm.studies.reuse import finished_elsewhere
+from jaxmlm.synthetic import world
 from jaxmlm.training import Loop
 
 CELL = "rate=0.15,seed=0"
@@ -86,3 +90,67 @@ def test_a_kill_while_copying_leaves_a_cell_that_is_copied_again(finished, other
     assert (Path(cell.run.workdir) / "checkpoints").is_dir() and not (Path(cell.run.workdir) / "DONE").exists()
     run_study(other)
     assert (Path(cell.run.workdir) / "DONE").exists()
+
+
+def write_text(path: Path, seed: int) -> None:
+    """A text of 200 documents."""
+    path.write_text("\n\n".join(world.documents(seed, 200)))
+
+
+@pytest.fixture
+def of_a_file(finished, tmp_path) -> Study:
+    """A study of a text file, with its own token store."""
+    write_text(tmp_path / "my.txt", 0)
+    study = replace_path(finished, "run.data.text", str(tmp_path / "my.txt"))
+    study = replace_path(study, "control", False)
+    return replace_path(study, "workdir", str(tmp_path / "mine"))
+
+
+def test_a_cell_of_another_text_of_the_same_path_is_not_copied(of_a_file, tmp_path):
+    """The configuration says only where the text is; run.json says which it was."""
+    run_study(of_a_file)
+    again = replace_path(of_a_file, "reuse", (of_a_file.workdir,))
+    alike = run_study(replace_path(again, "workdir", str(tmp_path / "alike")))
+    assert alike["missing"] == []
+    write_text(tmp_path / "my.txt", 1)
+    run_study(replace_path(again, "workdir", str(tmp_path / "changed")))
+    logs = [(tmp_path / name / "cells" / CELL / "log.jsonl").read_text() for name in ("mine", "alike", "changed")]
+    assert logs[0] == logs[1] != logs[2]
+
+
+def test_a_study_whose_text_has_changed_is_refused(of_a_file, tmp_path):
+    """Else seeds of two texts were averaged: the store is made again when it is deleted."""
+    run_study(of_a_file)
+    write_text(tmp_path / "my.txt", 1)
+    shutil.rmtree(Path(of_a_file.workdir) / "store")
+    before = (Path(of_a_file.workdir) / "results.jsonl").read_bytes()
+    with pytest.raises(InputError, match=r"holds a run of another text, tokenizer or phrase list than"):
+        run_study(replace_path(of_a_file, "seeds", (0, 1)))
+    assert (Path(of_a_file.workdir) / "results.jsonl").read_bytes() == before
+    write_text(tmp_path / "my.txt", 0)
+    shutil.rmtree(Path(of_a_file.workdir) / "store")
+    run_study(replace_path(of_a_file, "seeds", (0, 1)))
+
+
+def test_a_run_whose_text_has_changed_is_not_resumed(of_a_file, tmp_path):
+    run = replace_path(of_a_file.run, "workdir", str(tmp_path / "run"))
+    pretrain(run)
+    for name in ("DONE", "results.jsonl"):
+        (tmp_path / "run" / name).unlink()
+    write_text(tmp_path / "my.txt", 1)
+    shutil.rmtree(tmp_path / "run" / "store")
+    tokenizer = (tmp_path / "run" / "tokenizer.model").read_bytes()
+    with pytest.raises(InputError, match=r"another text, tokenizer or phrase list than the token store"):
+        pretrain(run)
+    assert (tmp_path / "run" / "tokenizer.model").read_bytes() == tokenizer
+
+
+def test_what_another_text_holds_out_is_not_what_a_run_held_out(of_a_file, tmp_path):
+    """Even with the same tokenizer: the run may have been trained on it."""
+    run = replace_path(of_a_file.run, "workdir", str(tmp_path / "run"))
+    pretrain(run)
+    write_text(tmp_path / "my.txt", 1)
+    shutil.rmtree(tmp_path / "run" / "store")
+    open_store(replace_path(run, "data.tokenizer", str(tmp_path / "run")).data, tmp_path / "run")
+    with pytest.raises(InputError, match="has another text than the model in"):
+        evaluate(str(tmp_path / "run"), Evaluation(text="heldout:", rows=0, batch=32))
