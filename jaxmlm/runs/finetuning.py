@@ -29,9 +29,9 @@ from jaxmlm.runs.finetune_config import Finetune, settings, values_of
 from jaxmlm.runs.loading import LoadedModel, load, save
 from jaxmlm.runs.recipes import recipe
 from jaxmlm.runs.results import Result, read_results
-from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, write_metadata
+from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, read_metadata, write_metadata
 from jaxmlm.tasks import downstream
-from jaxmlm.tasks.downstream import display_name, task_hash
+from jaxmlm.tasks.downstream import display_name, examples_sha256, task_hash
 from jaxmlm.training import Loop, Task, Trained, evaluate, train
 from jaxmlm.training.checkpoint import fingerprint
 
@@ -88,9 +88,23 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
     if directory is None:
         return _finetune(checkpoint, config, None, identity)
     check_workdir(directory, "finetune.json", identity)
+    _check_examples(directory, config)
     with claim_workdir(directory, "fine-tuning"):
         check_workdir(directory, "finetune.json", identity)  # another command may have begun one meanwhile
         return _finetune(checkpoint, config, directory, identity)
+
+
+def _check_examples(directory: Path, config: Finetune) -> None:
+    """Refuse a directory whose results are of other examples: files of the same path can change."""
+    record = directory / "finetune.json"
+    if not record.is_file() or not record.stat().st_size:
+        return
+    now = _sha256_of_examples(config)
+    if read_metadata(record).get("examples", now) != now:  # those of earlier versions do not say
+        raise InputError(
+            f"{directory} holds a fine-tuning on other examples of {config.task} than its files have now: put them "
+            "back, or name another --workdir"
+        )
 
 
 def _finetune(checkpoint: str, config: Finetune, directory: Path | None, identity: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +128,8 @@ def _finetune(checkpoint: str, config: Finetune, directory: Path | None, identit
                 "note: nothing is kept: --workdir DIRECTORY keeps the best model and its predictions", file=sys.stderr
             )
         if directory is not None:
-            write_metadata(directory, "finetune.json", identity, {"config": describe(config)})
+            record = {"config": describe(config), "examples": _sha256_of_examples(config)}
+            write_metadata(directory, "finetune.json", identity, record)
         rows = list(_rows(loaded, config, mesh, directory))
         result = {"rows": rows, **summarise(rows)}
         if directory is not None and hosts.broadcast_from_primary((directory / "model").exists()):
@@ -240,6 +255,11 @@ def _finished(
 
 def _examples(config: Finetune) -> Any:
     return downstream.examples_of(config.downstream, config.task_data)
+
+
+def _sha256_of_examples(config: Finetune) -> str | None:
+    """The hash of the examples; None of generated ones, which are the same and name the file of this process."""
+    return None if config.downstream.is_generated(config.task_data) else examples_sha256(_examples(config))
 
 
 def _predict(

@@ -6,13 +6,16 @@ a label or a number) or `DownstreamTask` itself, in a file of your own: docs/ext
 
 import hashlib
 import inspect
+import json
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
 
 from jaxmlm.data import Tokenizer
 from jaxmlm.errors import InputError
@@ -213,6 +216,24 @@ def examples_of(task: DownstreamTask, data: TaskData) -> Any:
     return task.read(data)
 
 
+def examples_sha256(examples: Any) -> str:
+    """SHA-256 of all texts, labels and names in a task's examples, by which their files are known again.
+
+    >>> examples_sha256((["a text"], np.array([1]))) == examples_sha256((["a text"], np.array([0])))
+    False
+    """
+    return hashlib.sha256(json.dumps(examples, default=_plain).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """What stands for a value in that hash; of an object of a user's own its class alone, as its `repr` may be new."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if is_dataclass(value):
+        return vars(value)
+    return type(value).__qualname__
+
+
 @lru_cache(maxsize=1)
 def encoded(task: DownstreamTask, data: TaskData, tokenizer: Tokenizer, options: EncodingOptions) -> Any:
     """The encoded examples of a task, encoded once for all points of a grid and all seeds."""
@@ -233,6 +254,17 @@ def generated_mark(task: DownstreamTask, data: TaskData) -> dict[str, bool]:
 def generated_note(name: str) -> tuple[str, ...]:
     """The note of results on generated data in the format of a task."""
     return (f"generated data in the format of {name}: their scores are not scores of {name}",)
+
+
+def limited_to(limit: int | None, examples: int, what: str) -> tuple[str, ...]:
+    """The note of a limit on training examples, where there are more.
+
+    >>> limited_to(40, 1200, "rows"), limited_to(40, 30, "rows")
+    (('train: 40 of 1,200 rows (limit)',), ())
+    """
+    if limit is None or limit >= examples:
+        return ()
+    return (f"train: {limit:,} of {examples:,} {what} (limit)",)
 
 
 def display_name(row: Mapping[str, Any]) -> str:

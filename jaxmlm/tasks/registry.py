@@ -9,7 +9,7 @@ from jaxmlm.data import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.paths import expanded, hint
 from jaxmlm.tasks import babylm_finetuning, from_tfds, glue, squad, table, tagging
-from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions, OfficialTask, TaskData, generated_note
+from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions, OfficialTask, TaskData, generated_note, limited_to
 from jaxmlm.tasks.sentences import SentenceTask
 from jaxmlm.tasks.table import Examples, Sets
 from jaxmlm.training.task import Task
@@ -54,6 +54,10 @@ class TableTask(SentenceTask):
 
     def read(self, data: TaskData) -> Sets:
         """The rows of the file; the dev rows of another file, or a tenth."""
+        if data.train:
+            raise InputError(
+                f"train is {data.train!r}, and the training rows are those of {self.name}: leave out --train"
+            )
         return table.own(expanded(self.name), data.dev, data.regression)
 
 
@@ -99,8 +103,7 @@ class SquadTask(OfficialTask):
 
     def notes(self, examples: SquadPair, options: EncodingOptions) -> tuple[str, ...]:
         """What is not official, and the limit on training questions."""
-        limited = (f"train: {options.limit:,} questions (limit)",) if options.limit else ()
-        return (*examples[1], *limited)
+        return (*examples[1], *limited_to(options.limit, len(examples[0][0].questions), "questions"))
 
     def encode(self, examples: SquadPair, tokenizer: Tokenizer, options: EncodingOptions) -> squad.EncodedSquad:
         """Cut the questions into windows."""

@@ -16,7 +16,7 @@ from jaxmlm.data.inputs import with_special_tokens
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.tasks import table as tables
-from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions
+from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions, limited_to
 from jaxmlm.tasks.metrics import METRICS, log_probability
 from jaxmlm.tasks.table import Examples, Sets, Table
 from jaxmlm.training.task import Batch, Eval, Mean, Task
@@ -85,10 +85,7 @@ class SentenceTask(DownstreamTask):
 
     def notes(self, examples: Sets, options: EncodingOptions) -> tuple[str, ...]:
         """What the reader noted, and the limit on training rows."""
-        rows = len(examples.train)
-        few = options.limit is not None and options.limit < rows
-        limited = (f"train: {options.limit:,} of {rows:,} rows (limit)",) if few else ()
-        return (*examples.notes, *limited)
+        return (*examples.notes, *limited_to(options.limit, len(examples.train), "rows"))
 
     def encode(self, examples: Sets, tokenizer: Tokenizer, options: EncodingOptions) -> EncodedSentences:
         """Encode the rows of all sets."""

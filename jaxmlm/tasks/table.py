@@ -156,10 +156,15 @@ def from_mappings(table: Table, rows: Iterable[Mapping[str, Any]], where: str, l
             if missing := [name for name in kept if name not in row]:
                 raise InputError(f"{where}:{number}: no column {missing[0]!r}; there are: {_named(list(row))}")
             values = [row[name] for name in kept] + [row.get("id", number - 1)]
-            yield number, [value if isinstance(value, str) else json.dumps(value) for value in values]
+            yield number, [value if isinstance(value, str) else json.dumps(value, default=_item) for value in values]
 
     found = read(replace(table, header=(*kept, "id")), lines(), where, labelled)
     return Examples(table, found.texts, found.labels, found.ids)
+
+
+def _item(value: Any) -> Any:
+    """The number in a NumPy scalar, as columns of a data frame have them."""
+    return value.item()
 
 
 def own(path: str | Path, dev: str | Path | None = None, regression: bool = False) -> Sets:

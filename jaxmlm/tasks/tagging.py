@@ -20,7 +20,7 @@ from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
 from jaxmlm.data.inputs import with_special_tokens
 from jaxmlm.errors import InputError
 from jaxmlm.tasks import conllu, file_formats
-from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions, TaskData
+from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions, TaskData, limited_to
 from jaxmlm.tasks.entities import entity_scores, first_pieces, spans
 from jaxmlm.tasks.file_formats import write_table
 from jaxmlm.tasks.metrics import accuracy, log_probability
@@ -74,8 +74,7 @@ class TaggingTask(DownstreamTask):
 
     def notes(self, examples: TaggedSets, options: EncodingOptions) -> tuple[str, ...]:
         """What the reader changed, and the limit on training sentences."""
-        limited = (f"train: {options.limit:,} sentences (limit)",) if options.limit else ()
-        return (*examples.notes, *limited)
+        return (*examples.notes, *limited_to(options.limit, len(examples.train), "sentences"))
 
     def encode(self, examples: TaggedSets, tokenizer: Tokenizer, options: EncodingOptions) -> EncodedTagging:
         """Encode the sentences of all sets."""

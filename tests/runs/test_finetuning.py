@@ -225,6 +225,27 @@ def test_results_of_other_weights_or_data_are_not_taken_for_these(checkpoint, gr
         finetune(str(moved), own)
 
 
+def test_results_of_other_examples_in_the_same_file_are_not_taken_for_these(checkpoint, tmp_path):
+    """Predictions would have the names of another file's classes."""
+    file = tmp_path / "own.csv"
+    config = Finetune(str(file), epochs=1.0, batch=20, length=16, workdir=str(tmp_path / "tuned"))
+    rows = [f"a fox {i} runs,{'ab'[i % 2]}" for i in range(60)]
+    for others in (
+        rows,
+        [f"{row[:-1]}{'bca'[i % 3]}" for i, row in enumerate(rows)],
+        [row[:-1] + "b" for row in rows[:-1]],
+    ):
+        file.write_text("\n".join(["text,label", *others, "an owl,a"]))
+        if others is rows:
+            first = finetune(checkpoint, config)
+            assert finetune(checkpoint, config)["rows"] == first["rows"]
+            continue
+        with pytest.raises(InputError, match="holds a fine-tuning on other examples of .* than its files have now"):
+            finetune(checkpoint, replace(config, seeds=(0, 1)))
+    with pytest.raises(InputError, match="the training rows are those of .*own.csv: leave out --train"):
+        finetune(checkpoint, replace(config, train="other.csv", workdir=None))
+
+
 def test_a_diverged_run_is_a_line_that_is_found_again(checkpoint, tmp_path, monkeypatch):
     config = replace(GRID, seeds=(0,), learning_rate=1e-3, workdir=str(tmp_path))
 

@@ -23,12 +23,12 @@ def test_squad2_through_the_command(checkpoint, tmp_path):
             for qa in paragraph["qas"]:
                 qa["answers"] = []
         (tmp_path / ours).write_text(json.dumps(content))
-    config = Finetune("squad2", str(tmp_path), epochs=1.0, batch=24, length=32, stride=8, limit=24)
+    config = Finetune("squad2", str(tmp_path), epochs=1.0, batch=24, length=32, stride=8, limit=10)
     with pytest.raises(InputError, match="train-v2.0.json is missing: squad2 needs .*; --train FILE takes another one"):
         finetune(checkpoint, config)
     config = replace(config, train="train-v1.1.json", workdir=str(tmp_path / "work"))
     (row,) = finetune(checkpoint, config)["rows"]
-    assert row["main"] == "best_f1" and row["notes"][2] == "train: 24 questions (limit)"
+    assert row["main"] == "best_f1" and row["notes"][2] == "train: 10 of 12 questions (limit)"
     assert [note.split(",")[0] for note in row["notes"][:2]] == ["train: train-v1.1.json", "dev: dev-v2.0.json"]
     directory = tmp_path / "work" / row["predictions"]
     spans, odds, said = (

@@ -62,6 +62,13 @@ def files(tmp_path) -> Path:
     return tmp_path
 
 
+def test_numbers_of_numpy_are_labels():
+    """As the columns of a data frame give them."""
+    task = registry.TableTask("frame.csv", Table("frame", ("text",), "label", ("0", "1")))
+    found = task.examples([{"text": "a fox", "label": np.int64(1)}, {"text": "an owl", "label": 0}])
+    assert found.labels is not None and found.labels.tolist() == [1, 0]
+
+
 @pytest.mark.slow("fine-tunes three times")
 def test_a_task_in_a_file_of_ones_own_through_the_command(checkpoint, files, capsys):
     """Its results, predictions, model and comparison are those of any task; an edited file is another task."""
