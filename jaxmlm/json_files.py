@@ -5,7 +5,10 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable
+import secrets
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +18,8 @@ from jaxmlm.textfiles import read_bytes
 
 CHECKSUM = "checksum"
 """The entry of an object that proves the others."""
+ASIDE = ".new"
+"""How the name of a file ends that is being written, and then takes the place of another."""
 Kind = TypeVar("Kind")
 _KINDS = {
     **{type(None): "null", bool: "boolean", int: "number", float: "number"},
@@ -99,24 +104,40 @@ def kind_of(value: Any) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8 that a kill or a full disk leaves as it was, or complete."""
-    _remove_leftovers(path)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.new")
+    with replacing(path) as aside, open(aside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # else a machine that loses power may keep the new name with nothing behind it
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the name of a file to write, which takes the place of another when the body ends without an error.
+
+    Nobody else has the name, on any machine that shares the directory. What processes of this machine that were killed
+    while they wrote have left beside the file is removed.
+
+    Args:
+        path: the file that is replaced, or made.
+
+    """
+    before = f"{path.name}.{_machine()}."
+    for left in path.parent.glob(f"{glob.escape(before)}*{ASIDE}"):
+        process = left.name.removeprefix(before).partition(".")[0]
+        if process.isdecimal() and not _is_alive(int(process)):
+            left.unlink(missing_ok=True)
+    aside = path.with_name(f"{before}{os.getpid()}.{secrets.token_hex(4)}{ASIDE}")
     try:
-        with open(aside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # else a machine that loses power may keep the new name with nothing behind it
+        yield aside
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed while they wrote this file have left beside it."""
-    for left in path.parent.glob(f"{glob.escape(path.name)}.*.new"):
-        process = left.name.removeprefix(f"{path.name}.").removesuffix(".new")
-        if process.isdecimal() and not _is_alive(int(process)):
-            left.unlink(missing_ok=True)
+def _machine() -> str:
+    """What all processes that know each other by their numbers have in common: the host and, of it, the container."""
+    container = Path("/proc/self/ns/pid")
+    return f"{socket.gethostname()}-{container.stat().st_ino if container.exists() else 0}"
 
 
 def _is_alive(process: int) -> bool:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,12 +122,10 @@ def _tokenizer(part: Path, data: Data, sources: list[TextSource]) -> Tokenizer:
         tokenizer = SentencePieceTokenizer.train(
             _sample(data, sources), data.vocab, data.lowercase, data.model_type, data.byte_fallback
         )
-    own = part / f"tokenizer.{os.getpid()}"  # another machine may be writing the same file
-    own.mkdir(exist_ok=True)
-    tokenizer.save(own)
-    for file in own.iterdir():
-        os.replace(file, part / file.name)
-    own.rmdir()
+    with TemporaryDirectory(prefix="tokenizer.", dir=part) as own:  # another machine may be writing the same file
+        tokenizer.save(Path(own))
+        for file in Path(own).iterdir():
+            os.replace(file, part / file.name)
     return tokenizer
 
 

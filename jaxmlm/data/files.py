@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -155,9 +155,9 @@ def _on_disk(pattern: str) -> list[File]:
         return []
     name = str(expanded(pattern))
     if Path(name).is_dir():
-        below = [path.relative_to(name).as_posix() for path in sorted(Path(name).rglob("*")) if path.is_file()]
+        below = _sorted(path.relative_to(name).as_posix() for path in Path(name).rglob("*") if path.is_file())
         return [Path(name) / path for path in _of_directory(name, below, lambda path: (Path(name) / path).read_bytes())]
-    names = [name] if Path(name).is_file() else sorted(glob.glob(name, recursive=True))
+    names = [name] if Path(name).is_file() else _sorted(glob.glob(name, recursive=True))
     return [Path(name) for name in names if Path(name).is_file()]
 
 
@@ -169,11 +169,20 @@ def _remote(pattern: str) -> list[File]:
             if about["type"] != "directory":
                 return [RemoteFile(fs, path)]
             root = path.rstrip("/")
-            below = sorted(name.removeprefix(root).lstrip("/") for name in fs.find(root))
+            below = _sorted(name.removeprefix(root).lstrip("/") for name in fs.find(root))
             chosen = _of_directory(pattern, below, lambda name: fs.cat_file(f"{root}/{name}"))
             return [RemoteFile(fs, f"{root}/{name}") for name in chosen]
         found = fs.glob(path, detail=True)
-        return [RemoteFile(fs, name) for name in sorted(found) if found[name]["type"] == "file"]
+        return [RemoteFile(fs, name) for name in _sorted(found) if found[name]["type"] == "file"]
+
+
+def _sorted(paths: Iterable[str]) -> list[str]:
+    """Paths in one order, on a disk and elsewhere: a directory stands as a whole, at the place of its name.
+
+    >>> _sorted(["part-2/x", "part/x"])
+    ['part/x', 'part-2/x']
+    """
+    return sorted(paths, key=lambda path: path.split("/"))
 
 
 def _of_directory(directory: str, names: list[str], read: Callable[[str], bytes]) -> list[str]:

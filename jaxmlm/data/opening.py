@@ -10,10 +10,10 @@ from typing import Any
 from jaxmlm.data import Data, Store, build, merge
 from jaxmlm.data import remote as cloud
 from jaxmlm.data.building import Progress
-from jaxmlm.data.files import files
+from jaxmlm.data.files import File, files, sha256
 from jaxmlm.data.from_python import given
 from jaxmlm.data.hf_tokenizer import open_tokenizer
-from jaxmlm.data.manifest import MANIFEST
+from jaxmlm.data.manifest import MANIFEST, tokenizer_files
 from jaxmlm.data.merging import PLAN, shard_name, unfinished
 from jaxmlm.data.phrases.counting import add_phrases, check_units, list_of
 from jaxmlm.data.registry import is_files, open_source
@@ -267,19 +267,37 @@ def _check_source(store: Store, data: Data) -> None:
         if text in written and open_source(text, data).about[0].get("source") != written[text]:
             raise InputError(
                 f"the token store {store.directory} was made of {text} by another function (its file has changed "
-                "since): delete the store to make it again, or name another --data.store"
+                "since): delete the store to make it again, or name another --data.store; runs that were trained on "
+                "it need another --workdir then"
             )
-    if any(cloud.remote(text) for text in data.texts):  # which would have to be copied for it
-        return
+    on_disk = [text for text in data.texts if is_files(text) and not cloud.remote(text)]
     try:
-        paths = [path for text in data.texts if is_files(text) for path in files(text)]
+        paths = [path for text in on_disk for path in files(text)]
     except InputError:
         return
     now = [(path.name, path.stat().st_size) for path in paths]
-    then = [(about["file"], about["bytes"]) for about in store.manifest["source"] if "bytes" in about]
+    source = [about for about in store.manifest["source"] if "sha256" in about]
+    then = [(about["file"], about.get("bytes")) for about in source]
     if now != then:
         name, size = next(((n, s) for n, s in now if (n, s) not in then), now[0] if now else ("none", 0))
-        raise InputError(
-            f"the token store {store.directory} was made of another text than {data.text!r} is now ({name} of {size:,} "
-            "bytes was not in it): delete the store to make it again, or name another --data.store"
-        )
+        why = f"{name} of {size:,} bytes was not in it"
+    elif changed := _changed(paths, source, store):
+        why = f"{changed} has changed since"
+    else:
+        return
+    raise InputError(
+        f"the token store {store.directory} was made of another text than {data.text!r} is now ({why}): delete the "
+        "store to make it again, or name another --data.store; runs that were trained on it need another --workdir then"
+    )
+
+
+def _changed(paths: list[File], source: list[dict[str, Any]], store: Store) -> str | None:
+    """The name of the first file whose bytes are not those that the manifest tells; None if there is none.
+
+    Only files that were written after the tokenizer, the first file of a store, are read for it.
+    """
+    made = (store.directory / tokenizer_files(store.manifest)[0].name).stat().st_mtime_ns
+    for path, about in zip(paths, source, strict=True):
+        if isinstance(path, Path) and path.stat().st_mtime_ns >= made and about["sha256"] != sha256(path):
+            return path.name
+    return None

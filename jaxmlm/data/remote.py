@@ -4,7 +4,6 @@ A memory-mapped store needs a disk. Copies lie under $JAXMLM_CACHE, by default ~
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,7 @@ from typing import Any
 import fsspec
 
 from jaxmlm.errors import InputError
+from jaxmlm.json_files import ASIDE, replacing
 from jaxmlm.paths import cache_directory
 
 _EXTRAS = {"gs": "gcp", "gcs": "gcp", "s3": "s3", "http": "http", "https": "http", "hf": "hf"}
@@ -55,8 +55,8 @@ def pull(url: str, directory: Path, last: str, only: tuple[str, ...] = ()) -> bo
         directory.mkdir(parents=True, exist_ok=True)
         if (directory / last).is_file() and fs.cat_file(f"{root}/{last}") != (directory / last).read_bytes():
             for path in directory.iterdir():
-                if path.is_file():
-                    path.unlink()
+                if path.is_file() and path.suffix != ASIDE:  # which another process may be writing
+                    path.unlink(missing_ok=True)
         found = {PurePosixPath(about["name"]).name: about for about in fs.ls(root, detail=True)}
         names = [name for name, about in found.items() if about["type"] == "file" and (not only or name in only)]
         for name in sorted(names, key=lambda name: name == last):
@@ -103,12 +103,8 @@ def _fetch(fs: Any, about: dict[str, Any], path: Path) -> None:
     if path.is_file() and path.stat().st_size == about["size"]:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        fs.get_file(about["name"], str(part))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as aside:
+        fs.get_file(about["name"], str(aside))
 
 
 @contextmanager

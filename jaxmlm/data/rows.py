@@ -68,7 +68,8 @@ def open_rows(
         phrases: whether the rows have the unit bits that the phrase list of the store gave.
 
     Raises:
-        InputError: a file of the store is damaged, or it was prepared without phrases.
+        InputError: a file of the store is damaged, it was prepared without phrases, or what is held out is less than
+            a row.
 
     """
     units = store.units(split) if phrases else None
@@ -80,10 +81,17 @@ def open_rows(
     vocabulary = store.tokenizer
     tokens = store.tokens(split)
     if format == "packed":
-        return PackedRows(tokens, vocabulary.cls_id, length, units)
-    kind = DocumentRows if format == "documents" else SentenceRows
-    special = (vocabulary.cls_id, vocabulary.sep_id, vocabulary.pad_id)
-    return kind(tokens, store.documents(split)["tokens"], special, length, units)
+        rows = PackedRows(tokens, vocabulary.cls_id, length, units)
+    else:
+        kind = DocumentRows if format == "documents" else SentenceRows
+        special = (vocabulary.cls_id, vocabulary.sep_id, vocabulary.pad_id)
+        rows = kind(tokens, store.documents(split)["tokens"], special, length, units)
+    if split == "valid" and not rows.rows:  # of few documents as many tokens are held out as a row had
+        raise InputError(
+            f"the token store {store.directory} holds out {len(tokens)} tokens, no row of {length}, as it was prepared "
+            "for shorter rows: name another --data.store, or delete this one to make it again"
+        )
+    return rows
 
 
 @dataclass(frozen=True)

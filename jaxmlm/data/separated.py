@@ -27,7 +27,7 @@ def separated(name: str, ending: str, stream: io.BufferedIOBase, field: str) -> 
         InputError: there is no such column, or a row has another number of values than the first line.
 
     """
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST))  # the library's own are 128 KiB
+    allow_long_fields()
     quoting = csv.QUOTE_NONE if ending == ".tsv" else csv.QUOTE_MINIMAL
     lines = (line.replace("\r\r\n", "\n") for line in text_lines(name, stream))
     rows = csv.reader(lines, delimiter=DELIMITERS[ending], quoting=quoting, strict=True)
@@ -58,6 +58,11 @@ def separated(name: str, ending: str, stream: io.BufferedIOBase, field: str) -> 
             f"{name}, after row {row} (line {rows.line_num}): cannot be read as {ending[1:].upper()} "
             f"({brief(error)}): is a quotation mark left open?"
         ) from error
+
+
+def allow_long_fields() -> None:
+    """Let the library read values as long as a document; its own limit, one for all of the process, is 128 KiB."""
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
 
 
 def _word(ending: str) -> str:

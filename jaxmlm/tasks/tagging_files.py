@@ -23,6 +23,7 @@ _NAMES = {
 }
 """What the files of a part are called, by CoNLL-2003, its copies and others in its format."""
 _DOCUMENT = "-DOCSTART-"
+_BETWEEN = re.compile("[ \t\r\n]+")  # words; any other white space is of a word
 _BIO = re.compile(r"O|[BI]-\S+")
 
 
@@ -146,7 +147,7 @@ def _of_columns(path: Path, tagged: bool) -> Iterator[TaggedSentence]:
     tags: list[str] = []
     rows: list[int] = []
     with path.open("rb") as file:
-        lines = [(number, decoded(raw, f"{path}:{number}").split()) for number, raw in file_formats.lines(file)]
+        lines = [(number, _fields(decoded(raw, f"{path}:{number}"))) for number, raw in file_formats.lines(file)]
     for number, fields in [*lines, (len(lines) + 1, [])]:
         if not fields or fields[0] == _DOCUMENT:
             if words:
@@ -167,6 +168,15 @@ def _of_columns(path: Path, tagged: bool) -> Iterator[TaggedSentence]:
         rows.append(number)
 
 
+def _fields(line: str) -> list[str]:
+    r"""The columns of a line, between spaces and tabs.
+
+    >>> _fields("10\u00a0000\tO "), _fields(" ")
+    (['10\xa0000', 'O'], [])
+    """
+    return _BETWEEN.split(line.strip(" \t\r")) if line.strip() else []
+
+
 def _of_json(path: Path, tagged: bool) -> Iterator[TaggedSentence]:
     for where, item in json_lines(path):
         words = _list_of(item, "tokens", where)
@@ -177,7 +187,7 @@ def _of_json(path: Path, tagged: bool) -> Iterator[TaggedSentence]:
                 raise InputError(f"{where}: {name} holds {brief(repr(wrong[0]))}, expected strings{hint}")
         if len(words) != len(tags):
             raise InputError(f"{where}: {len(words)} tokens and {len(tags)} tags: give each token its tag")
-        if wrong := [word for word in words if not word or any(letter.isspace() for letter in word)]:
+        if wrong := [word for word in words if not word.strip() or _BETWEEN.search(word)]:
             raise InputError(f"{where}: the token {brief(wrong[0])!r} is empty or has white space: give single words")
         row = int(where.rpartition(":")[2])
         yield TaggedSentence(words, tags, [row] * len(words))

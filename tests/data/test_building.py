@@ -22,6 +22,7 @@ from jaxmlm.data import merging as finish
 from jaxmlm.data.building import Progress
 from jaxmlm.data.manifest import DOCUMENT
 from jaxmlm.data.merging import part_name
+from jaxmlm.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from jaxmlm.data.sources import Document, Group, TextSource
 from jaxmlm.data.verification import RECORD
 from jaxmlm.errors import InputError, Preempted
@@ -193,6 +194,22 @@ def test_shards_prepared_apart_and_merged_are_one_pass(tmp_path, shards, groups)
                 merge(tmp_path / "many", data)
     store = merge(tmp_path / "many", data)
     assert contents(store.directory) == contents(tmp_path / "one")
+
+
+def test_machines_that_train_the_tokenizer_at_once_do_not_meet(tmp_path, monkeypatch):
+    """The processes have the same number, as those of containers may."""
+    save = SentencePieceTokenizer.save
+
+    def meanwhile(tokenizer, directory):
+        monkeypatch.setattr(SentencePieceTokenizer, "save", save)
+        build(tmp_path / "many", DATA, sources(), workers=1, shard=(1, 2))
+        save(tokenizer, directory)
+
+    with monkeypatch.context():
+        monkeypatch.setattr(SentencePieceTokenizer, "save", meanwhile)
+        build(tmp_path / "many", DATA, sources(), workers=1, shard=(0, 2))
+    build(tmp_path / "one", DATA, sources(), workers=1)
+    assert contents(merge(tmp_path / "many", DATA).directory) == contents(tmp_path / "one")
 
 
 def test_shares_of_another_number_of_machines_do_not_stand_in_the_way(tmp_path):

@@ -5,6 +5,7 @@ import sys
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from jaxmlm import cli
 from jaxmlm.data import Store
@@ -160,3 +161,19 @@ def test_a_workdir_is_a_folder(config, capsys):
     verb = "study" if config == "quickstart" else "pretrain"
     assert cli.main([verb, f"configs/{config}.py", "--workdir", "gs://mine/run"]) == cli.WRONG_INPUT
     assert "mount the bucket (gcsfuse mine DIRECTORY)" in capsys.readouterr().err
+
+
+def test_machines_that_copy_one_file_at_once_do_not_meet(text, tmp_path, monkeypatch):
+    """Into one directory, by processes of the same number; also where the copy there is an old one."""
+    get = MemoryFileSystem.get_file
+    (tmp_path / "0.txt").touch()
+
+    def meanwhile(fs, name, path):
+        get(fs, name, path)
+        monkeypatch.setattr(MemoryFileSystem, "get_file", get)
+        (tmp_path / "0.txt").write_bytes(b"old")
+        cloud.pull("memory://mine/text", tmp_path, "0.txt")
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", meanwhile)
+    cloud.pull("memory://mine/text", tmp_path, "0.txt")
+    assert on_disk(tmp_path) == contents("memory://mine/text")

@@ -48,6 +48,15 @@ def test_shares_of_machines_and_a_mix_from_a_network_are_those_from_a_disk(serve
         assert then == now
 
 
+def test_files_have_one_order_on_a_disk_elsewhere_and_in_a_glob(tmp_path):
+    names = ["part/b.txt", "part/sub/a.txt", "part-2/x.txt", "part.txt"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    for where in (str(tmp_path), f"file://{tmp_path}", f"{tmp_path}/**/*.txt", f"file://{tmp_path}/**/*.txt"):
+        assert [text for text, *_ in documents(files(where))] == names, where
+
+
 def test_a_directory_on_a_disk_and_in_a_bucket(tmp_path):
     fs = fsspec.filesystem("memory")
     names = ["b.jsonl", "sub/a.parquet", "c.csv.gz"]

@@ -1,6 +1,9 @@
 """A store is whole or absent, the same bytes from the same text, and refuses what does not belong to it."""
 
+import functools
+import gzip
 import hashlib
+import os
 import random
 import resource
 from dataclasses import replace
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from jaxmlm.data import Data, SentencePieceTokenizer, Store, build
+from jaxmlm.data import Data, SentencePieceTokenizer, Store, build, open_rows, opening
 from jaxmlm.data.sources import TextSource
 from jaxmlm.data.verification import RECORD
 from jaxmlm.errors import InputError
@@ -271,6 +274,39 @@ def test_a_text_that_changed_is_not_served_from_the_old_store(tmp_path):
         open_store(data, tmp_path)
     file.unlink()
     assert open_store(data, tmp_path).manifest == made  # a store may travel without its text
+
+
+@pytest.mark.parametrize("ending", [".txt", ".txt.gz"])
+def test_an_edit_that_keeps_the_size_is_noticed(tmp_path, monkeypatch, ending):
+    """Only of files written since the store was made, so that what has not changed is not read."""
+    file = tmp_path / f"text{ending}"
+    raw = "\n".join(TEXTS).encode()
+    pack = functools.partial(gzip.compress, compresslevel=0) if ending == ".txt.gz" else bytes
+    file.write_bytes(pack(raw))
+    os.utime(file, (0, 0))
+    data = replace(DATA, text=str(file), layout="line", vocab=40)
+    opening.open_store(data, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "sha256", None)
+        opening.open_store(data, tmp_path)
+    file.touch()
+    opening.open_store(data, tmp_path)
+    size = file.stat().st_size
+    file.write_bytes(pack(raw.replace(b"dogs", b"cows")))
+    assert file.stat().st_size == size
+    with pytest.raises(InputError, match=rf"another text than .* \(text{ending} has changed since\): delete the store"):
+        opening.open_store(data, tmp_path)
+
+
+def test_a_store_made_for_shorter_rows_than_it_holds_out_says_so(tmp_path):
+    """Of few documents as many tokens are held out as a row had, and the length of a row is not of the store."""
+    store = built(tmp_path, [" ".join(TEXTS)], replace(DATA, valid=0.01))
+    for format in ("packed", "documents", "sentences"):
+        assert open_rows(store, "valid", 16, format).rows
+    with pytest.raises(
+        InputError, match=r"holds out \d+ tokens, no row of 100, .*name another --data.store, or delete"
+    ):
+        open_rows(store, "valid", 100)
 
 
 AWKWARD = {

@@ -15,7 +15,7 @@ from jaxmlm.tasks import conllu
 from jaxmlm.tasks.downstream import EncodingOptions, TaskData
 from jaxmlm.tasks.entities import entities, entity_scores, tagged, words_of
 from jaxmlm.tasks.registry import find_task
-from jaxmlm.tasks.tagging_files import read_bio, read_upos
+from jaxmlm.tasks.tagging_files import read_bio, read_upos, read_words
 
 SENTENCES = [
     (["Ada", "Lovelace", "sees", "London", "."], ["B-PER", "I-PER", "O", "B-LOC", "O"]),
@@ -58,6 +58,19 @@ def test_columns_json_lines_and_iob1_are_the_same_sentences(tmp_path):
         assert [(one.words, one.tags) for one in found.sentences] == SENTENCES
         assert bool(found.notes) == (name == "c.txt")
     assert read_bio(tmp_path / "a.txt").sentences[1].rows == [9, 10, 11, 12, 13, 14]
+
+
+def test_a_word_has_the_white_space_that_no_column_ends_with(tmp_path):
+    """In any kind of file, tagged or not; a line of nothing else ends a sentence."""
+    words = ["10\u00a0000", "\u3000km", "a\u2009b"]
+    sentences = [(words, ["O", "B-LOC", "O"]), (["Ada"], ["B-PER"])]
+    (tmp_path / "a.txt").write_text(columns(sentences).replace("O\n\n", "O\n\u00a0\n"))
+    (tmp_path / "a.jsonl").write_text(json_rows(sentences))
+    (tmp_path / "words.txt").write_text("\n".join(words) + " \n\nAda\t\n")
+    for name in ("a.txt", "a.jsonl"):
+        assert [(one.words, one.tags) for one in read_bio(tmp_path / name).sentences] == sentences
+    for name in ("a.txt", "a.jsonl", "words.txt"):
+        assert read_words(tmp_path / name) == [words, ["Ada"]]
 
 
 BAD = [

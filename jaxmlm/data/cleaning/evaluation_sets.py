@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmlm.data.cleaning.ngrams import WordHashes, ngrams
+from jaxmlm.data.separated import allow_long_fields
 from jaxmlm.errors import InputError, brief
 from jaxmlm.paths import expanded
 from jaxmlm.textfiles import read_text
@@ -117,7 +119,8 @@ def _passages(path: Path) -> Iterator[str]:
         else:
             # Those of GLUE have quotation marks that are not closed.
             tabs = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix.lower() == ".tsv" else {}
-            for row in csv.reader(content.split("\n"), **tabs):
+            allow_long_fields()
+            for row in csv.reader(io.StringIO(content, newline=""), **tabs):
                 yield from row
     except (ValueError, RecursionError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as an evaluation set ({brief(error)}): is it complete?") from error

@@ -23,12 +23,11 @@ def band_keys(documents: list[np.ndarray]) -> np.ndarray:
     """The keys of the bands of documents [D, BANDS], uint64.
 
     Args:
-        documents: the hashes of the words of each.
+        documents: the hashes of the words of each, one or more.
 
     """
     # A document of fewer words is one run.
-    runs = [ngrams(words, min(WORDS, max(len(words), 1))) for words in documents]
-    runs = [found if len(found) else np.zeros(1, np.uint64) for found in runs]
+    runs = [ngrams(words, min(WORDS, len(words))) for words in documents]
     ends = np.cumsum([0, *map(len, runs)]).astype(np.uint64)
     min_hash = importlib.import_module("rensa").RMinHash  # of the extra `clean`
     matrix = min_hash.digest_matrix_from_flat_token_hashes(np.concatenate(runs), ends, BANDS * ROWS, SEED)

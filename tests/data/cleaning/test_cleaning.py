@@ -1,7 +1,9 @@
 """Near duplicates and evaluation sets in a text: the same are found in any order and by any number of machines."""
 
+import csv
 import json
 import random
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -110,6 +112,31 @@ def test_runs_of_words_without_case_and_punctuation():
     assert ngrams(one, 3)[0] != ngrams(one[::-1], 3)[-1]  # the order counts
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "हिन्दी में बोलते हैं",
+        "বাংলা ভাষায় কথা বলে",
+        "தமிழ் மொழியில் பேசுகிறார்கள் மக்கள்",
+        "ผู้หญิง อ่าน หนังสือ ที่นี่",
+        "كَتَبَ الوَلَدُ الدَّرْسَ اليَوْمَ",
+        "בְּרֵאשִׁית בָּרָא אֱלֹהִים אֵת",
+        "İstanbul café 𑄇𑄮𑄧𑄢𑄴 a_1",
+    ],
+)
+def test_words_of_any_script_keep_their_marks(text):
+    assert len(hashes := WordHashes()(text)) == 4
+    for form in ("NFC", "NFD"):
+        assert WordHashes()(f"({unicodedata.normalize(form, text)})!").tolist() == hashes.tolist()
+    bare = "".join(char for char in unicodedata.normalize("NFD", text) if unicodedata.category(char)[0] != "M")
+    assert WordHashes()(bare).tolist() != hashes.tolist()
+
+
+def test_texts_without_words_are_near_duplicates_only_where_they_are_the_same():
+    label = groups(keys(["* * *", "---", "?!", "* * *", "", "one"]))
+    assert label.tolist() == [0, 1, 2, 0, 4, 5]
+
+
 def test_a_planted_passage_is_found_and_one_of_the_same_topic_is_not(squad):
     marker = Marker(Clean(evaluation_sets=(squad,)))
     assert [(one.name, one.n, one.passages) for one in marker.sets] == [("squad", 13, 5)]
@@ -141,6 +168,7 @@ def test_a_planted_passage_is_found_and_one_of_the_same_topic_is_not(squad):
         ("blimp.jsonl", '{{"sentence_good": "{2}", "UID": "a"}}\n', 9, 1),
         ("mine.txt", "{0}\n\n{1}\n\nshort\n", 13, 2),
         ("a.csv", 'text\n"{0}"\n', 13, 1),
+        ("lines.csv", 'text\n"the cats\nnear the river\nwere seen\nby us"\n', 9, 1),
     ],
 )
 def test_the_files_of_tasks(tmp_path, name, raw, n, passages):
@@ -148,6 +176,17 @@ def test_the_files_of_tasks(tmp_path, name, raw, n, passages):
     (tmp_path / name).write_text(raw.format(passage("a", 2), passage("b", 2), short))
     found = read(str(tmp_path))
     assert (found.name, found.n, found.passages) == (tmp_path.name, n, passages)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_passage_may_be_longer_than_a_field_of_the_library(tmp_path, name):
+    long = passage("long", 4000)
+    (tmp_path / name).write_text(f"text\n{long}\n")
+    before = csv.field_size_limit(1 << 17)
+    try:
+        assert len(long) > 1 << 17 and read(str(tmp_path)).passages == 1
+    finally:
+        csv.field_size_limit(before)
 
 
 def source(texts: list[str], each: int) -> TextSource:
