@@ -11,6 +11,7 @@ from jaxmlm.masking import Masking, Stairs
 from jaxmlm.models import EncoderConfig
 from jaxmlm.runs import Bound, Finetune, Run
 from jaxmlm.studies import Study, Vary
+from jaxmlm.tasks.mlm import named
 from jaxmlm.training import AdamW, Loop, Optim
 
 
@@ -43,10 +44,12 @@ def config(
         task_learning_rate: peak learning rate of the fine-tuning; small encoders take more.
 
     """
-    maskings = {f"{rate:.2f}": Masking(rate) for rate in rates}
+    names = [named(rate) for rate in rates]
+    maskings = [Masking(rate) for rate in rates]
     if falling and steps >= 3:
         thirds = (steps // 3, 2 * steps // 3)
-        maskings["0.30 to 0.15 to 0.05"] = Masking(0.30, schedule=Stairs(thirds, (1 / 2, 1 / 6)))
+        names.append("0.30 to 0.15 to 0.05")
+        maskings.append(Masking(0.30, schedule=Stairs(thirds, (1 / 2, 1 / 6))))
     return Study(
         workdir="runs/adapt",
         title="{encoder} adapted to {text}: {tokens} tokens",
@@ -59,7 +62,7 @@ def config(
             optim=Optim(learning_rate=1e-4, warmup=0.06, optimizer=AdamW(b2=0.98, eps=1e-6, weight_decay=0.01)),
             loop=Loop(steps=steps, batch=64, save_every=500, log_every=50),
         ),
-        vary=(Vary("masking", tuple(maskings.values()), tuple(maskings)),),
+        vary=(Vary("masking", tuple(maskings), tuple(names)),),
         seeds=(0, 1, 2),
         bound=Bound(rows=1024),
         general=general,

@@ -6,6 +6,11 @@ Six million words of Wikipedia and four million of novels, of any two text files
 them that is taken stands in small_data_text.py), one token store for all questions, one recipe. The recipe is chosen
 first, by `--question optimizer`, `format` and `dropout` at a rate of 30 %, which favours neither end of what is
 compared, and then frozen.
+
+The cells of a question see equal tokens a step. So rows of another length are no value of `format`, as they go with
+another batch; they are a study of their own:
+
+    jaxmlm study configs/small_data.py --question format --run.data.length 128 --run.loop.batch 16 --workdir runs/128
 """
 
 from dataclasses import replace
@@ -115,7 +120,7 @@ def axes(question: str, run: Run) -> tuple[Vary, ...]:
     if question == "optimizer":
         return (named("optim", optimizers()),)
     if question == "format":
-        return (Vary("data.length", (64, 128)), Vary("data.format", ("packed", "documents")))
+        return (Vary("data.format", ("packed", "documents")),)
     if question == "dropout":
         return (Vary("model.dropout", (0.0, 0.1)),)
     if question == "rates":

@@ -3,7 +3,8 @@
 import io
 import math
 import re
-from collections.abc import Collection
+import textwrap
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,25 @@ STYLE: Any = {
     "grid.alpha": 0.15,
     "figure.constrained_layout.use": True,
     "figure.constrained_layout.w_pad": 0.12,
+    "text.parse_math": False,  # names of values may have dollar signs
 } | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), INK)
 styled = matplotlib.rc_context(STYLE)
+
+
+def legend(figure: Figure, handles: Mapping[str, Any]) -> None:
+    """A legend under the figure: as many columns as the longest label leaves room for, the figure higher by its rows.
+
+    The height of a figure has one row in it. A label that is longer than the figure is wide is broken into lines.
+    """
+    width = figure.get_figwidth()
+    beside, character, line = 0.6, 0.08, 0.2  # inches: the handle of a label and the gaps, a character, a row
+    labels = [textwrap.fill(label, int((width - beside) / character)) for label in handles]
+    parts = [label.split("\n") for label in labels]
+    longest = max((len(part) for label in parts for part in label), default=0)
+    columns = max(1, min(len(labels), int(width / (beside + character * longest))))
+    rows = math.ceil(len(labels) / columns) * max(map(len, parts), default=1)
+    figure.set_figheight(figure.get_figheight() + line * (rows - 1))
+    figure.legend(list(handles.values()), labels, loc="outside lower center", ncols=columns)
 
 
 def svg(figure: Figure, name: str, title: str) -> str:
@@ -58,10 +76,12 @@ def audit_figures(found: dict[str, dict[str, Any]], directory: Path) -> list[Pat
         figure = Figure(figsize=(2.2 * WIDTH, 3.6))
         by_position, by_length, whole = figure.subplots(1, 3)
         kinds = list(dict.fromkeys(kind for one in found.values() for kind in one["whole"]))
+        handles: dict[str, Any] = {}
         for i, (name, one) in enumerate(found.items()):
-            look: Any = {"color": PALETTE[i % len(PALETTE)], "lw": 1.2, "label": name}
+            look: Any = {"color": PALETTE[i % len(PALETTE)], "lw": 1.2}
             share = 100 * np.array(one["positions"])
-            by_position.plot(np.flatnonzero(share), share[share > 0], ls=DASHES[i // len(PALETTE) % 4], **look)
+            dashes = DASHES[i // len(PALETTE) % 4]
+            [handles[name]] = by_position.plot(np.flatnonzero(share), share[share > 0], ls=dashes, **look)
             lengths = {int(n): row for n, row in one["lengths"].items() if row["units"] >= 50}  # rarer ones say little
             middle = [100 * row["selected"] for row in lengths.values()]
             half = [50 * (row["high"] - row["low"]) for row in lengths.values()]
@@ -76,7 +96,7 @@ def audit_figures(found: dict[str, dict[str, Any]], directory: Path) -> list[Pat
         whole.set_xticks(
             range(len(kinds)), [kind.replace(" of", "\nof").replace(" in", "\nin") for kind in kinds], fontsize=8
         )
-        figure.legend(*by_position.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+        legend(figure, handles)
         path = directory / "audit.png"
         figure.savefig(path, dpi=150)
     return [path]
@@ -95,14 +115,15 @@ def over_layers(probes: dict[str, tuple[dict[str, list[float]], float]], control
     lines = math.ceil(len(probes) / columns) or 1
     figure = Figure(figsize=(0.55 * WIDTH * columns, 2.3 * lines + 0.4))
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    handles: dict[str, Any] = {}
     for axes, (name, (curves, majority)) in zip(panels, probes.items(), strict=False):
         for i, (label, values) in enumerate(curves.items()):
             shown = "this encoder" if label == "layer" else label
             dashes, marker, colour = (some[i % len(some)] for some in (DASHES, MARKERS, PALETTE))
             if label in controls:
                 dashes, marker, colour = "--", "x", INK
-            axes.plot([100 * v for v in values], dashes, marker=marker, ms=4, color=colour, label=shown)
-        axes.axhline(100 * majority, color=INK, lw=1, ls=":", label="majority")
+            [handles[shown]] = axes.plot([100 * v for v in values], dashes, marker=marker, ms=4, color=colour)
+        handles["majority"] = axes.axhline(100 * majority, color=INK, lw=1, ls=":")
         axes.set_title(name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in panels[len(probes) :]:
@@ -111,7 +132,7 @@ def over_layers(probes: dict[str, tuple[dict[str, list[float]], float]], control
         axes.set_xlabel("layer (0: embeddings)")
     for axes in panels[::columns]:
         axes.set_ylabel("accuracy, %")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2 * columns)
+    legend(figure, handles)
     return figure
 
 

@@ -61,6 +61,6 @@ def test_each_question_is_a_study_with_seeds(question, scale):
     cells = [cell for cell in cells_of(study) if not cell.control]
     assert len({str(cell.values) for cell in cells}) * len(study.seeds) == len(cells)
     assert len(study.seeds) >= 2
-    assert len({cell.run.loop.steps for cell in cells}) == 1  # equal tokens
-    if question != "format":
-        assert len({cell.run.data.length for cell in cells}) == 1
+    loops = [(cell.run.loop, cell.run.data.length) for cell in cells]
+    assert len({loop.steps for loop, _ in loops}) == 1
+    assert len({loop.steps * loop.batch * length for loop, length in loops}) == 1  # equal tokens

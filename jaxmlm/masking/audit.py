@@ -100,18 +100,20 @@ def law_of_rates(law: Law, rates: np.ndarray) -> dict[str, Any]:
 
     Returns:
         The mean "asked" and "got", with its interval "low" to "high"; "chi_square": the statistic of the counts in ten
-        intervals of equal probability, or at each of a few rates, and "p", how likely independent draws of the law
-        exceed it (stratified ones have a statistic near 0); "ok".
+        intervals of equal probability (fewer where many rows have one rate), or at each of a few rates, and "p", how
+        likely independent draws of the law exceed it (stratified ones have a statistic near 0); "ok".
 
     """
     exact = np.asarray(law.quantile((jnp.arange(20_000) + 0.5) / 20_000), np.float64)
     values = np.unique(exact)
     few = len(values) <= 50
-    edges = (values[1:] + values[:-1]) / 2 if few else np.quantile(exact, np.arange(1, 10) / 10)
+    # A rate that many rows have is several of the tenths at once: they are one part, and what is above may be empty.
+    edges = (values[1:] + values[:-1]) / 2 if few else np.unique(np.quantile(exact, np.arange(1, 10) / 10))
     asked = np.bincount(np.searchsorted(edges, exact), minlength=len(edges) + 1) / len(exact) * len(rates)
     got = np.bincount(np.searchsorted(edges, rates), minlength=len(edges) + 1)
-    statistic = float(((got - asked) ** 2 / asked).sum())
-    likely = float(jax.scipy.special.gammaincc(max(len(edges), 1) / 2, statistic / 2))
+    some = asked > 0
+    statistic = float(((got - asked)[some] ** 2 / asked[some]).sum())
+    likely = float(jax.scipy.special.gammaincc(max(some.sum() - 1, 1) / 2, statistic / 2))
     half = SIGMAS * float(exact.std()) / math.sqrt(len(rates)) + 1e-4
     return {
         "asked": round(law.mean, 6),
@@ -120,7 +122,10 @@ def law_of_rates(law: Law, rates: np.ndarray) -> dict[str, Any]:
         "high": round(law.mean + half, 6),
         "chi_square": round(statistic, 3),
         "p": round(likely, 6),
-        "ok": abs(float(rates.mean()) - law.mean) <= half and likely > 1e-5 and rates.max() <= law.high + 1e-6,
+        "ok": abs(float(rates.mean()) - law.mean) <= half
+        and likely > 1e-5
+        and not got[~some].any()  # rates that the law never draws
+        and bool(rates.max() <= law.high + 1e-6),
     }
 
 

@@ -87,12 +87,17 @@ class Tables:
     def _table(self, columns: Sequence[Column], title: str | None) -> Table:
         made = Table(title=title)
         for column in self.names:
-            made.add_column(column.heading, style="cyan", overflow="fold")
+            made.add_column(_as_it_is(column.heading), style="cyan", overflow="fold")
         for column in columns:
-            made.add_column(column.heading, justify="right", min_width=_width(column), overflow="fold")
+            made.add_column(_as_it_is(column.heading), justify="right", min_width=_width(column), overflow="fold")
         for cells in zip(*(column.cells for column in (*self.names, *columns)), strict=True):
-            made.add_row(*cells)
+            made.add_row(*map(_as_it_is, cells))
         return made
+
+
+def _as_it_is(cell: Cell) -> Text:
+    """A cell in which nothing is read as markup: names of values may have brackets."""
+    return cell if isinstance(cell, Text) else Text(cell)
 
 
 def _width(column: Column) -> int:

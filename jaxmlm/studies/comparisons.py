@@ -2,9 +2,8 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
-
-import numpy as np
 
 from jaxmlm.runs.statistics import Comparison, Series, compare_seeds
 from jaxmlm.studies.results import ScoreSeries, StudyResults
@@ -38,23 +37,26 @@ def compare_with_controls(results: StudyResults, series: ScoreSeries) -> list[Co
 def best_beyond_noise(results: StudyResults, series: ScoreSeries) -> set[str]:
     """The labels that beat every other of their group beyond noise, and do not fall behind their control."""
     comparisons = compare_pairs(results, series)
-    found = set()
-    for labels in results.groups.values():
-        present = [label for label in labels if label in series.by_label]
-        best = series.best_label(present)
-        if best is None or len(present) < 2:
-            continue
-        beaten = {one.b for one in comparisons if one.a == best and one.sure}
-        if beaten >= set(present) - {best} and _ahead_of_control(results, series, best):
-            found.add(best)
-    return found
+    winners = (winner_of(comparisons, labels) for labels in results.groups.values())
+    return {label for label in winners if label is not None and _ahead_of_control(results, series, label)}
+
+
+def winner_of(comparisons: Sequence[Comparison], labels: Sequence[str]) -> str | None:
+    """The label of a group that beats each of the others beyond noise; None where there is none.
+
+    It need not have the best mean: means are over the seeds that each label has, comparisons over those that both have.
+    """
+    pairs = [one for one in comparisons if one.a in labels]
+    compared = {label for one in pairs for label in (one.a, one.b)}
+    wins = Counter(one.a for one in pairs if one.sure)
+    return next((label for label, won in wins.items() if won == len(compared) - 1), None)
 
 
 def _ahead_of_control(results: StudyResults, series: ScoreSeries, label: str) -> bool:
-    control = series.spread(results.control_of(label) or "")
-    if control is None:
+    control = results.control_of(label)
+    if control not in series.by_label:
         return True
-    lead = float(np.mean(list(series.by_label[label].values()))) - control.mean
+    lead = compare_seeds(label, str(control), series.by_label).difference
     return lead > 0 if series.higher_is_better else lead < 0
 
 

@@ -1,12 +1,10 @@
-"""What the figures of a report share: colours, groups and legends."""
+"""What the figures of a report share: colours and groups."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from jaxmlm.plotting import PALETTE
 from jaxmlm.studies.results import StudyResults
@@ -26,14 +24,3 @@ def colours_of(results: StudyResults) -> dict[str, str]:
 def group_numbers(results: StudyResults) -> dict[str, int]:
     """The number of each label's group, by which its marker and its dashes are chosen."""
     return {label: number for number, labels in enumerate(results.groups.values()) for label in labels}
-
-
-def legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
-    """A legend under the figure."""
-    columns = max(1, min(columns, len(handles)))
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
-
-
-def legend_columns(results: StudyResults) -> int:
-    """How many labels fit side by side: those of several paths are long."""
-    return 5 if len(results.paths) < 2 else 2

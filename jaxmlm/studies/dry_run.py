@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from jaxmlm.paths import counted, replace_path
 from jaxmlm.runs import epochs
@@ -61,7 +62,7 @@ def dry_run(study: Study, cells: Sequence[Cell]) -> dict[str, Any]:
             price = chip_hours * study.assume.price
             cost = f"price {price:,.0f}"
         message += f": {chip_hours:,.1f} chip-hours; {cost}"
-    console.print(message, highlight=False)
+    console.print(Text(message))  # names are no markup
     return {
         "cells": [asdict(plan) for plan in plans],
         "estimated_seconds": total,

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from jaxmlm.plotting import DASHES, INK, MARKERS, WIDTH, over_layers, save, styled
+from jaxmlm.plotting import DASHES, INK, MARKERS, WIDTH, legend, over_layers, save, styled
 from jaxmlm.runs.statistics import Spread
-from jaxmlm.studies.drawing import colours_of, group_numbers, legend, legend_columns
+from jaxmlm.studies.drawing import colours_of, group_numbers
 from jaxmlm.studies.labels import all_numbers, path_in_words
 from jaxmlm.studies.likelihood import RATES, curve, envelopes, mean_curve, seeds_of
 from jaxmlm.studies.results import PROBES, ScoreSeries, StudyResults
@@ -108,7 +108,7 @@ def likelihood_curves(results: StudyResults) -> Figure | None:
     panels[0, 0].set_ylabel("nats per masked token")
     if lower:
         panels[1, 0].set_ylabel("above the envelope")
-    legend(figure, handles, min(3, legend_columns(results)))
+    legend(figure, handles)
     return figure
 
 
@@ -140,7 +140,7 @@ def scores(results: StudyResults, names: Sequence[str]) -> Figure | None:
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     if handles and (len(names) > 1 or len(results.groups) > 1):
-        legend(figure, handles, 3)
+        legend(figure, handles)
     return figure
 
 
@@ -320,7 +320,7 @@ def blimp_fields(results: StudyResults) -> Figure | None:
     axes.set_yticks(range(len(fields)), [name.replace("_", " ") for name in fields])
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
-    legend(figure, {label: handles[label] for label in labels if label in handles}, legend_columns(results))
+    legend(figure, {label: handles[label] for label in labels if label in handles})
     return figure
 
 

@@ -94,12 +94,15 @@ def envelopes(results: StudyResults, labels: Sequence[str]) -> dict[int, np.ndar
 
 
 def price(results: StudyResults) -> ScoreSeries | None:
-    """What each label loses against the lower envelope of its group and seed, in nats per token."""
+    """What each label loses against the lower envelope of its group and seed, in nats per token.
+
+    It may come out a little below 0: the envelope is scored on the half on which its models were not chosen.
+    """
     by_label: Series = {}
     for labels in results.groups.values():
         for seed, lower in envelopes(results, labels).items():
             for label, halves in _halves(results, labels, seed).items():
-                by_label.setdefault(label, {})[seed] = max(0.0, float(halves.mean() - lower.mean()))  # rounding
+                by_label.setdefault(label, {})[seed] = float(halves.mean() - lower.mean())
     return ScoreSeries(PRICE, "nats", by_label, higher_is_better=False) if by_label else None
 
 
@@ -112,7 +115,7 @@ def price_sentences(results: StudyResults) -> list[str]:
         if found is None or not lower:
             continue
         prices = [(label, one.mean) for label in labels if (one := found.spread(label))]
-        cheapest = ", ".join(f"{results.short_label(label)} {value:.3f}" for label, value in prices)
+        cheapest = ", ".join(f"{results.short_label(label)} {found.shown(value)}" for label, value in prices)
         where = f", at {group}" if group else ""
         level = float(np.mean([one.mean() for one in lower.values()]))
         said.append(

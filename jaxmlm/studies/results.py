@@ -97,13 +97,13 @@ class ScoreSeries:
         """Mean, standard deviation and number of a label's scores; None where there are none."""
         return spread(self.by_label.get(label, {}).values())
 
-    def best_label(self, labels: Iterable[str]) -> str | None:
-        """The label with the best mean, whether or not it is beyond noise."""
+    def best_labels(self, labels: Iterable[str]) -> list[str]:
+        """The labels with the best mean, several where they share it, whether or not it is beyond noise."""
         means = {label: found.mean for label in labels if (found := self.spread(label))}
         if not means:
-            return None
-        choose = max if self.higher_is_better else min
-        return choose(means, key=means.__getitem__)
+            return []
+        best = max(means.values()) if self.higher_is_better else min(means.values())
+        return [label for label, mean in means.items() if math.isclose(mean, best, rel_tol=1e-9)]  # but for rounding
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def mean_and_deviation(column: ScoreColumn, label: str) -> tuple[str, str]:
     if found is None:
         return "–", ""
     deviation = "" if found.sd is None else f"± {column.scale * found.sd:,.{column.digits}f} "
-    return f"{column.scale * found.mean:,.{column.digits}f}", f"{deviation}({found.n})"
+    return f"{column.scale * found.mean:z,.{column.digits}f}", f"{deviation}({found.n})"  # z: never -0.000
 
 
 def value_headings(results: StudyResults) -> list[str]:

@@ -57,6 +57,13 @@ UNITS = (
 )
 """Stands there where tokens are compared with words, spans or phrases."""
 
+ROWS = (
+    "The cells read rows of another length or format, and are evaluated on such rows: the held-out losses, and where "
+    "the length differs the bound, are of different rows, of which longer ones show more context. Compare rows by "
+    "BLiMP, fine-tuning or probes."
+)
+"""Stands there where rows differ in length or format."""
+
 
 @stoppable()
 def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
@@ -301,7 +308,13 @@ def _write_report_json(study: Study, cells: list[Cell], store: Store) -> None:
         label_of(cell.values): preview(cell.run.masking, store, study.sentence) for cell in cells if not cell.control
     }
     units = {type(cell.run.masking.units) for cell in cells if not cell.control}
-    notes = [study.note, GENERATED if is_generated(study.run.data.text) else "", UNITS if len(units) > 1 else ""]
+    rows = {(cell.run.data.length, cell.run.data.format) for cell in cells if not cell.control}
+    notes = [
+        study.note,
+        GENERATED if is_generated(study.run.data.text) else "",
+        UNITS if len(units) > 1 else "",
+        ROWS if len(rows) > 1 else "",
+    ]
     content = {
         "title": titled(study),
         "note": " ".join(note for note in notes if note),
@@ -346,9 +359,9 @@ def _draw(directory: Path, markdown: bool = False) -> dict[str, Any]:
     summary = summarise(results)
     console = Console(stderr=True)
     console.print(terminal_table(results))
-    console.print(f"report: {path}", soft_wrap=True)
+    console.print(f"report: {path}", soft_wrap=True, markup=False)
     if document:
-        console.print(f"        {document}", soft_wrap=True)
+        console.print(f"        {document}", soft_wrap=True, markup=False)
     for sentence in summary["sentences"]:  # a line each, broken between words
         console.print(sentence, markup=False, highlight=False)
     return {"workdir": str(directory), "report": str(path), **summary}

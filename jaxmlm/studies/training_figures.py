@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxmlm.plotting import DASHES, INK, WIDTH, styled
-from jaxmlm.studies.drawing import colours_of, group_numbers, legend, legend_columns
+from jaxmlm.plotting import DASHES, INK, WIDTH, legend, styled
+from jaxmlm.studies.drawing import colours_of, group_numbers
 from jaxmlm.studies.results import StudyResults
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, named
 
@@ -45,7 +45,7 @@ def training_losses(results: StudyResults, curves: Curves) -> Figure | None:
         )
         handles.setdefault(label, curve[0])
     order = [label for label in [*results.all_labels, "unfinished"] if label in handles]
-    legend(figure, {label: handles[label] for label in order}, legend_columns(results))
+    legend(figure, {label: handles[label] for label in order})
     axes.set_xlabel("training tokens (millions)" if by_tokens else "step")
     axes.set_ylabel("training loss (nats)")
     return figure
@@ -79,7 +79,7 @@ def held_out_losses(results: StudyResults, curves: Curves) -> Figure | None:
             [handles[label]] = axes.plot(shared, means, lw=1.4, marker="o", ms=3, **look)
         axes.set(title=f"{100 * rate:g} % masks", xlabel="training tokens (millions)")
     figure.axes[0].set_ylabel("held-out loss (nats)")
-    legend(figure, handles, legend_columns(results))
+    legend(figure, handles)
     return figure
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jaxmlm.paths import counted
 from jaxmlm.runs.statistics import Comparison
-from jaxmlm.studies.comparisons import MIN_SEEDS, compare_pairs, compare_with_controls
+from jaxmlm.studies.comparisons import MIN_SEEDS, compare_pairs, compare_with_controls, winner_of
 from jaxmlm.studies.labels import GIVEN, all_numbers, format_value, last_name
 from jaxmlm.studies.likelihood import BOUND, price_sentences
 from jaxmlm.studies.results import PROBES, ScoreSeries, StudyResults
@@ -122,44 +122,78 @@ def verdict_titles(results: StudyResults) -> dict[str, str]:
 def group_verdict(results: StudyResults, series: ScoreSeries, labels: Sequence[str]) -> GroupVerdict:
     """One series within one group of labels."""
     labels = [label for label in labels if label in series.by_label]
-    best = series.best_label(labels)
-    if best is None:
+    best = series.best_labels(labels)
+    if not best:
         return GroupVerdict(["no finished cell"], "nothing is finished")
     order = sorted(labels, key=lambda label: _mean(series, label), reverse=series.higher_is_better)
     means = ", ".join(f"{results.short_label(label)} {series.shown(_mean(series, label))}" for label in order)
     if len(labels) == 1:
         return GroupVerdict([f"there is only {means}, and nothing to compare it with"], "there is nothing to compare")
-    name = results.short_label(best)
     means = f"means {means}"
     family = compare_pairs(results, series)
     pairs = [pair for pair in family if pair.a in labels]
     tested = [pair for pair in pairs if not math.isnan(pair.adjusted)]
     if not tested:
-        return _without_error_bar(series, pairs, labels, name, means)
-    basis = _basis(family)
+        return _without_error_bar(results, series, labels, best, means)
+    numbers = [means, *_other_seeds(results, series, pairs, best), _basis(family)]
     sure = [pair for pair in tested if pair.sure]
-    won = [pair for pair in sure if pair.a == best]
-    if len(won) == len(labels) - 1:
-        details = _pair_sentences(results, series, won)
-        return GroupVerdict([f"{name} is best beyond noise", means, basis, *details], f"{name} is best")
+    winner = winner_of(family, labels)
+    if winner is not None:
+        name = results.short_label(winner)
+        details = _pair_sentences(results, series, [pair for pair in sure if pair.a == winner])
+        return GroupVerdict([f"{name} is best beyond noise", *numbers, *details], f"{name} is best")
     if sure:
-        rivals = _and([results.short_label(pair.b) for pair in pairs if pair.a == best and not pair.sure])
-        extreme = "highest" if series.higher_is_better else "lowest"
-        lead = f"{name} has the {extreme} mean, but its lead over {rivals} is not beyond noise"
         outcome = f"{_who_is_worse(results, sure)}; no value is best beyond noise"
-        return GroupVerdict([lead, means, basis, *_pair_sentences(results, series, sure)], outcome)
+        lead = _lead(results, series, pairs, best)
+        return GroupVerdict([lead, *numbers, *_pair_sentences(results, series, sure)], outcome)
     widest = max(tested, key=lambda pair: abs(pair.difference))
     gap = f"the largest gap: {_pair_sentence(results, series, widest)}"
-    return GroupVerdict(["no difference beyond noise", means, basis, gap], "no difference beyond noise")
+    return GroupVerdict(["no difference beyond noise", *numbers, gap], "no difference beyond noise")
+
+
+def _lead(results: StudyResults, series: ScoreSeries, pairs: Sequence[Comparison], best: Sequence[str]) -> str:
+    """Whose mean is the best, where that is not beyond noise; nobody's where a comparison says otherwise."""
+    names = _and([results.short_label(label) for label in best])
+    extreme = _extreme(series)
+    if len(best) > 1:
+        return f"{names} share the {extreme} mean"
+    if _other_seeds(results, series, pairs, best):
+        return "no value is best beyond noise"
+    unsure = [pair for pair in pairs if best[0] in (pair.a, pair.b) and not pair.sure]
+    rivals = _and([results.short_label(pair.b if pair.a == best[0] else pair.a) for pair in unsure])
+    return f"{names} has the {extreme} mean, but its lead over {rivals} is not beyond noise"
+
+
+def _other_seeds(
+    results: StudyResults, series: ScoreSeries, pairs: Sequence[Comparison], best: Sequence[str]
+) -> list[str]:
+    """Where seeds are missing: that the best mean is over a label's own seeds, and a comparison says otherwise."""
+    said = []
+    for label in best:
+        better = [pair.a for pair in pairs if pair.b == label and pair.a not in best and pair.difference]
+        if better:
+            rivals = _and([results.short_label(one) for one in better])
+            said.append(
+                f"{results.short_label(label)} has the {_extreme(series)} mean over its own seeds, but is behind "
+                f"{rivals} over the seeds that both have"
+            )
+    return said
+
+
+def _extreme(series: ScoreSeries) -> str:
+    return "highest" if series.higher_is_better else "lowest"
 
 
 def _without_error_bar(
-    series: ScoreSeries, pairs: Sequence[Comparison], labels: Sequence[str], best: str, means: str
+    results: StudyResults, series: ScoreSeries, labels: Sequence[str], best: Sequence[str], means: str
 ) -> GroupVerdict:
     """What can be said where no pair has an error bar."""
     seeds = max(len(series.by_label[label]) for label in labels)
     if seeds < MIN_SEEDS:
-        ahead = f"{best} is ahead" if any(pair.difference for pair in pairs) else "there is no difference"
+        leaders = _and([results.short_label(label) for label in best])
+        ahead = f"{leaders} {'is' if len(best) == 1 else 'are'} ahead"
+        if len(best) == len(labels):
+            ahead = "there is no difference"
         return GroupVerdict([means, f"{counted(seeds, 'seed')}, so no error bar"], ahead, tendency=True)
     why = "too few shared seeds, or the same difference in every seed, so no error bar"
     return GroupVerdict([means, why], "no verdict is possible")
@@ -233,11 +267,14 @@ def loss_matrix_sentences(results: StudyResults) -> list[str]:
     losses = results.heldout_losses()
     groups: dict[str, list[str]] = {}
     for group, labels in results.groups.items():
-        best = {rate: label for rate, series in losses.items() if (label := series.best_label(labels))}
+        best = {rate: found for rate, series in losses.items() if (found := series.best_labels(labels))}
         if not best or len(labels) < 2:
             continue
         seeds = max(len(series.by_label.get(label, {})) for series in losses.values() for label in labels)
-        lowest = ", ".join(f"{results.short_label(label)} at {_percent(rate)} masks" for rate, label in best.items())
+        lowest = ", ".join(
+            f"{_and([results.short_label(label) for label in found])} at {_percent(rate)} masks"
+            for rate, found in best.items()
+        )
         head = "lowest mean" if seeds > 1 else "one seed, lowest"
         groups.setdefault(f"{head}: {lowest}{_best_at_its_own(results, labels, best)}", []).append(group)
     said = []
@@ -249,7 +286,7 @@ def loss_matrix_sentences(results: StudyResults) -> list[str]:
     return said
 
 
-def _best_at_its_own(results: StudyResults, labels: Sequence[str], best: Mapping[float, str]) -> str:
+def _best_at_its_own(results: StudyResults, labels: Sequence[str], best: Mapping[float, Sequence[str]]) -> str:
     """Whether each rate is best where it was trained; "" where rates were not varied."""
     path = next((path for path in results.paths if last_name(path) == "rate"), None)
     if path is None or not all_numbers(results.values[label].get(path) for label in labels):
@@ -258,7 +295,7 @@ def _best_at_its_own(results: StudyResults, labels: Sequence[str], best: Mapping
     own = [rate for rate in best if rate in trained]
     if len(own) < 2:
         return ""
-    lost = [format_value(rate) for rate in own if best[rate] != trained[rate]]
+    lost = [format_value(rate) for rate in own if trained[rate] not in best[rate]]
     if not lost:
         return "; each rate is best at its own"
     return f"; {_and(lost)} {'is not best at its' if len(lost) == 1 else 'are not best at their'} own masks"

@@ -59,7 +59,7 @@ def audit(run: Run, options: Audit) -> dict[str, Any]:
     console = Console(stderr=True)
     for drawn in tables(found):
         console.print(drawn)
-    console.print(f"{directory / 'audit.json'}, {', '.join(str(path) for path in paths)}", soft_wrap=True)
+    console.print(f"{directory / 'audit.json'}, {', '.join(str(path) for path in paths)}", soft_wrap=True, markup=False)
     return {"ok": all(one["ok"] for one in found.values()), "maskings": found}
 
 

@@ -94,7 +94,7 @@ def plan(run: Run, options: Plan) -> dict[str, Any]:
     console = Console(stderr=True)
     console.print(table(run, found))
     for line in advice(found):
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     return {"ok": all(one["fits"] or one["instead"] is not None for one in found), "plans": found}
 
 

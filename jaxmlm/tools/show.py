@@ -68,7 +68,7 @@ def show(run: Run, options: Show) -> dict[str, Any]:
         for rate in options.rates:
             masking = dataclasses.replace(run.masking, rate=rate, predict=None, units=unit, weights="tokens")
             head = f"{name}, {rate:.0%}"
-            console.print(head, style="bold", highlight=False)
+            console.print(head, style="bold", highlight=False, markup=False)
             parts.append(f"<h2>{escape(head)}</h2>")
             for text in texts:
                 pieces = preview(masking, store, text, options.draw)

@@ -12,7 +12,7 @@ import pytest
 
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Choice, Linear, LogUniform, Masking, Normal, Replace, Tokens, Uniform, WordUnits, mask_batch
-from jaxmlm.masking.audit import audit
+from jaxmlm.masking.audit import audit, law_of_rates
 from jaxmlm.masking.laws import Cosine, check_rate, parse_rate
 from jaxmlm.masking.strata import draw, permutation
 from jaxmlm.rng import step_key
@@ -136,6 +136,23 @@ class Wide(Lying):
 
 
 @dataclass(frozen=True)
+class Half:
+    """One rate for half of the rows, the others uniform between it and the other end."""
+
+    low: float = 0.15
+    high: float = 1.0
+    atom: float = 0.15
+
+    @property
+    def mean(self):
+        return (self.atom + (self.low + self.high) / 2) / 2
+
+    def quantile(self, u):
+        at = (u < 0.5) if self.atom == self.low else (u >= 0.5)
+        return jnp.where(at, self.atom, self.low + (self.high - self.low) * ((2 * u) % 1))
+
+
+@dataclass(frozen=True)
 class Listed(Lying):
     """Cannot be a constant of a compiled program."""
 
@@ -154,6 +171,22 @@ def test_the_audit_finds_another_law(masking):
     tokens = rows_of_text()
     found = audit(masking, tokens, np.arange(len(tokens.ids)), VOCAB)
     assert not found["ok"] and not found["law"]["ok"]
+
+
+@pytest.mark.parametrize("atom", [0.15, 1.0])
+def test_the_audit_finds_a_law_right_that_draws_one_rate_often(atom):
+    law = Half(atom=atom)
+    rates = np.asarray(law.quantile((jnp.arange(2000) + 0.5) / 2000), np.float64)
+    found = law_of_rates(law, rates)
+    assert found["ok"] and found["p"] > 0.9, found
+    assert not law_of_rates(law, np.linspace(0.15, 1, 2000))["ok"]
+
+
+def test_a_rate_that_the_law_never_draws_is_a_fault():
+    """Above the highest rate of this law there is a part in which nothing is asked."""
+    law = Half(atom=1.0)
+    rates = np.asarray(law.quantile((jnp.arange(2000) + 0.5) / 2000), np.float64)
+    assert not law_of_rates(law, np.append(rates[:-1], 1.0 + 5e-7))["ok"]
 
 
 @pytest.mark.parametrize("units", [WordUnits(), Masking().units], ids=["words", "tokens"])

@@ -46,6 +46,13 @@ def test_the_config_has_rates_and_a_rate_that_falls():
     assert (study.run.loop.steps, study.finetune[0].task, study.general) == (90, "my.csv", None)
 
 
+def test_rates_that_round_alike_have_names_of_their_own():
+    (axis,) = config.load(ADAPT, ["--rates", "0.12", "0.125"]).vary
+    assert [masking.rate for masking in axis.named.values()] == [0.12, 0.125]
+    with pytest.raises(InputError, match=r"the names 0.15, 0.15 are not all different"):
+        config.load(ADAPT, ["--rates", "0.15", "0.15"])
+
+
 def results(given_tokens_per_word: float, stage: str = "general"):
     def line(cell: str, control: bool, per_word: float, loss: float) -> list[dict]:
         about = {"cell": cell, "values": {} if control else {"masking": "0.15"}, "control": control, "seed": 0}

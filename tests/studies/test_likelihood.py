@@ -50,6 +50,34 @@ def test_a_model_is_chosen_on_the_half_on_which_it_is_not_scored():
     assert envelopes(results, results.labels)[0].tolist() == (LOW + 4.5).tolist()
 
 
+def test_a_price_below_0_stays_below_0():
+    """On either half chance chooses the other model, which on the other half is the worse."""
+    rows = [bound(0.15, seed, LOW + 0.07 * (seed == 2)) for seed in range(3)]
+    rows += [bound(0.8, seed, LOW + 0.02, (-0.04, 0.04)) for seed in range(3)]
+    results = results_of(rows)
+    found = price(results).by_label["0.15"]
+    assert [round(one, 3) for one in found.values()] == [-0.03, -0.03, 0.05]
+    assert price(results).spread("0.15").mean == pytest.approx(-0.01 / 3)
+    assert "one model for all rates loses 0.15 -0.003, 0.80 -0.007" in " ".join(verdict.sentences(results))
+
+
+def price_of_better(curve: np.ndarray) -> float:
+    """The price of a model that is better than the other at every rate."""
+    return price(results_of([bound(0.15, 0, curve, (-0.1, 0.1)), bound(0.8, 0, curve + 1.0)])).by_label["0.15"][0]
+
+
+def test_a_price_that_is_0_but_for_rounding_has_no_sign():
+    best = next(
+        curve
+        for seed in range(100)
+        if -1e-9 < price_of_better(curve := np.random.default_rng(seed).uniform(3, 7, BINS)) < 0
+    )
+    results = results_of([bound(0.15, 0, best, (-0.1, 0.1)), bound(0.8, 0, best + 1.0)])
+    table = {column.heading: mean_and_deviation(column, "0.15") for column in score_columns(results)}
+    assert table["price (nats)"] == ("0.000", "(1)")
+    assert "loses 0.15 0.000," in " ".join(verdict.sentences(results))
+
+
 def test_there_is_no_envelope_of_one_model_nor_of_a_curve_with_a_gap():
     assert price(results_of([bound(0.15, 0, LOW)])) is None
     gap = bound(0.8, 0, HIGH)

@@ -124,7 +124,7 @@ def test_lower_is_better_for_a_loss():
     results = results_of(whole())
     series = results.series["heldout/loss@0.15"]
     assert best_beyond_noise(results, series) == set()  # the same difference in every seed
-    assert series.best_label(results.labels) == "0.15"
+    assert series.best_labels(results.labels) == ["0.15"]
 
 
 def test_a_better_control_is_said_and_nothing_is_bold():

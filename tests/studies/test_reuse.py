@@ -15,6 +15,7 @@ from jaxmlm.runs import Evaluation, Run, evaluate, pretrain
 from jaxmlm.studies import Study, Vary, run_study
 from jaxmlm.studies.grid import Cell, cells_of
 from jaxmlm.studies.reuse import finished_elsewhere
+from jaxmlm.studies.study import ROWS
 from jaxmlm.synthetic import world
 from jaxmlm.training import Loop
 
@@ -116,6 +117,15 @@ def test_a_cell_of_another_text_of_the_same_path_is_not_copied(of_a_file, tmp_pa
     run_study(replace_path(again, "workdir", str(tmp_path / "changed")))
     logs = [(tmp_path / name / "cells" / CELL / "log.jsonl").read_text() for name in ("mine", "alike", "changed")]
     assert logs[0] == logs[1] != logs[2]
+
+
+def test_a_report_says_that_its_rows_are_of_different_lengths(finished, tmp_path):
+    study = replace_path(finished, "vary", (Vary("data.length", (16, 24)),))
+    study = replace_path(study, "run.data.store", str(Path(finished.workdir) / "store"))
+    study = replace_path(replace_path(study, "control", False), "workdir", str(tmp_path / "lengths"))
+    run_study(study)
+    assert ROWS in (tmp_path / "lengths" / "report.html").read_text()
+    assert ROWS not in (Path(finished.workdir) / "report.html").read_text()
 
 
 def test_a_study_whose_text_has_changed_is_refused(of_a_file, tmp_path):

@@ -55,6 +55,39 @@ def test_scores_that_say_the_same_share_a_sentence_and_the_control_has_its_own()
     )
 
 
+def test_values_that_share_the_best_mean_are_all_named():
+    rows = blimp({0.15: [0.527], 0.4: [0.527], 0.8: [0.473]})
+    assert last(rows).endswith("by BLiMP accuracy, 0.15 and 0.40 are ahead.")
+    assert last(rows[:2]).endswith("by BLiMP accuracy, there is no difference.")
+    three_seeds = blimp({0.15: [0.52, 0.53, 0.54], 0.4: [0.54, 0.52, 0.53], 0.8: [0.473, 0.47, 0.48]})
+    assert "BLiMP accuracy: 0.15 and 0.40 share the highest mean. Means" in verdict_of(three_seeds)
+    losses = [row({"masking.rate": rate}, 0, "heldout", "mlm", {"loss@0.15": 3.0}) for rate in (0.15, 0.4)]
+    assert "lowest: 0.15 and 0.40 at 15 % masks." in verdict_of(losses)
+
+
+def test_who_is_best_is_decided_on_the_seeds_that_both_have():
+    """A seed that one value lacks, as its pre-training diverged, moves the mean of the others."""
+    rows = blimp({0.15: [0.60, 0.62, 0.61, 0.90, 0.91], 0.4: [0.70, 0.721, 0.709]})
+    said = verdict_of(rows)
+    assert last(rows) == "Verdict: by BLiMP accuracy, 0.40 is best."
+    assert "0.15 has the highest mean over its own seeds, but is behind 0.40 over the seeds that both have." in said
+    assert "its lead" not in said
+    results = results_of(rows)
+    assert best_beyond_noise(results, results.series["blimp"]) == {"0.40"}
+    control = blimp({0.4: [0.70, 0.721, 0.709], 0.15: [0.6, 0.62, 0.61], None: [0.50, 0.51, 0.49, 0.99, 0.99, 0.99]})
+    results = results_of(control)
+    assert best_beyond_noise(results, results.series["blimp"]) == {"0.40"}
+
+
+def test_nobody_leads_where_a_comparison_says_otherwise():
+    """Neither beyond noise nor within it."""
+    noisy = blimp({0.15: [0.60, 0.66, 0.61, 0.90, 0.91], 0.4: [0.64, 0.65, 0.65]})
+    assert last(noisy) == "Verdict: by BLiMP accuracy, no difference beyond noise."
+    assert "is behind 0.40 over the seeds that both have" in verdict_of(noisy)
+    third = verdict_of([*noisy, *blimp({0.8: [0.30, 0.301, 0.299]})])
+    assert "BLiMP accuracy: no value is best beyond noise. Means" in third and "its lead" not in third
+
+
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_fewer_than_three_seeds_give_a_tendency_and_no_verdict(seeds):
     """Two seeds that agree have a small p: that is no evidence of three."""
