@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from jaxmlm.json_files import read_jsonl
 from jaxmlm.runs.statistics import compare_seeds
 from jaxmlm.studies.results import StudyResults, collect, read_cell_results
 
@@ -130,17 +131,24 @@ def test_sizes():
 
 
 def test_strategies():
-    single, _, probes = tables("Strategies")
+    single, masks, probes = tables("Strategies")
     strategies = lines("strategies")
     rates = lines("rates")
-    assert len(single) >= 8
+    assert len(single) >= 16
     for masking, seed, *others in single:
         unit, rate = masking.split(", ")
         of, label = (rates, share(rate)) if unit == "tokens" else (strategies, label_of(masking))
         bound, at_15, at_40, _, blimp = scores(of, label, int(seed))
         assert others == [bound, at_15, at_40, blimp], masking
+    of_masks = {line["cell"]: line for line in read_jsonl(RESULTS / "small_data" / "masks.jsonl")}
+    assert len(masks) == len(of_masks)
+    for masking, seed, *others, whole, parts in masks:
+        line = of_masks[f"masking={label_of(masking)},seed={seed}"]
+        for unit, cell in zip(("tokens", "words", "phrases", "spans"), others, strict=True):
+            assert cell == f"{line[unit + ' 15%']:.3f}, {line[unit + ' 40%']:.3f}", (masking, seed)
+        assert [whole, parts] == [f"{line[one]:.3f}" for one in ("words of one token", "parts of longer words")]
     results = lines("probes")
-    assert len(probes) >= 8
+    assert len(probes) >= 16
     for masking, seed, *others in probes:
         if masking == "most frequent class":
             found = [results.series[f"probe/{name}/majority"].by_label["tokens 15%"][0] for name in PROBES]
