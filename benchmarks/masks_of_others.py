@@ -2,7 +2,7 @@
 
 STORE is the token store of a study of strategies, the checkpoints are its runs. The held-out loss in nats at masks of
 tokens, of whole words, of phrases and of spans, at 15 and 40 %, on the first rows of the held-out split; and the loss
-at masks of tokens for tokens that are a word by themselves and for those of longer words. A line of JSON for each
+at masks of tokens for tokens that are a word by themselves and for those of longer words. A line of results for each
 checkpoint.
 """
 
@@ -16,11 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlm.data import Batches, Store, open_rows
+from jaxmlm.json_files import with_checksum
 from jaxmlm.masking import Masking, PhraseUnits, SpanUnits, TokenUnits, Vocab, WordUnits
 from jaxmlm.masking.units import WORD
 from jaxmlm.parallel import make_mesh
 from jaxmlm.rng import make_key
 from jaxmlm.runs.loading import load
+from jaxmlm.studies.results import CellResult
 from jaxmlm.tasks.mlm import make_tokens, mask, predictions, replacement_ids_of
 
 ROWS = 512
@@ -64,8 +66,12 @@ def main(store_path: str, *checkpoints: str) -> None:
             losses = {name: nats[name].sum() / np.asarray(masks[name].weights).sum() for name in masks}
             for name, these in (("words of one token", ~parts), ("parts of longer words", parts)):
                 losses[name] = (nats["tokens 15%"] * these).sum() / (weights * these).sum()
-            found = {name: round(float(loss), 4) for name, loss in losses.items()}
-            print(json.dumps({"cell": Path(checkpoint).name, **found}), flush=True)
+            scores = {name: round(float(loss), 4) for name, loss in losses.items()}
+            cell = Path(checkpoint).name
+            values: dict[str, Any] = dict(part.split("=", 1) for part in cell.split(","))
+            seed = int(values.pop("seed"))
+            line = CellResult("masks", "mlm", scores=scores, cell=cell, values=values, control=False, seed=seed)
+            print(json.dumps(with_checksum(line.to_json())), flush=True)
     share = (parts * weights).sum() / weights.sum()
     print(f"{share:.1%} of the masked tokens are parts of longer words.", file=sys.stderr)
 

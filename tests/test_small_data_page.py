@@ -140,7 +140,7 @@ def test_strategies():
         of, label = (rates, share(rate)) if unit == "tokens" else (strategies, label_of(masking))
         bound, at_15, at_40, _, blimp = scores(of, label, int(seed))
         assert others == [bound, at_15, at_40, blimp], masking
-    of_masks = {line["cell"]: line for line in read_jsonl(RESULTS / "small_data" / "masks.jsonl")}
+    of_masks = {line["cell"]: line["scores"] for line in read_jsonl(RESULTS / "small_data" / "masks.jsonl")}
     assert len(masks) == len(of_masks)
     for masking, seed, *others, whole, parts in masks:
         line = of_masks[f"masking={label_of(masking)},seed={seed}"]

@@ -234,13 +234,13 @@ def _expected(masking: Masking, rates: np.ndarray, factor: float, n: np.ndarray)
 
     A view selects m_corr, or its slice of the predictions where rounding makes that one larger.
     """
-    u = np.array([0.5]) if masking.count == "exact" else (np.arange(1000) + 0.5) / 1000
+    u = np.float32([0.5] if masking.count == "exact" else (np.arange(1000) + 0.5) / 1000)
     kinds, at = np.unique(np.stack([rates, n]), axis=1, return_inverse=True)
-    rate = kinds[0][:, None]
-    sizes = kinds[1][:, None]
+    # In single precision, as masks are drawn: 0.7 * 45 is 31.5 there, and below it in double precision.
+    rate, sizes = kinds.astype(np.float32)[:, :, None]
 
     def budget(rate: np.ndarray | float) -> np.ndarray:
-        return np.minimum(np.floor(rate * sizes + u), sizes)
+        return np.minimum(np.floor(np.float32(rate) * sizes + u), sizes)
 
     cells = np.clip(np.ceil(rate * sizes), np.minimum(sizes, 1), sizes)
     select = cells + 0 * u if masking.weights == "bound" else budget(rate)

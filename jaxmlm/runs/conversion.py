@@ -122,6 +122,8 @@ def check_import(directory: str | Path, to: str | Path | None = None) -> dict[st
     if copy is not None and copy.exists():
         raise InputError(f"{to} is there already: name a new directory")
     source = hub.local(directory)
+    if copy is not None and copy.resolve().is_relative_to(Path(source).resolve()):
+        raise InputError(f"{to} lies in {directory}, which would be copied into itself: name a directory elsewhere")
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         loaded = from_transformers(source)
     if copy is not None:

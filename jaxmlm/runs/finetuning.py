@@ -26,7 +26,7 @@ from jaxmlm.paths import describe, expanded
 from jaxmlm.preemption import raise_if_all_hosts_stop, stoppable
 from jaxmlm.runs.comparison import summarise, value_of
 from jaxmlm.runs.finetune_config import Finetune, settings, values_of
-from jaxmlm.runs.loading import LoadedModel, load, save
+from jaxmlm.runs.loading import LoadedModel, load, put_back, save
 from jaxmlm.runs.recipes import recipe
 from jaxmlm.runs.results import Result, read_results
 from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, read_metadata, write_metadata
@@ -204,6 +204,8 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """A result for each fine-tuning, run or found; the best model so far is saved in the directory."""
     path = None if directory is None else directory / "results.jsonl"
+    if directory is not None and hosts.is_primary():
+        put_back(directory / "model")
     done = hosts.broadcast_from_primary(read_results(path) if path else [])
     found = {(row["settings"], row["tuning_seed"]): row for row in done}
     best = max((value_of(row) for row in found.values()), default=-np.inf)

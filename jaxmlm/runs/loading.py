@@ -120,13 +120,15 @@ def sha256_of(tokenizer: Tokenizer) -> str:
 def save(found: LoadedModel) -> None:
     """Write a model as a directory that `load` reads, in the place of what was there; all hosts write its arrays.
 
-    `about` must be plain JSON values. A kill leaves the old directory or the new one.
+    `about` must be plain JSON values. A kill leaves the old directory or the new one; between two renames the old one
+    has another name, which `put_back` takes from it.
     """
     directory = found.directory
     new = found.directory.with_name(found.directory.name + ".new")
     first = hosts.is_primary()
     with hosts.primary_first():
         if first:
+            put_back(directory)
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(parents=True)
     plain = {
@@ -144,8 +146,22 @@ def save(found: LoadedModel) -> None:
         if first:
             found.tokenizer.save(new)
             write_json(new / "run.json", with_checksum({**plain, **provenance()}))
-            shutil.rmtree(directory, ignore_errors=True)
+            old = _old(directory)
+            shutil.rmtree(old, ignore_errors=True)
+            if directory.exists():
+                directory.rename(old)
             new.rename(directory)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def put_back(directory: Path) -> None:
+    """Give a model its name back that a kill has taken from it while `save` wrote another in its place."""
+    if not directory.exists() and _old(directory).exists():
+        _old(directory).rename(directory)
+
+
+def _old(directory: Path) -> Path:
+    return directory.with_name(directory.name + ".old")
 
 
 def from_transformers(directory: str | Path, like: EncoderConfig | None = None) -> LoadedModel:

@@ -14,7 +14,7 @@ from jaxmlm.data import Batches, Store, open_rows
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import write_text
-from jaxmlm.masking import PhraseUnits, SpanUnits, TokenUnits, Units, WordUnits
+from jaxmlm.masking import Constant, PhraseUnits, SpanUnits, TokenUnits, Units, WordUnits
 from jaxmlm.runs.preview import PIECE_STYLE, Piece, preview, preview_html
 from jaxmlm.runs.run import Run
 
@@ -66,7 +66,9 @@ def show(run: Run, options: Show) -> dict[str, Any]:
     parts = []
     for name, unit in units.items():
         for rate in options.rates:
-            masking = dataclasses.replace(run.masking, rate=rate, predict=None, units=unit, weights="tokens")
+            masking = dataclasses.replace(
+                run.masking, rate=rate, predict=None, units=unit, weights="tokens", schedule=Constant()
+            )
             head = f"{name}, {rate:.0%}"
             console.print(head, style="bold", highlight=False, markup=False)
             parts.append(f"<h2>{escape(head)}</h2>")

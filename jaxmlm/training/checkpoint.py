@@ -4,6 +4,7 @@ A checkpoint holds flat dictionaries "path of the parameter" -> array, `model` a
 so that a model can be read without its optimizer, on any mesh.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -28,6 +29,25 @@ from jaxmlm.training.step import TrainState
 _CURE = "delete that directory, and the checkpoint before it is used"
 
 
+_MACHINE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+)
+_SAID_OF_THE_MACHINE = (
+    "RESOURCE_EXHAUSTED",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "PERMISSION_DENIED",
+    *map(os.strerror, (errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)),
+)
+"""What JAX, Orbax and TensorStore say of such errors, whose types tell nothing."""
+
+
 class DamagedCheckpoint(InputError):
     """A checkpoint is not what was saved. `step` names it."""
 
@@ -43,12 +63,12 @@ def fingerprint(directory: Path) -> str | None:
         InputError: the checksums of that checkpoint are damaged.
 
     """
-    steps = [path for path in directory.glob("checkpoints/[0-9]*/checksums/metadata") if path.parts[-3].isdigit()]
-    if (own := directory / "checksums" / "metadata").is_file():
-        steps.append(own)
-    if not steps:
-        return None
-    newest = max(steps, key=lambda path: int(path.parts[-3]))
+    newest = directory / "checksums" / "metadata"
+    if not newest.is_file():
+        steps = [path for path in directory.glob("checkpoints/[0-9]*/checksums/metadata") if path.parts[-3].isdigit()]
+        if not steps:
+            return None
+        newest = max(steps, key=lambda path: int(path.parts[-3]))
     checked = read_json(newest, "the checksums of a checkpoint")
     if checked.pop("sha256", None) != _sha256(checked):
         raise InputError(f"{newest.parents[1]} is damaged: its checksums do not have their checksum; {_CURE}")
@@ -219,16 +239,20 @@ class Checkpoints:
 
     def _restored(self, step: int, item: str, args: Any) -> Any:
         """One item; whatever Orbax or TensorStore say about a damaged one becomes one line, on all processes."""
-        why = ""
+        why, spared = "", False
         read = None
         try:
             with _quiet():
                 read = self._manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
         except Exception as error:  # ValueError, KeyError, OSError, JSONDecodeError, zstd's and many others
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200] or type(error).__name__
-        whys = all_gather_json(why)
-        if any(whys):
-            raise DamagedCheckpoint(self.directory / str(step), next(filter(None, whys)))
+            spared = _is_of_the_machine(error)
+        failed = [(why, spared) for why, spared in all_gather_json([why, spared]) if why]
+        for why, spared in failed:
+            if spared:
+                raise InputError(_not_now(self.directory / str(step), why))
+        if failed:
+            raise DamagedCheckpoint(self.directory / str(step), failed[0][0])
         return read
 
     def _stored(self, step: int, item: str) -> dict[str, Any]:
@@ -238,6 +262,8 @@ class Checkpoints:
                 metadata: Any = self._manager.item_metadata(step)[item]
                 return dict(metadata.tree.items())
         except Exception as error:  # many kinds, as in `_restored`
+            if _is_of_the_machine(error):
+                raise InputError(_not_now(self.directory / str(step), f"{type(error).__name__}: {error}")) from error
             why = f"the metadata of {item} cannot be read ({type(error).__name__})"
             raise DamagedCheckpoint(self.directory / str(step), why) from error
 
@@ -250,6 +276,17 @@ class Checkpoints:
                 f"{self.directory / str(step)} holds another model: {key} is {have.get(key)} there and {want.get(key)} "
                 "in this configuration"
             )
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether an error says nothing of the checkpoint: memory, permissions, open files, a file system that is away."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _MACHINE):
+        return True
+    return any(said in str(error) for said in _SAID_OF_THE_MACHINE)
+
+
+def _not_now(directory: Path, why: str) -> str:
+    return f"{directory} cannot be read now: {why}: it is left as it is; start the same command again when it can be"
 
 
 @contextmanager

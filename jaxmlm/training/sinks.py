@@ -21,9 +21,7 @@ class TensorBoard:
         from tensorboardX import SummaryWriter  # type: ignore[import-not-found]
 
         # The step in its name: two files of one second would else be one, and the first would be lost.
-        self._writer = SummaryWriter(
-            str(directory / "tensorboard"), purge_step=step + 1 if step else None, filename_suffix=f".{step}"
-        )
+        self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1, filename_suffix=f".{step}")
 
     def write(self, values: dict[str, Any], step: int) -> None:
         """Write the numbers of a line."""

@@ -20,7 +20,7 @@ from jaxmlm.models import EncoderConfig
 from jaxmlm.runs import Finetune, finetune
 from jaxmlm.runs.comparison import compare
 from jaxmlm.runs.conversion import check_import, export
-from jaxmlm.runs.loading import load
+from jaxmlm.runs.loading import load, put_back, save
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.results import Result, read_results
 from jaxmlm.runs.run import Run, identity
@@ -110,6 +110,33 @@ def test_an_export_leaves_the_directories_beside_it_alone(done, tmp_path):
     (tmp_path / "model.new" / "mine").touch()
     export(done[0].workdir, tmp_path / "model")
     assert (tmp_path / "model.new" / "mine").exists() and len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(InputError, match="which would be copied into itself"):
+        check_import(tmp_path / "model", tmp_path / "model" / "copy")
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_kill_while_a_model_is_replaced_loses_none(done, tmp_path, monkeypatch, renames):
+    """Wherever it comes: between the two renames the old one has another name, until it is put back."""
+    directory = tmp_path / "model"
+    found = load(done[0].workdir)._replace(directory=directory)
+    save(found)
+    rename, called = Path.rename, []
+
+    def killed(self, to):
+        if len(called) == renames:
+            raise KeyboardInterrupt
+        called.append(to)
+        return rename(self, to)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(found)
+    assert directory.exists() == (renames == 0)
+    put_back(directory)
+    assert load(directory).config == found.config
+    save(found)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"] and load(directory).config == found.config
 
 
 def test_a_run_leaves_no_lock(done):

@@ -1,6 +1,7 @@
 """`audit` and `show` as a user types them, on the generated sample."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -90,6 +91,22 @@ def test_show_takes_any_masking_and_shows_unknown_characters(workdir, tmp_path, 
     words = ["show", str(path), "--rates", "0.4", "--workdir", str(workdir), "--sentence", "the old 猫 baker"]
     assert cli.main(words) == 0
     assert all("<unk>" in line for line in capsys.readouterr().out.splitlines() if "old" in line and "baker" in line)
+
+
+def test_show_shows_the_rate_of_its_heading_whatever_a_schedule_says(workdir, tmp_path, capsys):
+    path = tmp_path / "falling.py"
+    path.write_text(
+        "from dataclasses import replace\n"
+        "from jaxmlm.config import load\n"
+        "from jaxmlm.masking import Masking, Piecewise\n"
+        "def config():\n"
+        f"    run = load({QUICKSTART!r}, ['--small']).run\n"
+        "    return replace(run, masking=Masking(0.4, schedule=Piecewise((0, 4), (0.05, 1.0))))\n"
+    )
+    words = ["show", str(path), "--rates", "1.0", "--workdir", str(workdir), "--sentence", "the old baker"]
+    assert cli.main(words) == 0
+    heading, of_tokens = capsys.readouterr().out.splitlines()[:2]
+    assert heading == "tokens, 100%" and not re.sub(r"\[[^]]*\]", "", of_tokens).strip()
 
 
 def test_show_leaves_text_to_the_configuration(monkeypatch):

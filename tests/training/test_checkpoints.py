@@ -1,5 +1,6 @@
 """Checkpoints: what a kill, a move, a reader beside the run or damage does to a run."""
 
+import errno
 import gc
 import json
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint
 import pytest
 
 from jaxmlm.errors import InputError
@@ -96,7 +98,7 @@ def test_a_checkpoint_is_read_on_another_mesh(halfway):
     assert len(moments) == 2 and {x.sharding.spec for x in moments} == {jax.P("fsdp", "tensor")}
 
 
-def test_weights_have_a_fingerprint(halfway, tmp_path):
+def test_weights_have_a_fingerprint(halfway, tmp_path, monkeypatch):
     """By the directory of the run or of the step: the same weights, the same; others, another; none, none."""
     directory = Path(shutil.copytree(halfway, tmp_path / "run"))
     before = fingerprint(directory)
@@ -105,6 +107,8 @@ def test_weights_have_a_fingerprint(halfway, tmp_path):
     assert before == fingerprint(directory / "checkpoints" / "3") != fingerprint(directory)
     assert fingerprint(directory) == fingerprint(directory / "checkpoints" / "6")
     assert fingerprint(tmp_path) is None
+    monkeypatch.chdir(shutil.copytree(directory / "checkpoints" / "3", tmp_path / "best"))
+    assert before == fingerprint(tmp_path / "best") == fingerprint(Path())
     sums = directory / "checkpoints" / "6" / "checksums" / "metadata"
     for content in (sums.read_bytes()[:-9], b"{}", sums.read_bytes().replace(b"1", b"2")):
         sums.write_bytes(content)
@@ -250,6 +254,33 @@ def test_a_damaged_checkpoint_may_not_be_passed_over_in_silence(twice_saved, tmp
     with pytest.raises(DamagedCheckpoint, match=r"checkpoints/4 is damaged"):
         train(linear_task(), OPTIM, Loop(STEPS, 8, save_every=2), devices(1, 1, 1), directory)
     assert (directory / "checkpoints" / "4").is_dir()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1234 bytes."),
+        OSError(errno.EMFILE, "Too many open files"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("what", ["restore", "item_metadata"])
+def test_an_error_of_the_machine_leaves_a_checkpoint_where_it_is(what, error, twice_saved, whole, tmp_path, monkeypatch):
+    """It is not the checkpoint's fault, which the next start reads."""
+    directory = Path(shutil.copytree(twice_saved, tmp_path / "run"))
+
+    def fails(*_, **__):
+        raise error
+
+    loop = Loop(STEPS, 8, save_every=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(orbax.checkpoint.CheckpointManager, what, fails)
+        with pytest.raises(InputError, match="checkpoints/4 cannot be read now: .*: it is left as it is") as caught:
+            train(linear_task(), OPTIM, loop, devices(1, 1, 1), directory)
+    assert not isinstance(caught.value, DamagedCheckpoint) and not (directory / "damaged").exists()
+    assert_equal(train(linear_task(), OPTIM, loop, devices(1, 1, 1), directory).state, whole)
 
 
 def test_every_checkpoint_of_a_run_is_verified_without_its_model(twice_saved, tmp_path):
