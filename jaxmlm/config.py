@@ -28,6 +28,7 @@ from tyro._errors import (
 from jaxmlm.errors import InputError
 from jaxmlm.paths import CONFIG_MODULE, hint, leaves, nearest
 from jaxmlm.usage import HelpPrinted
+from jaxmlm.user_code import importing_from
 
 T = TypeVar("T")
 
@@ -47,10 +48,15 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, prog: str = "jaxmlm
 
     """
     path = Path(path)
-    build = _function(path)
-    keywords = _keywords(build)
     asked = [word for word in overrides if word in ("-h", "--help")]
     words = [word for word in overrides if word not in asked]
+    with importing_from(path.parent):
+        return _load(path, words, asked, prog)
+
+
+def _load(path: Path, words: list[str], asked: list[str], prog: str) -> Any:
+    build = _function(path)
+    keywords = _keywords(build)
     if asked and keywords:
         with contextlib.suppress(HelpPrinted):
             _parse(build, ["--help"], prog=f"{prog} {path}", description="What the file's config() takes.")
@@ -61,7 +67,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, prog: str = "jaxmlm
             config = build()
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise InputError(f"{path}: config() must return a Run or a Study, got {type(config).__name__}")
-    about = sys.modules[build.__module__].__doc__ or type(config).__doc__ or ""
+    about = build.__globals__.get("__doc__") or type(config).__doc__ or ""
     return from_flags(type(config), [*words, *asked], config, prog=f"{prog} {path}", about=about, also=keywords)
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import linecache
 import os
 import sys
 import types
@@ -127,12 +128,28 @@ def source_hash(own: Any) -> dict[str, str]:
         own = own.func
     if own.__module__.split(".")[0] == "jaxmlm":
         return {}
-    try:
-        module = ast.parse(inspect.getsource(sys.modules[own.__module__]))
-    except (OSError, TypeError, KeyError):  # typed into a notebook or an interpreter: there is no file
+    names = _module_names(own)
+    file = names.get("__file__") or ""
+    linecache.checkcache(file)  # it may have been edited since it was read
+    lines = linecache.getlines(file, names)
+    if not lines:  # typed into a notebook or an interpreter: there is no file
         return {}
+    module = ast.parse("".join(lines))
     module.body = [node for node in module.body if getattr(node, "name", "") != "config"]
     return {"source": hashlib.sha256((ast.unparse(module) + extra).encode()).hexdigest()[:16]}
+
+
+def _module_names(own: Any) -> dict[str, Any]:
+    """The names of the module that a class or function is defined in; none if that cannot be found.
+
+    Functions keep them. `sys.modules` does not: `runpy.run_path` removes its module from there at its end, and a file
+    of the same name in another directory may have come in its place.
+    """
+    for part in vars(own).values() if isinstance(own, type) else [own]:
+        names = getattr(inspect.unwrap(getattr(part, "fget", part)), "__globals__", {})
+        if names.get("__name__") == own.__module__:  # and not those of a decorator, or of another class
+            return names
+    return getattr(sys.modules.get(own.__module__), "__dict__", {})
 
 
 def counted(number: int, what: str) -> str:

@@ -234,7 +234,7 @@ def _expected(masking: Masking, rates: np.ndarray, factor: float, n: np.ndarray)
 
     A view selects m_corr, or its slice of the predictions where rounding makes that one larger.
     """
-    u = np.float32([0.5] if masking.count == "exact" else (np.arange(1000) + 0.5) / 1000)
+    u = (np.array([0.5]) if masking.count == "exact" else (np.arange(1000) + 0.5) / 1000).astype(np.float32)
     kinds, at = np.unique(np.stack([rates, n]), axis=1, return_inverse=True)
     # In single precision, as masks are drawn: 0.7 * 45 is 31.5 there, and below it in double precision.
     rate, sizes = kinds.astype(np.float32)[:, :, None]

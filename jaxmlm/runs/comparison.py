@@ -109,6 +109,8 @@ class Predictions(NamedTuple):
     """The dev predictions of one setting: ids and labels [n], predictions [seeds, n], numbers or class numbers."""
 
     ids: list[str]
+    written: list[str]
+    """The labels as they are written: of `labels` class 1 alone may count."""
     labels: np.ndarray
     predictions: dict[int, np.ndarray]
 
@@ -159,8 +161,9 @@ def _compared(
 ) -> dict[str, Any]:
     """The bootstrap of one score, and a t test over the seeds; without a `score` the mean over the questions."""
     classes: dict[str, int] = {}
+    second = _second_label(directories) if score and name == "f1" else None
     a, b = (
-        _of_rows(directory, mine, name, classes) if score else _of_scores(directory, mine, name)
+        _of_rows(directory, mine, name, classes, second) if score else _of_scores(directory, mine, name)
         for directory, mine in zip(directories, rows, strict=True)
     )
     if score is None:
@@ -169,10 +172,12 @@ def _compared(
         raise InputError(
             f"{directories[0]} is evaluated on {len(a.ids)} rows, {directories[1]} on {len(b.ids)}: compare the same"
         )
-    for x, y, left, right in zip(a.ids, b.ids, a.labels, b.labels, strict=True):
-        if x != y or left != right:
+    for x, y, left, right in zip(a.ids, b.ids, a.written, b.written, strict=True):
+        if (x, left) != (y, right):
+            label = f"the label of {x!r} is {left!r} here and {right!r} there"
             raise InputError(
-                f"{directories[0]} and {directories[1]} are evaluated on other rows: {x!r} here is {y!r} there"
+                f"{directories[0]} and {directories[1]} are evaluated on other rows: "
+                f"{label if x == y else f'{x!r} here is {y!r} there'}"
             )
     difference = paired_bootstrap(score, a.labels, list(a.predictions.values()), list(b.predictions.values()), draws)
     seeds = compare_seeds(
@@ -272,22 +277,31 @@ def _of_scores(directory: Path, rows: list[dict[str, Any]], name: str) -> Predic
             # F1 of entities is not a mean over sentences: it is made of their counts.
             columns = [header.index(part) for part in Spans._fields] if name not in header else header.index(name)
             found[row["tuning_seed"]] = np.array(lines)[:, columns].astype(float)
-    return Predictions(ids, np.zeros(len(ids)), found)
+    return Predictions(ids, [""] * len(ids), np.zeros(len(ids)), found)
 
 
-def _second_label(directory: Path) -> str:
-    """The name of class 1 in the predictions of a fine-tuning, as its best model has it; of GLUE's tasks "1"."""
-    record = directory / "model" / "run.json"
-    names = read_metadata(record).get("labels", ()) if record.is_file() else ()
-    return str(names[1]) if len(names) > 1 else "1"
+def _second_label(directories: list[Path]) -> str | None:
+    """The name of class 1 in the predictions of fine-tunings, as a best model has it; None if there is none."""
+    found = []
+    for record in (directory / "model" / "run.json" for directory in directories):
+        names = read_metadata(record).get("labels", ()) if record.is_file() else ()
+        found += [str(names[1])] if len(names) > 1 else []
+    if len(set(found)) > 1:
+        raise InputError(
+            f"class 1 is {found[0]!r} in {directories[0]}, {found[1]!r} in {directories[1]}: compare the same task"
+        )
+    return found[0] if found else None
 
 
-def _of_rows(directory: Path, rows: list[dict[str, Any]], main: str, classes: dict[str, int]) -> Predictions:
+def _of_rows(
+    directory: Path, rows: list[dict[str, Any]], main: str, classes: dict[str, int], second: str | None
+) -> Predictions:
     numbers = main in ("spearman", "pearson")
     found = {}
     ids = []
+    truth = []
     labels = np.zeros(0)
-    positive = _second_label(directory) if main == "f1" else None
+    positive = "1" if second is None else second  # as GLUE's tasks have it
 
     def values(texts: Sequence[str]) -> np.ndarray:
         if numbers:
@@ -303,4 +317,9 @@ def _of_rows(directory: Path, rows: list[dict[str, Any]], main: str, classes: di
         with reading(path, "the predictions of a fine-tuning"):
             ids, said, truth = (list(column) for column in zip(*read_table(path)[1:], strict=True))
             found[row["tuning_seed"]], labels = values(said), values(truth)
-    return Predictions(ids, labels, found)
+    if main == "f1" and second is None and not any(part.any() for part in (labels, *found.values())):
+        raise InputError(
+            f"{directory / 'model' / 'run.json'} is missing, which says what class 1 is called, and no label or "
+            "prediction is '1': F1 cannot be computed; run the fine-tuning again in a new --workdir"
+        )
+    return Predictions(ids, truth, labels, found)

@@ -33,6 +33,7 @@ from jaxmlm.tools.hardware import KNOWN, Topology, peak_memory
 from jaxmlm.tools.stand_ins import BlankStore
 from jaxmlm.training import TrainState
 from jaxmlm.training.step import make_step
+from jaxmlm.user_code import directories_beside
 
 ENVIRONMENT = {
     "JAX_TRACEBACK_FILTERING": "off",  # else the last line of an error does not say what it is
@@ -61,6 +62,8 @@ def compiled_for(run: Run, topology: Topology, slices: int = 1) -> dict[str, Any
         )
     asked = base64.b64encode(packed((run, topology, slices)))
     environment = {key: value for key, value in os.environ.items() if not key.startswith("JAX_COMPILATION_CACHE")}
+    places = [*directories_beside(), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, places))
     done = subprocess.run(
         [sys.executable, "-m", "jaxmlm.tools.aot"],
         input=asked,

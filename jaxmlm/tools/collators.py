@@ -1,7 +1,6 @@
 """`jaxmlm audit --collator module:name`: what a collator of anyone's does to rows, beside what it is asked for."""
 
 import random
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking.collators import Collated, Rows, audit_collated
 from jaxmlm.paths import hint
 from jaxmlm.synthetic import world
+from jaxmlm.user_code import importing_from
 
 Collator = Callable[[list[dict[str, list[int]]]], Mapping[str, Any]]
 """From rows {"input_ids", "attention_mask", "special_tokens_mask"} to padded "input_ids" and "labels" [B, L]."""
@@ -128,13 +128,11 @@ def named_collator(name: str, tokenizer: Tokenizer, rate: float) -> Collator:
         raise InputError(f"--collator is {name!r}: write module:name, as transformers:{TRANSFORMERS[0]}")
     if module == "transformers":
         return _of_transformers(attribute, tokenizer, rate)
-    sys.path.insert(0, "")  # a module in the directory where the command is typed
     try:
-        found: Any = getattr(import_module(module), attribute, None)
+        with importing_from(Path.cwd()):
+            found: Any = getattr(import_module(module), attribute, None)
     except ImportError as error:
         raise InputError(f"--collator {name}: cannot import {module}: {error}") from error
-    finally:
-        sys.path.remove("")
     if not callable(found) or isinstance(found, type):
         raise InputError(f"--collator {name}: {attribute} is not a function of rows in the module {module}")
     function: Any = found

@@ -5,7 +5,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
@@ -28,6 +27,7 @@ from jaxmlm.tools.doctor import pairs
 from jaxmlm.tools.flops import step_flops
 from jaxmlm.tools.hardware import CHIPS, GIB, Chip, Topology, topology
 from jaxmlm.tools.memory import alternatives, check, memory, sizes_of
+from jaxmlm.training import budget
 
 KINDS = {"v2": "TPU v2", "v3": "TPU v3", "v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite"}
 KINDS["tpu7x"] = "TPU7x"
@@ -41,6 +41,7 @@ _COSTS = (
     "by",
     "MFU at most",
     "tokens/s at most",
+    "steps",
     "hours",
     "chip-hours",
     "price",
@@ -77,7 +78,8 @@ def plan(run: Run, options: Plan) -> dict[str, Any]:
     """Plan a run on every topology that is named, and print a table.
 
     Returns {"ok": whether it fits on all of them, perhaps cut up in another way, "plans": [what `planned` gives, and
-    "epochs": how often the steps read the text, None where that is not known]}.
+    "epochs": how often the steps read the text, None where that is not known]}. The steps of a budget are those that it
+    has time for at the speed that hours and price assume, `most_epochs` of the text at most.
     """
     if run.init:
         raise InputError("a plan goes by sizes only: leave out init, give those of that encoder (--model.layers ...)")
@@ -86,11 +88,13 @@ def plan(run: Run, options: Plan) -> dict[str, Any]:
     slices = [topology(name) for name in options.topology.split(",")]
     for one in slices:
         check(run, _devices(one) * options.slices, options.slices)
-    often = None
+    have = epochs.size(run)
+    tokens = run.loop.batch * run.data.length
     if not run.loop.budget:
-        tokens = run.loop.steps * run.loop.batch * run.data.length
-        often = epochs.check(run, tokens, epochs.size(run), "--most-epochs (of a study --run.most-epochs)")
-    found = [{**planned(run, one, options), "epochs": often} for one in slices]
+        epochs.check(run, run.loop.steps * tokens, have, "--most-epochs (of a study --run.most-epochs)")
+    found = [planned(run, one, options) for one in slices]
+    for one in found:
+        one["epochs"] = one["steps"] * tokens / have if have and one["steps"] is not None else None
     console = Console(stderr=True)
     console.print(table(run, found))
     for line in advice(found):
@@ -104,7 +108,7 @@ def planned(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
     {"topology", "slices", "chips", "fits": as it is; "instead": the flags of the way that was found, if it is another,
     of which the numbers are then; "tried", the run as it is first, by the formula alone where that wants far too much;
     what `compiled_for` gives; "estimate": bytes a chip by the formula; and where it fits "flops" of a step, "bounds":
-    seconds that it takes at least, by what, "mfu_at_most", "hours" ...}.
+    seconds that it takes at least, by what, "mfu_at_most", "steps", of a budget those that fit into it, "hours" ...}.
     """
     devices = _devices(where) * options.slices
     chip = CHIPS[KINDS[where.generation]]
@@ -112,10 +116,11 @@ def planned(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
     if options.search:
         others = _first_of_each_remat(others)
     others = (way for way in others if way is not run)
+    most = epochs.most_steps(run) if run.loop.budget else None
     tried: list[tuple[Run, dict[str, Any]]] = []
     for way in islice(chain([run], others), None if options.search else TRIES):
         made = _made(way, where, options, chip)
-        tried.append((way, made | _times(way, made, where, options) if made["fits"] else made))
+        tried.append((way, made | _times(way, made, where, options, most) if made["fits"] else made))
         if made["fits"] and not options.search:
             break
     # Of those that fit the fastest by the roofline; if none does, the run as it is is reported.
@@ -133,6 +138,8 @@ def planned(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
             for other, one in tried
         ],
         "limit": chip.memory,
+        "budget": run.loop.budget,
+        "steps": None if run.loop.budget else run.loop.steps,
         "estimate": {**estimate._asdict(), "total": estimate.total},
         **{key: value for key, value in made.items() if key not in ("fits", "chips", "limit")},
     }
@@ -153,7 +160,8 @@ def flags(run: Run, other: Run) -> str:
 def table(run: Run, found: list[dict[str, Any]]) -> Tables:
     """The plans side by side, a column each."""
     c = run.model
-    head = f"{c.layers} x {c.width}, batch {run.loop.batch} x {run.data.length}, {run.loop.steps:,} steps"
+    long = f"budget {run.loop.budget}" if run.loop.budget else f"{run.loop.steps:,} steps"
+    head = f"{c.layers} x {c.width}, batch {run.loop.batch} x {run.data.length}, {long}"
     columns = []
     for one in found:
         name = one["topology"] + (f" x {one['slices']}" if one["slices"] > 1 else "")
@@ -179,6 +187,7 @@ def _column(one: dict[str, Any]) -> dict[str, str]:
         "by": one["bound_by"],
         "MFU at most": f"{one['mfu_at_most']:.0%}",
         "tokens/s at most": f"{one['tokens_per_second_at_most']:,.0f}",
+        "steps": f"{one['steps']:,}",
         "hours": f"{one['hours']:.1f}",
         "chip-hours": f"{one['chip_hours']:,.0f}",
         "price": "" if one["price"] is None else f"{one['price']:,.0f}",
@@ -196,9 +205,11 @@ def advice(found: list[dict[str, Any]]) -> Iterator[str]:
     assumed = next((one["mfu"] for one in found if "mfu" in one), None)
     if assumed is not None:
         yield f"hours, chip-hours and price at {assumed:.0%} of the peak or what the roofline allows, whichever is less"
+        if found[0]["budget"]:
+            yield f"steps: those that {found[0]['budget']} have time for at that speed, most_epochs of the text at most"
 
 
-def _times(run: Run, made: dict[str, Any], where: Topology, options: Plan) -> dict[str, Any]:
+def _times(run: Run, made: dict[str, Any], where: Topology, options: Plan, most: int | None) -> dict[str, Any]:
     chip = CHIPS[KINDS[where.generation]]
     chips = where.chips * options.slices
     devices = _devices(where) * options.slices
@@ -214,7 +225,11 @@ def _times(run: Run, made: dict[str, Any], where: Topology, options: Plan) -> di
     ideal = counted.training / devices / chip.flops
     tokens = run.loop.batch * run.data.length
     mfu = min(options.mfu, ideal / bounds[by])
-    hours = run.loop.steps * ideal / mfu / 3600
+    steps = run.loop.steps
+    if run.loop.budget:
+        steps = max(1, int(budget.seconds(run.loop.budget) * mfu / ideal))
+        steps = steps if most is None else min(steps, most)
+    hours = steps * ideal / mfu / 3600
     return {
         "flops": {**counted._asdict(), "training": counted.training, "recomputed": recomputed},
         "hidden": hidden / sent if sent else 0.0,
@@ -225,6 +240,7 @@ def _times(run: Run, made: dict[str, Any], where: Topology, options: Plan) -> di
         "tokens_per_second_at_most": tokens / bounds[by],
         "mfu": options.mfu,
         "tokens_per_second": tokens * mfu / ideal,
+        "steps": steps,
         "hours": hours,
         "chip_hours": hours * chips,
         "price": None if options.price is None else hours * chips * options.price,
@@ -267,7 +283,7 @@ def _cached(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
     shape = {**identity(run), "mesh": describe(run.mesh), **cut_up}
     for name in ("text", "valid", "tokenizer_words", "lowercase", "layout", "field", "weights"):
         shape["data"].pop(name, None)  # what the program does not depend on
-    what = json.dumps([shape, where.name, options.slices, versions, libtpu, _source(run)], sort_keys=True)
+    what = json.dumps([shape, where.name, options.slices, versions, libtpu, _source()], sort_keys=True)
     directory = cache_directory() / "plans"
     path = directory / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.json"
     if path.is_file() and not options.again:
@@ -280,15 +296,12 @@ def _cached(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
     return made
 
 
-def _source(run: Run) -> str:
-    """A hash of the code that a program is made by; units and the law of the rate may be of the user's own."""
+def _source() -> str:
+    """A hash of the package's code that a program is made by; the identity of a run has that of the user's own."""
     root = Path(__file__).parents[1]
     rooms = ("models", "training", "masking", "parallel", "tasks")
     files = [file for room in rooms for file in sorted((root / room).glob("*.py"))]
     files += [Path(__file__).with_name("aot.py"), Path(__file__).with_name("hlo.py")]
-    for part in (run.masking.units, run.masking.rate):
-        if own := getattr(sys.modules.get(type(part).__module__), "__file__", None):
-            files.append(Path(own))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

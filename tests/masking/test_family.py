@@ -322,14 +322,6 @@ def test_the_audit_finds_every_masking_right(name):
     assert found["repeated masks"]["rows"] <= 15 and found["rows"] == 1500  # of 3000; few long spans can meet again
 
 
-@pytest.mark.parametrize(("rate", "count"), [(0.7, 45), (0.35, 90)])
-def test_an_exact_count_is_right_where_two_precisions_disagree(rate, count):
-    """0.7 * 45 is 31.5 in the single precision of the masks, and below it in double precision."""
-    ids = np.full((300, count), 7, np.int32)
-    found = audit(Masking(rate, count="exact"), Tokens(ids, ids > 4, np.ones_like(ids, np.uint8)), np.arange(300), VOCAB)
-    assert found["ok"] and found["shares"]["selected"]["got"] == pytest.approx((rate * count + 0.5) / count, abs=1e-5)
-
-
 @pytest.mark.parametrize("units", [TokenUnits(), WordUnits(), SpanUnits()], ids=str)
 def test_the_rate_is_right_in_rows_that_are_shorter_than_a_unit(units):
     """As rows of sentences are; of an exact count the audit shows what it leaves out."""

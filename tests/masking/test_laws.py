@@ -189,6 +189,16 @@ def test_a_rate_that_the_law_never_draws_is_a_fault():
     assert not law_of_rates(law, np.append(rates[:-1], 1.0 + 5e-7))["ok"]
 
 
+@pytest.mark.parametrize(("rate", "count"), [(0.7, 45), (0.35, 90)])
+def test_an_exact_count_is_right_where_two_precisions_disagree(rate, count):
+    """0.7 * 45 is 31.5 in the single precision of the masks, and below it in double precision."""
+    ids = np.full((300, count), 7, np.int32)
+    found = audit(
+        Masking(rate, count="exact"), Tokens(ids, ids > 4, np.ones_like(ids, np.uint8)), np.arange(300), VOCAB
+    )
+    assert found["ok"] and found["shares"]["selected"]["got"] == pytest.approx((rate * count + 0.5) / count, abs=1e-5)
+
+
 @pytest.mark.parametrize("units", [WordUnits(), Masking().units], ids=["words", "tokens"])
 @pytest.mark.parametrize(("rows", "devices", "micro_batches"), [(32, 1, 1), (32, 2, 2), (24, 4, 1)])
 def test_no_device_predicts_more_than_its_slots(units, rows, devices, micro_batches):

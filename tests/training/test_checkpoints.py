@@ -267,7 +267,7 @@ def test_a_damaged_checkpoint_may_not_be_passed_over_in_silence(twice_saved, tmp
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("what", ["restore", "item_metadata"])
-def test_an_error_of_the_machine_leaves_a_checkpoint_where_it_is(what, error, twice_saved, whole, tmp_path, monkeypatch):
+def test_an_error_of_the_machine_leaves_a_checkpoint_alone(what, error, twice_saved, whole, tmp_path, monkeypatch):
     """It is not the checkpoint's fault, which the next start reads."""
     directory = Path(shutil.copytree(twice_saved, tmp_path / "run"))
 
