@@ -20,6 +20,7 @@ PROBES = (
     "sentence length",
     "bigram shift",
 )
+LAWS = {"uniform from 0 to 100 %": "uniform", "30 % falling to 15 %": "line 0.30 to 0.15"}
 PAIR = re.compile(r"([+-][\d.]+) \(([+-][\d.]+) to ([+-][\d.]+), p ([\d.]+)\)")
 
 
@@ -187,6 +188,16 @@ def test_corruption_and_prediction():
     for pair, *others in pairs:
         a, b = (label_of_pair(*of) for of in pairs_in(pair))
         check_pair(results, (a, b), others)
+
+
+def test_laws():
+    rates = lines("rates")
+    laws = lines("laws")
+    [rows] = tables("Laws")
+    assert len(rows) >= 8
+    for masking, seed, *others in rows:
+        of, label = (rates, share(masking)) if masking.endswith("fixed") else (laws, LAWS[masking])
+        assert others == scores(of, label, int(seed)), masking
 
 
 def test_replacement():
