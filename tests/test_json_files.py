@@ -46,7 +46,7 @@ def test_files_that_only_look_like_leftovers_are_kept(tmp_path):
     assert len(os.listdir(tmp_path)) == 4
 
 
-@pytest.mark.parametrize("process", [os.getpid(), DEAD])
+@pytest.mark.parametrize("process", [os.getpid(), DEAD], ids=["alive", "dead"])
 def test_machines_that_write_one_file_at_once_both_succeed(tmp_path, monkeypatch, process):
     """A process of another machine has the number of one that lives here, or of none."""
     path = tmp_path / "run.json"
