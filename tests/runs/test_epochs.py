@@ -66,7 +66,17 @@ def test_more_than_was_asked_for_is_refused_before_the_text_is_prepared(tmp_path
 def test_a_plan_counts_epochs(monkeypatch, tmp_path, capsys):
     from jaxmlm.tools import plan
 
-    fits = {"topology": "v5e:1x1", "slices": 1, "chips": 1, "fits": False, "instead": None, "total": 1, "limit": 1}
+    fits = {
+        "topology": "v5e:1x1",
+        "slices": 1,
+        "chips": 1,
+        "fits": False,
+        "steps": 8000,
+        "budget": None,
+        "instead": None,
+        "total": 1,
+        "limit": 1,
+    }
     monkeypatch.setattr(plan, "pairs", lambda jax: iter(()))
     monkeypatch.setattr(plan, "planned", lambda run, where, options: fits)
     run = Run(workdir=str(tmp_path), data=Data(text="sample:20000"), loop=Loop(steps=8000, batch=16))
