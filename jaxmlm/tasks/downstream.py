@@ -10,7 +10,7 @@ import json
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -222,15 +222,15 @@ def examples_sha256(examples: Any) -> str:
     >>> examples_sha256((["a text"], np.array([1]))) == examples_sha256((["a text"], np.array([0])))
     False
     """
-    return hashlib.sha256(json.dumps(examples, default=_plain).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(examples, default=_plain, skipkeys=True).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:
     """What stands for a value in that hash; of an object of a user's own its class alone, as its `repr` may be new."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    if is_dataclass(value):
-        return vars(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
     return type(value).__qualname__
 
 

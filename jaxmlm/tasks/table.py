@@ -163,8 +163,8 @@ def from_mappings(table: Table, rows: Iterable[Mapping[str, Any]], where: str, l
 
 
 def _item(value: Any) -> Any:
-    """The number in a NumPy scalar, as columns of a data frame have them."""
-    return value.item()
+    """The number in a NumPy scalar, as columns of a data frame have them; what is not one (a date) as it is written."""
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def own(path: str | Path, dev: str | Path | None = None, regression: bool = False) -> Sets:
