@@ -1,4 +1,4 @@
-"""A file of one's own imports the files beside it, and what they define is part of a run's identity."""
+"""A user's file imports the files beside it, and what they define is part of a run's identity."""
 
 import sys
 from pathlib import Path

@@ -77,32 +77,29 @@ def test_show_prints_every_strategy_and_writes_a_page(workdir, capsys):
     assert 'class="mask"' in page and "<old>" not in page
 
 
-def test_show_takes_any_masking_and_shows_unknown_characters(workdir, tmp_path, capsys):
-    """Weights that need a law of the rate, where the rates are single numbers; a character outside the vocabulary."""
-    path = tmp_path / "uniform.py"
+def quickstart_with(directory: Path, masking: str) -> Path:
+    """A config file: the small quickstart under another masking."""
+    path = directory / "other.py"
     path.write_text(
         "from dataclasses import replace\n"
         "from jaxmlm.config import load\n"
-        "from jaxmlm.masking import Masking, Uniform\n"
+        "from jaxmlm.masking import Masking, Piecewise, Uniform\n"
         "def config():\n"
-        f"    run = load({QUICKSTART!r}, ['--small']).run\n"
-        "    return replace(run, masking=Masking(Uniform(0.001, 1.0), weights='bound'))\n"
+        f"    return replace(load({QUICKSTART!r}, ['--small']).run, masking={masking})\n"
     )
+    return path
+
+
+def test_show_takes_any_masking_and_shows_unknown_characters(workdir, tmp_path, capsys):
+    """Weights that need a law of the rate, where the rates are single numbers; a character outside the vocabulary."""
+    path = quickstart_with(tmp_path, "Masking(Uniform(0.001, 1.0), weights='bound')")
     words = ["show", str(path), "--rates", "0.4", "--workdir", str(workdir), "--sentence", "the old 猫 baker"]
     assert cli.main(words) == 0
     assert all("<unk>" in line for line in capsys.readouterr().out.splitlines() if "old" in line and "baker" in line)
 
 
 def test_show_shows_the_rate_of_its_heading_whatever_a_schedule_says(workdir, tmp_path, capsys):
-    path = tmp_path / "falling.py"
-    path.write_text(
-        "from dataclasses import replace\n"
-        "from jaxmlm.config import load\n"
-        "from jaxmlm.masking import Masking, Piecewise\n"
-        "def config():\n"
-        f"    run = load({QUICKSTART!r}, ['--small']).run\n"
-        "    return replace(run, masking=Masking(0.4, schedule=Piecewise((0, 4), (0.05, 1.0))))\n"
-    )
+    path = quickstart_with(tmp_path, "Masking(0.4, schedule=Piecewise((0, 4), (0.05, 1.0)))")
     words = ["show", str(path), "--rates", "1.0", "--workdir", str(workdir), "--sentence", "the old baker"]
     assert cli.main(words) == 0
     heading, of_tokens = capsys.readouterr().out.splitlines()[:2]
