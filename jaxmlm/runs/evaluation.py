@@ -1,6 +1,7 @@
 """A checkpoint evaluated as it is: nothing of it is trained."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -197,12 +198,17 @@ def held_out(loaded: LoadedModel, data: Data, rate: float, mesh: jax.sharding.Me
 def held_out_bound(loaded: LoadedModel, data: Data, config: Bound, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """The likelihood bound of the held-out text of a run, or of the text that `config` names: a result."""
     if isinstance(config, TextBound):
-        found = (document.text for document in documents(files(config.text)))
-        texts = first_words(found, config.rows * data.length * 2 // 3)  # three tokens for two words
+        texts = general_texts(config, data.length)
         rows = likelihood.rows_of_documents(texts, loaded.tokenizer, data.length, None, repr(config.text))
         return _bound(loaded, rows, "text", Evaluate.batch, config, mesh) | {"stage": "general"}
     rows = likelihood.rows_of_split(documents_of(Store(str(data.store)), data.length), loaded.tokenizer, config.rows)
     return _bound(loaded, rows, "heldout", Evaluate.batch, config, mesh)
+
+
+def general_texts(config: TextBound, length: int) -> Iterator[str]:
+    """The documents that a bound on a text is of: its first ones, for rows of this length."""
+    found = (document.text for document in documents(files(config.text)))
+    return first_words(found, config.rows * length * 2 // 3)  # three tokens for two words
 
 
 def documents_of(store: Store, length: int) -> Batches:

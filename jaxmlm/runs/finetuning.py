@@ -56,7 +56,7 @@ def _check_recipe(config: Finetune) -> None:
     sets = [f.name for f in fields(own) if f.name != "recipe" and getattr(own, f.name) != getattr(usual, f.name)]
     if all(getattr(config, name) == getattr(usual, name) for name in sets):
         raise InputError(
-            f"{config.task}: recipe={config.recipe!r} sets nothing by itself: start from jaxmlm.studies.recipe("
+            f"{config.task}: recipe={config.recipe!r} sets nothing by itself: start from jaxmlm.runs.recipe("
             f"{config.recipe!r}, {config.task!r})"
         )
 
@@ -99,7 +99,7 @@ def _check_examples(directory: Path, config: Finetune) -> None:
     record = directory / "finetune.json"
     if not record.is_file() or not record.stat().st_size:
         return
-    now = _sha256_of_examples(config)
+    now = sha256_of_examples(config)
     if read_metadata(record).get("examples", now) != now:  # those of earlier versions do not say
         raise InputError(
             f"{directory} holds a fine-tuning on other examples of {config.task} than its files have now: put them "
@@ -128,7 +128,7 @@ def _finetune(checkpoint: str, config: Finetune, directory: Path | None, identit
                 "note: nothing is kept: --workdir DIRECTORY keeps the best model and its predictions", file=sys.stderr
             )
         if directory is not None:
-            record = {"config": describe(config), "examples": _sha256_of_examples(config)}
+            record = {"config": describe(config), "examples": sha256_of_examples(config)}
             write_metadata(directory, "finetune.json", identity, record)
         rows = list(_rows(loaded, config, mesh, directory))
         result = {"rows": rows, **summarise(rows)}
@@ -259,7 +259,7 @@ def _examples(config: Finetune) -> Any:
     return downstream.examples_of(config.downstream, config.task_data)
 
 
-def _sha256_of_examples(config: Finetune) -> str | None:
+def sha256_of_examples(config: Finetune) -> str | None:
     """The hash of the examples; None of generated ones, which are the same and name the file of this process."""
     return None if config.downstream.is_generated(config.task_data) else examples_sha256(_examples(config))
 

@@ -39,6 +39,7 @@ class Result:
         predictions: the directory of its prediction files, in the workdir.
         chosen_step: the step that is scored.
         by_step: the main metric after each epoch, by step.
+        examples: SHA-256 of the examples, where a study read them from files.
 
     >>> Result("heldout", "mlm", scores={"loss": 4.5}).to_json()["scores"]
     {'loss': 4.5}
@@ -63,6 +64,7 @@ class Result:
     predictions: str | None = None
     chosen_step: int | None = None
     by_step: dict[str, float] | None = None
+    examples: str | None = None
 
     @property
     def has_no_model(self) -> bool:

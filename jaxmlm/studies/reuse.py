@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from jaxmlm.data import Store
-from jaxmlm.json_files import to_json, write_text
+from jaxmlm.json_files import to_json, with_checksum, write_text
 from jaxmlm.locks import LOCK
 from jaxmlm.parallel import hosts
 from jaxmlm.paths import expanded
 from jaxmlm.runs.run import identity
 from jaxmlm.runs.text_of_run import is_of_text, text_of
 from jaxmlm.runs.workdir import read_metadata
+from jaxmlm.studies.examples import Examples, of_others
 from jaxmlm.studies.grid import Cell
+from jaxmlm.studies.jobs import results_of
+
+RESULTS = "results.jsonl"
 
 
 def finished(cell: Cell, studies: Sequence[str]) -> Path | None:
@@ -58,10 +62,11 @@ def _holds(directory: Path, same: dict[str, Any], text: dict[str, str]) -> bool:
     return about["identity"] == same and is_of_text(about, text)
 
 
-def take_over(cell: Cell, studies: Sequence[str], store: Store, stage: str) -> None:
+def take_over(cell: Cell, studies: Sequence[str], store: Store, examples: Examples, stage: str) -> None:
     """Copy a finished cell of another study, weights and results, to be this cell; without one do nothing.
 
-    The directory of the cell must be held. A kill leaves a cell that was not started, and the next call copies again.
+    Results on other examples than the files have now are left out. The directory of the cell must be held. A kill
+    leaves a cell that was not started, and the next call copies again.
     """
     with hosts.primary_first():
         if not hosts.is_primary() or (found := finished_elsewhere(cell, studies, store)) is None:
@@ -69,6 +74,11 @@ def take_over(cell: Cell, studies: Sequence[str], store: Store, stage: str) -> N
         directory = Path(cell.run.workdir)
         print(f"{stage}: finished in {found}: copied from there", flush=True)
         # Last what makes it a cell that was started, and then what makes it a finished one.
-        shutil.copytree(found, directory, ignore=shutil.ignore_patterns(LOCK, "run.json", "DONE"), dirs_exist_ok=True)
+        other_than = shutil.ignore_patterns(LOCK, RESULTS, "run.json", "DONE")
+        shutil.copytree(found, directory, ignore=other_than, dirs_exist_ok=True)
+        done = results_of(found)
+        others = of_others(done, examples)
+        lines = [to_json(with_checksum(one.to_json())) + "\n" for one in done if one not in others]
+        write_text(directory / RESULTS, "".join(lines))
         write_text(directory / "run.json", (found / "run.json").read_text())
         (directory / "DONE").touch()

@@ -39,6 +39,7 @@ from jaxmlm.runs.text_of_run import check_text
 from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, read_metadata, write_metadata
 from jaxmlm.runs.zero_shot import BabyLM, Evaluate, check_sentences, zero_shot
 from jaxmlm.studies import dry_run as dry_runs
+from jaxmlm.studies.examples import Examples, check_examples, examples_of
 from jaxmlm.studies.grid import Cell, Study, cells_of, original
 from jaxmlm.studies.jobs import jobs, key_of, keys, results_of
 from jaxmlm.studies.labels import label_of
@@ -47,20 +48,21 @@ from jaxmlm.studies.reuse import take_over
 from jaxmlm.studies.score_table import terminal_table
 from jaxmlm.studies.summary import summarise
 from jaxmlm.studies.titles import distinct, is_generated, titled
+from jaxmlm.tasks import downstream
 
 GENERATED = "The text is generated: this exercises the whole pipeline and is no evidence about masking rates."
 """Stands at the top of a report whose text is generated."""
 
 UNITS = (
-    "The maskings mask other units, and the bound, the held-out losses and BLiMP mask single tokens: they favour "
+    "The cells mask different units, and the bound, the held-out losses and BLiMP mask single tokens, which favours "
     "encoders that were trained so. Compare units by fine-tuning or by probes."
 )
 """Stands there where tokens are compared with words, spans or phrases."""
 
 ROWS = (
-    "The cells read rows of another length or format, and are evaluated on such rows: the held-out losses, and where "
-    "the length differs the bound, are of different rows, of which longer ones show more context. Compare rows by "
-    "BLiMP, fine-tuning or probes."
+    "The cells are trained and evaluated on rows of different lengths or formats. So their held-out losses, and where "
+    "lengths differ the bound, are of different rows, and longer rows show more context. Compare rows by BLiMP, "
+    "fine-tuning or probes."
 )
 """Stands there where rows differ in length or format."""
 
@@ -85,6 +87,7 @@ def run_study(study: Study, dry_run: bool = False) -> dict[str, Any]:
     cells = cells_of(study)
     if dry_run:
         return dry_runs.dry_run(study, cells if study.cells is None else _share(study, cells))
+    downstream.forget()  # the files of tasks may have changed since
     hosts.assert_same("configurations", describe(replace_path(study, "run.data.store", None)))
     raise_if_all_hosts_stop("before anything was begun")
     _check(study, cells)
@@ -99,6 +102,8 @@ def _run(study: Study, cells: list[Cell]) -> dict[str, Any]:
     """Run the cells, in a directory that this command holds unless it shares it."""
     directory = Path(study.workdir)
     hosts.check_shared_directory(directory)
+    examples = examples_of(study)
+    check_examples(study, cells, examples)
     store = open_store(cells[0].run.text, directory, phrases=_needs_phrases(cells))
     for cell in cells:
         check_text(Path(cell.run.workdir), store, cell.run.needs_phrases)
@@ -108,11 +113,12 @@ def _run(study: Study, cells: list[Cell]) -> dict[str, Any]:
         if not share and hosts.is_primary():
             print(f"note: share {study.cells} has none of the {len(cells)} cells", file=sys.stderr, flush=True)
         for number, cell in enumerate(share, 1):
-            _run_cell(study, cell, store, f"[{number}/{len(share)} of {study.cells}] {cell.name.replace(',', ' ')}: ")
+            stage = f"[{number}/{len(share)} of {study.cells}] {cell.name.replace(',', ' ')}: "
+            _run_cell(study, cell, store, examples, stage)
         return {"workdir": str(directory), "cells": [cell.name for cell in share]}
     for number, cell in enumerate(cells, 1):
         if original(cell, cells) is cell:
-            _run_cell(study, cell, store, f"[{number}/{len(cells)}] {cell.name.replace(',', ' ')}: ")
+            _run_cell(study, cell, store, examples, f"[{number}/{len(cells)}] {cell.name.replace(',', ' ')}: ")
         _collect_results(study, cells)
     if not hosts.is_primary():
         return {"workdir": str(directory)}
@@ -162,7 +168,7 @@ def _check(study: Study, cells: list[Cell]) -> None:
         sizes = [cell.run.loop.rows]
         if not cell.run.init:
             sizes += cell.run.model.sizes
-        check_sizes(make_mesh(cell.run.mesh), sizes)
+        check_sizes(mesh, sizes)  # cells do not differ in their mesh
     for model in _models(cells, mesh):
         for config in study.finetune:
             fits(config, model, mesh)
@@ -228,14 +234,14 @@ def _share(study: Study, cells: list[Cell]) -> list[Cell]:
     return [cell for cell in cells if original(cell, cells) is cell][share::shares]
 
 
-def _run_cell(study: Study, cell: Cell, store: Store, stage: str) -> None:
+def _run_cell(study: Study, cell: Cell, store: Store, examples: Examples, stage: str) -> None:
     """Pre-train a cell and evaluate it, but for what is done; `stage` begins its lines of progress."""
     with claim_workdir(Path(cell.run.workdir), "run"):
-        take_over(cell, study.reuse, store, f"{stage}pretrain")
-        _run_claimed(study, cell, stage)
+        take_over(cell, study.reuse, store, examples, f"{stage}pretrain")
+        _run_claimed(study, cell, examples, stage)
 
 
-def _run_claimed(study: Study, cell: Cell, stage: str) -> None:
+def _run_claimed(study: Study, cell: Cell, examples: Examples, stage: str) -> None:
     """Run a cell in a directory that this command holds."""
     path = Path(cell.run.workdir) / "results.jsonl"
     if not _pretrained(cell, path, f"{stage}pretrain"):
@@ -259,7 +265,8 @@ def _run_claimed(study: Study, cell: Cell, stage: str) -> None:
                 line = tune(loaded, what, key.tuning_seed or 0, mesh, stage)
             else:
                 line = held_out(loaded, cell.run.data, what, mesh)
-            append_results(path, [{**line, "settings": key.settings}])
+            line |= {"settings": key.settings} | ({"examples": examples[key]} if key in examples else {})
+            append_results(path, [line])
 
 
 def _pretrained(cell: Cell, path: Path, stage: str) -> bool:
