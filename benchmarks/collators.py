@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxmlm.data import Tokenizer
 from jaxmlm.data.hf_tokenizer import open_tokenizer
-from jaxmlm.data.phrases.words import word_starts
+from jaxmlm.data.word_boundaries import word_starts
 
 PAD, MASK = 0, 4
 RATE = 0.4
@@ -87,7 +87,7 @@ def spanbert(rows: Rows) -> dict[str, np.ndarray]:
     for i, text in enumerate(~special):
         at = np.flatnonzero(text)
         chosen = np.zeros(len(at), bool)
-        words = np.union1d([0, len(at)], word_starts(ids[i, at], tokenizer.boundaries))
+        words = np.union1d([0, len(at)], np.flatnonzero(word_starts(tokenizer.boundaries[ids[i, at]])))
         budget = math.ceil(RATE * len(at))
         while chosen.sum() < budget:
             anchor, span = np.random.choice(len(at)), np.random.choice(LENGTHS, p=SPAN_LENGTHS)

@@ -291,7 +291,7 @@ class PretrainedModel:
             ids = self._ids(text)
             return ids, [0] * len(ids)
         if not isinstance(text, Sequence) or len(text) != 2:
-            raise InputError(f"{text!r} is not a text nor a pair of texts: give a string, or two in a tuple")
+            raise InputError(f"{text!r} is neither a text nor a pair of texts: give a string, or two in a tuple")
         first, second = map(self._tokens, text)
         return self._with_types(with_special_tokens(self.tokenizer, first, second))
 

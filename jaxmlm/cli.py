@@ -144,7 +144,7 @@ def _main(words: list[str], alone: bool) -> int:
     except HelpPrinted:
         return DONE
     except SystemExit as error:
-        return complain(f"code of yours ended the program (exit {error.code}) before it was done", WRONG_INPUT)
+        return complain(f"your code called sys.exit({error.code}) before the command was done", WRONG_INPUT)
     except InputError as error:
         return complain(str(error), WRONG_INPUT)
     except Diverged as error:
@@ -377,7 +377,7 @@ VERBS = {
     "fill": Verb('CHECKPOINT "a [MASK] text"', "the most probable tokens for each [MASK]", _fill),
     "import": Verb("DIR [NEW]", "validate a transformers checkpoint (or hf:org/name)", _import),
     "export": Verb("CHECKPOINT DIR [--push org/name]", "write a directory that transformers reads", _export),
-    "audit": Verb("CONFIG (or --collator module:name)", "the rates asked and got; 1 if they differ", _audit),
+    "audit": Verb("CONFIG (or --collator FILE.py:NAME)", "the rates asked and got; 1 if they differ", _audit),
     "show": Verb("CONFIG [--rates 0.15 0.4]", "sentences as each masking leaves them, in colour", _show),
     "plan": Verb("CONFIG --topology v5e:4x4", "compiled for TPUs not at hand: fits? fast? price?", _plan),
     "bench": Verb("CONFIG [--peer transformers]", "tokens/s, MFU and where the time of a step goes", _bench),

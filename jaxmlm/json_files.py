@@ -124,7 +124,7 @@ def replacing(path: Path) -> Iterator[Path]:
     before = f"{path.name}.{_machine()}."
     for left in path.parent.glob(f"{glob.escape(before)}*{ASIDE}"):
         process = left.name.removeprefix(before).partition(".")[0]
-        if process.isdecimal() and not _is_alive(int(process)):
+        if process.isdecimal() and not is_alive(int(process)):
             left.unlink(missing_ok=True)
     aside = path.with_name(f"{before}{os.getpid()}.{secrets.token_hex(4)}{ASIDE}")
     try:
@@ -140,7 +140,8 @@ def _machine() -> str:
     return f"{socket.gethostname()}-{container.stat().st_ino if container.exists() else 0}"
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine lives, of whatever user."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -183,7 +184,7 @@ def without_checksum(value: dict[str, Any], where: object) -> dict[str, Any]:
     plain = {key: item for key, item in value.items() if key != CHECKSUM}
     if CHECKSUM in value and value[CHECKSUM] != _checksum(plain):
         raise InputError(
-            f"{where} is damaged, or was edited: what it says does not have its checksum: put back what jaxmlm wrote, "
+            f"{where} is damaged, or was edited: what it says does not match its checksum: put back what jaxmlm wrote, "
             f'or take out the entry "{CHECKSUM}" if you trust it'
         )
     return plain

@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 from jaxmlm import preemption
 from jaxmlm.errors import InputError
+from jaxmlm.json_files import is_alive
 from jaxmlm.os_errors import explain
 
 LOCK = ".lock"
@@ -182,7 +183,7 @@ def _lives(
             return False
         return True if waited > 2 else None  # who has locked it is about to write its name
     if holder.machine == machine:
-        return _runs(holder.process) if locked is None else not locked
+        return is_alive(holder.process) if locked is None else not locked
     if holder.beat != (first or holder).beat:
         return True
     if waited < PATIENCE and age < LONG_AGO:
@@ -275,16 +276,6 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def _age(descriptor: int) -> float:
     return time.time() - os.fstat(descriptor).st_mtime
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):  # of another user
-        return True
-    return True
 
 
 def _drop_in_child() -> None:

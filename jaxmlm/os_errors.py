@@ -5,6 +5,7 @@ The command line turns every such error that reaches it into this line: there is
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,9 @@ def explain(error: BaseException) -> str | None:
         if error.filename is None and error.errno not in _FULL:
             return None  # as of a program that is missing, or a connection
         return _line(error.errno, error.filename)
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):  # of copytree: all it met
+        source, _, why = error.args[0][0]
+        return f"{source} cannot be copied: {why}: check the path"
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # of Path.resolve
         return f"{error}: check the path"
     code = next((code for code, text in _FULL.items() if text.lower() in str(error).lower()), None)

@@ -170,7 +170,7 @@ def test_methods_that_take_no_masks_read_one_as_text(kind, request):
         ("answer", lambda m: m.answer("the " * 21, "a hen"), "which leaves none for the context"),
         ("mlm", lambda m: m.embed("a text"), r"several texts, got one: give a list, \['a text'\]"),
         ("classify", lambda m: m.classify("a text"), "several texts, got one"),
-        ("classify", lambda m: m._pair(("a", "b", "c")), "is not a text nor a pair"),
+        ("classify", lambda m: m._pair(("a", "b", "c")), "is neither a text nor a pair"),
         ("mlm", lambda m: m.fill_mask("a [MASK]", top=0), "top is 0: it must be at least 1"),
         ("mlm", lambda m: m.fill_mask("a [MASK]", top=-1), "top is -1"),
         ("mlm", lambda m: m.fill_mask(""), "has no .MASK."),

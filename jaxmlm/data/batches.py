@@ -47,7 +47,7 @@ class Batches:
     def __post_init__(self) -> None:
         if self.rows < self.batch:
             raise InputError(
-                f"a batch of {self.batch} rows is more than the {self.rows} rows of the text: set loop.batch or "
+                f"loop.batch is {self.batch}, but the text has only {self.rows} rows: set loop.batch or "
                 "data.length lower, or give more text"
             )
         if self.rows >= 1 << 31:

@@ -228,8 +228,8 @@ class _Writer:
         now = np.fromiter((_hash(document.text) for document in documents), np.uint64)
         if not np.array_equal(then, now):
             raise InputError(
-                f"{self.directory} holds parts of other documents than there are now: delete it to begin anew, or give "
-                "the same documents in the same order"
+                f"{self.directory} was made from different documents than there are now: delete it to start over, "
+                "or give the same documents in the same order"
             )
 
     def _encoded(self, of: int, documents: Iterator[Document]) -> Iterator[_Encoded]:
@@ -364,8 +364,8 @@ def _unfinished(directory: Path, plan: dict[str, Any], shared: bool) -> Iterator
     if file.is_file() and not _is_plan(file, plan):
         if shared:
             raise InputError(
-                f"{part} holds the parts of another text or of other settings: delete it, and in the bucket of a store "
-                f"that is in one {part.name}, to begin anew"
+                f"{part} holds the parts of a different text or of different settings: to start over delete it; if the "
+                f"store is in a bucket, delete {part.name} there too"
             )
         shutil.rmtree(part)
     if part.exists() and not file.is_file() and not shared:

@@ -1,6 +1,5 @@
 """Documents out of TensorFlow Datasets: read without TensorFlow where they are prepared as array_record."""
 
-import difflib
 import importlib.util
 import os
 import re
@@ -15,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmlm.data.sources import Document, Group, TextSource
-from jaxmlm.errors import InputError
+from jaxmlm.errors import InputError, brief
+from jaxmlm.paths import hint
 
 PREFIX = "tfds:"
 GROUP_EXAMPLES = 100_000
@@ -112,14 +112,11 @@ def _builder(name: str) -> Any:
     try:
         return tfds.builder(name, file_format="array_record", **where)
     except (tfds.core.DatasetNotFoundError, ImportError):
-        near = difflib.get_close_matches(name, _names(), 3)
-        raise InputError(
-            f"no data set {name!r} in TensorFlow Datasets" + (f": did you mean {' or '.join(near)}?" if near else "")
-        ) from None
+        raise InputError(f"no data set {name!r} in TensorFlow Datasets{hint(name, _names())}") from None
     except ValueError as error:
         if re.search("does not match the file formats|File format is already set", str(error)):  # there, in another one
             return tfds.builder(name, **where)
-        raise InputError(f"{PREFIX}{name}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{PREFIX}{name}: {brief(error)}") from error
 
 
 def _names() -> list[str]:
@@ -147,7 +144,7 @@ def _prepare(builder: Any, name: str) -> None:
     except Exception as error:  # of the network, of checksums, of many libraries
         files = [f"{info.filename} (SHA-256 {info.checksum}) from {url}" for url, info in infos]
         raise InputError(
-            f"{PREFIX}{name} cannot be prepared: {str(error).splitlines()[0][:200] or type(error).__name__}"
+            f"{PREFIX}{name} cannot be prepared: {brief(error)}"
             + (f"; put into {manual}: {'; '.join(files[:4])}" if files else "")
         ) from error
 

@@ -11,15 +11,22 @@ class _Built(NamedTuple):
     """A tokenizer class that `transformers` builds by its own options instead of reading it off tokenizer.json.
 
     `settings`: by their names in the part `part` of tokenizer.json, the options in tokenizer_config.json and their
-    defaults. `types` of the parts that it builds.
+    defaults. `types` of the parts that it builds, or those that it takes over.
     """
 
     model: str
     part: str
     settings: dict[str, tuple[str, Any]]
-    types: dict[str, str | None]
+    types: dict[str, tuple[str | None, ...]]
 
 
+_BYTE_LEVEL = _Built(
+    "BPE",
+    "pre_tokenizer",
+    {"add_prefix_space": ("add_prefix_space", False)},
+    {"normalizer": (None,), "pre_tokenizer": ("ByteLevel",)},
+)
+_UNIGRAM = _Built("Unigram", "", {}, {"normalizer": (None, "Precompiled"), "pre_tokenizer": ("Sequence",)})
 _BUILT = {
     "BertTokenizer": _Built(
         "WordPiece",
@@ -29,17 +36,22 @@ _BUILT = {
             "strip_accents": ("strip_accents", None),
             "handle_chinese_chars": ("tokenize_chinese_chars", True),
         },
-        {"normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer"},
+        {"normalizer": ("BertNormalizer",), "pre_tokenizer": ("BertPreTokenizer",)},
     ),
-    "RobertaTokenizer": _Built(
-        "BPE",
-        "pre_tokenizer",
-        {"add_prefix_space": ("add_prefix_space", False)},
-        {"normalizer": None, "pre_tokenizer": "ByteLevel"},
-    ),
+    "RobertaTokenizer": _BYTE_LEVEL,
+    "GPT2Tokenizer": _BYTE_LEVEL,
+    "XLMRobertaTokenizer": _UNIGRAM,
+    "CamembertTokenizer": _UNIGRAM,
 }
-_USUAL = {"bert": "BertTokenizer", "roberta": "RobertaTokenizer", "roberta-prelayernorm": "RobertaTokenizer"}
+_BUILT |= dict.fromkeys(("DistilBertTokenizer", "ElectraTokenizer"), _BUILT["BertTokenizer"])
+_USUAL = {
+    **dict.fromkeys(("bert", "distilbert", "electra"), "BertTokenizer"),
+    **dict.fromkeys(("roberta", "roberta-prelayernorm"), "RobertaTokenizer"),
+    **{"xlm-roberta": "XLMRobertaTokenizer", "camembert": "CamembertTokenizer"},
+}
 """The class of a `model_type` where tokenizer_config.json names none."""
+_WITH_TYPES = ("BertTokenizer", "ElectraTokenizer")
+"""Classes with a template of their own, in which the second text has type 1."""
 
 
 def settled(model: bytes, directory: Path) -> tuple[bytes, list[str]]:
@@ -47,17 +59,16 @@ def settled(model: bytes, directory: Path) -> tuple[bytes, list[str]]:
     name = _class_of(directory)
     plain = parse_json(model, directory / "tokenizer.json", "a tokenizer")
     built = _BUILT.get(name)
-    if built is None or plain.get("model", {}).get("type") != built.model:
+    if built is None:
         return model, []
-    have = {part: (plain.get(part) or {}).get("type") for part in built.types}
-    if have != built.types:
-        part = next(part for part in have if have[part] != built.types[part])
-        return model, [
-            f"tokenizer.json has the {part} {have[part]}, and transformers builds a {name} with {built.types[part]}: "
-            "read as tokenizer.json says, so that texts may get other ids there"
-        ]
+    for part, types in {"model": (None, built.model), **built.types}.items():
+        if (have := (plain.get(part) or {}).get("type")) not in types:
+            return model, [
+                f"tokenizer.json has the {part} {have}, and transformers builds a {name} with {types[-1]}: read as "
+                "tokenizer.json says, so that texts may get other ids there"
+            ]
     asked = _json(directory / "tokenizer_config.json")
-    part = plain[built.part]
+    part = plain.get(built.part, {})
     notes = []
     for key, (option, usual) in built.settings.items():
         now = part.get(key, usual)
@@ -81,7 +92,7 @@ def feeds_types(directory: Path, template: list[int]) -> bool:
 
     """
     names = _json(directory / "tokenizer_config.json").get("model_input_names")
-    if _class_of(directory) == "BertTokenizer":  # whose template is its own
+    if _class_of(directory) in _WITH_TYPES:
         return names is None or "token_type_ids" in names
     return "token_type_ids" in (names or ()) and 1 in template
 

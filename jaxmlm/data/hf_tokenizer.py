@@ -11,7 +11,7 @@ import sentencepiece
 
 from jaxmlm import hub
 from jaxmlm.data.hf_config import feeds_types, settled
-from jaxmlm.data.sentencepiece_tokenizer import SentencePieceTokenizer
+from jaxmlm.data.sentencepiece_tokenizer import SentencePieceTokenizer, parsed
 from jaxmlm.data.tokenizer import SPECIAL, Tokenizer, clean
 from jaxmlm.data.tokenizer_json import completed, library, opened
 from jaxmlm.data.word_boundaries import boundaries, piece_text
@@ -57,8 +57,8 @@ class HfTokenizer:
         self.size: int = max(used) + 1  # ids may have holes
         if self.size > 4 * len(used) + MOST_UNUSED:
             raise InputError(
-                f"{directory / 'tokenizer.json'}: the largest token id is {self.size - 1:,}, of {len(used):,} tokens: "
-                "number them from 0 on"
+                f"{directory / 'tokenizer.json'}: the largest token id is {self.size - 1:,}, but there are only "
+                f"{len(used):,} tokens: number them from 0"
             )
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[name] for name in SPECIAL)
         self._pieces = [self._tokenizer.id_to_token(i) or "" for i in range(self.size)]
@@ -269,10 +269,9 @@ def sentencepiece_json(tokenizer: SentencePieceTokenizer, types: bool = False) -
 
     """
     tokenizers = library()
-    from sentencepiece import sentencepiece_model_pb2 as messages
     from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
-    model = getattr(messages, "ModelProto").FromString(tokenizer.model)  # noqa: B009 (made at run time)
+    model = parsed(tokenizer.model)
     if model.trainer_spec.model_type != 1 or model.trainer_spec.byte_fallback:  # 1: unigram
         raise InputError(
             "only unigram tokenizers without byte fallback have a tokenizer.json of the same ids: train one with "

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from jaxmlm.data import compression as packed
 from jaxmlm.errors import InputError, brief
+from jaxmlm.json_files import kind_of
 from jaxmlm.textfiles import BOM, lines
 
 Layout = Literal["blank-line", "line", "file", "jsonl"]
@@ -66,7 +67,7 @@ def _of_json(line: str, field: str, where: str) -> str:
     except (ValueError, RecursionError) as e:
         raise InputError(f"{where}: not JSON ({str(e).partition(';')[0]}): a .jsonl file has one object a line") from e
     if not isinstance(found, dict):
-        raise InputError(f"{where}: a JSON {_KINDS[type(found)]}, not an object: a .jsonl file has one object a line")
+        raise InputError(f"{where}: {kind_of(found)}, not an object: a .jsonl file has one object a line")
     value = found
     for key in [field] if field in found else field.split("."):  # "meta.text" stands in an object within
         value = value.get(key, _LACKING) if isinstance(value, dict) else _LACKING
@@ -76,16 +77,12 @@ def _of_json(line: str, field: str, where: str) -> str:
     if value is _LACKING:
         raise InputError(f"{where}: no text field {field!r}; there are {texts}: name one as --data.field")
     raise InputError(
-        f"{where}: the field {field!r} holds a JSON {_KINDS[type(value)]}, not text: leave such lines out, or name "
+        f"{where}: the field {field!r} holds {kind_of(value)}, not text: leave such lines out, or name "
         f"another field (there are {texts}) as --data.field"
     )
 
 
 _LACKING = object()
-_KINDS = {
-    **{type(None): "null", bool: "boolean", int: "number", float: "number"},
-    **{str: "string", list: "list", dict: "object"},
-}
 
 
 def _text_fields(found: dict[str, Any], within: str = "", depth: int = 5) -> Iterator[str]:

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmlm.data.hf_tokenizer import HfTokenizer
-from jaxmlm.data.sentencepiece_tokenizer import SentencePieceTokenizer
+from jaxmlm.data.sentencepiece_tokenizer import SentencePieceTokenizer, parsed
 from jaxmlm.data.tokenizer import Tokenizer, pieces_of
-from jaxmlm.data.word_boundaries import SPACE
+from jaxmlm.data.word_boundaries import SPACE, word_starts
 from jaxmlm.errors import InputError
 
 LEAST = 5
@@ -92,7 +92,7 @@ def with_new_words(tokenizer: Tokenizer, texts: Iterable[str], number: int) -> T
 def check_extensible(tokenizer: Tokenizer) -> None:
     """Refuse a tokenizer to which no word can be added, or only so that other texts get other ids."""
     if isinstance(tokenizer, SentencePieceTokenizer):
-        if _proto(tokenizer.model).trainer_spec.model_type == 1:  # unigram
+        if parsed(tokenizer.model).trainer_spec.model_type == 1:  # unigram
             return
         why = "it is a BPE of SentencePiece, which makes a token only of two that it has"
     elif not isinstance(tokenizer, HfTokenizer):
@@ -135,8 +135,7 @@ def parts_of_new(tokenizer: Tokenizer, old: Tokenizer) -> list[list[int]]:
 
 def _cut_words(ids: np.ndarray, tokenizer: Tokenizer) -> Iterator[tuple[int, ...]]:
     """The ids of each word that has several."""
-    bits = np.asarray(tokenizer.boundaries)[ids]
-    starts = (bits & 1) | (np.concatenate([[2], bits[:-1]]) >> 1)
+    starts = word_starts(tokenizer.boundaries[ids])
     edges = np.append(np.flatnonzero(starts), len(ids))
     lengths = np.diff(edges)
     for at in np.flatnonzero((lengths > 1) & (lengths <= LONGEST)).tolist():
@@ -177,7 +176,7 @@ def extended(tokenizer: Tokenizer, words: Sequence[NewWord]) -> Tokenizer:
 def _extended_model(
     tokenizer: SentencePieceTokenizer, words: Sequence[NewWord], joined: list[str]
 ) -> SentencePieceTokenizer:
-    model = _proto(tokenizer.model)
+    model = parsed(tokenizer.model)
     scores = [piece.score for piece in model.pieces]
     for word, piece in zip(words, joined, strict=True):
         model.pieces.add(piece=piece, score=_score(scores, word.parts))
@@ -242,9 +241,3 @@ def _check_old_tokens(old: Tokenizer, new: Tokenizer) -> None:
             "no words can be added to this tokenizer: the tokenizers library would number its tokens anew: leave out "
             "data.new_words"
         )
-
-
-def _proto(model: bytes) -> Any:
-    from sentencepiece import sentencepiece_model_pb2 as messages
-
-    return getattr(messages, "ModelProto").FromString(model)  # noqa: B009 (made at run time)

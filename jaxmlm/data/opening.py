@@ -57,7 +57,7 @@ def open_store(
         workdir: directory of the run, where the store is unless `data.store` names one.
         stage: name of this work in the progress display.
         phrases: also find the phrases of `data.phrases` in the text.
-        workers: processes that tokenize; None: one for each core.
+        workers: threads that tokenize; None: one for each core.
         notes: say on stderr what to know of the held-out part of a new store.
 
     Raises:
@@ -174,7 +174,7 @@ def prepare_shard(data: Data, workdir: Path, shard: tuple[int, int], workers: in
         data: the configuration.
         workdir: directory of the run, where the store is unless `data.store` names one.
         shard: number of this machine, from 0, and how many there are.
-        workers: processes that tokenize; None: one for each core.
+        workers: threads that tokenize; None: one for each core.
 
     Raises:
         InputError: the store is there already, or the other machines have other settings.

@@ -11,7 +11,7 @@ from typing import Any
 
 import fsspec
 
-from jaxmlm.errors import InputError
+from jaxmlm.errors import InputError, brief
 from jaxmlm.json_files import ASIDE, replacing
 from jaxmlm.paths import cache_directory
 
@@ -118,7 +118,7 @@ def _opened(url: str) -> Iterator[tuple[Any, str]]:
     except InputError:
         raise
     except Exception as error:  # of gcsfs, google-auth and aiohttp, which have no common base
-        why = (str(error) or type(error).__name__).splitlines()[0]
+        why = brief(error)
         raise InputError(
             f"{url} cannot be used ({why}): look at its name and at this account's rights, with "
             f"jaxmlm doctor --bucket {'/'.join(url.split('/')[:3])}"

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -132,24 +133,10 @@ class SentencePieceTokenizer:
                 minloglevel=2,
                 max_sentence_length=1 << 20,
             )
-        except RuntimeError as e:
+        except RuntimeError as error:
             if raised and not isinstance(raised[0], GeneratorExit):
                 raise raised[0] from None
-            most = re.search(r"value <= (\d+)", str(e))
-            if "Vocabulary size" in str(e) and most:
-                raise InputError(
-                    f"a vocabulary of {size} pieces is too large for this text, which gives at most {most[1]}: "
-                    f"set data.vocab to {most[1]} or less, or give more text"
-                ) from e
-            if few := re.search(r"smaller than required_chars. \d+ vs (\d+)", str(e)):
-                raise InputError(
-                    f"a vocabulary of {size} pieces is too small for the characters of this text: set data.vocab to "
-                    f"{few[1]} or more"
-                ) from e
-            why = str(e).splitlines()[-1]
-            if "!sentences_.empty()" in why or "all_chars_count" in why:
-                raise InputError("the text is empty, or white space alone: give text to train a tokenizer on") from e
-            raise InputError(f"no tokenizer can be trained on this text: {why}") from e
+            raise _why_not_trained(str(error), size) from error
         return cls(out.getvalue())
 
     def encode(self, text: str) -> list[int]:
@@ -173,9 +160,7 @@ class SentencePieceTokenizer:
     @cached_property
     def _with_mask(self) -> sentencepiece.SentencePieceProcessor:
         """The same model, which reads its mask piece where a text spells it."""
-        from sentencepiece import sentencepiece_model_pb2 as messages
-
-        model = getattr(messages, "ModelProto").FromString(self.model)  # noqa: B009 (made at run time)
+        model = parsed(self.model)
         model.pieces[self.mask_id].type = 4  # user-defined, where it was control: a text cannot spell that
         return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
 
@@ -215,11 +200,35 @@ class SentencePieceTokenizer:
         return [self._sp.id_to_piece(int(i)) for i in ids]
 
 
-def _as_control(model: bytes, claimed: Sequence[int]) -> bytes:
-    """The model with these as control pieces, which no text gives: a user-defined piece claims text that spells it."""
+def _why_not_trained(said: str, size: int) -> InputError:
+    """What the library says where it trains no tokenizer, in this project's words."""
+    most = re.search(r"value <= (\d+)", said)
+    if "Vocabulary size" in said and most:
+        return InputError(
+            f"a vocabulary of {size} tokens is too large for this text, which gives at most {most[1]}: "
+            f"set data.vocab to {most[1]} or less, or give more text"
+        )
+    if few := re.search(r"smaller than required_chars. \d+ vs (\d+)", said):
+        return InputError(
+            f"a vocabulary of {size} tokens is too small for the characters of this text: set data.vocab to "
+            f"{few[1]} or more"
+        )
+    why = said.splitlines()[-1]
+    if "!sentences_.empty()" in why or "all_chars_count" in why:
+        return InputError("the text is empty, or white space alone: give text to train a tokenizer on")
+    return InputError(f"no tokenizer can be trained on this text: {why}")
+
+
+def parsed(model: bytes) -> Any:
+    """The message that a model's file holds."""
     from sentencepiece import sentencepiece_model_pb2 as messages
 
-    plain = getattr(messages, "ModelProto").FromString(model)  # noqa: B009 (made at run time)
+    return getattr(messages, "ModelProto").FromString(model)  # noqa: B009 (made at run time)
+
+
+def _as_control(model: bytes, claimed: Sequence[int]) -> bytes:
+    """The model with these as control pieces, which no text gives: a user-defined piece claims text that spells it."""
+    plain = parsed(model)
     for i in claimed:
         plain.pieces[i].type = plain.pieces[i].CONTROL
     return plain.SerializeToString()

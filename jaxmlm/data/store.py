@@ -137,9 +137,9 @@ class Store:
         want = data.content()
         for key in [*want, *have]:
             if have.get(key) != want.get(key):
-                then, now = (repr(found[key]) if key in found else "as usual" for found in (have, want))
+                then, now = (repr(found[key]) if key in found else "the default" for found in (have, want))
                 raise InputError(
-                    f"the token store {self.directory} was made with data.{key} {then}, this run wants {now}: name "
+                    f"the token store {self.directory} was made with data.{key} {then}, but this run wants {now}: name "
                     "another --data.store or --workdir"
                 )
 

@@ -3,12 +3,15 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 from jaxmlm.errors import InputError
 
+Bits = TypeVar("Bits", bound=Any)
+"""An array of NumPy or JAX."""
 SPACE = "\u2581"
 """SentencePiece's mark of a word start."""
 _CONTINUES = "##"  # WordPiece's mark of a word's later pieces
@@ -49,6 +52,20 @@ def boundaries(pieces: Sequence[str], special: Bool[np.ndarray, " V"]) -> UInt8[
         ends = text[-1:].isspace() and text[-1:] != " "
         bits[i] = 3 if _punctuation(text) else begins | ends << 1
     return bits
+
+
+def word_starts(bits: Bits) -> Bits:
+    """Whether a word starts at each token: bit 0 of the token, or bit 1 of the one before it; a row starts with a word.
+
+    Args:
+        bits: the `boundaries` of the tokens [..., L], an array of NumPy or JAX.
+
+    >>> word_starts(np.array([1, 0, 3, 0], np.uint8)).tolist()
+    [1, 0, 1, 1]
+    """
+    xp = bits.__array_namespace__()
+    before = xp.concatenate([xp.full_like(bits[..., :1], 2), bits[..., :-1]], -1)
+    return (bits & 1) | (before >> 1)
 
 
 def _mark_of(pieces: list[str]) -> str:

@@ -265,15 +265,6 @@ def parse_rate(word: str) -> Rate:
         raise wrong from error
 
 
-def is_law(rate: Any) -> bool:
-    """Whether a rate is a law and not one number.
-
-    >>> is_law(0.4), is_law(Uniform())
-    (False, True)
-    """
-    return isinstance(rate, Law)
-
-
 def has_density(law: Law) -> bool:
     """Whether a law draws every rate between its ends, and not a few of them only.
 

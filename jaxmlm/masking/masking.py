@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, Integer, Key
 from jaxmlm.checks import check_choices
 from jaxmlm.errors import InputError
 from jaxmlm.masking import strata
-from jaxmlm.masking.laws import Law, Rate, check_rate, has_density, is_law
+from jaxmlm.masking.laws import Law, Rate, check_rate, has_density
 from jaxmlm.masking.replacement import Replace, Vocab
 from jaxmlm.masking.schedule import Constant, Schedule, Step
 from jaxmlm.masking.selection import Selection, budget, shuffle_units, take_units
@@ -99,7 +99,7 @@ class Masking:
             raise InputError(f"masking.predict must be above 0 and at most 1; got {self.predict:g}: try 0.4")
         if self.predict is not None and self.lowest_rate == 0:
             raise InputError(
-                f"masking.predict {self.predict:g} cannot be met by rows of which the law masks next to nothing: "
+                f"masking.predict {self.predict:g} cannot be met: the law masks next to nothing in some rows: "
                 f"raise the low end of masking.rate, as to {self.predict:g}, or leave out masking.predict"
             )
         if self.weights == "bound":
@@ -145,7 +145,7 @@ class Masking:
     @property
     def pools_slots(self) -> bool:
         """Whether rows predict so unequally much that a device's rows share their prediction slots."""
-        return is_law(self.rate) and self.predict is None
+        return isinstance(self.rate, Law) and self.predict is None
 
     def predictions(self, length: int) -> int:
         """P, the most predictions that a row of `length` tokens can need."""
@@ -254,7 +254,7 @@ class Masking:
             rows: of the global batch.
 
         """
-        return strata.draw(key, places, rows) if is_law(self.rate) else None
+        return strata.draw(key, places, rows) if isinstance(self.rate, Law) else None
 
     def __call__(
         self,

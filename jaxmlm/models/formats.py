@@ -68,9 +68,12 @@ def recognise(plain: dict[str, Any], names: Iterable[str], directory: Path) -> t
     if end is None or ends[end] not in kinds_of(form):
         there = ", ".join(HEADS[kind] for kind in kinds_of(form))
         raise InputError(f"{directory}: no reader for {architecture}: for {family} there are {there}")
-    if ends[end] == "classify" and plain.get("problem_type") == "multi_label_classification":
+    several = len(plain.get("id2label") or range(plain.get("num_labels") or 2)) > 1
+    problem = plain.get("problem_type")
+    if ends[end] == "classify" and (problem == "multi_label_classification" or (problem == "regression" and several)):
         raise InputError(
-            f"{directory}: config.json has problem_type multi_label_classification: jaxmlm predicts one label only"
+            f"{directory}: config.json has problem_type {problem}{' of several numbers' if several else ''}: jaxmlm "
+            "predicts one label of several, or one number"
         )
     # princeton-nlp/efficient_mlm_* call themselves RoBERTa and have pre-layer-norm.
     if form is ROBERTA and any(name.endswith("layer.0.attention.LayerNorm.weight") for name in names):

@@ -46,7 +46,7 @@ def fused_attention(
 
     """
     words = jnp.zeros(2, jnp.uint32) if key is None else jax.random.key_data(key)[:2]
-    whole = jnp.ones((), bool) if is_global is None else is_global
+    whole = jnp.full((), window is None) if is_global is None else is_global
     tables = () if rope is None else (rope,)
 
     def local(

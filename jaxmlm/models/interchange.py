@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -23,6 +22,7 @@ from jaxmlm.models.encoder_config import EncoderConfig
 from jaxmlm.models.formats import HEADS, config_of, format_for, plain_of, recognise
 from jaxmlm.models.heads import with_head
 from jaxmlm.models.names import ESM, MODERN, Format, Weight, weights
+from jaxmlm.models.weight_files import WHAT, Tensors
 from jaxmlm.parallel import without_mesh
 from jaxmlm.rng import make_key
 
@@ -32,7 +32,6 @@ _UNUSED = re.compile(
 )
 # The patched RoBERTa of princeton-nlp/efficient_mlm_* makes a layer norm in every attention and never calls it.
 _DEAD = re.compile(r"\.attention\.self\.LayerNorm\.(weight|bias)$")
-_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32")  # whole numbers: of position_ids, which nothing reads
 MOST_FAULTS = 20
 """Wrong weights that a message names."""
 
@@ -56,8 +55,8 @@ def read(directory: str | Path, like: EncoderConfig | None = None) -> Imported:
     InputError names every weight that is missing, not known or of another shape, and what no option here spans.
     """
     directory = Path(directory)
-    plain = _json(directory / "config.json")
-    with _Tensors(directory) as tensors:
+    plain = read_json(directory / "config.json", WHAT)
+    with Tensors(directory) as tensors:
         plain, renamed = as_bert(plain, tensors.shapes, directory)
         tensors.rename_all(renamed)
         plain = checked(plain, directory)
@@ -85,10 +84,10 @@ def read(directory: str | Path, like: EncoderConfig | None = None) -> Imported:
         config = config.with_runtime_fields_of(like) if like else config
         labels = _labels(plain, directory) if kind in ("classify", "tokens") else ()
         table = weights(form, config, kind, vocab, offset)
-        like = _abstract(config, kind, vocab, len(labels))
-        unused = _check(table, like, tensors, form, config, directory)
-        leaves = {ours: array for weight in table for ours, array in _joined(weight, like, tensors, config)}
-    model = jax.tree_util.tree_map_with_path(lambda path, leaf: _placed(leaves[_name(path)], leaf), like)
+        abstract = _abstract(config, kind, vocab, len(labels))
+        unused = _check(table, abstract, tensors, form, config, directory)
+        leaves = {ours: array for weight in table for ours, array in _joined(weight, abstract, tensors, config)}
+    model = jax.tree_util.tree_map_with_path(lambda path, leaf: _placed(leaves[_name(path)], leaf), abstract)
     return Imported(model, config, kind, vocab, labels, f"{form.family}{HEADS[kind]}", unused)
 
 
@@ -155,6 +154,8 @@ def write(
     prefix = "" if kind == "encoder" else form.prefix
     if not config.token_types and not form.rotary:
         tensors[f"{prefix}embeddings.token_type_embeddings.weight"] = np.zeros((1, config.width), np.float32)
+    if kind == "mlm" and not config.tied and form not in (ESM, MODERN):  # a second name that transformers asks for
+        tensors[f"{form.head}bias"] = tensors[f"{form.head}decoder.bias"]
     if form is ESM:  # what transformers would call missing: the frequencies, and a head that no masked LM uses
         size = config.width // config.heads
         turns = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
@@ -197,10 +198,10 @@ def _shape(leaves: dict[str, Any], weight: Weight) -> tuple[int, ...]:
 
 
 def _check(
-    table: list[Weight], like: Any, tensors: "_Tensors", form: Format, config: EncoderConfig, directory: Path
+    table: list[Weight], abstract: Any, tensors: Tensors, form: Format, config: EncoderConfig, directory: Path
 ) -> tuple[str, ...]:
     """Compare names and shapes before anything is read; the names that are known and not used."""
-    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
+    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
     wanted: dict[str, tuple[int, ...]] = {}
     for weight in table:
         blank = np.broadcast_to(np.float32(0), _shape(leaves, weight))
@@ -256,7 +257,7 @@ def _prefix(short: list[str], long: list[str]) -> str:
     return prefix if 2 * count > len(short) else ""
 
 
-def _is_twin(name: str, config: EncoderConfig, tensors: "_Tensors", table: list[Weight]) -> bool:
+def _is_twin(name: str, config: EncoderConfig, tensors: Tensors, table: list[Weight]) -> bool:
     """A second name of a weight of the masked-LM head, as .bin files and untied checkpoints carry."""
     if not re.fullmatch(r"(cls\.predictions\.|lm_head\.)(decoder\.(weight|bias)|bias)|decoder\.weight", name):
         return False
@@ -271,13 +272,13 @@ def _is_twin(name: str, config: EncoderConfig, tensors: "_Tensors", table: list[
     return True
 
 
-def _joined(weight: Weight, like: Any, tensors: "_Tensors", config: EncoderConfig) -> Iterator[tuple[str, np.ndarray]]:
+def _joined(weight: Weight, abstract: Any, tensors: Tensors, config: EncoderConfig) -> Iterator[tuple[str, np.ndarray]]:
     """Our arrays of one row of the table, layers stacked."""
     names = weight.ours.split()
     if not weight.layered:
         yield names[0], np.ascontiguousarray(weight.join([tensors.read(name) for name in weight.theirs]))
         return
-    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
+    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
     # A first block without a norm has none to read: ones and zeros, as a new one has.
     stacked = [np.full(leaves[name].shape, float(not name.endswith("bias")), np.float32) for name in names]
     for number in range(config.layers):
@@ -287,112 +288,3 @@ def _joined(weight: Weight, like: Any, tensors: "_Tensors", config: EncoderConfi
         for array, part in zip(stacked, joined if len(names) > 1 else [joined], strict=True):
             array[number] = part
     yield from zip(names, stacked, strict=True)
-
-
-class _Tensors:
-    """The named tensors of a directory, read one at a time, in float32."""
-
-    def __init__(self, directory: Path):
-        self.directory = directory
-        self._open = []
-        self._where = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        for file in self._files():
-            if file.suffix == ".bin":
-                self._add(self._torch(file))
-            else:
-                try:
-                    opened = safetensors.safe_open(file, framework="numpy")
-                except safetensors.SafetensorError as error:
-                    raise InputError(f"{file} is not a complete safetensors file ({error}): copy it again") from error
-                self._open.append(opened)
-                self._add({name: opened for name in opened.keys()})
-
-    def __enter__(self) -> "_Tensors":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._where.clear()
-        self._open.clear()
-
-    def _files(self) -> list[Path]:
-        for name in ("model.safetensors", "pytorch_model.bin"):
-            if (self.directory / name).is_file():
-                return [self.directory / name]
-            index = self.directory / f"{name}.index.json"
-            if index.is_file():
-                names = _json(index).get("weight_map")
-                if not isinstance(names, dict) or not names:
-                    raise InputError(f"{index} has no weight_map, which names the file of each weight: copy it again")
-                if outside := [part for part in names.values() if not isinstance(part, str) or Path(part).name != part]:
-                    raise InputError(f"{index} names {outside[0]!r}: give names of files in the same directory")
-                parts = [self.directory / part for part in sorted(set(names.values()))]
-                for part in parts:
-                    if not part.is_file():
-                        raise InputError(f"{part} is missing, and {index.name} names it: copy it too")
-                return parts
-        raise InputError(f"{self.directory} holds no weights: expected model.safetensors or pytorch_model.bin")
-
-    def _torch(self, file: Path) -> dict[str, Any]:
-        try:
-            import torch
-        except ImportError as error:
-            raise InputError(f"{file} needs PyTorch: pip install torch, or give model.safetensors") from error
-        try:
-            found = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # pickle and zip errors of many kinds; weights_only refuses code
-            raise InputError(f"{file} holds more than weights, or is damaged: {str(error).splitlines()[0]}") from error
-        if not isinstance(found, dict) or not all(map(torch.is_tensor, found.values())):
-            raise InputError(f"{file} is not a table of names and tensors: save the state_dict of the model alone")
-        return found
-
-    def _add(self, found: dict[str, Any]) -> None:
-        for name, source in found.items():
-            # TensorFlow's names of scale and bias, which the first BERT files still carry.
-            now = re.sub(r"\bgamma$", "weight", re.sub(r"\bbeta$", "bias", name))
-            self._where[now] = (name, source)
-            inside = source.get_slice(name) if hasattr(source, "get_slice") else None
-            if inside is not None and inside.get_dtype() not in _DTYPES:
-                raise InputError(
-                    f"{self.directory}: {name} is of type {inside.get_dtype()}: convert the weights to one of "
-                    f"{', '.join(_DTYPES)}"
-                )
-            self.shapes[now] = tuple(source.shape if inside is None else inside.get_shape())
-
-    def strip(self, prefix: str) -> None:
-        """Take the prefix off the names that have it: bare encoders are saved with and without."""
-        for names in (self._where, self.shapes):
-            for name in [name for name in names if name.startswith(prefix)]:
-                names[name.removeprefix(prefix)] = names.pop(name)
-
-    def rename(self, name: str, new: str) -> None:
-        """Call a tensor, if it is there, by a new name."""
-        for names in (self._where, self.shapes):
-            if name in names:
-                names[new] = names.pop(name)
-
-    def rename_all(self, renamed: dict[str, str | None]) -> None:
-        """Call tensors by new names; None: forget it."""
-        for name, new in renamed.items():
-            self.drop(name) if new is None else self.rename(name, new)
-
-    def drop(self, name: str) -> None:
-        """Forget a tensor."""
-        del self._where[name], self.shapes[name]
-
-    def read(self, name: str) -> np.ndarray:
-        """One tensor."""
-        inside, source = self._where[name]
-        tensor = source.get_tensor(inside) if hasattr(source, "get_slice") else source.float().numpy()
-        array = np.asarray(tensor, np.float32)
-        if not np.isfinite(array).all():
-            raise InputError(
-                f"{self.directory}: {name} holds numbers that are not finite: copy or save the weights again"
-            )
-        return array
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path.parent} is not a directory of the transformers format: it has no {path.name}")
-    return read_json(path, "a JSON object of the transformers format")

@@ -52,7 +52,7 @@ class Weight(NamedTuple):
 
 
 def weights(form: Format, config: EncoderConfig, kind: str, vocab: int, offset: int) -> list[Weight]:
-    """Every weight of a model of this kind (a key of `interchange.HEADS`); `offset`: position rows before the first."""
+    """Every weight of a model of this kind (a key of `formats.HEADS`); `offset`: position rows before the first."""
     layered = [w._replace(layered=True) for w in (_modern_block if form is MODERN else _block)(form, config)]
     head = {"encoder": [], "mlm": _masked_lm(form, config, vocab)}.get(kind)
     prefix = "" if kind == "encoder" else form.prefix

@@ -176,7 +176,7 @@ def _compared(
         if (x, left) != (y, right):
             label = f"the label of {x!r} is {left!r} here and {right!r} there"
             raise InputError(
-                f"{directories[0]} and {directories[1]} are evaluated on other rows: "
+                f"{directories[0]} and {directories[1]} were evaluated on different rows: "
                 f"{label if x == y else f'{x!r} here is {y!r} there'}"
             )
     difference = paired_bootstrap(score, a.labels, list(a.predictions.values()), list(b.predictions.values()), draws)

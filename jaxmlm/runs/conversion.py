@@ -1,5 +1,6 @@
 """Checkpoints written to, and validated in, the `transformers` format."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ def export(checkpoint: str | Path, directory: str | Path | None, options: Export
         with tempfile.TemporaryDirectory(prefix="jaxmlm-export-") as parent:
             return {**export(checkpoint, Path(parent) / "model", options), "directory": None}
     directory = expanded(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if directory.is_symlink() or (directory.exists() and (not directory.is_dir() or any(directory.iterdir()))):
         raise InputError(f"{directory} is there already: name a new directory")
     repository = None if options.push is None else check_push(options.push)
     checkpoint = hub.local(checkpoint)
@@ -119,7 +120,7 @@ def check_import(directory: str | Path, to: str | Path | None = None) -> dict[st
 
     """
     copy = None if to is None else expanded(to)
-    if copy is not None and copy.exists():
+    if copy is not None and os.path.lexists(copy):
         raise InputError(f"{to} is there already: name a new directory")
     source = hub.local(directory)
     if copy is not None and copy.resolve().is_relative_to(Path(source).resolve()):
@@ -128,5 +129,5 @@ def check_import(directory: str | Path, to: str | Path | None = None) -> dict[st
         loaded = from_transformers(source)
     if copy is not None:
         with _complete_or_absent(copy) as new:
-            shutil.copytree(source, new, dirs_exist_ok=True)
+            shutil.copytree(source, new, dirs_exist_ok=True, ignore_dangling_symlinks=True)
     return {"directory": str(copy or directory), "kind": loaded.kind, **loaded.about, "rows": []}

@@ -1,7 +1,7 @@
 """A small world of people, places, animals, plants and objects, and a grammar that tells about it in plain English.
 
 The world is fixed; a seed only decides what is told of it. What the text says again and again (a heron is a bird, Boles
-lies in the north, Hemil is a woman) is what the tasks of `samples.tasks` ask for. A sentence draws its own people and
+lies in the north, Hemil is a woman) is what the tasks of `synthetic.tasks` ask for. A sentence draws its own people and
 things: what it says of them must be known, it cannot be copied from the sentence before.
 """
 
@@ -194,7 +194,6 @@ def _named() -> tuple[list[Place], list[Person], list[str]]:
 
 
 NOUNS = _nouns()
-KINDS = list({noun.kind.name: noun.kind for noun in NOUNS}.values())
 PLACES, PEOPLE, GUESTS = _named()
 
 

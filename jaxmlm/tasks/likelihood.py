@@ -16,6 +16,7 @@ from jaxmlm.data.inputs import with_special_tokens
 from jaxmlm.data.rows import PackedRows
 from jaxmlm.data.sources import documents, files
 from jaxmlm.data.tokenizer import clean
+from jaxmlm.data.word_boundaries import word_starts
 from jaxmlm.errors import InputError
 from jaxmlm.tasks.metrics import log_probability, perplexity_of
 from jaxmlm.training import Batch, Eval
@@ -120,9 +121,7 @@ class Copies:
 
 def _words(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     """The number of the word that each token [R, L] is of, in its row; special tokens are words of their own."""
-    bits = np.asarray(tokenizer.boundaries)[ids]
-    before = np.concatenate([np.full((len(ids), 1), 2, bits.dtype), bits[:, :-1]], 1)
-    return ((bits & 1) | (before >> 1)).cumsum(1)
+    return word_starts(tokenizer.boundaries[ids]).cumsum(1)
 
 
 def predict(model: Any, batch: Mapping[str, Any]) -> dict[str, Array]:

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Array, Int, Integer, Key
 
 from jaxmlm.data import Batches, Data, TokenSplits, Vocabulary, open_rows
+from jaxmlm.data.word_boundaries import word_starts
 from jaxmlm.masking import Masked, Masking, Tokens, Vocab, mask_batch, needs_phrases
-from jaxmlm.masking.laws import is_law
+from jaxmlm.masking.laws import Law
 from jaxmlm.models import Encoder, EncoderConfig, MaskedLM
 from jaxmlm.parallel import host_shard, jitted, keep_unreduced, out_spec, spec, without_mesh
 from jaxmlm.rng import make_key
@@ -51,9 +52,7 @@ def replacement_ids_of(tokenizer: Vocabulary) -> np.ndarray:
 def make_tokens(tokenizer: Vocabulary, ids: Int[Array, "*B L"], unit: Integer[Array, "*B L"] | None = None) -> Tokens:
     """Token rows as a masking wants them; `unit` is what the store says of them, else words are found by their ids."""
     if unit is None:
-        boundaries = jnp.asarray(tokenizer.boundaries)[ids]
-        before = jnp.concatenate([jnp.full_like(boundaries[..., :1], 2), boundaries[..., :-1]], -1)
-        unit = (boundaries & 1) | (before >> 1)
+        unit = word_starts(jnp.asarray(tokenizer.boundaries)[ids])
     return Tokens(ids, ~jnp.asarray(tokenizer.special)[ids], unit.astype(jnp.uint8))
 
 
@@ -136,7 +135,7 @@ def mlm_task(
 
     def batch_at(step: int) -> Batch:
         rows = train.at(step)
-        if is_law(masking.rate):
+        if isinstance(masking.rate, Law):
             share = len(rows["example"])
             rows["place"] = np.arange(host * share, (host + 1) * share, dtype=np.int32)
         return rows

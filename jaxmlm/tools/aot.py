@@ -8,6 +8,7 @@ import importlib.machinery
 import importlib.util
 import io
 import json
+import math
 import os
 import pickle
 import re
@@ -20,9 +21,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from jaxmlm.errors import InputError
+from jaxmlm.errors import InputError, brief
 from jaxmlm.json_files import to_json
-from jaxmlm.masking.laws import is_law
+from jaxmlm.masking.laws import Law
 from jaxmlm.parallel import abstract, make_mesh, spec
 from jaxmlm.paths import CONFIG_MODULE
 from jaxmlm.rng import make_key
@@ -141,7 +142,7 @@ def _compile(run: Run, topology: Topology, slices: int) -> dict[str, Any]:
         state = TrainState(_array((), jnp.int32), model, opt_state)
         rows = {"ids": _array((run.loop.batch, run.data.length), jnp.int32, "batch", None)}
         rows["example"] = _array((run.loop.batch,), jnp.int32, "batch")
-        if is_law(run.masking.rate):
+        if isinstance(run.masking.rate, Law):
             rows["place"] = _array((run.loop.batch,), jnp.int32, "batch")
         if run.data.format != "packed":
             rows["segments"] = _array((run.loop.batch, run.data.length), jnp.int32, "batch", None)
@@ -185,7 +186,7 @@ def _devices(topology: Topology, slices: int) -> list:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options).devices)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         names = ", ".join(f"{topology.generation}:{sizes}" for sizes in KNOWN[topology.generation].split())
-        why = str(error).strip().splitlines()[0][:120]
+        why = brief(error)[:120]
         raise InputError(f"libtpu knows no {slices} x {topology.name} ({why}); it knows {names}") from error
 
 
@@ -196,14 +197,7 @@ def _array(shape: tuple[int, ...], dtype: Any, *axes: str | None) -> jax.ShapeDt
 def _held(tree: Any) -> int:
     """Bytes that one device holds of these arrays."""
     leaves = jax.tree.leaves(tree)
-    return sum(int(x.dtype.itemsize) * _product(x.sharding.shard_shape(x.shape)) for x in leaves)
-
-
-def _product(sizes: tuple[int, ...]) -> int:
-    number = 1
-    for size in sizes:
-        number *= size
-    return number
+    return sum(int(x.dtype.itemsize) * math.prod(x.sharding.shard_shape(x.shape)) for x in leaves)
 
 
 def _too_much(error: str) -> dict[str, Any]:

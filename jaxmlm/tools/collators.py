@@ -1,10 +1,9 @@
-"""`jaxmlm audit --collator module:name`: what a collator of anyone's does to rows, beside what it is asked for."""
+"""`jaxmlm audit --collator FILE.py:NAME`: what a collator of anyone's does to rows, beside what it is asked for."""
 
 import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ from jaxmlm.data.hf_tokenizer import export_tokenizer, open_tokenizer
 from jaxmlm.data.inputs import with_special_tokens
 from jaxmlm.data.sources import documents, files
 from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.data.word_boundaries import word_starts
 from jaxmlm.errors import InputError
 from jaxmlm.masking.collators import Collated, Rows, audit_collated
 from jaxmlm.paths import hint
 from jaxmlm.synthetic import world
-from jaxmlm.user_code import importing_from
+from jaxmlm.user_code import find_object
 
 Collator = Callable[[list[dict[str, list[int]]]], Mapping[str, Any]]
 """From rows {"input_ids", "attention_mask", "special_tokens_mask"} to padded "input_ids" and "labels" [B, L]."""
@@ -37,7 +37,7 @@ class CollatorAudit:
     """What `jaxmlm audit --collator` takes."""
 
     collator: str
-    """The collator as module:name: a function of rows, or one of transformers' classes
+    """The collator as MODULE:NAME or FILE.py:NAME: a function of rows, or one of transformers' classes
     (transformers:DataCollatorForLanguageModeling, transformers:DataCollatorForWholeWordMask)."""
     tokenizer: str
     """Directory of the tokenizer: a run, a token store, or one of the transformers format."""
@@ -98,7 +98,7 @@ def audit_collator(
     ids = pad(encoded, longest, known.pad_id)
     padding = np.arange(longest) >= np.array([len(row) for row in encoded])[:, None]
     passes = [_collated(function, features, longest, known.pad_id) for _ in range(epochs)]
-    starts = _word_starts(known, ids)
+    starts = word_starts(known.boundaries[ids]).astype(bool)
     return audit_collated(
         Rows(ids, known.special[ids] & ~padding, padding, starts), passes, known.mask_id, known.special, rate
     )
@@ -115,7 +115,7 @@ def audit_named(options: CollatorAudit) -> dict[str, Any]:
 
 
 def named_collator(name: str, tokenizer: Tokenizer, rate: float) -> Collator:
-    """The collator that is called module:name.
+    """The collator that is called MODULE:NAME or FILE.py:NAME.
 
     Args:
         name: of a function; or transformers: and one of `TRANSFORMERS`, which is made with the tokenizer and the rate.
@@ -123,18 +123,11 @@ def named_collator(name: str, tokenizer: Tokenizer, rate: float) -> Collator:
         rate: for those of transformers.
 
     """
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise InputError(f"--collator is {name!r}: write module:name, as transformers:{TRANSFORMERS[0]}")
-    if module == "transformers":
-        return _of_transformers(attribute, tokenizer, rate)
-    try:
-        with importing_from(Path.cwd()):
-            found: Any = getattr(import_module(module), attribute, None)
-    except ImportError as error:
-        raise InputError(f"--collator {name}: cannot import {module}: {error}") from error
+    if name.startswith("transformers:"):
+        return _of_transformers(name.removeprefix("transformers:"), tokenizer, rate)
+    found: Any = find_object(name, "--collator: a function of rows")
     if not callable(found) or isinstance(found, type):
-        raise InputError(f"--collator {name}: {attribute} is not a function of rows in the module {module}")
+        raise InputError(f"--collator {name} is not a function of rows: name one, or transformers:{TRANSFORMERS[0]}")
     function: Any = found
     return function
 
@@ -185,12 +178,6 @@ def _collated(function: Collator, features: list[dict[str, list[int]]], length: 
             more = max(length - x.shape[1], 0)
             to.append(np.pad(x, ((0, 0), (0, more)), constant_values=fill)[:, :length])
     return Collated(np.concatenate(inputs), np.concatenate(labels))
-
-
-def _word_starts(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
-    boundaries = tokenizer.boundaries[ids]
-    before = np.concatenate([np.full_like(boundaries[:, :1], 2), boundaries[:, :-1]], 1)
-    return ((boundaries & 1) | (before >> 1)).astype(bool)
 
 
 def _opened(tokenizer: Any) -> Tokenizer:
@@ -250,7 +237,7 @@ def _offsets(tokenizer: Tokenizer, row: dict[str, list[int]]) -> list[tuple[int,
     ids = np.array(row["input_ids"])
     at = 0
     offsets = []
-    for starts, special in zip(_word_starts(tokenizer, ids[None])[0], tokenizer.special[ids], strict=True):
+    for starts, special in zip(word_starts(tokenizer.boundaries[ids]), tokenizer.special[ids], strict=True):
         at += int(starts)
         offsets.append((0, 0) if special else (at, at + 1))
         at += int(not special)

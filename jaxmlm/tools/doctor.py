@@ -105,11 +105,11 @@ def pairs(
     for name in COUPLED:
         version = _version(name, have)
         goes = wanted(name, jax_, requirements)
-        if version is None or goes is None or goes.admits(version):
+        if version is None or goes is None or goes.contains(version, prereleases=True):
             continue
         level = "note" if name == "libtpu" and accelerator() != "tpu" else "stop"
         said = f"{name} {version} does not go with jax {jax_}, which wants {goes}"
-        yield Finding(level, "versions", said, f"pip install '{goes.requirement(name)}'")
+        yield Finding(level, "versions", said, f"pip install '{name}{goes}'")
 
 
 def _version(name: str, have: Mapping[str, str] | None) -> str | None:

@@ -5,6 +5,7 @@ as the loops around it turn; their number stands in their conditions. JAX has no
 its grammar: https://openxla.org/xla/operation_semantics. Only `jaxmlm plan` needs this file.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -209,10 +210,7 @@ def group_of(rest: str) -> int:
         return 2
     if mesh := re.search(r"replica_groups=(?:\w+)?mesh\[([^\]]*)\](?:, device_ids=\([^{]*\))? ?\{([^}]*)\}", rest):
         sizes = dict(re.findall(r"'([^']+)'=(\d+)", mesh[1]))
-        group = 1
-        for axis in re.findall(r"'([^']+)'", mesh[2]):
-            group *= int(sizes[axis])
-        return group
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'([^']+)'", mesh[2]))
     if iota := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", rest):
         return int(iota[2])
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", rest)
@@ -248,10 +246,7 @@ def _bytes(dtype: str, sizes: str, layout: str = "") -> int:
         width = _BYTES[dtype]
     else:
         width = (int(bits[0]) + 7) // 8 if bits else 0
-    number = 1
-    for size in filter(None, sizes.split(",")):
-        number *= int(size)
-    return number * width
+    return width * math.prod(int(size) for size in filter(None, sizes.split(",")))
 
 
 def _far(shape: str) -> int:

@@ -26,7 +26,7 @@ from jaxmlm.parallel.hosts import all_gather_json, is_primary
 from jaxmlm.training.finite import NotFinite
 from jaxmlm.training.step import TrainState
 
-_CURE = "delete that directory, and the checkpoint before it is used"
+_CURE = "delete that directory, and the previous checkpoint will be used"
 
 
 _MACHINE = (
@@ -71,7 +71,7 @@ def fingerprint(directory: Path) -> str | None:
         newest = max(steps, key=lambda path: int(path.parts[-3]))
     checked = read_json(newest, "the checksums of a checkpoint")
     if checked.pop("sha256", None) != _sha256(checked):
-        raise InputError(f"{newest.parents[1]} is damaged: its checksums do not have their checksum; {_CURE}")
+        raise InputError(f"{newest.parents[1]} is damaged: its file of checksums does not match its own; {_CURE}")
     return hashlib.sha256(json.dumps(checked["model"]).encode()).hexdigest()[:16]
 
 
@@ -141,7 +141,7 @@ class Checkpoints:
 
         Raises:
             InputError: there is no checkpoint, or it holds another model.
-            DamagedCheckpoint: an array or the notes do not have their checksum, or cannot be read.
+            DamagedCheckpoint: an array or the notes do not match their checksum, or cannot be read.
 
         """
         rest = self._read("rest", {"step": like.step, "opt_state": like.opt_state})
@@ -225,7 +225,7 @@ class Checkpoints:
             raise DamagedCheckpoint(self.directory / str(step), f"{len(expected)} checksums for {len(sums)} arrays")
         bad = [key for key, found, sum_ in zip(sorted(abstract), sums, expected, strict=True) if found != sum_]
         if bad:
-            raise DamagedCheckpoint(self.directory / str(step), f"{bad[0]} does not have its checksum")
+            raise DamagedCheckpoint(self.directory / str(step), f"{bad[0]} does not match its checksum")
         if bad := [key for key, good in zip(sorted(abstract), finite, strict=True) if not good]:
             raise DamagedCheckpoint(self.directory / str(step), f"{bad[0]} is not finite")
         return read
@@ -234,7 +234,7 @@ class Checkpoints:
         """The checksums and the notes of a checkpoint, which have a checksum of their own."""
         read = self._restored(step, "checksums", ocp.args.JsonRestore())
         if not isinstance(read, dict) or read.pop("sha256", None) != _sha256(read):
-            raise DamagedCheckpoint(self.directory / str(step), "its checksums and notes do not have their checksum")
+            raise DamagedCheckpoint(self.directory / str(step), "its file of checksums does not match its own")
         return read
 
     def _restored(self, step: int, item: str, args: Any) -> Any:

@@ -85,7 +85,7 @@ def test_the_hosts_parts_are_the_global_batch(hosts):
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(InputError, match="a batch of 11 rows is more than the 10 rows"):
+    with pytest.raises(InputError, match="loop.batch is 11, but the text has only 10 rows"):
         batches(10, 11)
     with pytest.raises(InputError, match="loop.batch 8 does not divide over 3 hosts"):
         batches(10, 8, hosts=3)

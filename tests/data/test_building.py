@@ -248,7 +248,7 @@ def test_shares_that_do_not_make_a_store(tmp_path):
     part = tmp_path / "store.part"
     with pytest.raises(InputError, match=r"was prepared with another data.valid"):
         merge(tmp_path / "store", replace(DATA, valid=0.1))
-    with pytest.raises(InputError, match="holds the parts of another text"):
+    with pytest.raises(InputError, match="holds the parts of a different text"):
         build(tmp_path / "store", replace(DATA, valid=0.1), sources(), shard=(0, 2))
     whole, listed = ((part / f"train-00001-00000.{kind}").read_bytes() for kind in ("bin", "docs"))
     for file, raw, message in [

@@ -56,6 +56,6 @@ def test_documents_of_a_program_that_was_killed_are_those_that_it_gives_again(wa
     with pytest.raises(KeyboardInterrupt):
         prepared(killed(TEXTS), "store")
     assert list((tmp_path / "store.part").glob("*-*.json"))
-    with pytest.raises(InputError, match=r"store.part holds parts of other documents than there are now"):
+    with pytest.raises(InputError, match=r"store.part was made from different documents than there are now"):
         prepared(TEXTS[:3] + TEXTS[4:], "store")
     assert contents(prepared(iter(TEXTS), "store")) == contents(complete)

@@ -75,7 +75,7 @@ def test_a_store_of_a_data_set(tmp_path):
     [
         ("tfds:cats", "body", "no field 'body'; there are n, text, title: name one as --data.field"),
         ("tfds:cats:trian", "text", "no split 'trian'; there are test, train"),
-        ("tfds:wikipedai", "text", "no data set 'wikipedai' in TensorFlow Datasets: did you mean wikipedia"),
+        ("tfds:wikipedai", "text", "no data set 'wikipedai' in TensorFlow Datasets; did you mean wikipedia"),
         ("tfds:", "text", "write tfds:NAME"),
         ("tfds:cats", "n", "the field 'n' holds no text"),
     ],

@@ -153,7 +153,7 @@ def test_a_store_has_the_extended_tokenizer_and_its_words_are_part_of_what_it_is
     assert notes_of(store)[0] == "2 new words: tachycardia, ward"
     one = Path(store.directory, "tokenizer.json").read_bytes()
     assert {olds["BPE"].size, olds["BPE"].size + 1} <= set(store.tokens("train")[np.arange(200)].tolist())
-    with pytest.raises(InputError, match=r"made with data.new_words 2, this run wants as usual"):
+    with pytest.raises(InputError, match=r"made with data.new_words 2, but this run wants the default"):
         open_store(Data(**{**vars(data), "new_words": 0}), tmp_path)
     # Two machines that share the work, and one thread for each.
     other = Data(**{**vars(data), "store": str(tmp_path / "other")})

@@ -75,7 +75,7 @@ def test_shares_of_several_machines_meet_in_the_bucket(machine, text, tmp_path, 
             assert "not every machine has finished (found shard-1-of-2.json)" in capsys.readouterr().err
     machine()
     assert prepare(text, "memory://mine/store", "--shard", "0/2", "--data.valid", "0.3") == cli.WRONG_INPUT
-    assert "of another text or of other settings" in capsys.readouterr().err
+    assert "of a different text or of different settings" in capsys.readouterr().err
     machine()
     assert prepare(text, "memory://mine/store", "--merge") == 0
     assert contents("memory://mine/store") == on_disk(tmp_path / "store")

@@ -249,7 +249,7 @@ def test_texts_are_mixed_by_their_share_of_the_tokens(tmp_path):
         [text.split()[0] for text in split(in_turn, "train")], reverse=True
     )
     assert "mix" not in in_turn.manifest
-    with pytest.raises(InputError, match=r"data.weights \[0.25, 0.75\], this run wants \[0.5, 0.5\]"):
+    with pytest.raises(InputError, match=r"data.weights \[0.25, 0.75\], but this run wants \[0.5, 0.5\]"):
         store.check(replace(data, weights=(0.5, 0.5)))
 
 

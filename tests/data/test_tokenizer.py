@@ -205,11 +205,11 @@ def test_offsets_where_normalisation_changes_lengths(tokenizer):
 
 
 def test_a_vocabulary_that_does_not_fit_names_one_that_does():
-    with pytest.raises(InputError, match="a vocabulary of 5000 pieces is too large .* at most") as large:
+    with pytest.raises(InputError, match="a vocabulary of 5000 tokens is too large .* at most") as large:
         SentencePieceTokenizer.train(TEXTS, 5000)
     most = int(re.search(r"data.vocab to (\d+) or less", str(large.value))[1])
     assert SentencePieceTokenizer.train(TEXTS, most).size == most
-    with pytest.raises(InputError, match="a vocabulary of 16 pieces is too small") as small:
+    with pytest.raises(InputError, match="a vocabulary of 16 tokens is too small") as small:
         SentencePieceTokenizer.train(TEXTS, 16)
     least = int(re.search(r"data.vocab to (\d+) or more", str(small.value))[1])
     assert SentencePieceTokenizer.train(TEXTS, least).size == least

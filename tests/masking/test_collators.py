@@ -140,9 +140,9 @@ def test_the_command_line(tokenizer, tmp_path, monkeypatch, capsys):
     captured = capsys.readouterr()
     assert json.loads(captured.out)["shares"]["selected"]["asked"] == 0.4 and "collators:electra" in captured.err
     for name, said in (
-        ("collators", "write module:name"),
-        ("collators:missing", "missing is not a function of rows in the module collators"),
-        ("no_such:function", "cannot import no_such"),
+        ("collators", "is named FILE.py:NAME or MODULE:NAME"),
+        ("collators:missing", "collators defines no 'missing'"),
+        ("no_such:function", "no_such cannot be imported"),
         ("transformers:Nothing", "transformers:Nothing is not known here"),
     ):
         words[2] = name

@@ -176,6 +176,14 @@ def test_a_classifier_of_several_labels_a_text_is_refused(tmp_path):
     assert interchange.read(tmp_path).kind == "classify"
 
 
+def test_a_regression_of_several_numbers_is_refused(tmp_path):
+    """They would be served as probabilities."""
+    for names in ({}, {"id2label": {"0": "joy", "1": "anger"}}):
+        write(tmp_path, kind="classify", problem_type="regression", **names)
+        with pytest.raises(InputError, match="problem_type regression of several numbers"):
+            interchange.read(tmp_path)
+
+
 def test_a_weight_without_a_place_is_never_dropped(tmp_path, monkeypatch):
     monkeypatch.setattr(interchange, "weights", lambda *a: weights(*a)[:-1])
     with pytest.raises(InputError, match="no weights named bias"):

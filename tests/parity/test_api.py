@@ -1,6 +1,7 @@
 """The Python interface beside transformers: tokenizers, masks, embeddings, scores, classes, answers, both ways."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -17,7 +18,7 @@ from jaxmlm.data.hf_tokenizer import HfTokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Masking
 from jaxmlm.models import Encoder, EncoderConfig, with_head
-from jaxmlm.runs.conversion import Export, export
+from jaxmlm.runs.conversion import Export, check_import, export
 from jaxmlm.runs.evaluation import Evaluation, evaluate
 from jaxmlm.runs.finetuning import Finetune, finetune
 from jaxmlm.runs.loading import LoadedModel, load, save
@@ -243,19 +244,6 @@ def test_pairs_of_an_encoder_with_token_types_are_the_same_on_both_sides(family,
             pairs_agree(jaxmlm.load(tmp_path / name / source), tmp_path / name / "out")
 
 
-@pytest.mark.parametrize(
-    "change", [{"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}]
-)
-def test_settings_beside_a_tokenizer_are_followed_as_by_transformers(change, tmp_path):
-    words("Bert", tmp_path)
-    file = tmp_path / "tokenizer_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"tokenizer_class": "BertTokenizer"} | change))
-    ours, theirs = HfTokenizer(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
-    for text in ["The Old Hén 日本", *HARD[:6]]:
-        assert ours.encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
-    assert len(ours.notes) == 1
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_answer_is_the_best_span_of_the_context(family, tmp_path):
     directory = saved(family, "ForQuestionAnswering", tmp_path)
@@ -278,6 +266,17 @@ def test_the_answer_is_the_best_span_of_the_context(family, tmp_path):
         got = model.answer(question, context, longest)
         assert got.score == pytest.approx(score, abs=1e-4)
         assert got.text == context[offsets[i][0] : offsets[j][1]].strip() == context[got.begin : got.end]
+
+
+def test_a_link_that_leads_nowhere_is_neither_copied_nor_written_to(masked, tmp_path):
+    source = Path(shutil.copytree(masked, tmp_path / "in"))
+    for link in (source / "x", tmp_path / "link"):
+        link.symlink_to("nowhere")
+    check_import(source, tmp_path / "copy")
+    assert {p.name for p in (tmp_path / "copy").iterdir()} == {p.name for p in masked.iterdir()}
+    for write in (check_import, jaxmlm.export):
+        with pytest.raises(InputError, match="link is there already: name a new directory"):
+            write(source, tmp_path / "link")
 
 
 @pytest.fixture(scope="module")

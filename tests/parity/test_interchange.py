@@ -173,6 +173,55 @@ def test_a_bin_file_with_more_than_weights_is_refused(tmp_path):
         interchange.read(tmp_path)
 
 
+def test_parameters_are_weights_too(tmp_path):
+    """A .bin of the parameters themselves, which require a gradient."""
+    model = made("Bert", "ForMaskedLM")
+    model.config.save_pretrained(tmp_path)
+    torch.save(dict(model.named_parameters()), tmp_path / "pytorch_model.bin")
+    ids, segments = inputs((2, 9), 5, model.config.pad_token_id)
+    assert apart(ours(interchange.read(tmp_path), ids, segments), theirs(model, ids, segments), segments) < 2e-5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda one: one.to_sparse(),
+        lambda one: one.to("meta"),
+        lambda one: one.to(torch.complex64),
+    ],
+    ids=["sparse", "meta", "complex"],
+)
+def test_a_bin_file_of_other_tensors_is_refused_by_name(change, tmp_path):
+    model = made("Bert", "ForMaskedLM")
+    model.config.save_pretrained(tmp_path)
+    name = "bert.embeddings.word_embeddings.weight"
+    torch.save({**model.state_dict(), name: change(model.state_dict()[name])}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match=f"{name} is not a dense tensor of real numbers"):
+        interchange.read(tmp_path)
+
+
+def test_a_bin_file_that_is_empty_or_has_no_names_is_refused(tmp_path):
+    made("Bert", "ForMaskedLM").config.save_pretrained(tmp_path)
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(InputError, match="holds more than weights, or is damaged: EOFError"):
+        interchange.read(tmp_path)
+    torch.save({1: torch.ones(2)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match="is not a table of names and tensors"):
+        interchange.read(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["Bert", "Roberta", "RobertaPreLayerNorm"])
+def test_an_untied_masked_lm_has_every_weight_that_transformers_asks_for(family, tmp_path):
+    made(family, "ForMaskedLM", tie_word_embeddings=False).save_pretrained(tmp_path / "in")
+    found = interchange.read(tmp_path / "in")
+    ids = {"pad": 1, "cls": 2, "sep": 3, "mask": 4}
+    kind = getattr(transformers, interchange.write(found.model, tmp_path / "out", "mlm", ids=ids))
+    _, about = kind.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not about["missing_keys"] and not about["unexpected_keys"]
+    again = interchange.read(tmp_path / "out")
+    assert all(map(np.array_equal, jax.tree.leaves(found.model), jax.tree.leaves(again.model)))
+
+
 @pytest.mark.parametrize(
     ("name", "options", "vocab", "published"),
     [

@@ -326,7 +326,7 @@ def test_two_checkpoints_are_compared_on_the_same_rows(checkpoint, grid, tmp_pat
         text = (Path(config.workdir) / row["predictions"] / "dev.tsv").read_text()
         (other / row["predictions"] / "dev.tsv").write_text(text.replace("\n7\t", "\nseven\t"))
     (other / "results.jsonl").write_text((Path(config.workdir) / "results.jsonl").read_text())
-    with pytest.raises(InputError, match="are evaluated on other rows: '7' here is 'seven' there"):
+    with pytest.raises(InputError, match="were evaluated on different rows: '7' here is 'seven' there"):
         compare(config.workdir, other)
     with pytest.raises(InputError, match="has no predictions of a fine-tuning"):
         compare(config.workdir, tmp_path)

@@ -207,7 +207,7 @@ def test_a_folder_of_another_run_is_refused(base, one_device, change, message):
         ({"data.text": "sample:many"}, r"write sample:N"),
         ({"data.text": "sample:3", "data.vocab": 20}, r"too small for the characters"),
         ({"data.text": "sample:3"}, r"too large for this text, which gives at most"),
-        ({"loop.batch": 10_000}, r"a batch of 10000 rows is more than the"),
+        ({"loop.batch": 10_000}, r"loop.batch is 10000, but the text has only"),
         ({"mesh": Mesh(3)}, r"does not use exactly the 2 devices"),
     ],
 )

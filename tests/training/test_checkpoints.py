@@ -306,7 +306,7 @@ def test_other_values_than_were_saved_are_refused(halfway, tmp_path):
     plain = json.loads(sums.read_text())
     plain["model"][1] ^= 1
     sums.write_text(json.dumps(plain))
-    with pytest.raises(InputError, match=r"checkpoints/3 is damaged: its checksums and notes do not have"):
+    with pytest.raises(InputError, match=r"checkpoints/3 is damaged: its file of checksums does not match its own"):
         restored(directory, devices(1, 1, 1))
     plain["sha256"] = _sha256({name: value for name, value in plain.items() if name != "sha256"})
     sums.write_text(json.dumps(plain))

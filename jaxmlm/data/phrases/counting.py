@@ -17,7 +17,8 @@ from jaxmlm.data.phrases.config import Phrases
 from jaxmlm.data.phrases.matching import Found, Trie, covered, find, match, trie
 from jaxmlm.data.phrases.ngrams import count
 from jaxmlm.data.phrases.ranking import choose, rank, read, tabulate
-from jaxmlm.data.phrases.words import spell, word_starts
+from jaxmlm.data.phrases.words import spell
+from jaxmlm.data.word_boundaries import word_starts
 from jaxmlm.errors import InputError
 from jaxmlm.logs import Log
 from jaxmlm.masking.units import PHRASE, WORD
@@ -51,8 +52,8 @@ def check_units(store: Store, phrases: Phrases) -> bool:
     if differing := [key for key in want if have.get(key) != want[key]]:
         key = differing[0]
         raise InputError(
-            f"the token store {store.directory} was prepared with data.phrases.{key} {have.get(key)!r}, this run wants "
-            f"{want[key]!r}: name another --data.store"
+            f"the token store {store.directory} was prepared with data.phrases.{key} {have.get(key)!r}, but this run "
+            f"wants {want[key]!r}: name another --data.store"
         )
     return True
 
@@ -115,7 +116,7 @@ def count_store(
     numbers = []
     words = []
     for _, tokens in store.chunks("train"):
-        number, word = spell(tokens, word_starts(tokens, store.tokenizer.boundaries), texts)
+        number, word = spell(tokens, _first_tokens(store, tokens), texts)
         numbers.append(number)
         words.append(word)
     coded = pa.concat_arrays(words).dictionary_encode()
@@ -174,9 +175,14 @@ class _Sample:
         return _coverage(match(found, len(self.words), self.overlap), self.first, len(self.tokens)) / len(self.tokens)
 
 
+def _first_tokens(store: Store, tokens: np.ndarray) -> np.ndarray:
+    """The places of the first tokens of words."""
+    return np.flatnonzero(word_starts(store.tokenizer.boundaries[tokens]))
+
+
 def _words(store: Store, tokens: np.ndarray, lists: Trie, fold: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokens, where words start in them, and the words' ids in a trie."""
-    first = word_starts(tokens, store.tokenizer.boundaries)
+    first = _first_tokens(store, tokens)
     number, words = spell(tokens, first, pa.array(store.tokenizer.piece_texts), fold)
     ids = pc.fill_null(pc.index_in(words, lists.words), -1).to_numpy(zero_copy_only=False).astype(np.int32)
     return tokens, first, np.append(ids, np.int32(-1))[number]

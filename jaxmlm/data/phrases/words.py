@@ -5,23 +5,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-from jaxtyping import Int, Int32, Integer, UInt8
+from jaxtyping import Int, Int32, Integer
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers cannot know
 _BASE = np.uint64(0x9E3779B97F4A7C15)
-
-
-def word_starts(tokens: Integer[np.ndarray, " T"], boundaries: UInt8[np.ndarray, " V"]) -> Int[np.ndarray, " W"]:
-    """The places at which a word starts: bit 0 of the token's `boundaries`, or bit 1 of those of the token before.
-
-    >>> word_starts(np.array([1, 2, 3, 1]), boundaries=np.array([3, 1, 0, 3], np.uint8)).tolist()
-    [0, 2, 3]
-    """
-    bits = boundaries[tokens]
-    starts = (bits & 1).astype(bool)
-    starts[1:] |= bits[:-1] > 1
-    starts[:1] = True
-    return np.flatnonzero(starts)
 
 
 def spell(

@@ -165,7 +165,7 @@ def test_the_same_settings_are_not_done_again_and_others_refused(workdir, monkey
         with pytest.raises(InputError, match=rf"with data\.phrases\.{field} .* this run wants .*another --data\.store"):
             open_store(replace(DATA, phrases=replace(PHRASES, **{field: value})), workdir, phrases=True)
     (workdir / "list.txt").write_text("the cat\n")
-    with pytest.raises(InputError, match=r"with data\.phrases\.file None, this run wants"):
+    with pytest.raises(InputError, match=r"with data\.phrases\.file None, but this run wants"):
         open_store(replace(DATA, phrases=replace(PHRASES, file=str(workdir / "list.txt"))), workdir, phrases=True)
     assert contents(workdir / "store") == before
 
