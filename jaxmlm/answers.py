@@ -6,14 +6,19 @@ import traceback
 from collections.abc import Iterator
 
 
-def complain(message: str, code: int, advice: str = "") -> int:
-    """Print an error as one line, with the traceback before it if JAXMLM_DEBUG is set; returns the exit code."""
+def complain(message: str, code: int, advice: str = "") -> tuple[int, str]:
+    """Print an error as one line, with the traceback before it if JAXMLM_DEBUG is set.
+
+    Returns:
+        The exit code, and the line without advice.
+
+    """
     if os.environ.get("JAXMLM_DEBUG", "0") not in ("", "0"):
         traceback.print_exc()
         advice = ""
     line = " ".join(message.split())
     print(f"jaxmlm: {line}" + (f" ({advice})" if advice else ""), file=sys.stderr, flush=True)
-    return code
+    return code, line
 
 
 def say(result: dict, as_json: bool = False) -> None:

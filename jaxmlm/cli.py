@@ -118,16 +118,16 @@ def main(argv: list[str] | None = None) -> int:
     jaxmlm 0.1.0
     0
     """
-    code = _main(list(sys.argv[1:] if argv is None else argv), alone=argv is None)
+    code, said = _main(list(sys.argv[1:] if argv is None else argv), alone=argv is None)
     if code and "jaxmlm.parallel.hosts" in sys.modules:
         from jaxmlm.parallel import hosts
 
-        hosts.exit_process(code)
+        hosts.exit_process(code, said if code == WRONG_INPUT else "")
     return code
 
 
-def _main(words: list[str], alone: bool) -> int:
-    """Run one command; `alone`: the process ends with it."""
+def _main(words: list[str], alone: bool) -> tuple[int, str]:
+    """Run one command; `alone`: the process ends with it. Returns its exit code, and what it has complained of."""
     # Programs compiled once are found again by the next process: a study compiles the same few many times.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/jaxmlm/xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
@@ -136,13 +136,11 @@ def _main(words: list[str], alone: bool) -> int:
     as_json = "--json" in flags
     try:
         result = _dispatch([word for word in flags if word != "--json"], words[cut + 1 :], alone)
-        if result is None:
-            return DONE
-        if _is_primary():
+        if result is not None and _is_primary():
             say(result, as_json)
-        return FAILED if result.get("ok") is False else DONE
+        return (DONE if result is None or result.get("ok", True) else FAILED), ""
     except HelpPrinted:
-        return DONE
+        return DONE, ""
     except SystemExit as error:
         return complain(f"your code called sys.exit({error.code}) before the command was done", WRONG_INPUT)
     except InputError as error:
@@ -155,7 +153,7 @@ def _main(words: list[str], alone: bool) -> int:
         return complain("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone, as in `jaxmlm --help | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        return FAILED, ""
     except BaseException as error:  # also what no program may end by, as a panic of a library in Rust
         if line := explain(error):
             return complain(line, WRONG_INPUT)
@@ -227,7 +225,9 @@ def _joined(call: Call) -> Call:
     from jaxmlm.parallel import hosts
 
     options, rest = call.take(hosts.Hosts)
-    hosts.start(options)
+    share = any(word.partition("=")[0] == "--shard" for word in call.flags)
+    if call.verb != "prepare" or not share:  # a share is the work of one machine, which needs no other
+        hosts.start(options)
     return rest
 
 

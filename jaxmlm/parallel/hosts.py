@@ -26,6 +26,8 @@ from jaxmlm.parallel.clusters import ClusterSpec, find
 from jaxmlm.parallel.rendezvous import Member, installed_versions, meet, refuse_different
 
 _WAIT = Range(TINY, 7 * 24 * 3600.0, "be above 0 and at most 604,800, the seconds of a week")
+PATIENCE = 24 * 3600  # seconds that a process which is done waits for the others, as for one that draws a report
+SAME_FILES = "put the same files on every host, and delete the token stores that were made of others"
 HEARTBEAT = 100  # seconds without a sign of life, after which JAX ends the other processes
 
 
@@ -83,6 +85,7 @@ def start(hosts: Hosts = Hosts()) -> None:  # noqa: B008
             cluster.process,
             initialization_timeout=int(hosts.wait),
             heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=PATIENCE,
         )
         if cluster.process == 0:
             watch.watch_others(connections, [f"process {one.process} on {one.host}" for one in members[1:]])
@@ -108,11 +111,11 @@ def require(platform: str) -> None:
         )
 
 
-def assert_same(what: str, values: Mapping[str, Any]) -> None:
-    """Refuse hosts that were given different configurations: one program cannot run on two of them."""
+def assert_same(what: str, values: Mapping[str, Any], cure: str = "start the same command on every host") -> None:
+    """Refuse hosts that were given different configurations or files: one program cannot run on two of them."""
     told = all_gather_json({"host": socket.gethostname(), "values": dict(_flat(values))})
     named = [(f"host {i} ({one['host']})", one["values"]) for i, one in enumerate(told)]
-    refuse_different(named, what, "start the same command on every host")
+    refuse_different(named, what, cure)
 
 
 def all_gather_json(value: Any) -> list[Any]:
@@ -182,10 +185,15 @@ def is_primary() -> bool:
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
-def exit_process(code: int) -> None:
+def exit_process(code: int, why: str = "") -> None:
     """End this process at once if it is one of many: JAX's own exit would wait for the others, and abort.
 
     Process 0 goes a little later: the others would abort when they miss it, and mostly they have failed alike.
+
+    Args:
+        code: the exit code.
+        why: of wrong input that perhaps this process alone has met: what process 0 says below its own end.
+
     """
     if jax.distributed.is_initialized() and jax.process_count() > 1:
         sys.stdout.flush()
@@ -194,7 +202,10 @@ def exit_process(code: int) -> None:
         if first:
             time.sleep(2)
         # After a fault of one alone the rest would wait for it.
-        if not first:
+        if not first and why:
+            here = f"process {jax.process_index()} on {socket.gethostname()}"
+            watch.say_goodbye(watch.WRONG_INPUT + f"jaxmlm: {here}: {why}".encode()[: watch.MOST])
+        elif not first:
             watch.say_goodbye(watch.FAULT if code == 1 else watch.GOODBYE)
         elif code != 1:
             watch.say_goodbye()

@@ -19,10 +19,15 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 6))
 """A machine that lost its power or its network closes no connection: it is missed after 45 seconds."""
 GRACE = 5.0
 """Seconds in which process 0 may end by itself when another one has: mostly its collective call fails."""
-GOODBYE, FAULT = b".", b"f"
-"""What a process that ends says: it is not missed; or only if process 0 has not failed alike."""
+GOODBYE, FAULT, WRONG_INPUT = b".", b"f", b"i"
+"""What a process that ends says: it is not missed; or only if process 0 has not failed alike; or a line follows, which
+stands below whatever process 0 fails with for want of it, unless process 0 ends in good order."""
+MOST = 2000
+"""Bytes of what is said."""
 
-_BESIDE_FIRST = """
+_BESIDE_FIRST = (
+    f"MOST = {MOST}"
+    + """
 import os, select, signal, sys, time
 
 parent, alive, grace = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
@@ -40,16 +45,21 @@ while True:
         break
     for fd in ready:
         try:
-            byte = os.read(fd, 1)
+            told = os.read(fd, MOST)
         except OSError:
-            byte = b""
+            told = b""
         line = lines.pop(fd)
-        if byte != b"." and not missed:
-            missed, said, until = line, byte, time.monotonic() + grace
+        explained = told[:1] == b"i" and said == b"f"  # why one failed counts, not that others failed with it
+        if told != b"." and (explained or not missed):
+            missed = told[1:].decode(errors="replace") or line
+            said, until = told[:1], time.monotonic() + grace
 if missed:
     os.write(2, b"\\n" + missed.encode() + b"\\n")
 """
-_BESIDE_OTHER = """
+)
+_BESIDE_OTHER = (
+    f"MOST = {MOST}"
+    + """
 import os, select, signal, socket, sys, time
 
 def listens(host, port):
@@ -63,12 +73,12 @@ def listens(host, port):
 parent, alive, line = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 ready = select.select([0, alive], [], [])[0]
 if 0 not in ready:  # this process ends first, perhaps because process 0 has: that shows soon
-    byte = os.read(alive, 1)
+    told = os.read(alive, MOST)
     try:
-        os.write(0, byte or b"!")
+        os.write(0, told or b"!")
     except OSError:
         pass
-    ready = select.select([0], [], [], 0.2 if byte else 1.5)[0]
+    ready = select.select([0], [], [], 0.2 if told else 1.5)[0]
 if 0 in ready:
     try:
         goodbye = os.read(0, 1)
@@ -79,6 +89,7 @@ if 0 in ready:
             os.kill(parent, signal.SIGKILL)
         os.write(2, b"\\n" + line.encode() + b"\\n")
 """
+)
 _others: list[socket.socket] = []
 _watching: list[tuple[subprocess.Popen[bytes], int]] = []
 

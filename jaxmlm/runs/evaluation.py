@@ -25,7 +25,16 @@ from jaxmlm.rng import make_key
 from jaxmlm.runs import layer_probes as layers
 from jaxmlm.runs.loading import LoadedModel, load
 from jaxmlm.runs.text_of_run import is_of_text, text_of
-from jaxmlm.runs.zero_shot import Evaluate, check_sentences, fast, needs_head, shown, to_row, zero_shot
+from jaxmlm.runs.zero_shot import (
+    Evaluate,
+    check_sentences,
+    fast,
+    needs_head,
+    sha256_of_sentences,
+    shown,
+    to_row,
+    zero_shot,
+)
 from jaxmlm.tasks import likelihood, probing
 from jaxmlm.tasks.bound import likelihood_bound
 from jaxmlm.tasks.downstream import SAMPLE
@@ -158,9 +167,10 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
     limit = None if config.all else config.pairs
     sentences = Evaluate(pairs, limit, config.batch, config.babylm, config.fast, config.babylm_tasks, config.pll_word)
     check_sentences(sentences)
-    for text in (config.text, config.bound):
-        if text and text != HELD_OUT:
-            files(text)
+    texts = [text for text in (config.text, config.bound) if text and text != HELD_OUT]
+    sizes = {text: [one.stat().st_size for one in files(text) if isinstance(one, Path)] for text in texts}
+    rows_of = {task: sha256_of_sentences(part) for _, task, part in sentences.parts}
+    hosts.assert_same("texts or sentences", sizes | rows_of, hosts.SAME_FILES)
     mesh = make_mesh(Mesh())
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
     if (pairs or config.babylm or config.text or config.bound) and config.batch % devices:

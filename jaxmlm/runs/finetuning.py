@@ -82,6 +82,7 @@ def finetune(checkpoint: str, config: Finetune) -> dict[str, Any]:
     hosts.assert_same("configurations", {"checkpoint": checkpoint, **describe(config)})
     raise_if_all_hosts_stop("before anything was begun")
     check(config)
+    hosts.assert_same("examples", {config.task_name: sha256_of_examples(config)}, hosts.SAME_FILES)
     checkpoint = str(hub.local(checkpoint))
     directory = expanded(config.workdir) if config.workdir else None
     identity = _identity(checkpoint, config)

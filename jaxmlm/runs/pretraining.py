@@ -83,6 +83,7 @@ def _pretrain(run: Run, stage: str) -> None:
     if (why := _why_not_exported(whole)) and hosts.is_primary():
         print(f"note: this model cannot be exported: {why}", file=sys.stderr, flush=True)
     store = open_store(run.text, directory, f"{stage}: prepare", run.needs_phrases)
+    hosts.assert_same("texts", text_of(store, run.needs_phrases), hosts.SAME_FILES)
     check_text(directory, store, run.needs_phrases)
     with jax.set_mesh(mesh):
         if start is not None and given is not None and run.data.new_words:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxmlm.data import Store
 from jaxmlm.data.inputs import with_special_tokens
 from jaxmlm.data.phrases.counting import matcher
+from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.masking import Masking, needs_phrases
 from jaxmlm.rng import make_key
 from jaxmlm.tasks.mlm import make_tokens, vocab_of
@@ -28,7 +29,7 @@ PIECE_STYLE = """
 
 
 class Piece(NamedTuple):
-    """A token's piece as the model sees it, and its state: plain, mask, random or keep."""
+    """A token's text as the model sees it, a space before it as "▁", and its state: plain, mask, random or keep."""
 
     text: str
     state: str
@@ -45,12 +46,13 @@ def preview(masking: Masking, store: Store, text: str, seed: int = 0, view: int 
         view: which of the masking's views, from 0.
 
     Returns:
-        The text's pieces as the model sees them, each with its state.
+        The text's tokens as the model sees them, each with its state.
 
     """
     tokenizer = store.tokenizer
     masking = masking.for_tokenizer(tokenizer)
-    ids = np.array(with_special_tokens(tokenizer, tokenizer.encode(text)).ids, np.int32)
+    encoded, offsets = tokenizer.encode_offsets(text)
+    ids = np.array(with_special_tokens(tokenizer, encoded).ids, np.int32)
     unit = jnp.asarray(matcher(store)(ids)) if needs_phrases(masking.units) else None
     tokens = make_tokens(tokenizer, jnp.asarray(ids), unit)
     key = make_key(seed)
@@ -58,17 +60,27 @@ def preview(masking: Masking, store: Store, text: str, seed: int = 0, view: int 
     _, selected = masking.select(key, tokens, 0, view)
     chosen = set(np.asarray(selected.positions)[: int(selected.count)].tolist())
     pieces = []
-    around = (tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
-    for i in np.flatnonzero(~np.isin(ids, around)).tolist():
+    end = 0
+    for i, (begin, to) in enumerate(offsets, 1):  # behind the token that stands for the text
         state = "plain"
         if i in chosen:
             state = "mask" if now[i] == tokenizer.mask_id else "keep" if now[i] == ids[i] else "random"
-        pieces.append(Piece(tokenizer.pieces([int(ids[i]) if state == "mask" else now[i]])[0], state))
+        space = "▁" if i == 1 or text[end:begin].isspace() else ""
+        pieces.append(Piece(space + _text_of(tokenizer, int(ids[i]) if state == "mask" else now[i]), state))
+        end = max(end, to)
     return pieces
 
 
+def _text_of(tokenizer: Tokenizer, token: int) -> str:
+    """The text of a token; a special one as the vocabulary writes it."""
+    if tokenizer.special[token]:
+        return tokenizer.pieces([token])[0]
+    decoded = tokenizer.decode([token])
+    return decoded if "\ufffd" in decoded else tokenizer.piece_texts[token].strip()  # a part of a character
+
+
 def preview_html(pieces: Sequence[Piece], reveal: bool = False, style: bool = False) -> str:
-    """Pieces as HTML; those that are not plain stand in a span whose class is their state.
+    """Tokens as HTML; those that are not plain stand in a span whose class is their state.
 
     Args:
         pieces: what `preview` returns.
@@ -80,9 +92,8 @@ def preview_html(pieces: Sequence[Piece], reveal: bool = False, style: bool = Fa
     """
     parts = []
     for text, state in pieces:
-        hidden = state == "mask" and not reveal
-        gap = " " if text.startswith("▁") or hidden else ""
-        shown = "[MASK]" if hidden else escape(text.replace("▁", " ").strip())
+        gap = " " if text.startswith("▁") else ""
+        shown = "[MASK]" if state == "mask" and not reveal else escape(text.replace("▁", " ").strip())
         parts.append(gap + (shown if state == "plain" else f'<span class="{escape(state)}">{shown}</span>'))
     text = "".join(parts).strip()
     return f"<style>{PIECE_STYLE}</style>{text}" if style else text

@@ -15,7 +15,7 @@ from jaxmlm.paths import expanded
 from jaxmlm.runs.loading import LoadedModel, longest_input
 from jaxmlm.runs.results import Result
 from jaxmlm.tasks import babylm, blimp
-from jaxmlm.tasks.downstream import SAMPLE, directory_of
+from jaxmlm.tasks.downstream import SAMPLE, directory_of, examples_sha256
 from jaxmlm.training import Batch, Eval, Log
 from jaxmlm.training import evaluate as run_eval
 
@@ -94,6 +94,15 @@ def check_sentences(config: Evaluate) -> None:
     missing = babylm.missing_from(config.babylm, config.fast) if config.babylm and not config.babylm_tasks else ""
     if missing:
         _note(f"not in {config.babylm}, and not evaluated: {missing}")
+
+
+def sha256_of_sentences(config: "Evaluate | BabyLM") -> str | None:
+    """SHA-256 of the rows that are evaluated; None of generated ones."""
+    if isinstance(config, BabyLM):
+        return examples_sha256(babylm.read(config.directory, config.task, config.fast))
+    if config.blimp in (None, SAMPLE):
+        return None
+    return examples_sha256(blimp.read(directory_of(config.blimp), config.pairs))
 
 
 def zero_shot(

@@ -9,12 +9,12 @@ from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.finetuning import sha256_of_examples
 from jaxmlm.runs.layer_probes import Probes
 from jaxmlm.runs.results import Result
-from jaxmlm.runs.zero_shot import BabyLM, Evaluate
+from jaxmlm.runs.zero_shot import BabyLM, Evaluate, sha256_of_sentences
 from jaxmlm.studies.grid import Cell, Study
 from jaxmlm.studies.jobs import Job, ResultKey, jobs, key_of, results_of
 from jaxmlm.studies.results import read_cell_results
-from jaxmlm.tasks import babylm, blimp, probing
-from jaxmlm.tasks.downstream import SAMPLE, directory_of, examples_sha256
+from jaxmlm.tasks import probing
+from jaxmlm.tasks.downstream import examples_sha256
 
 Examples = Mapping[ResultKey, str]
 """SHA-256 of the examples of each evaluation that reads files; generated ones and the run's own text have none."""
@@ -37,10 +37,8 @@ def _sha256(job: Job, length: int) -> str | None:
     match what := job.what:
         case Finetune():
             return sha256_of_examples(what)
-        case Evaluate() if what.blimp not in (None, SAMPLE):
-            return examples_sha256(blimp.read(directory_of(what.blimp), what.pairs))
-        case BabyLM():
-            return examples_sha256(babylm.read(what.directory, what.task, what.fast))
+        case Evaluate() | BabyLM():
+            return sha256_of_sentences(what)
         case Probes():
             return examples_sha256(probing.treebank(what.treebank))
         case TextBound():

@@ -76,7 +76,7 @@ def _sentence(pieces: Sequence[Piece]) -> str:
     marks = {"plain": "{}", "mask": "`[MASK]`", "random": "*{}*", "keep": "**{}**"}
     words = ""
     for text, state in pieces:
-        gap = " " if text.startswith("▁") or state == "mask" else ""
+        gap = " " if text.startswith("▁") else ""
         words += gap + marks[state].format(_plain(text.replace("▁", " ").strip()))
     return words.strip()
 

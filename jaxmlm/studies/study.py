@@ -35,7 +35,7 @@ from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.preview import Piece, preview
 from jaxmlm.runs.results import Result
 from jaxmlm.runs.run import Run, identity
-from jaxmlm.runs.text_of_run import check_text
+from jaxmlm.runs.text_of_run import check_text, text_of
 from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, read_metadata, write_metadata
 from jaxmlm.runs.zero_shot import BabyLM, Evaluate, check_sentences, zero_shot
 from jaxmlm.studies import dry_run as dry_runs
@@ -103,8 +103,10 @@ def _run(study: Study, cells: list[Cell]) -> dict[str, Any]:
     directory = Path(study.workdir)
     hosts.check_shared_directory(directory)
     examples = examples_of(study)
+    hosts.assert_same("examples of tasks", {key.task: sha256 for key, sha256 in examples.items()}, hosts.SAME_FILES)
     check_examples(study, cells, examples)
     store = open_store(cells[0].run.text, directory, phrases=_needs_phrases(cells))
+    hosts.assert_same("texts", text_of(store, _needs_phrases(cells)), hosts.SAME_FILES)
     for cell in cells:
         check_text(Path(cell.run.workdir), store, cell.run.needs_phrases)
     write_metadata(directory, "study.json", _identity(study), {"config": describe(study)})

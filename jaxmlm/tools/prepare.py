@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from jaxmlm.data.manifest import SETS
 from jaxmlm.data.opening import merge_shards, notes_of, open_store, prepare_shard, store_directory
 from jaxmlm.data.phrases.counting import describe_phrases
 from jaxmlm.errors import InputError
-from jaxmlm.paths import counted
+from jaxmlm.parallel import hosts
+from jaxmlm.paths import counted, describe
 from jaxmlm.preemption import stoppable
 from jaxmlm.runs.run import Run
 
@@ -41,6 +42,8 @@ def prepare(run: Run, options: Prepare | None = None) -> dict[str, Any]:
     """
     options = options or Prepare()
     workdir = Path(run.workdir)
+    if options.shard is None:
+        hosts.assert_same("configurations", describe(replace(run, data=replace(run.data, store=None))))
     if options.shard is not None:
         at = re.fullmatch(r"(\d+)/(\d+)", options.shard)
         if options.merge or not at or int(at[1]) >= int(at[2]):
@@ -49,7 +52,9 @@ def prepare(run: Run, options: Prepare | None = None) -> dict[str, Any]:
         print(f"share {options.shard} is done; when all are: jaxmlm prepare CONFIG --merge", file=sys.stderr)
         return {"store": run.data.store or str(store_directory(run.data, workdir)), "shard": options.shard}
     if options.merge:
-        merge_shards(run.text, workdir)
+        with hosts.primary_first():
+            if hosts.is_primary():
+                merge_shards(run.text, workdir)
     store = open_store(run.text, workdir, phrases=run.needs_phrases, workers=options.workers, notes=False)
     splits = {name: {key: store.manifest[name][key] for key in ("documents", "tokens")} for name in ("train", "valid")}
     for name, split in splits.items():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.parallel.clusters import ClusterSpec, find
 from jaxmlm.parallel.hosts import Hosts
 from jaxmlm.parallel.rendezvous import Member, meet, refuse_different
+from jaxmlm.synthetic import world
 
 SLURM = {"SLURM_JOB_ID": "4097", "SLURM_NTASKS": "4", "SLURM_PROCID": "2"}
 TINY = """
@@ -169,6 +171,13 @@ def test_a_fall_back_to_the_cpu_is_refused(capsys):
 
 
 Process = subprocess.Popen[str]
+CPU = os.environ | {"JAX_PLATFORMS": "cpu"}
+
+
+def written(directory: Path) -> Path:
+    """The directory, with the configuration in it."""
+    (directory / "tiny.py").write_text(TINY)
+    return directory
 
 
 def two(
@@ -177,16 +186,15 @@ def two(
     second: tuple[str, ...] = (),
     program: tuple[str, ...] = ("-m", "jaxmlm", "pretrain", "tiny.py"),
     during: Callable[[list[Process]], None] = lambda processes: None,
+    each_in: tuple[str, str] = ("", ""),
 ) -> list[subprocess.CompletedProcess]:
-    """`jaxmlm pretrain` or another program as two processes, the second with further words."""
-    (tmp_path / "tiny.py").write_text(TINY)
+    """`jaxmlm pretrain` or another program as two processes, each in a directory, the second with further words."""
     command = [sys.executable, *program, *words, "--coordinator", f"localhost:{free_port()}", "--processes", "2"]
-    quick = os.environ | {"JAX_PLATFORMS": "cpu"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    started = [
-        subprocess.Popen([*command, "--process", str(i), *(second if i else ())], cwd=tmp_path, env=quick, **pipes)
-        for i in range(2)
-    ]
+    started = []
+    for i in range(2):
+        words = (*command, "--process", str(i), *(second if i else ()))
+        started.append(subprocess.Popen(words, cwd=written(tmp_path / each_in[i]), env=CPU, **pipes))
     try:
         during(started)
         with ThreadPoolExecutor(2) as pool:
@@ -219,6 +227,37 @@ def test_other_configurations_and_another_disk_are_refused_by_name(tmp_path):
         assert "the hosts have different configurations: loop.steps is 3 on host 1" in done.stderr
         assert f"host 1 ({name})" in done.stderr and "and 2 on host 0" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow("starts two processes, twice")
+def test_a_text_that_only_one_host_has_or_has_otherwise_is_refused_on_both(tmp_path):
+    """Else they trained on a mixture, and waited for each other where one text is longer."""
+    hosts = ("host0", "host1")
+    for number, host in enumerate(hosts):
+        (tmp_path / host).mkdir()
+        (tmp_path / host / "text.txt").write_text("\n\n".join(world.documents(number, 100)))
+    words = ("--workdir", str(tmp_path / "run"), "--data.text", "text.txt", "--data.store", "store")
+    for done in two(tmp_path, *words, each_in=hosts):
+        assert done.returncode == 2 and "the hosts have different texts: tokenizer is" in done.stderr, done.stderr
+    assert not (tmp_path / "run" / "run.json").exists()
+    shutil.rmtree(tmp_path / "host1")
+    (tmp_path / "host1").mkdir()
+    first, other = two(tmp_path, *words, each_in=hosts)
+    why = "no text file at 'text.txt': give the path"
+    assert other.returncode == 2 and f"jaxmlm: {why}" in other.stderr
+    last = first.stderr.splitlines()[-1]
+    assert first.returncode != 0 and last.startswith(f"jaxmlm: process 1 on {socket.gethostname()}: {why}")
+
+
+@pytest.mark.slow("starts two processes, three times")
+def test_shares_of_a_text_do_not_wait_for_each_other_and_are_merged_once(tmp_path):
+    prepare = ("-m", "jaxmlm", "prepare", "tiny.py")
+    for share in ("0/2", "1/2"):  # the second process is not there: a share is the work of one machine
+        words = ["--shard", share, "--coordinator", "localhost:1", "--processes", "2", "--process", share[0]]
+        done = subprocess.run([sys.executable, *prepare, *words], cwd=written(tmp_path), env=CPU, timeout=300)
+        assert done.returncode == 0
+    for done in two(tmp_path, "--merge", program=prepare):
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow("starts two processes")

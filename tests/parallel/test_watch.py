@@ -115,6 +115,27 @@ def test_a_fault_of_one_ends_process_0_too(three):
     assert failed.code == 1 and first.code == -signal.SIGKILL and first.said == line(1)
 
 
+def test_the_wrong_input_of_one_stands_below_what_process_0_fails_with(three):
+    tell(three[0], "1 1 nothing")
+    tell(three[1], "0 2 ino-text-here")
+    tell(three[2], "0 1 f")
+    first, *_ = ends(three)
+    assert (first.code, first.said) == (1, "no-text-here")
+
+
+def test_the_wrong_input_of_one_ends_a_process_0_that_would_wait(three):
+    tell(three[1], "0 2 ino-text-here")
+    first, _, other = ends(three)
+    assert (first.code, first.said) == (-signal.SIGKILL, "no-text-here") and other.code == -signal.SIGKILL
+
+
+def test_wrong_input_of_all_is_told_by_each_itself(three):
+    for one in three[1:]:
+        tell(one, "0 2 ino-text-here")
+    tell(three[0], "2 2 .")
+    assert [(one.code, one.said) for one in ends(three)] == [(2, "")] * 3
+
+
 def test_who_fail_alike_do_not_name_each_other(three):
     tell(three[0], "2 1 nothing")
     for one in three[1:]:
