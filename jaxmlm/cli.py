@@ -66,7 +66,8 @@ class Call:
         """Read the options of a verb that has no others."""
         from jaxmlm.config import from_flags
 
-        prog = self.prog if VERBS[self.verb].takes.startswith("[") else f"{self.prog} {self.target or 'CHECKPOINT'}"
+        takes = VERBS[self.verb].takes
+        prog = self.prog if takes.startswith("[") else f"{self.prog} {self.target or takes.split()[0]}"
         return from_flags(kind, self.asked, prog=prog)
 
     def config(self, *kinds: str) -> Any:

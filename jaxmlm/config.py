@@ -164,8 +164,14 @@ def _advice(flag: str, kind: type, default: Any, also: Sequence[str], prog: str)
     known = [one.replace("_", "-") for one in (*_flags(kind if default is None else default), *also)]
     known = [one for one in known if one != name]  # a field that has no option, as an empty tuple of dataclasses
     leave = f"; --no-{name} leaves it out" if name in _parts(default) else ""
+    value = _at(kind if default is None else default, name.replace("-", "_"))
+    own = f"{name} is an object, {type(value).__name__}, that the config file sets"
+    is_object = "." in name and dataclasses.is_dataclass(value) and not isinstance(value, type)
     if group := [one for one in known if one.startswith(f"{name}.")]:
-        return f"there are --{', --'.join(group[:3])}{' and more' if len(group) > 3 else ''}{leave}"
+        more = " and more" if len(group) > 3 else ""
+        return f"there are --{', --'.join(group[:3])}{more}{leave}{f'; {own}' if is_object else ''}"
+    if is_object:
+        return own
     # A config may say what its options are called elsewhere, as an axis of a study by the path that it varies.
     others: dict[str, str] = getattr(default, "other_names", {})
     others = {other.replace("_", "-"): meant.replace("_", "-") for other, meant in others.items()}
@@ -326,8 +332,21 @@ def _refuse(event: ParseErrorEvent) -> None:
     if isinstance(event, BadValue):
         raise InputError(f"{name} needs a value: write {name} VALUE")
     if isinstance(event, InstantiationFailure):
-        raise InputError(f"{name}: {event.message}" if name else event.message)
+        raise InputError(f"{name}{_wanted(event.message)}" if name else event.message)
     raise InputError(f"wrong options ({type(event).__name__}); `{event.prog} --help` lists them")
+
+
+def _wanted(said: str) -> str:
+    """What a parser of Python or tyro says of a value, as what the option takes.
+
+    >>> _wanted("invalid literal for int() with base 10: '1e3'")
+    " takes a whole number; got '1e3'"
+    """
+    if several := re.match(r"Could not find valid parse for arguments: \[(.*)\]", said):
+        return f" cannot be {several[1]}: several values stand with spaces between, as 0 1 2; --help has their types"
+    if number := re.match(r"(invalid literal for int\(\)|could not convert string to float).*?: (.*)", said):
+        return f" takes a {'whole ' if 'int' in number[1] else ''}number; got {number[2]}"
+    return f": {said}"
 
 
 def _bound(args: Sequence[str]) -> list[str]:

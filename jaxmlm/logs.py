@@ -120,6 +120,7 @@ class Log:
         self._bar = bar(console)
         self._plain = not console.is_terminal and total > 0
         self._said = 0.0
+        self._ended = False
         self._task = self._bar.add_task(stage, total=total or None, note="")
 
     def __enter__(self) -> "Log":
@@ -160,8 +161,10 @@ class Log:
         """Show a line without keeping it; without a terminal at most one every ten seconds."""
         note = "  ".join(said for key, value in values.items() if key in _SHOWN and (said := _SHOWN[key](value)))
         self._bar.update(self._task, completed=at, note=note)
-        if self._plain and not self.quiet and (time.monotonic() - self._said > 10 or at == self.total):
+        ended = at == self.total and (note or not self._ended)  # an evaluation after the last step has no note
+        if self._plain and not self.quiet and (time.monotonic() - self._said > 10 or ended):
             self._said = time.monotonic()
+            self._ended = at == self.total
             print(f"{self.stage}: {at}/{self.total}  {note}", file=sys.stderr, flush=True)
 
 
@@ -182,7 +185,7 @@ def bar(console: Console) -> Progress:
 
 _SHOWN: dict[str, Callable[[float], str]] = {
     "loss": lambda value: f"loss {value:.3f}",
-    "tokens_per_second": lambda value: f"tokens/s {value:,.0f}",
+    "tokens_per_second": lambda value: f"tokens/s {value:,.0f}" if value else "",
     "documents": lambda value: counted(int(value), "document"),
     "tokens_done": lambda value: counted(int(value), "token"),
     "seconds_left": lambda value: f"{value:,.0f} s left" if value >= 1 else "",

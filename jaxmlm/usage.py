@@ -133,10 +133,11 @@ def usage_of(name: str, verb: Verb, has_options: bool) -> str:
         "[--workdir": "It looks at versions, devices, other hosts, the disk and, with\n--bucket gs://NAME, a bucket.",
         "CONFIG": f"CONFIG is a Python file whose config() returns\n{returns}.\n"
         "It is executed: read one of somebody else before you use it. Every value in it\n"
-        f"is an option: `jaxmlm {name} CONFIG --help` lists them with what they are now.",
+        f"is an option (objects, as masking.units, are set in the file): `jaxmlm {name}\n"
+        "CONFIG --help` lists them with what they are now.",
         "CHECKPOINT": "CHECKPOINT is the directory of a run (its newest step), of one step\n"
         "(WORKDIR/checkpoints/STEP), or of the transformers format.",
-        "WORKDIR": "WORKDIR is the directory of a study, or of `jaxmlm finetune` (compare).",
+        "WORKDIR": f"WORKDIR is the directory of {'a fine-tuning' if name == 'compare' else 'a study'}.",
         "DIR": "DIR is a directory of the transformers format: config.json, weights and\ntokenizer.json.",
     }[target]
     most_used = ""

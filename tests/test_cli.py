@@ -150,7 +150,7 @@ def test_wrong_options_are_one_line_in_ascii_and_in_colour(tmp_path):
     (tmp_path / "run.py").write_text(RUN.format(kind="Run"))
     for environment in ({"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "utf-8", "FORCE_COLOR": "1"}):
         shown = jaxmlm("pretrain", str(tmp_path / "run.py"), "--steps", "x", **environment)
-        assert shown.stderr == "jaxmlm: --steps: invalid literal for int() with base 10: 'x'\n"
+        assert shown.stderr == "jaxmlm: --steps takes a whole number; got 'x'\n"
         assert shown.returncode == 2 and shown.stdout == ""
 
 

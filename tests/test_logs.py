@@ -47,6 +47,14 @@ def test_counts_are_shown_as_counts(values, said, capsys):
     assert capsys.readouterr().err == f"prepare: 5/5  {said}\n"
 
 
+def test_the_end_is_told_once(capsys):
+    """An evaluation after the last step is a line of the log that says nothing more on the terminal."""
+    with Log(None, "pretrain", 5) as log:
+        log.show(5, {"loss": 6.1})
+        log.show(5, {"heldout/loss": 6.2})
+    assert capsys.readouterr().err == "pretrain: 5/5  loss 6.100\n"
+
+
 @pytest.mark.parametrize("width", [50, 60, 80, 120])
 def test_the_count_is_whole_on_any_terminal(width):
     out = io.StringIO()

@@ -135,7 +135,7 @@ def files(text: str) -> list[File]:
 
     """
     found: list[File] = []
-    for pattern in map(str.strip, text.split(",")):
+    for pattern in [text] if _is_path(text) else map(str.strip, text.split(",")):
         some = _remote(pattern) if cloud.remote(pattern) else _on_disk(pattern)
         if not some:
             raise InputError(f"no text file at {pattern!r}: give the path or glob of {packed.READ}")
@@ -148,6 +148,11 @@ def files(text: str) -> list[File]:
                 packed.check_name(file)
         found += some
     return found
+
+
+def _is_path(text: str) -> bool:
+    """Whether it is one path on the disk, perhaps with commas in it."""
+    return "," in text and not cloud.remote(text) and expanded(text).exists()
 
 
 def _on_disk(pattern: str) -> list[File]:

@@ -247,13 +247,15 @@ def _build_store(
     sources = sources or [open_source(text, data) for text in data.texts]
     size = sum(group.size for source in sources for group in source.groups)
     with Log(None, stage, size) as log:
-        started = time.monotonic()
+        began, read_then = 0.0, 0  # when the first was read: the tokenizer is trained before
 
         def show(at: Progress) -> None:
+            nonlocal began, read_then
             raise_if_stop_requested("prepared the text")
             values: dict[str, float] = {}
             if at.read:
-                left = (time.monotonic() - started) * (at.size - at.read) / at.read
+                began, read_then = (began, read_then) if began else (time.monotonic(), at.read)
+                left = (time.monotonic() - began) * (at.size - at.read) / max(at.read - read_then, 1)
                 values = {"documents": at.documents, "tokens_done": at.tokens, "seconds_left": max(left, 0.0)}
             log.show(min(at.read, at.size), values)
 

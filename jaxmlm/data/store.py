@@ -103,7 +103,9 @@ class Store:
         if cloud.remote(directory) and not cloud.pull(str(directory), self.directory, MANIFEST):
             raise InputError(f"{directory} holds no token store (no manifest.json): make one with jaxmlm prepare")
         if not (self.directory / MANIFEST).is_file():
-            raise InputError(f"{self.directory} holds no token store (no manifest.json): make one with jaxmlm prepare")
+            within = self.directory / "store"
+            advice = f"give {within}" if (within / MANIFEST).is_file() else "make one with jaxmlm prepare"
+            raise InputError(f"{self.directory} holds no token store (no manifest.json): {advice}")
         self.manifest = read_manifest(self.directory)
         files = tokenizer_files(self.manifest)
         for file in files:

@@ -245,9 +245,10 @@ def say_comparison(result: dict[str, Any]) -> Iterator[str]:
     for name, found in result.get("by_score", {result["main"]: result}).items():
         points = {part: 100 * found[part] for part in ("a", "b", "difference", "half")}
         word = "better" if points["difference"] > 0 else "worse" if points["difference"] < 0 else "no better"
-        by = f" by {abs(points['difference']):.1f} +- {points['half']:.1f}" if points["difference"] else ""
+        by = f" by {abs(points['difference']):.1f}" if points["difference"] else ""
+        by += f" +- {points['half']:.1f} (95 % interval)"
         yield (
-            f"{display_name(result)}, {name}: {points['a']:.1f} and {points['b']:.1f}: {word}{by} (95 % interval), "
+            f"{display_name(result)}, {name}: {points['a']:.1f} and {points['b']:.1f}: {word}{by}, "
             f"p = {found['p']:.2g} over {found['dev_rows']:,} dev rows"
         )
     told = "" if result["seed_p"] is None else f", p = {result['seed_p']:.2g} over the seeds"

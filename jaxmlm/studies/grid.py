@@ -39,6 +39,8 @@ class Vary:
         plain = (str, int, float, type(None))
         if not self.names and (value := next((v for v in self.values if not isinstance(v, plain)), None)) is not None:
             raise InputError(f"vary {self.path}: a value is a {type(value).__name__}: give the values names")
+        if not self.names and len(set(self.values)) < len(self.values):
+            raise InputError(f"vary {self.path}: the values {', '.join(map(str, self.values))} are not all different")
         if slashed := [name for name in self.named if "/" in str(name)]:
             raise InputError(
                 f"vary {self.path}: {slashed[0]!r} cannot name the directory of a cell: give the values names without /"

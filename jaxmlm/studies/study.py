@@ -145,6 +145,8 @@ def report(workdir: str, markdown: bool = False) -> dict[str, Any]:
 
     """
     directory = expanded(workdir)
+    if not directory.is_dir():
+        raise InputError(f"{workdir} is missing: give the --workdir of a study")
     if not (directory / "report.json").is_file():
         raise InputError(f"{workdir} has no results of a study (no report.json): give the --workdir of a study")
     return _draw(directory, markdown)

@@ -36,6 +36,8 @@ def read(directory: str | Path, pairs_per_set: int | None = None) -> list[Minima
     sets = next(
         (found for sub in ("", "data", "blimp") if (found := file_formats.named(directory / sub, ".jsonl"))), None
     )
+    if not directory.exists():
+        raise InputError(f"{directory} is missing: give the directory of the BLiMP sets")
     if sets is None:
         raise InputError(f"{directory}: no .jsonl files: expected the BLiMP sets, one file each")
     return [pair_of(item, at) for path in sets for at, item in file_formats.json_lines(path, pairs_per_set)]

@@ -132,8 +132,9 @@ def rows(task: Glue, directory: str | Path, file: str, table: Table | None = Non
     if task.directory == "MRPC" and (inside / "msr_paraphrase_train.txt").is_file() and file in (task.train, task.dev):
         return _msr(table, inside, file == task.dev)
     there = ", ".join(sorted(p.name for p in inside.glob("*.tsv"))) or "none"
+    other = {task.train: "; --train FILE takes another one", task.dev: "; --dev FILE takes another one"}.get(file, "")
     raise InputError(
-        f"{path} is missing: {task.directory} needs {task.train} and {task.dev}; .tsv files there: {there}"
+        f"{path} is missing: {task.directory} needs {task.train} and {task.dev}; .tsv files there: {there}{other}"
     )
 
 

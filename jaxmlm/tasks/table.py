@@ -197,6 +197,7 @@ def own(path: str | Path, dev: str | Path | None = None, regression: bool = Fals
         seen = set(_column(plain, path))
         if len(seen) < 2 or len(seen) > _MOST_CLASSES:
             hint = "numbers to predict? give --regression" if values else "expected a class name in each row"
+            hint = "expected at least two" if len(seen) < 2 else hint
             raise InputError(f"{path}: {len(seen)} different labels in the column 'label': {hint}")
         names = sorted(seen, key=float) if values else sorted(seen)
         table = replace(plain, labels=tuple(names), metrics=("accuracy", "matthews"))

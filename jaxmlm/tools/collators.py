@@ -18,7 +18,7 @@ from jaxmlm.data.inputs import with_special_tokens
 from jaxmlm.data.sources import documents, files
 from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.data.word_boundaries import word_starts
-from jaxmlm.errors import InputError
+from jaxmlm.errors import InputError, brief
 from jaxmlm.masking.collators import Collated, Rows, audit_collated
 from jaxmlm.paths import hint
 from jaxmlm.synthetic import world
@@ -164,7 +164,10 @@ def _collated(function: Collator, features: list[dict[str, list[int]]], length: 
     labels = []
     for start in range(0, len(features), BATCH):
         rows = [{name: list(values) for name, values in row.items()} for row in features[start : start + BATCH]]
-        made = function(rows)
+        try:
+            made = function(rows)
+        except Exception as error:
+            raise InputError(f"the collator fails on the rows: {type(error).__name__}: {brief(error)}") from error
         try:
             both = [np.asarray(made[name], np.int64) for name in ("input_ids", "labels")]
         except (KeyError, TypeError, ValueError) as error:

@@ -12,6 +12,8 @@ from jaxmlm.training.finite import NotFiniteAt
 from jaxmlm.training.task import Mean
 
 Metrics = dict[str, Mean]
+SHORT = 1.0
+"""Seconds of a line of the log below which its speed is that of the whole start."""
 MAX_SKIPPED = 20
 """Updates skipped in a row, for gradients that are not finite, after which training ends."""
 
@@ -74,7 +76,7 @@ class Meter:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of all lines of this start, without compilation, evaluations and checkpoints."""
+        """Of all lines of this start, without the first step (which compiles), evaluations and checkpoints."""
         return self._timed_tokens / self._timed_seconds if self._timed_seconds else 0.0
 
     @property
@@ -130,7 +132,9 @@ class Meter:
         self._timed_since = now
         self._timed_seconds += passed
         self._timed_tokens += tokens
-        return Line(line.last, _means(sums), line.tokens, tokens / passed)
+        # A short line is read when the next step is done as well, and the last one at once: its own time says nothing.
+        speed = tokens / passed if passed >= SHORT else self.tokens_per_second
+        return Line(line.last, _means(sums), line.tokens, speed)
 
     def carried_means(self) -> dict[str, float]:
         """The means of the line that the checkpoint had begun; at the last step they are those of its line."""

@@ -75,10 +75,11 @@ def test_what_was_written_is_read(tmp_path_factory, wanted):
 
 
 def test_patterns(tmp_path):
-    for name in ("b.txt", "a.txt", "c.md", "d[1].txt"):
+    for name in ("b.txt", "a.txt", "c.md", "d[1].txt", "e, f.text"):
         write(tmp_path, name, name.encode())
     assert [path.name for path in files(f"{tmp_path}/*.md, {tmp_path}/?.txt")] == ["c.md", "a.txt", "b.txt"]
     assert [path.name for path in files(f"{tmp_path}/d[1].txt")] == ["d[1].txt"]
+    assert [path.name for path in files(f"{tmp_path}/e, f.text")] == ["e, f.text"]
     one, other = sources.open_files(f"{tmp_path}/?.txt").about
     assert one["bytes"] == other["bytes"] == 5
     assert one["sha256"] != other["sha256"]

@@ -147,8 +147,11 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
             built(directory)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
     assert not tmp_path.with_name(tmp_path.name + ".part").exists()
-    with pytest.raises(InputError, match="holds no token store"):
+    with pytest.raises(InputError, match="holds no token store .*: make one with jaxmlm prepare"):
         Store(tmp_path)
+    built(tmp_path / "run" / "store")
+    with pytest.raises(InputError, match=r"holds no token store .*: give \S+/run/store"):
+        Store(tmp_path / "run")
 
 
 @pytest.mark.parametrize("kind", ["link", "broken link", "mounted disk"])

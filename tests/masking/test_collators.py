@@ -122,8 +122,9 @@ def test_a_bias_by_position_is_found(tokenizer):
         (independent(0.3, change=lambda x, y: (x, y + 1)), "labels are not the ids that were there"),
         (independent(0.3, change=lambda x, y: (x[1:], y[1:])), "it must keep rows"),
         (lambda rows: {"input_ids": []}, "returns a mapping with the arrays input_ids and labels"),
+        (lambda rows: rows["input_ids"], "the collator fails on the rows: TypeError: list indices must be"),
     ],
-    ids=["outside", "shifted", "fewer rows", "no labels"],
+    ids=["outside", "shifted", "fewer rows", "no labels", "fails"],
 )
 def test_a_collator_that_cannot_be_measured_is_refused_in_one_line(tokenizer, function, message):
     with pytest.raises(InputError, match=message) as caught:

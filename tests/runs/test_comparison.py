@@ -66,7 +66,7 @@ def test_other_labels_are_refused_with_what_they_are(tmp_path):
     one, other = write(tmp_path, ("no", "yes"))
     path = other / "predictions" / "dev.tsv"
     path.write_text(path.read_text().replace("2\tno\tyes", "2\tno\tno"))
-    with pytest.raises(InputError, match="other rows: the label of '2' is 'yes' here and 'no' there"):
+    with pytest.raises(InputError, match="different rows: the label of '2' is 'yes' here and 'no' there"):
         compare(one, other)
     shutil.rmtree(other / "model")
     write_metadata(other / "model", "run.json", {}, {"labels": ["yes", "no"], "config": {}})

@@ -193,7 +193,7 @@ def test_an_encoder_without_a_mask_token_has_no_bound(directory, tmp_path, capsy
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--blimp", "nowhere"], "no .jsonl files"),
+        (["--blimp", "nowhere"], "nowhere is missing: give the directory of the BLiMP sets"),
         (["--text", "nowhere"], "no text file at 'nowhere'"),
         (["--bound", "nowhere"], "no text file at 'nowhere'"),
         (["--bound", "x.txt", "--bound-draws", "0"], "bound_draws is 0"),

@@ -35,6 +35,8 @@ def test_values_that_are_objects_need_names():
         Vary("masking", (Masking(),))
     with pytest.raises(InputError, match="vary masking.rate: the names a, a are not all different"):
         Vary("masking.rate", (0.1, 0.2), ("a", "a"))
+    with pytest.raises(InputError, match="vary masking.rate: the values 0.15, 0.15 are not all different"):
+        Vary("masking.rate", (0.15, 0.15))
     with pytest.raises(InputError, match="vary init: 'runs/a' cannot name the directory of a cell: give the values"):
         Vary("init", ("runs/a", "hf:org/b"))
     assert Vary("init", ("runs/a", "hf:org/b"), ("a", "b")).named == {"a": "runs/a", "b": "hf:org/b"}

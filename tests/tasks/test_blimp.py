@@ -72,7 +72,7 @@ def test_wrong_files(directory, content, message):
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"roles.jsonl.*{message}"):
         blimp.read(directory)
-    with pytest.raises(InputError, match="no .jsonl files"):
+    with pytest.raises(InputError, match="nowhere is missing: give the directory"):
         blimp.read(directory / "nowhere")
 
 

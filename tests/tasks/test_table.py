@@ -47,7 +47,7 @@ def test_a_table_of_ones_own(tmp_path):
         ("text,lable\na,x\n", "my.csv:1: no column 'label'; there are: text, lable"),
         ("text,label\n", "my.csv: no rows"),
         ("text,label\na,x\nb,\n", "my.csv:3: an empty label"),
-        ("text,label\na,x\nb,x\n", "my.csv: 1 different labels in the column 'label'"),
+        ("text,label\na,x\nb,x\n", "my.csv: 1 different labels in the column 'label': expected at least two"),
         ("text,label\na,x\nb,y\n", "my.csv: 2 rows are too few to put a tenth aside"),
         ('text,label\na,x\n"b"c,y\n', "my.csv:3: not CSV"),
         ("text,label\n" + "".join(f"a,{i}\n" for i in range(101)), "101 different labels .* give --regression"),

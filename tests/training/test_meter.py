@@ -33,6 +33,18 @@ def test_a_line_is_sums_over_counts_and_not_a_mean_of_means(clock):
     assert meter.read().means == {"loss": 3.0}
 
 
+def test_the_speed_of_a_short_line_is_that_of_the_start(clock):
+    """The last line is read at once, and would have a speed of millions."""
+    meter = Meter()
+    meter.start(1)
+    for step, seconds in ((1, 2.0), (2, 2.0), (3, 0.001)):
+        meter.add(step, 64, metrics(1.0, 1.0))
+        meter.close_line()
+        clock[0] += seconds
+        line = meter.read()
+    assert line.tokens_per_second == pytest.approx(128 / 4.001)
+
+
 def test_the_first_step_compiles_and_is_not_timed(clock):
     meter = Meter()
     clock[0] += 50.0
