@@ -20,7 +20,12 @@ PROBES = (
     "sentence length",
     "bigram shift",
 )
-LAWS = {"uniform from 0 to 100 %": "uniform", "30 % falling to 15 %": "line 0.30 to 0.15"}
+LAWS = {
+    "uniform from 0 to 100 %": "uniform",
+    "uniform, weighted by the bound": "uniform, bound",
+    "cosine": "cosine",
+    "30 % falling to 15 %": "line 0.30 to 0.15",
+}
 PAIR = re.compile(r"([+-][\d.]+) \(([+-][\d.]+) to ([+-][\d.]+), p ([\d.]+)\)")
 
 
@@ -194,7 +199,7 @@ def test_laws():
     rates = lines("rates")
     laws = lines("laws")
     [rows] = tables("Laws")
-    assert len(rows) >= 8
+    assert len(rows) == 14
     for masking, seed, *others in rows:
         of, label = (rates, share(masking)) if masking.endswith("fixed") else (laws, LAWS[masking])
         assert others == scores(of, label, int(seed)), masking
