@@ -68,7 +68,8 @@ def recognise(plain: dict[str, Any], names: Iterable[str], directory: Path) -> t
     if end is None or ends[end] not in kinds_of(form):
         there = ", ".join(HEADS[kind] for kind in kinds_of(form))
         raise InputError(f"{directory}: no reader for {architecture}: for {family} there are {there}")
-    several = len(plain.get("id2label") or range(plain.get("num_labels") or 2)) > 1
+    named = plain.get("id2label")
+    several = (len(named) if named and isinstance(named, dict) else plain.get("num_labels")) != 1
     problem = plain.get("problem_type")
     if ends[end] == "classify" and (problem == "multi_label_classification" or (problem == "regression" and several)):
         raise InputError(
