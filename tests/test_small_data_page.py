@@ -210,9 +210,12 @@ def test_replacement():
     rates = lines("rates")
     [rows] = tables("Replacement")
     assert len(rows) >= 5
-    for rate, seed, mask, bert in rows:
+    for rate, seed, mask, bert, random in rows:
         assert mask == ", ".join(scores(rates, share(rate), int(seed)))
         assert bert == ", ".join(scores(results, f"replace=80-10-10,rate={share(rate)}", int(seed)))
+        if random:
+            assert random == ", ".join(scores(results, f"replace=5 random,rate={share(rate)}", int(seed)))
+    assert sum(bool(random) for *_, random in rows) == 3
 
 
 def test_the_numbers_of_the_readme():
