@@ -24,6 +24,7 @@ if [ "$DELETE" = yes ] && [[ $workdir != "$MOUNT"/* ]]; then
 fi
 MOST_FAILURES=3
 failures=0 prepared=0
+there=0            # 1 while a TPU, or a request for one, should be there: if it is not, somebody has deleted it
 used=0 ready_at=-1 # seconds for which there was a TPU before this one; when this one was there, or -1
 
 # left_seconds: what is left of the ceiling.
@@ -55,24 +56,29 @@ over() {
   exit "$1"
 }
 
-# make WORD...: create.sh with what is left of the ceiling, then the rest.
-make() {
+# create WORD: create.sh with what is left of the ceiling.
+create() {
   local left=()
   ((MAX_SECONDS == 0)) || left=(--max-seconds "$(left_seconds)")
-  "$HERE/create.sh" "${GIVEN[@]}" "${left[@]}" "$@" && ready_at=$SECONDS && prepare
+  "$HERE/create.sh" "${GIVEN[@]}" "${left[@]}" "$1"
 }
+make() { create ask && there=1 && make_wait; }
+make_wait() { create wait && ready_at=$SECONDS && prepare; }
 
 # make_ready: a TPU with everything on it, from whatever `look` has found; 75 if it is preempted meanwhile.
 make_ready() {
   [ "$state" = READY ] || prepared=0
   case $state in
     ABSENT) make ;;
-    WAITING) make wait ;;
+    WAITING) make_wait ;;
     READY) # what was installed may be of another commit, but nothing is changed under a job that runs, or between two starts
       if grep -q ' running$' <<<"$lines"; then return 0; fi
       if ((prepared)); then mount_bucket; else prepare; fi # a worker that has restarted has lost the mount
       ;;
-    *) "$HERE/delete.sh" "${GIVEN[@]}" && make ;;
+    *)
+      there=0 # who deletes it are we
+      "$HERE/delete.sh" "${GIVEN[@]}" && make
+      ;;
   esac
 }
 
@@ -82,20 +88,24 @@ mount_bucket() { [ -z "$BUCKET" ] || "$HERE/data.sh" "${GIVEN[@]}" mount; }
 
 # look: sets `state` of the TPU and, where that is READY, the `lines` of job_status. Waits for an answer, however long: a
 # job continues without this machine, and what is billed would be so without babysitting too. A preempted TPU is still
-# listed; one that is not was deleted, by its ceiling or by somebody, and is not made anew.
+# listed; one that is not, or is being deleted, was deleted by its ceiling or by somebody, and is not made anew.
 look() {
-  local code was_there=$((ready_at >= 0))
+  local code
   while true; do
     code=0 lines=''
     state=$(state_of) || code=$?
     [ "$code$state" != 0READY ] || lines=$(job_status) || code=$?
     if ((code == 0)); then
       account
-      if ((was_there)) && [ "$state" = ABSENT ]; then
-        say "$NAME was deleted, by its ceiling or by somebody, and is not made anew; the same command resumes the run on a new one"
-        BILLED=0
-        exit "$FAILED"
-      fi
+      case $there,$state in
+        1,ABSENT | 1,DELETING)
+          say "$NAME was deleted, by its ceiling or by somebody, and is not made anew; the same command resumes the run on a new one"
+          BILLED=0
+          exit "$FAILED"
+          ;;
+        *,ABSENT | *,DELETING) ;;
+        *) there=1 ;;
+      esac
       return 0
     fi
     say "cannot see $NAME: $(reason "$code" "$CALL_LIMIT")"
@@ -110,13 +120,13 @@ await_end() {
   while sleep "$POLL"; do
     look
     if [ "$state" != READY ]; then end=$state; return 0; fi
-    if ! grep -q ' exit ' <<<"$lines"; then check_ceiling; fi
     if ! grep -q ' exit [^0]\| lost' <<<"$lines"; then
       if ! grep -q ' running$' <<<"$lines"; then end="done"; return 0; fi
+      check_ceiling # some may be done, and the others hang
       ((SECONDS - since < STEADY)) || failures=0
       continue
     fi
-    stop_job >/dev/null || continue # those that still run wait for those that are gone
+    stop_job >/dev/null || { check_ceiling; continue; } # those that still run wait for those that are gone
     case $lines in
       *' exit 2'*) end=wrong ;;
       *' exit 75'* | *' lost'*) end=again ;;

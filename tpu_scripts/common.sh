@@ -2,6 +2,7 @@
 # What the scripts beside this file share: options, checks, retries, the state of a TPU, what is still billed.
 # Exit codes are those of jaxmlm: 0 done, 1 failed, 2 wrong input, 75 preempted (run it again).
 set -euo pipefail
+shopt -u checkwinsize # Bash would write the height of the terminal into LINES
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 SCRIPT=$(basename "$0")
@@ -64,6 +65,9 @@ say() { printf '%s: %s\n' "$SCRIPT" "$*" >&2; }
 bad() { say "$*"; exit "$WRONG_INPUT"; }
 fail() { say "$*"; exit "$FAILED"; }
 
+# about NAME: what stands behind the # of an option, above.
+about() { sed -n "s/^$1=[^#]*# //p" "$HERE/common.sh"; }
+
 # usage NAMES: the comment at the script's top, then its options.
 usage() {
   local name flag
@@ -73,7 +77,7 @@ usage() {
     dry-run 'print what it costs and the exact commands, and run none'
   for name in $ALL_USE $1; do
     flag=${name,,}
-    printf '  --%-12s %s%s\n' "${flag//_/-}" "$(sed -n "s/^$name=[^#]*# //p" "$HERE/common.sh")" "${!name:+ (${!name})}"
+    printf '  --%-12s %s%s\n' "${flag//_/-}" "$(about "$name")" "${!name:+ (${!name})}"
   done
   printf '%s\n' 'Options of the other scripts are taken too, so that one set serves all.' \
     'Exit codes: 0 done, 1 failed, 2 wrong input, 75 preempted (run it again).'
@@ -88,6 +92,19 @@ read_config() {
 around the =, and a VALUE with spaces in quotes"
   # shellcheck source=/dev/null
   source /dev/stdin <<<"$text"
+}
+
+# numbers LEAST NAME...: refuse options that are not whole numbers. Bash would read 010 as 8, go on after 08 as if nothing had
+# been given, and take 2^64 for 0, which is no ceiling.
+numbers() {
+  local least=$1 key flag
+  shift
+  for key; do
+    flag=${key,,} flag=${flag//_/-}
+    if ! [[ ${!key} =~ ^(0|[1-9][0-9]{0,8})$ ]] || ((${!key} < least)); then
+      bad "$flag '${!key}': give --$flag a whole number from $least to 999999999, without leading zeros ($(about "$key"))"
+    fi
+  done
 }
 
 # options NAMES WORD...: defaults, then config.env, then the options before the first word that is not one. NAMES are those
@@ -121,10 +138,10 @@ options() {
   [ -n "$PROJECT" ] || bad "no project: give --project, or write PROJECT= into $config (gcloud projects list)"
   [ -n "$ZONE" ] || bad "no zone: give --zone, or write ZONE= into $config (gcloud compute tpus locations list)"
   [[ $NAME =~ ^[a-z]([-a-z0-9]{0,58}[a-z0-9])?$ ]] || bad "name '$NAME': give --name with lower-case letters, digits and hyphens"
-  [[ $SLICES =~ ^[1-9][0-9]*$ ]] || bad "slices '$SLICES': give --slices a number from 1"
+  numbers 1 SLICES TRIES CALL_LIMIT SETUP_LIMIT COPY_LIMIT WAIT_LIMIT RELAUNCHES LINES
+  numbers 0 MAX_HOURS ${MAX_SECONDS:+MAX_SECONDS} PAUSE POLL STOP_LIMIT STEADY CLOSE
   [[ $QUEUED =~ ^(yes|no)$ ]] || bad "queued '$QUEUED': give --queued yes or --queued no"
   ((SLICES == 1)) || [ "$QUEUED" = yes ] || bad "$SLICES slices need --queued yes"
-  [[ $MAX_HOURS =~ ^[0-9]+$ ]] || bad "max-hours '$MAX_HOURS': give --max-hours a whole number of hours, or 0 for no ceiling"
   [[ $PRICE =~ ^([0-9]+([.][0-9]+)?)?$ ]] || bad "price '$PRICE': give --price a number, as 1.35"
   [[ $DELETE =~ ^(yes|no)$ ]] || bad "delete '$DELETE': give --delete yes or --delete no"
   : "${MAX_SECONDS:=$((MAX_HOURS * 3600))}"
@@ -146,7 +163,7 @@ ceiling() {
 # cores of a chip.
 chips() {
   local number=${TYPE##*-}
-  [[ $number =~ ^[0-9]+$ ]] || return 0
+  [[ $number =~ ^[1-9][0-9]*$ ]] || return 0
   case $TYPE in
     v[234]-* | v5p-*) echo $((number * SLICES * TPUS / 2)) ;;
     v5litepod-* | v6e-*) echo $((number * SLICES * TPUS)) ;;
@@ -228,23 +245,33 @@ reason() {
 TRACK=()             # the release track of gcloud, for what is in alpha only
 tpus() { attempt "$CALL_LIMIT" gcloud "${TRACK[@]}" compute tpus "$@" --project="$PROJECT" --zone="$ZONE" --quiet; }
 
-# described KIND NAME FIELD: a field of what gcloud knows of NAME; nothing if there is no such thing.
+# described KIND NAME FIELD: a field, or some, of what gcloud knows of NAME; nothing if there is no such thing.
 described() {
   tpus "$1" describe "$2" --format="value($3)" || { local code=$?; grep -qi NOT_FOUND "$ERRORS" || return "$code"; }
 }
 
-# state_of: ABSENT, WAITING (for capacity), READY, PREEMPTED or FAILED.
+# request_state: of a queued resource; ACTIVE where its nodes have the last word. The nodes of a SUSPENDED one are deleted: by
+# the cloud in a preemption, or by somebody.
+REQUEST_STATE=state.state,state.stateInitiator
+request_state() {
+  local state
+  state=$(described queued-resources "$NAME" "$REQUEST_STATE") || return $?
+  case $state in
+    '') echo ABSENT ;;
+    ACTIVE*) echo ACTIVE ;;
+    DELETING* | SUSPEND*USER) echo DELETING ;;
+    SUSPEND*) echo PREEMPTED ;;
+    FAILED*) echo FAILED ;;
+    *) echo WAITING ;;
+  esac
+}
+
+# state_of: ABSENT, WAITING (for capacity), READY, PREEMPTED, FAILED, or DELETING (by somebody, its ceiling, or delete.sh).
 state_of() { # `return 0`, not `return`: in a trap that would be the status from before it
   local node state
   if [ "$QUEUED" = yes ]; then
-    state=$(described queued-resources "$NAME" state.state) || return $?
-    case $state in
-      '') echo ABSENT; return 0 ;;
-      ACTIVE) ;;
-      SUSPENDING | SUSPENDED) echo PREEMPTED; return 0 ;;
-      FAILED) echo FAILED; return 0 ;;
-      *) echo WAITING; return 0 ;;
-    esac
+    state=$(request_state) || return $?
+    [ "$state" = ACTIVE ] || { echo "$state"; return 0; }
   fi
   for node in $(nodes); do
     state=$(described tpu-vm "$node" state) || return $?
@@ -253,6 +280,11 @@ state_of() { # `return 0`, not `return`: in a trap that would be the status from
       '') if [ "$QUEUED" = yes ]; then echo PREEMPTED; else echo ABSENT; fi; return 0 ;;
       PREEMPTED | TERMINATED) echo PREEMPTED; return 0 ;;
       CREATING | STARTING | RESTARTING | REPAIRING) echo WAITING; return 0 ;;
+      DELETING) # a preemption deletes as well, and the request knows of it by now
+        [ "$QUEUED" = no ] || state=$(request_state) || return $?
+        if [ "$state" = PREEMPTED ]; then echo PREEMPTED; else echo DELETING; fi
+        return 0
+        ;;
       *) echo FAILED; return 0 ;;
     esac
   done
@@ -261,9 +293,9 @@ state_of() { # `return 0`, not `return`: in a trap that would be the status from
 
 # wait_ready: until the TPU is there; through a time without an answer too.
 wait_ready() {
-  local code state last='' until=$((SECONDS + WAIT_LIMIT))
+  local code state why last='' until=$((SECONDS + WAIT_LIMIT))
   if ((DRY_RUN)); then
-    if [ "$QUEUED" = yes ]; then described queued-resources "$NAME" state.state; else described tpu-vm "$NAME" state; fi
+    if [ "$QUEUED" = yes ]; then described queued-resources "$NAME" "$REQUEST_STATE"; else described tpu-vm "$NAME" state; fi
     return
   fi
   while ((SECONDS < until)); do
@@ -275,7 +307,12 @@ wait_ready() {
       '') say "cannot tell the state of $NAME ($(reason "$code" "$CALL_LIMIT")); again in $POLL s" ;;
       WAITING) [ "$last" = WAITING ] || say "$NAME waits for capacity in $ZONE; a look every $POLL s" ;;
       PREEMPTED) say "$NAME was preempted while it was made"; exit "$PREEMPTED" ;;
-      *) fail "$NAME is $state: $(described queued-resources "$NAME" state.failedData.error.message || true)" ;;
+      ABSENT) fail "there is no $NAME in $ZONE: somebody has deleted it, or nobody has asked for it (create.sh --name $NAME)" ;;
+      DELETING) fail "$NAME is being deleted, by somebody or by its ceiling" ;;
+      *)
+        why=$(described queued-resources "$NAME" state.failedData.error.message || true)
+        fail "$NAME is $state: ${why:-the cloud does not say why}"
+        ;;
     esac
     last=$state
     sleep "$POLL"
@@ -323,6 +360,7 @@ check_there() {
     READY) ;;
     ABSENT) bad "there is no TPU $NAME in $ZONE: make it with create.sh --name $NAME" ;;
     PREEMPTED) say "$NAME was preempted: delete.sh and create.sh make a new one, babysit.sh does all that"; exit "$PREEMPTED" ;;
+    DELETING) bad "$NAME is being deleted: make it anew with create.sh --name $NAME as soon as it is gone" ;;
     *) bad "$NAME is not ready ($state): wait with create.sh --name $NAME wait, or delete it with delete.sh --name $NAME" ;;
   esac
 }
@@ -335,6 +373,7 @@ finish() {
     state=$(TRIES=1 state_of 2>/dev/null) || state=UNKNOWN
     case $state in
       ABSENT) say "nothing is billed: there is no $NAME" ;;
+      DELETING) say "not billed any more as soon as it is gone: $NAME is being deleted; make sure of it: $(delete_command)" ;;
       PREEMPTED) say "not billed any more, but the name is taken: $NAME; delete it: $(delete_command)" ;;
       WAITING) say "not billed yet, but as soon as there is capacity: $NAME ($SLICES x $TYPE in $ZONE); delete it: $(delete_command)" ;;
       READY | FAILED) say "STILL BILLED: $NAME ($SLICES x $TYPE in $ZONE); delete it: $(delete_command)" ;;

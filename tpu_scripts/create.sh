@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # usage: create.sh [OPTIONS]        make a TPU and wait until it is ready
+#        create.sh [OPTIONS] ask    only request it
 #        create.sh [OPTIONS] wait   keep waiting for one that was requested
 #
 # A queued resource (--queued yes) waits for capacity; a TPU VM (--queued no) is there at once or never. --slices 2 makes
@@ -80,10 +81,12 @@ fi
 
 check_login
 case ${WORDS[*]} in
-  '')
+  '' | ask)
     if ((!DRY_RUN)); then
       check_place
       state=$(state_of) || fail "cannot tell whether $NAME exists: $(reason $? "$CALL_LIMIT")"
+      [ "$state" != DELETING ] ||
+        bad "$NAME is being deleted in $ZONE: wait until it is gone ($(delete_command)), or take another --name"
       [ "$state" = ABSENT ] ||
         bad "$NAME exists in $ZONE ($state): continue with setup.sh, take another --name, or delete it: $(delete_command)"
     fi
@@ -93,7 +96,8 @@ case ${WORDS[*]} in
     TRACK=()
     ;;
   wait) BILLED=1 ;;
-  *) bad "create.sh takes options, and perhaps the word wait; got '${WORDS[*]}'" ;;
+  *) bad "create.sh takes options, and perhaps the word ask or wait; got '${WORDS[*]}'" ;;
 esac
+[ "${WORDS[*]}" != ask ] || exit 0
 wait_ready
 ((DRY_RUN)) || say "billed from now on: $NAME ($SLICES x $TYPE in $ZONE, $CAPACITY), $(ceiling); next: setup.sh --name $NAME"

@@ -17,8 +17,11 @@ remote_mount() {
     sudo apt-get -qq -o DPkg::Lock::Timeout=600 update
     sudo apt-get -qq -o DPkg::Lock::Timeout=600 install -y gcsfuse
   fi
-  sudo mkdir -p "$2"
-  mountpoint -q "$2" || { sudo chown "$(id -un)" "$2" && gcsfuse --implicit-dirs "$1" "$2" >/dev/null; }
+  if ! mountpoint -q "$2"; then # into what a user has mounted not even root may look
+    sudo mkdir -p "$2"
+    sudo chown "$(id -un)" "$2"
+    gcsfuse --implicit-dirs "$1" "$2" >/dev/null
+  fi
   if ! touch "$2/.jaxmlm-$HOSTNAME" || ! rm "$2/.jaxmlm-$HOSTNAME"; then
     echo "ERROR: $HOSTNAME may not write to the bucket" >&2
     return 2

@@ -33,7 +33,7 @@ babysit() {
 }
 ended() { ((DRY_RUN)) || wait "${pids[$1]}"; }
 
-# give_up CODE: end the babysitters too: they would continue without us, and make a TPU anew that somebody deletes.
+# give_up CODE: end the babysitters too: they would continue without us, and make a new TPU after a preemption.
 give_up() {
   local group
   trap - HUP INT TERM

@@ -4,22 +4,20 @@
 Linked under the names gcloud, uv, sudo, gcsfuse, mountpoint, curl, systemd-run and shutdown. $STANDIN is the directory:
 
     state.json      the TPUs and the requests for them
-    plan.json       what goes wrong: [{"on": words of the call, "skip": 0, "times": 1, "do": ...}]
+    plan.json       what goes wrong: [{"on": parts of the call, "skip": 0, "times": 1, "do": ...}], and perhaps a "verb"
     calls.jsonl     every call of gcloud, in order
     workers/HOST/   the disk of a worker: `ssh` runs its --command there, with HOME set to it, /gcs and /var/lib in it
     buckets/NAME/   a bucket
 
 `do` is: unavailable, denied (it fails); hang (no answer, nothing done); lost (done, no answer); broken (done, and it
-fails); preempt, restart, expire (before it).
+fails); slow (a deletion, ordered and not awaited); preempt, restart, expire, dismiss, dismiss-node (before it).
 The flags are those of Google Cloud SDK 528, and an unknown one is refused as there.
 """
 
-import contextlib
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -28,6 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I has no directory of the script
 
 from standin_base import ANYWHERE, DIRECTORY, FLAGS, ZONES, Refused, environment_of, rooted, state  # noqa: E402
+from standin_tpus import HAPPENS, boot, busy, disk, dismiss, elapse, found, missing, wipe  # noqa: E402
 
 
 def gcloud(words: list[str]) -> None:
@@ -47,10 +46,14 @@ def gcloud(words: list[str]) -> None:
         raise Refused("ERROR: (gcloud) PERMISSION_DENIED: The caller does not have permission.")
     if fault == "hang":
         time.sleep(600)
-    if fault in ("preempt", "restart", "expire"):
+    if fault in HAPPENS:
         with state() as now:
-            for name in list(now["tpus"]):
-                {"preempt": preempt, "restart": restart, "expire": expire}[fault](now, name)
+            for name in list(now["tpus"] if fault in ("preempt", "restart") else now["requests"] | now["tpus"]):
+                HAPPENS[fault](now, name)
+    if fault == "slow":
+        with state() as now:
+            dismiss(now, names[0])
+        raise Refused("ERROR: (gcloud) DEADLINE_EXCEEDED: the operation has not finished")
     VERBS[verb](names, flags)
     if fault == "broken":
         raise Refused("ERROR: (gcloud) scp: Connection closed by remote host")
@@ -63,7 +66,7 @@ def planned(words: list[str]) -> str | None:
     line = " ".join(words)
     with state() as now:
         for number, fault in enumerate(json.loads(path.read_text()) if path.exists() else []):
-            if all(word in line for word in fault["on"].split()):
+            if fault.get("verb") in (None, *words) and all(word in line for word in fault["on"].split()):
                 seen = now["seen"][str(number)] = now["seen"].get(str(number), 0) + 1
                 if 0 < seen - fault.get("skip", 0) <= fault.get("times", 1):
                     return fault["do"]
@@ -106,8 +109,10 @@ def request(names, flags):
 def look(names, flags):
     (name,) = names
     with state() as now:
-        one = now["requests"].get(name) or missing(name)
-        print(one["state"])
+        one = found(now, "requests", name)
+        values = {"state.state": one["state"], "state.stateInitiator": one.get("initiator", "")}
+        asked = re.findall(r"[\w.]+", flags.get("--format", "").removeprefix("value"))
+        print("\t".join(values.get(name, "") for name in asked))
         steps = {"WAITING_FOR_RESOURCES": "PROVISIONING", "PROVISIONING": "ACTIVE"}
         one["state"] = steps.get(one["state"], one["state"])
         if one["state"] == "ACTIVE":
@@ -122,6 +127,7 @@ def withdraw(names, flags):
         one = now["requests"].get(name) or missing(name)
         if any(node in now["tpus"] for node in one["nodes"]) and "--force" not in flags:
             raise Refused("ERROR: (gcloud) FAILED_PRECONDITION: the queued resource has nodes")
+        busy(one)
         for node in one["nodes"]:
             wipe(now, node)
         del now["requests"][name]
@@ -139,12 +145,12 @@ def create(names, flags):
 
 def describe(names, flags):
     with state() as now:
-        print((now["tpus"].get(names[0]) or missing(names[0]))["state"])
+        print(found(now, "tpus", names[0])["state"])
 
 
 def delete(names, flags):
     with state() as now:
-        now["tpus"].get(names[0]) or missing(names[0])
+        busy(now["tpus"].get(names[0]) or missing(names[0]))
         wipe(now, names[0])
 
 
@@ -153,97 +159,11 @@ def known_type(flags):
         raise Refused(f"ERROR: (gcloud) INVALID_ARGUMENT: no {flags['--accelerator-type']} in {flags['--zone']}")
 
 
-def missing(name: str):
-    raise Refused(f"ERROR: (gcloud) NOT_FOUND: Resource 'projects/p/locations/z/nodes/{name}' was not found")
-
-
 def metadata(flags) -> dict[str, str]:
     """The metadata of a TPU, with what is read from files."""
     given = dict(pair.split("=", 1) for pair in flags.get("--metadata", "").split(",") if pair)
     files = dict(pair.split("=", 1) for pair in flags.get("--metadata-from-file", "").split(",") if pair)
     return given | {name: Path(path).read_text() for name, path in files.items()}
-
-
-def boot(now, node: str, kind: str, about: dict[str, str]) -> None:
-    generation, _, size = kind.partition("-")
-    cores_of_a_host = 8 if generation in ("v2", "v3", "v4", "v5p") else 4
-    hosts = 1 if kind in ("v5litepod-8", "v6e-8") else -(-int(size) // cores_of_a_host)
-    now["tpus"][node] = {"state": "READY", "hosts": hosts}
-    for host in range(hosts):
-        home = disk(node, host)
-        shutil.rmtree(home, ignore_errors=True)  # a start-up script of an earlier one may have left something
-        (home / "home").mkdir(parents=True, exist_ok=True)
-        (home / "home" / "someone").symlink_to("..")
-        (home / "metadata.json").write_text(json.dumps(about))
-        start_up(home)
-
-
-def start_up(home: Path) -> None:
-    """Run the start-up script of a worker, in the background; what only root may write is on the worker's disk."""
-    script = json.loads((home / "metadata.json").read_text()).get("startup-script")
-    if script is None:
-        return
-    (home / "start-up").write_text(re.sub(r"/(home/|var/lib/jaxmlm)", rf"{home}/\1", script))
-    background(["bash", str(home / "start-up")], home)
-
-
-def background(command: list[str], home: Path) -> None:
-    with open(home / "start-up.log", "a") as log:
-        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-        subprocess.Popen(command, cwd="/", env=environment_of(home), start_new_session=True, **streams)
-
-
-def disks(now, node: str) -> list[Path]:
-    return [disk(node, host) for host in range(now["tpus"].get(node, {"hosts": 0})["hosts"])]
-
-
-def halt(now, node: str, grace: float = 0) -> None:
-    """End a TPU's jobs, SIGTERM first."""
-    jobs = [home / "jaxmlm-job" for home in disks(now, node)]
-    running = [job for job in jobs if (job / "pid").exists() and not (job / "exit").exists()]
-    groups = {job: int((job / "pid").read_text()) for job in running}
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for group in groups.values():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, number)
-        until = time.monotonic() + grace
-        while time.monotonic() < until and not all((job / "exit").exists() for job in groups):
-            time.sleep(0.1)
-
-
-def wipe(now, node: str, grace: float = 0) -> None:
-    halt(now, node, grace)
-    for home in disks(now, node):
-        shutil.rmtree(home, ignore_errors=True)
-    now["tpus"].pop(node, None)
-
-
-def restart(now, node: str) -> None:
-    """The workers boot again and are READY: what ran there is gone, and so is the mount."""
-    halt(now, node)
-    for home in disks(now, node):
-        if (home / "gcs").is_symlink():
-            (home / "gcs").unlink()
-            (home / "gcs").mkdir()
-        start_up(home)
-
-
-def preempt(now, node: str) -> None:
-    wipe(now, node, grace=float(os.environ.get("STANDIN_GRACE", "25")))
-    now["tpus"][node] = {"state": "PREEMPTED", "hosts": 0}
-    for one in now["requests"].values():
-        if node in one["nodes"]:
-            one["state"] = "SUSPENDED"
-
-
-def expire(now, node: str) -> None:
-    """A TPU has deleted itself, with its request."""
-    wipe(now, node)
-    now["requests"] = {name: one for name, one in now["requests"].items() if node not in one["nodes"]}
-
-
-def disk(node: str, host: int) -> Path:
-    return DIRECTORY / "workers" / f"t1v-n-{node}-w-{host}"
 
 
 def workers(node: str, flags) -> list[Path]:
@@ -362,12 +282,6 @@ def systemd_run(words: list[str]) -> None:
     (Path(os.environ["HOME"]) / "timer.json").write_text(json.dumps({"options": options, "do": words[len(options) :]}))
 
 
-def elapse(now, node: str) -> None:
-    """The time of a TPU's ceiling has come: its workers do what they have set themselves."""
-    for home in disks(now, node):
-        background(json.loads((home / "timer.json").read_text())["do"], home)
-
-
 def shutdown(words: list[str]) -> None:
     """`shutdown -P now` or `-P +MINUTES`: written down; that the cloud sees it, nobody promises."""
     with open(DIRECTORY / "shutdowns", "a") as file:
@@ -378,11 +292,13 @@ def main() -> int:
     name, words = Path(sys.argv[0]).name, sys.argv[1:]
     try:
         if name == "sudo":
+            if Path(words[-1]).is_symlink():  # root may not even look at what a user has mounted
+                raise Refused(f"{words[0]}: cannot create directory '{words[-1]}': File exists")
             os.execvp(words[0], words)
         if name == "mountpoint":
             return 0 if Path(words[-1]).is_symlink() else 1
-        happens = {"preempt": preempt, "restart": restart, "elapse": elapse}
-        if words and words[0] in happens:  # for the tests: what happens to a TPU without its user
+        happens = HAPPENS | {"elapse": elapse}
+        if words and words[0] in happens:  # for the tests
             with state() as now:
                 happens[words[0]](now, words[1])
             return 0

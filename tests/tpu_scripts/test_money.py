@@ -99,6 +99,54 @@ def test_babysit_counts_the_hours_of_all_tpus_and_makes_none_after_the_ceiling(w
     assert first == 86400 > second and here.state() == "ABSENT"
 
 
+@pytest.mark.slow("waits for processes and time-outs")
+def test_babysit_keeps_the_ceiling_when_one_worker_is_done_and_another_hangs(world):
+    here = world("mounted", MAX_SECONDS=310)
+    done = here.run("babysit", *JOB, "--hangs-on", "1", timeout=90)
+    assert done.returncode == 1 and "the same command resumes it" in done.stderr, done.stderr
+    assert here.state() == "ABSENT" and sorted(log.rstrip()[-7:] for log in logs(here)) == [" exit 0", "exit 75"]
+
+
+@pytest.mark.parametrize(("queued", "happens"), [("yes", "dismiss"), ("yes", "dismiss-node"), ("no", "dismiss")])
+def test_babysit_makes_no_tpu_anew_that_somebody_deletes(queued, happens, world):
+    """A deletion takes a while."""
+    here = world("nothing", TYPE="v4-8", QUEUED=queued)
+    here.plan({"on": "remote_status", "skip": 2, "do": happens})
+    done = here.run("babysit", *JOB, "--calls-to-wait-for", "3")
+    assert done.returncode == 1 and "mlm was deleted, by its ceiling or by somebody" in done.stderr, done.stderr
+    assert here.state() == "DELETING" and len(here.calls("create mlm")) == 1
+
+
+def test_babysit_asks_no_more_for_what_somebody_deletes_while_it_waits(world):
+    here = world("nothing", TYPE="v4-8")
+    here.plan({"on": "queued-resources describe", "skip": 3, "do": "dismiss"})
+    done = here.run("babysit", *JOB)
+    assert done.returncode == 1 and "create.sh: mlm is being deleted" in done.stderr, done.stderr
+    assert "mlm was deleted, by its ceiling or by somebody" in done.stderr and len(here.calls("create mlm")) == 1
+
+
+def test_babysit_waits_for_a_deletion_that_it_has_ordered(world):
+    here = world("nothing", TYPE="v4-8")
+    here.plan({"on": "remote_status", "skip": 2, "do": "preempt"}, {"verb": "delete", "on": "mlm", "do": "slow"})
+    done = here.run("babysit", *JOB, "--calls-to-wait-for", "3")
+    assert done.returncode == 0 and "preempted; a new mlm" in done.stderr and "failure" not in done.stderr, done.stderr
+    assert here.state() == "ABSENT" and len(here.calls("create mlm")) == 2
+
+
+def test_a_tpu_that_is_being_deleted(world):
+    """By another machine's delete.sh, say."""
+    here = world("created")
+    here.plan({"on": "resources describe", "do": "dismiss"})
+    made = here.run("create")
+    assert made.returncode == 2 and "mlm is being deleted in us-central2-b: " in made.stderr, made.stderr
+    used = here.run("setup")
+    assert used.returncode == 2 and "mlm is being deleted: make it anew" in used.stderr, used.stderr
+    done = here.run("delete")
+    assert done.returncode == 0 and "deleted: mlm; it is not billed any more" in done.stderr, done.stderr
+    gone = here.run("create", "wait")
+    assert gone.returncode == 1 and "there is no mlm in us-central2-b: somebody has deleted it" in gone.stderr
+
+
 OF_SOME = {
     "lines": {"logs"},
     "relaunches": {"babysit", "study"},
