@@ -51,7 +51,7 @@ def here(tmp_path, monkeypatch) -> Path:
         ("report ~nobodyhere/study", "there is no user 'nobodyhere'"),
         (f"finetune {LONG} --task cola --data sample:", ": file name too long"),
         ("finetune loop --task cola --data sample:", "loop"),
-        ("report file/sub", "file/sub has no results of a study"),
+        ("report file/sub", "file/sub is missing: give the --workdir of a study"),
         (f"export {LONG} out", ": file name too long"),
         ("pretrain run.py --coordinator localhost:99999999 --processes 2 --process 0", "a port from 1 to 65535"),
         ("pretrain run.py --coordinator localhost:1 --processes 2 --process 0 --wait nan", "--wait is nan: it must be"),
