@@ -68,8 +68,8 @@ def test_versions_are_held_against_the_tested_pairs(have, level, part):
         ({"libtpu": "0.0.420"}, "libtpu 0.0.420 does not go"),
         ({"jax-rocm7-plugin": "0.10.1"}, "wants ==0.10.2.*: pip install 'jax-rocm7-plugin==0.10.2.*'"),
         ({"jaxlib": "0.10.1", "flax": "0.12.12"}, None),
-        ({"jaxlib": "0.10.0"}, "which wants <=0.10.2,>=0.10.1: pip install 'jaxlib<=0.10.2,>=0.10.1'"),
-        ({"jaxlib": "0.11.0"}, "which wants <=0.10.2,>=0.10.1"),
+        ({"jaxlib": "0.10.0"}, "which wants <0.10.3,>=0.10.1: pip install 'jaxlib<0.10.3,>=0.10.1'"),
+        ({"jaxlib": "0.11.0"}, "which wants <0.10.3,>=0.10.1"),
         ({"flax": "0.12.7"}, "which wants >=0.12.8: pip install 'flax>=0.12.8'"),
     ],
 )
