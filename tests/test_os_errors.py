@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,11 @@ def test_a_full_disk_names_the_directory(error):
     with pytest.raises(InputError, match="^runs/a: (no space left|disk quota).*: free some space, or name a directory"):
         with writing_to(Path("runs/a")):
             raise error
+
+
+def test_a_copy_that_fails_names_its_first_file():
+    met = [("in/a", "out/a", "[Errno 13] Permission denied: 'in/a'"), ("in/b", "out/b", "the same")]
+    assert explain(shutil.Error(met)) == "in/a cannot be copied: [Errno 13] Permission denied: 'in/a': check the path"
 
 
 def test_other_errors_are_left_alone():

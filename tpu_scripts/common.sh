@@ -94,7 +94,7 @@ around the =, and a VALUE with spaces in quotes"
   source /dev/stdin <<<"$text"
 }
 
-# numbers LEAST NAME...: refuse options that are not whole numbers. Bash would read 010 as 8, go on after 08 as if nothing had
+# numbers LEAST NAME...: refuse options that are not whole numbers. Bash would read 010 as 8, continue after 08 as if nothing had
 # been given, and take 2^64 for 0, which is no ceiling.
 numbers() {
   local least=$1 key flag

@@ -98,7 +98,7 @@ def in_long_rows(length: int, heads: int, options: dict[str, Any], dtype: str = 
         return attend(q, k, v, seen, given["dropout"], key).reshape(2, length, 128)
 
     def fused(qkv: jax.Array) -> jax.Array:
-        whole = jnp.array(given["whole"])
+        whole = None if given["whole"] is None else jnp.array(given["whole"])
         return fused_attention(qkv, heads, segments, table, given["window"], whole, drop, key, interpret=True)
 
     found = []
@@ -115,6 +115,7 @@ def in_long_rows(length: int, heads: int, options: dict[str, Any], dtype: str = 
         (384, 2, {"rope": True}),  # one tile, whose stripes are not a register wide
         (1024, 1, {"rope": True, "window": 100}),  # two tiles of keys
         pytest.param(1024, 1, {"window": 100, "whole": True}, marks=pytest.mark.slow("another interpreted kernel")),
+        pytest.param(384, 2, {"window": 100, "whole": None}, marks=pytest.mark.slow("another interpreted kernel")),
         pytest.param(512, 4, {"dropout": 0.0}, marks=pytest.mark.slow("another interpreted kernel")),
     ],
 )

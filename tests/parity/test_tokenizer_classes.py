@@ -53,7 +53,7 @@ def test_a_class_of_tokenizers_is_read_as_by_transformers(family, model_type, na
     ("model_type", "told"), [("xlm-roberta", "model"), ("camembert", "model"), ("roberta", "model")]
 )
 def test_a_tokenizer_that_transformers_would_build_anew_is_told(model_type, told, tmp_path):
-    """Of another model than the class has: it is read as it stands, and a note says that ids may differ there."""
+    """Its model is not that of the class: it is read as it is, and a note says that ids may differ there."""
     words("Bert", tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     plain = json.loads((tmp_path / "tokenizer_config.json").read_text())

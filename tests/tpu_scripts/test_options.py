@@ -81,7 +81,7 @@ def test_bad_input_is_one_line_and_2(stage, script, words, says, world):
 
 
 def test_every_number_is_whole_and_decimal(world):
-    """To Bash 010 is 8, 08 an error that it goes on from, and 2^64 is 0: no ceiling."""
+    """To Bash 010 is 8, 08 an error after which it continues, and 2^64 is 0: no ceiling."""
     here, common = world("nothing"), (ROOT / "tpu_scripts" / "common.sh").read_text()
     known = set(re.search('^OPTIONS="([^"]+)"', common, re.MULTILINE)[1].split())
     names = {"MAX_SECONDS"} | known & set(re.findall("^([A-Z_]+)=[0-9]+ ", common, re.MULTILINE))
