@@ -21,17 +21,17 @@ def step(x):  # 36 MB of temporary arrays
 x = jnp.ones(3000)
 step(x).block_until_ready()
 faults = []
-for _ in range(9):
+for _ in range(41):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     step(x).block_until_ready()
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(sorted(faults)[4])
+print(sorted(faults[10:])[15])
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator of the GNU C library")
 def test_steps_reuse_their_memory():
-    """The median of nine: a single step may touch a second block, where something small stands in the first one."""
+    """The median of 31 steps after ten: the first ones touch new blocks, where something small stands in the others."""
     faults = {}
     for kept in ("kept", "freed"):
         done = subprocess.run([sys.executable, "-c", PROGRAM, kept], capture_output=True, text=True, check=True)
