@@ -1,10 +1,10 @@
 """All processes of a run end with one line when one of them is killed.
 
 JAX aborts them at once, with a message of C++, or leaves them in a collective call until it misses a heartbeat.
-Neither a thread nor a handler of Python is sure to run then, so each process has a small one beside it, which holds
-the connections by which the hosts have met: that of process 0 to all others, that of another to process 0. Who ends by
-itself says so over them; a connection that breaks without that is a death. The line then stands below whatever JAX
-has said in that moment.
+Neither a thread nor a handler of Python is sure to run then, so each process has a small one beside it
+(`beside_first.py`, `beside_other.py`), which holds the connections by which the hosts have met: that of process 0 to
+all others, that of another to process 0. Who ends by itself says so over them; a connection that breaks without that
+is a death. The line then stands below whatever JAX has said in that moment.
 """
 
 import atexit
@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 _KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 6))
 """A machine that lost its power or its network closes no connection: it is missed after 45 seconds."""
@@ -25,71 +26,6 @@ stands below whatever process 0 fails with for want of it, unless process 0 ends
 MOST = 2000
 """Bytes of what is said."""
 
-_BESIDE_FIRST = (
-    f"MOST = {MOST}"
-    + """
-import os, select, signal, sys, time
-
-parent, alive, grace = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-lines = {int(fd): line for fd, line in zip(sys.argv[4::2], sys.argv[5::2])}
-missed, said, until = "", b"", None
-while True:
-    ready = select.select([alive, *lines], [], [], until and max(0, until - time.monotonic()))[0]
-    if alive in ready:  # process 0 ends
-        if os.read(alive, 1) or said == b"f":
-            missed = ""
-        break
-    if not ready:
-        if os.getppid() == parent:
-            os.kill(parent, signal.SIGKILL)
-        break
-    for fd in ready:
-        try:
-            told = os.read(fd, MOST)
-        except OSError:
-            told = b""
-        line = lines.pop(fd)
-        explained = told[:1] == b"i" and said == b"f"  # why one failed counts, not that others failed with it
-        if told != b"." and (explained or not missed):
-            missed = told[1:].decode(errors="replace") or line
-            said, until = told[:1], time.monotonic() + grace
-if missed:
-    os.write(2, b"\\n" + missed.encode() + b"\\n")
-"""
-)
-_BESIDE_OTHER = (
-    f"MOST = {MOST}"
-    + """
-import os, select, signal, socket, sys, time
-
-def listens(host, port):
-    time.sleep(0.5)  # all that it had open is closed by then
-    try:
-        socket.create_connection((host, int(port)), 10).close()
-        return True
-    except OSError:
-        return False
-
-parent, alive, line = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-ready = select.select([0, alive], [], [])[0]
-if 0 not in ready:  # this process ends first, perhaps because process 0 has: that shows soon
-    told = os.read(alive, MOST)
-    try:
-        os.write(0, told or b"!")
-    except OSError:
-        pass
-    ready = select.select([0], [], [], 0.2 if told else 1.5)[0]
-if 0 in ready:
-    try:
-        goodbye = os.read(0, 1)
-    except OSError:
-        goodbye = b""
-    if not goodbye and not listens(*sys.argv[4:]):
-        if os.getppid() == parent:
-            os.kill(parent, signal.SIGKILL)
-        os.write(2, b"\\n" + line.encode() + b"\\n")
-"""
-)
 _others: list[socket.socket] = []
 _watching: list[tuple[subprocess.Popen[bytes], int]] = []
 
@@ -107,7 +43,7 @@ def watch_others(connections: Sequence[socket.socket], names: Sequence[str]) -> 
     _others.extend(connections)
     fds = [connection.fileno() for connection in connections]
     words = [word for fd, name in zip(fds, names, strict=True) for word in (str(fd), _line(name))]
-    _start(_BESIDE_FIRST, [str(GRACE), *words], pass_fds=fds)
+    _start("beside_first.py", [str(GRACE), *words], pass_fds=fds)
 
 
 def watch_first(connection: socket.socket, name: str) -> None:
@@ -120,7 +56,7 @@ def watch_first(connection: socket.socket, name: str) -> None:
     """
     _keep_alive(connection)
     host, port = connection.getpeername()[:2]
-    _start(_BESIDE_OTHER, [_line(name), host, str(port)], stdin=connection.fileno())
+    _start("beside_other.py", [_line(name), host, str(port)], stdin=connection.fileno())
     connection.close()
 
 
@@ -152,10 +88,11 @@ def _keep_alive(connection: socket.socket) -> None:
 
 def _start(program: str, words: list[str], *, stdin: int = subprocess.DEVNULL, pass_fds: Sequence[int] = ()) -> None:
     """Start the process beside this one; it reads from `alive` when this one ends."""
+    file = Path(__file__).with_name(program)
     alive, mine = os.pipe()
     # In a session of its own, so that Ctrl-C does not end it first.
     beside = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", program, str(os.getpid()), str(alive), *words],
+        [sys.executable, "-I", "-S", str(file), str(os.getpid()), str(alive), str(MOST), *words],
         stdin=stdin,
         stdout=subprocess.DEVNULL,
         pass_fds=(alive, *pass_fds),
