@@ -7,7 +7,7 @@ was not pre-trained. No network, no download. It exercises the whole pipeline; i
 from pathlib import Path
 from runpy import run_path
 
-from jaxmlm.paths import replace_path
+from jaxmlm.fields import replace_path
 from jaxmlm.runs import Evaluate, Finetune
 from jaxmlm.studies import Study, Vary
 

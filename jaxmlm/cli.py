@@ -199,7 +199,7 @@ def _dispatch(flags: list[str], words: list[str], alone: bool) -> dict | None:
 def _call(name: str, flags: list[str], words: list[str]) -> Call:
     """What was typed: the target is the first word, or the first after `--`."""
     if name not in VERBS:
-        from jaxmlm.paths import hint
+        from jaxmlm.wording import hint
 
         raise InputError(f"unknown verb {name!r}{hint(name, VERBS) or '; `jaxmlm --help` lists the verbs'}")
     takes = VERBS[name].takes

@@ -26,9 +26,10 @@ from tyro._errors import (
 )
 
 from jaxmlm.errors import InputError
-from jaxmlm.paths import CONFIG_MODULE, hint, leaves, nearest
+from jaxmlm.fields import leaves
 from jaxmlm.usage import HelpPrinted
-from jaxmlm.user_code import importing_from
+from jaxmlm.user_code import CONFIG_MODULE, importing_from
+from jaxmlm.wording import hint, nearest
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError, brief
-from jaxmlm.paths import expanded
 
 PREFIX = "hf:"
 TOKENIZER = (

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jaxmlm.errors import InputError
-from jaxmlm.paths import describe
+from jaxmlm.fields import describe
 from jaxmlm.textfiles import read_bytes
 
 CHECKSUM = "checksum"

@@ -16,7 +16,7 @@ from rich.table import Column
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import drop_truncated_line, read_jsonl, to_json, write_text
 from jaxmlm.parallel.hosts import all_gather_json
-from jaxmlm.paths import counted
+from jaxmlm.wording import counted
 
 
 @runtime_checkable

@@ -14,8 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError
-from jaxmlm.paths import expanded, hint
+from jaxmlm.wording import hint
+
+CONFIG_MODULE = "jaxmlm config "
+"""How the module of a config file is called: this and the file's path."""
 
 
 class _Beside(NamedTuple):

@@ -8,7 +8,7 @@ import pytest
 from jaxmlm.cli import main
 from jaxmlm.config import load
 from jaxmlm.errors import InputError
-from jaxmlm.paths import source_hash
+from jaxmlm.fields import source_hash
 from jaxmlm.runs.run import identity
 from jaxmlm.user_code import find_object
 

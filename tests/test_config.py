@@ -9,7 +9,7 @@ import pytest
 from jaxmlm.cli import main
 from jaxmlm.config import from_flags, load
 from jaxmlm.errors import InputError
-from jaxmlm.paths import describe, replace_path
+from jaxmlm.fields import describe, replace_path
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from jaxmlm import config
+from jaxmlm.fields import replace_path
 from jaxmlm.json_files import read_jsonl
 from jaxmlm.models.flops import count_parameters
-from jaxmlm.paths import replace_path
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.studies.comparisons import compare_pairs
 from jaxmlm.studies.results import CellResult, collect

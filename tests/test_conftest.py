@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jaxtyping
 import pytest
 
-from jaxmlm.paths import replace_path
+from jaxmlm.fields import replace_path
 
 CONFTEST = Path(__file__).parent.parent / "conftest.py"
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from jaxmlm.data import compression as packed
 from jaxmlm.data import remote as cloud
 from jaxmlm.data.separated import DELIMITERS
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError, brief
-from jaxmlm.paths import expanded
 
 BLOCK = 1 << 20
 """Bytes of a remote file that are asked for at once; most file systems fetch more, ahead."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxmlm.data.sources import Document, Group, TextSource
 from jaxmlm.errors import InputError, brief
-from jaxmlm.paths import hint
+from jaxmlm.wording import hint
 
 PREFIX = "tfds:"
 GROUP_EXAMPLES = 100_000

@@ -20,11 +20,12 @@ from jaxmlm.data.registry import is_files, open_source
 from jaxmlm.data.sources import TextSource
 from jaxmlm.data.tokenizer import is_uncased
 from jaxmlm.data.verification import RECORD
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError
 from jaxmlm.logs import Log
 from jaxmlm.parallel import hosts
-from jaxmlm.paths import counted, expanded
 from jaxmlm.preemption import raise_if_stop_requested
+from jaxmlm.wording import counted
 
 LEAST_DOCUMENTS = 20
 LEAST_TOKENS = 5_000

@@ -6,7 +6,7 @@ from jaxmlm.data import from_python, from_tfds
 from jaxmlm.data.config import Data
 from jaxmlm.data.sources import TextSource, open_files
 from jaxmlm.errors import InputError
-from jaxmlm.paths import source_hash
+from jaxmlm.fields import source_hash
 from jaxmlm.synthetic import world
 
 Opener = Callable[[str, Data], TextSource]

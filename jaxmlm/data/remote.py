@@ -11,9 +11,9 @@ from typing import Any
 
 import fsspec
 
+from jaxmlm.directories import cache_directory
 from jaxmlm.errors import InputError, brief
 from jaxmlm.json_files import ASIDE, replacing
-from jaxmlm.paths import cache_directory
 
 _EXTRAS = {"gs": "gcp", "gcs": "gcp", "s3": "s3", "http": "http", "https": "http", "hf": "hf"}
 """Which extra brings the file system of a protocol."""

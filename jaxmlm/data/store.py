@@ -41,9 +41,9 @@ from jaxmlm.data.manifest import (
 )
 from jaxmlm.data.tokenizer import Vocabulary
 from jaxmlm.data.verification import cure, verify
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError
 from jaxmlm.locks import claim
-from jaxmlm.paths import expanded
 
 FILES = 1 << 16  # open at once, where the system lets us
 

@@ -21,10 +21,10 @@ import jax
 import numpy as np
 
 from jaxmlm.data.manifest import StoreFile
+from jaxmlm.directories import cache_directory
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import read_json, write_json
 from jaxmlm.logs import Log
-from jaxmlm.paths import cache_directory
 from jaxmlm.preemption import raise_if_stop_requested
 
 RECORD = "verified.json"

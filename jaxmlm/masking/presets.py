@@ -8,7 +8,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking.masking import Masking
 from jaxmlm.masking.replacement import Replace
 from jaxmlm.masking.units import PhraseUnits, SpanUnits, WordUnits
-from jaxmlm.paths import hint
+from jaxmlm.wording import hint
 
 _EIGHTY = Replace(mask=0.8, random=0.1, keep=0.1)
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError, reading
-from jaxmlm.paths import expanded
 from jaxmlm.runs.results import read_results
 from jaxmlm.runs.statistics import compare_seeds
 from jaxmlm.runs.workdir import read_metadata

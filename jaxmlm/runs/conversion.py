@@ -13,11 +13,11 @@ import jax
 
 from jaxmlm import hub
 from jaxmlm.data.hf_tokenizer import exported_files
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError
 from jaxmlm.models import interchange
 from jaxmlm.models.formats import format_for
 from jaxmlm.parallel import make_mesh
-from jaxmlm.paths import expanded
 from jaxmlm.runs.loading import from_transformers, load, longest_input
 from jaxmlm.runs.model_card import Published, card
 from jaxmlm.runs.publishing import check_push, push, write_sentence_transformer

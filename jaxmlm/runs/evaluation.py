@@ -15,11 +15,12 @@ from jaxmlm.data import remote as cloud
 from jaxmlm.data.building import first_words
 from jaxmlm.data.manifest import MANIFEST
 from jaxmlm.data.sources import documents, files
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError
+from jaxmlm.fields import describe
 from jaxmlm.masking import Masking
 from jaxmlm.models import Encoder
 from jaxmlm.parallel import Mesh, hosts, jit, make_mesh
-from jaxmlm.paths import describe, expanded
 from jaxmlm.preemption import raise_if_all_hosts_stop
 from jaxmlm.rng import make_key
 from jaxmlm.runs import layer_probes as layers

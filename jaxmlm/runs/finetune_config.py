@@ -21,11 +21,12 @@ from jaxmlm.checks import (
     integers,
 )
 from jaxmlm.errors import InputError
+from jaxmlm.fields import describe
 from jaxmlm.models import EncoderConfig
-from jaxmlm.paths import describe, hint
 from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions, TaskData, generated_mark, task_hash
 from jaxmlm.tasks.registry import benchmark_tasks, find_task
 from jaxmlm.training import AdamW, Optim
+from jaxmlm.wording import hint
 
 _ALWAYS_NAMED = ("data", "learning_rate", "epochs", "batch", "length", "stride", "warmup", "weight_decay", "limit")
 """The settings that every result names; any other is named where it is not at its default."""

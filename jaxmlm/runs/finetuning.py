@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlm import hub
+from jaxmlm.directories import expanded
 from jaxmlm.errors import Diverged, InputError
+from jaxmlm.fields import describe
 from jaxmlm.models import EncoderConfig, Model, with_head
 from jaxmlm.parallel import Mesh, hosts, local_rows, make_mesh
-from jaxmlm.paths import describe, expanded
 from jaxmlm.preemption import raise_if_all_hosts_stop, stoppable
 from jaxmlm.runs.comparison import summarise, value_of
 from jaxmlm.runs.finetune_config import Finetune, settings, values_of

@@ -14,10 +14,10 @@ from jaxmlm import hub
 from jaxmlm.data import Tokenizer
 from jaxmlm.data.hf_tokenizer import HfTokenizer, open_tokenizer
 from jaxmlm.errors import InputError
+from jaxmlm.fields import describe
 from jaxmlm.json_files import with_checksum, write_json
 from jaxmlm.models import Encoder, EncoderConfig, interchange, with_head
 from jaxmlm.parallel import abstract, hosts
-from jaxmlm.paths import describe
 from jaxmlm.rng import make_key
 from jaxmlm.runs.checkpoint_advice import not_a_checkpoint
 from jaxmlm.runs.sha256sums import changed

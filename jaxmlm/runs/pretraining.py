@@ -15,13 +15,13 @@ from jaxmlm.data import Tokenizer
 from jaxmlm.data.new_words import parts_of_new
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
+from jaxmlm.fields import describe
 from jaxmlm.json_files import read_jsonl
 from jaxmlm.models import EncoderConfig, MaskedLM
 from jaxmlm.models.encoder_config import RUNTIME_FIELDS
 from jaxmlm.models.formats import format_for
 from jaxmlm.models.new_rows import with_new_rows
 from jaxmlm.parallel import check_sizes, hosts, jit, make_mesh
-from jaxmlm.paths import describe
 from jaxmlm.preemption import raise_if_all_hosts_stop, stoppable
 from jaxmlm.rng import make_key
 from jaxmlm.runs import epochs

@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError
-from jaxmlm.paths import expanded, hint
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.tasks.registry import BENCHMARKS, benchmark_tasks, find_task
+from jaxmlm.wording import hint
 
 
 def _squad(learning_rate: float, batch: int, epochs: float, length: int, **more: Any) -> dict[str, dict[str, Any]]:

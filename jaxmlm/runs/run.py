@@ -5,11 +5,12 @@ from typing import Any
 
 from jaxmlm.checks import POSITIVE, check_numbers
 from jaxmlm.data import Data
+from jaxmlm.directories import working_directory
 from jaxmlm.errors import InputError
+from jaxmlm.fields import describe, without
 from jaxmlm.masking import Masking, SpanUnits, needs_phrases
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh
-from jaxmlm.paths import describe, without, working_directory
 from jaxmlm.runs import epochs
 from jaxmlm.runs.workdir import step_of
 from jaxmlm.training import Loop, Optim

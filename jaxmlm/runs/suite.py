@@ -6,8 +6,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError
-from jaxmlm.paths import expanded
 from jaxmlm.runs.comparison import benchmark_score
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.finetuning import check, finetune

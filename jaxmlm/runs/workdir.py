@@ -12,12 +12,13 @@ from typing import Any
 import jax
 
 from jaxmlm.data.store import MANIFEST
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError, Preempted
+from jaxmlm.fields import differences
 from jaxmlm.json_files import append_jsonl, read_json, to_json, with_checksum, without_checksum, write_json
 from jaxmlm.locks import claim
 from jaxmlm.os_errors import writing_to
 from jaxmlm.parallel import hosts
-from jaxmlm.paths import differences, expanded
 from jaxmlm.runs.results import key_of, read_results
 
 

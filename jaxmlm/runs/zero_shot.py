@@ -9,9 +9,9 @@ from typing import Any
 import jax
 
 from jaxmlm.checks import COUNT, check_numbers
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import hosts
-from jaxmlm.paths import expanded
 from jaxmlm.runs.loading import LoadedModel, longest_input
 from jaxmlm.runs.results import Result
 from jaxmlm.tasks import babylm, blimp

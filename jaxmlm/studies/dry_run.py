@@ -7,13 +7,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from jaxmlm.paths import counted, replace_path
+from jaxmlm.fields import replace_path
 from jaxmlm.runs import epochs
 from jaxmlm.runs.tables import Column, Tables
 from jaxmlm.studies.estimate import seconds_of_job, seconds_of_pretraining, training_tokens
 from jaxmlm.studies.grid import Cell, Study, original
 from jaxmlm.studies.jobs import jobs, key_of, results_of
 from jaxmlm.studies.reuse import finished
+from jaxmlm.wording import counted
 
 
 @dataclass(frozen=True)

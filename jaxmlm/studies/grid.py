@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmlm.checks import NATURAL, check_numbers
+from jaxmlm.directories import working_directory
 from jaxmlm.errors import InputError
-from jaxmlm.paths import replace_path, working_directory
+from jaxmlm.fields import replace_path
 from jaxmlm.runs.evaluation import Bound, TextBound
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.layer_probes import Probes

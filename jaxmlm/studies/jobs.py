@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxmlm.paths import describe
+from jaxmlm.fields import describe
 from jaxmlm.runs.evaluation import Bound
 from jaxmlm.runs.finetune_config import Finetune, settings
 from jaxmlm.runs.layer_probes import Probes

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxmlm.data import Store
+from jaxmlm.directories import expanded
 from jaxmlm.json_files import to_json, with_checksum, write_text
 from jaxmlm.locks import LOCK
 from jaxmlm.parallel import hosts
-from jaxmlm.paths import expanded
 from jaxmlm.runs.run import identity
 from jaxmlm.runs.text_of_run import is_of_text, text_of
 from jaxmlm.runs.workdir import read_metadata

@@ -19,12 +19,13 @@ from rich.console import Console
 from jaxmlm.data import Store
 from jaxmlm.data.opening import open_store
 from jaxmlm.data.sources import files
+from jaxmlm.directories import expanded
 from jaxmlm.errors import Diverged, InputError
+from jaxmlm.fields import describe, replace_path
 from jaxmlm.json_files import read_json, with_checksum, without_checksum, write_json
 from jaxmlm.logs import read_log
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import check_sizes, hosts, make_mesh
-from jaxmlm.paths import describe, expanded, replace_path
 from jaxmlm.preemption import raise_if_all_hosts_stop, stoppable
 from jaxmlm.runs.evaluation import Bound, held_out, held_out_bound
 from jaxmlm.runs.finetune_config import Finetune

@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from jaxmlm.paths import counted
 from jaxmlm.runs.statistics import Comparison
 from jaxmlm.studies.comparisons import MIN_SEEDS, compare_pairs, compare_with_controls, winner_of
 from jaxmlm.studies.labels import GIVEN, all_numbers, format_value, last_name
 from jaxmlm.studies.likelihood import BOUND, price_sentences
 from jaxmlm.studies.results import PROBES, ScoreSeries, StudyResults
+from jaxmlm.wording import counted
 
 MAX_PAIRS = 4
 """Comparisons that have a sentence of their own; the summary has all of them."""

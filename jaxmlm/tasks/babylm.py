@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError
-from jaxmlm.paths import expanded
 from jaxmlm.tasks import babylm_sets as sets
 from jaxmlm.tasks.choices import Choice, Outcome, averages, evaluation, rows_of
 from jaxmlm.tasks.file_formats import json_lines, named, texts_of

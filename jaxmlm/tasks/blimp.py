@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmlm.data.tokenizer import Tokenizer
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError
-from jaxmlm.paths import expanded
 from jaxmlm.tasks import file_formats
 from jaxmlm.tasks.choices import Choice, Outcome, averages, rows_of
 from jaxmlm.tasks.choices import evaluation as evaluation_of

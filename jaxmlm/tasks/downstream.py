@@ -18,9 +18,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from jaxmlm.data import Tokenizer
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError
+from jaxmlm.fields import source_hash
 from jaxmlm.models import Model
-from jaxmlm.paths import expanded, source_hash
 from jaxmlm.synthetic import tasks as sample
 from jaxmlm.training.task import Eval, Task
 

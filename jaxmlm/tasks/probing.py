@@ -24,9 +24,9 @@ from threadpoolctl import threadpool_limits
 from jaxmlm.data import Tokenizer
 from jaxmlm.data.buckets import Buckets, chosen, edges_to, filled, pad
 from jaxmlm.data.inputs import token_span, with_special_tokens
+from jaxmlm.directories import expanded
 from jaxmlm.models import Encoder
 from jaxmlm.parallel import place
-from jaxmlm.paths import expanded
 from jaxmlm.preemption import raise_if_all_hosts_stop
 from jaxmlm.tasks.conllu import Sentence, depth, files_of, read
 

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from jaxmlm.data import Tokenizer
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError
-from jaxmlm.paths import expanded, hint
 from jaxmlm.tasks import babylm_finetuning, from_tfds, glue, squad, table, tagging
 from jaxmlm.tasks.downstream import DownstreamTask, EncodingOptions, OfficialTask, TaskData, generated_note, limited_to
 from jaxmlm.tasks.sentences import SentenceTask
 from jaxmlm.tasks.table import Examples, Sets
 from jaxmlm.training.task import Task
 from jaxmlm.user_code import find_object
+from jaxmlm.wording import hint
 
 
 @dataclass(frozen=True)

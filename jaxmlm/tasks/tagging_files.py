@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError
-from jaxmlm.paths import expanded
 from jaxmlm.tasks import conllu, file_formats
 from jaxmlm.tasks.file_formats import brief, decoded, json_lines
 

@@ -25,16 +25,15 @@ from jaxmlm.errors import InputError, brief
 from jaxmlm.json_files import to_json
 from jaxmlm.masking.laws import Law
 from jaxmlm.parallel import abstract, make_mesh, spec
-from jaxmlm.paths import CONFIG_MODULE
 from jaxmlm.rng import make_key
 from jaxmlm.runs.run import Run
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tools import hlo
-from jaxmlm.tools.hardware import KNOWN, Topology, peak_memory
+from jaxmlm.tools.hardware import GENERATIONS, Topology, peak_memory
 from jaxmlm.tools.stand_ins import BlankStore
 from jaxmlm.training import TrainState
 from jaxmlm.training.step import make_step
-from jaxmlm.user_code import directories_beside
+from jaxmlm.user_code import CONFIG_MODULE, directories_beside
 
 ENVIRONMENT = {
     "JAX_TRACEBACK_FILTERING": "off",  # else the last line of an error does not say what it is
@@ -185,7 +184,7 @@ def _devices(topology: Topology, slices: int) -> list:
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options).devices)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        names = ", ".join(f"{topology.generation}:{sizes}" for sizes in KNOWN[topology.generation].split())
+        names = ", ".join(f"{topology.generation}:{sizes}" for sizes in GENERATIONS[topology.generation].slices)
         why = brief(error)[:120]
         raise InputError(f"libtpu knows no {slices} x {topology.name} ({why}); it knows {names}") from error
 

@@ -20,9 +20,9 @@ from jaxmlm.data.tokenizer import Tokenizer
 from jaxmlm.data.word_boundaries import word_starts
 from jaxmlm.errors import InputError, brief
 from jaxmlm.masking.collators import Collated, Rows, audit_collated
-from jaxmlm.paths import hint
 from jaxmlm.synthetic import world
 from jaxmlm.user_code import find_object
+from jaxmlm.wording import hint
 
 Collator = Callable[[list[dict[str, list[int]]]], Mapping[str, Any]]
 """From rows {"input_ids", "attention_mask", "special_tokens_mask"} to padded "input_ids" and "labels" [B, L]."""

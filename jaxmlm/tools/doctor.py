@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import jax
 
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError
 from jaxmlm.parallel import hosts
 from jaxmlm.parallel.hosts import Hosts
 from jaxmlm.parallel.rendezvous import installed_versions
-from jaxmlm.paths import expanded
 from jaxmlm.tools.hardware import GIB, chip_of
 from jaxmlm.tools.integrity import damage
 from jaxmlm.tools.versions import is_tested, versions_of_the_tests, wanted

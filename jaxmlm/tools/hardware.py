@@ -78,9 +78,19 @@ class Topology(NamedTuple):
         return f"{self.generation}:{'x'.join(map(str, self.sizes))}"
 
     @property
+    def chip(self) -> Chip:
+        """Each of its chips, or half a chip."""
+        return CHIPS[GENERATIONS[self.generation].device_kind]
+
+    @property
     def chips(self) -> int:
         """Of one slice."""
         return int(np.prod(self.sizes))
+
+    @property
+    def devices(self) -> int:
+        """As JAX sees one slice."""
+        return self.chips * GENERATIONS[self.generation].devices
 
     @property
     def options(self) -> dict[str, Any]:
@@ -91,19 +101,36 @@ class Topology(NamedTuple):
         return options
 
 
-GENERATIONS = {"v2": 2, "v3": 2, "v4": 3, "v5e": 2, "v5p": 3, "v6e": 2, "tpu7x": 3}
-"""TPUs that libtpu compiles for, and the dimensions of their topologies."""
-LARGEST = {"v2": 256, "v3": 1024, "v4": 4096, "v5e": 256, "v5p": 8960, "v6e": 256, "tpu7x": 9216}
-KNOWN = {
-    "v2": "2x2 4x4 8x8 16x16",
-    "v3": "2x2 4x4 8x8 16x16 32x32",
-    "v4": "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8",
-    "v5e": "1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16",
-    "v5p": "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8",
-    "v6e": "1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16",
-    "tpu7x": "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8",
+class Generation(NamedTuple):
+    """A generation of TPUs that libtpu compiles for."""
+
+    device_kind: str
+    """As JAX calls its devices: a key of `CHIPS`."""
+    largest: int
+    """Chips of a whole pod."""
+    slices: tuple[str, ...]
+    """Those that are for rent, the smallest first."""
+    devices: int = 1
+    """As JAX sees them, of one chip."""
+
+    @property
+    def dimensions(self) -> int:
+        """Of its topologies."""
+        return self.slices[0].count("x") + 1
+
+
+_2D = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_3D = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
+GENERATIONS = {
+    "v2": Generation("TPU v2", 256, ("2x2", "4x4", "8x8", "16x16"), devices=2),
+    "v3": Generation("TPU v3", 1024, ("2x2", "4x4", "8x8", "16x16", "32x32"), devices=2),
+    "v4": Generation("TPU v4", 4096, _3D),
+    "v5e": Generation("TPU v5 lite", 256, _2D),
+    "v5p": Generation("TPU v5", 8960, _3D),
+    "v6e": Generation("TPU v6 lite", 256, _2D),
+    "tpu7x": Generation("TPU7x", 9216, _3D, devices=2),
 }
-"""The slices that are for rent."""
+"""By the name that `--topology` takes."""
 
 
 def topology(text: str) -> Topology:
@@ -115,13 +142,13 @@ def topology(text: str) -> Topology:
     found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", text.strip().lower())
     generation = found[1] if found else ""
     if generation not in GENERATIONS:
-        names = ", ".join(f"{name}:{sizes.split()[-4]}" for name, sizes in KNOWN.items())
+        names = ", ".join(f"{name}:{one.slices[-4]}" for name, one in GENERATIONS.items())
         raise InputError(f"--topology {text!r}: no TPU is called so; one of each kind that there is: {names}")
     sizes = tuple(int(size) for size in found[2].split("x")) if found else ()
-    at_most = LARGEST[generation]
-    if len(sizes) != GENERATIONS[generation] or not 0 < np.prod(sizes, dtype=float) <= at_most:
-        names = ", ".join(f"{generation}:{size}" for size in KNOWN[generation].split())
-        raise InputError(f"--topology {text!r}: {generation} has {names} and the like, at most {at_most} chips")
+    known = GENERATIONS[generation]
+    if len(sizes) != known.dimensions or not 0 < np.prod(sizes, dtype=float) <= known.largest:
+        names = ", ".join(f"{generation}:{size}" for size in known.slices)
+        raise InputError(f"--topology {text!r}: {generation} has {names} and the like, at most {known.largest} chips")
     return Topology(generation, sizes)
 
 

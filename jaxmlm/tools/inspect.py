@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxmlm.data import Store
-from jaxmlm.paths import counted
+from jaxmlm.wording import counted
 
 EDGES = (0, 9, 17, 33, 65, 129, 257, 513, 1025, 4097)
 """The histogram of document lengths has a bar from each of these to the next."""

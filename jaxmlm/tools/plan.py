@@ -16,21 +16,20 @@ from rich.text import Text
 
 from jaxmlm.checks import COUNT, NOT_NEGATIVE, POSITIVE_SHARE, check_numbers
 from jaxmlm.data.hf_tokenizer import open_tokenizer
+from jaxmlm.directories import cache_directory
 from jaxmlm.errors import InputError
+from jaxmlm.fields import describe
 from jaxmlm.json_files import read_json, with_checksum, without_checksum, write_json
-from jaxmlm.paths import cache_directory, describe
 from jaxmlm.runs import epochs
 from jaxmlm.runs.run import Run, identity
 from jaxmlm.runs.tables import Column, Tables
 from jaxmlm.tools.aot import compiled_for
 from jaxmlm.tools.doctor import pairs
 from jaxmlm.tools.flops import step_flops
-from jaxmlm.tools.hardware import CHIPS, GIB, Chip, Topology, topology
+from jaxmlm.tools.hardware import GIB, Chip, Topology, topology
 from jaxmlm.tools.memory import alternatives, check, memory, sizes_of
 from jaxmlm.training import budget
 
-KINDS = {"v2": "TPU v2", "v3": "TPU v3", "v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite"}
-KINDS["tpu7x"] = "TPU7x"
 ROOM = 0.85
 """Share of a chip's memory that the formula may fill when another way is looked for; the compiler has the last word."""
 TRIES = 3
@@ -87,7 +86,7 @@ def plan(run: Run, options: Plan) -> dict[str, Any]:
         raise InputError(f"{wrong.found}: {wrong.do}")
     slices = [topology(name) for name in options.topology.split(",")]
     for one in slices:
-        check(run, _devices(one) * options.slices, options.slices)
+        check(run, one.devices * options.slices, options.slices)
     have = epochs.size(run)
     tokens = run.loop.batch * run.data.length
     if not run.loop.budget:
@@ -110,8 +109,8 @@ def planned(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
     what `compiled_for` gives; "estimate": bytes a chip by the formula; and where it fits "flops" of a step, "bounds":
     seconds that it takes at least, by what, "mfu_at_most", "steps", of a budget those that fit into it, "hours" ...}.
     """
-    devices = _devices(where) * options.slices
-    chip = CHIPS[KINDS[where.generation]]
+    devices = where.devices * options.slices
+    chip = where.chip
     others: Iterable[Run] = _candidates(run, devices, chip, options.slices)
     if options.search:
         others = _first_of_each_remat(others)
@@ -210,9 +209,9 @@ def advice(found: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _times(run: Run, made: dict[str, Any], where: Topology, options: Plan, most: int | None) -> dict[str, Any]:
-    chip = CHIPS[KINDS[where.generation]]
+    chip = where.chip
     chips = where.chips * options.slices
-    devices = _devices(where) * options.slices
+    devices = where.devices * options.slices
     counted = step_flops(run, vocab_of(run))
     recomputed = {"none": 0.0, "dots": counted.attention, "full": counted.recomputed}[run.model.remat]
     sent = sum(one["bytes"] for one in made["collectives"].values())
@@ -269,7 +268,7 @@ def _wanted(run: Run, devices: int) -> float:
 
 def _made(run: Run, where: Topology, options: Plan, chip: Chip) -> dict[str, Any]:
     """What the compiler says, or the formula alone where it wants far too much."""
-    wanted = _wanted(run, _devices(where) * options.slices)
+    wanted = _wanted(run, where.devices * options.slices)
     if wanted > HOPELESS * chip.memory:
         return {"fits": False, "total": wanted, "why": f"by the formula it wants {wanted / GIB:.0f} GiB"}
     return _cached(run, where, options)
@@ -303,10 +302,6 @@ def _source() -> str:
     files = [file for room in rooms for file in sorted((root / room).glob("*.py"))]
     files += [Path(__file__).with_name("aot.py"), Path(__file__).with_name("hlo.py")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def _devices(where: Topology) -> int:
-    return where.chips * (2 if where.generation in ("v2", "v3", "tpu7x") else 1)
 
 
 def _at(run: Run, path: str) -> Any:

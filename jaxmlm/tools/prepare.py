@@ -13,10 +13,11 @@ from jaxmlm.data.manifest import SETS
 from jaxmlm.data.opening import merge_shards, notes_of, open_store, prepare_shard, store_directory
 from jaxmlm.data.phrases.counting import describe_phrases
 from jaxmlm.errors import InputError
+from jaxmlm.fields import describe
 from jaxmlm.parallel import hosts
-from jaxmlm.paths import counted, describe
 from jaxmlm.preemption import stoppable
 from jaxmlm.runs.run import Run
+from jaxmlm.wording import counted
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def config():
     return RUN
 """
 STUDY = f"""{CONFIG}
-from jaxmlm.paths import replace_path
+from jaxmlm.fields import replace_path
 
 def config():
     tune = Finetune("cola", "sample:", batch=8, length=24, epochs=0.1, limit=64, seeds=(0,))

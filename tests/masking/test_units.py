@@ -13,10 +13,10 @@ import pytest
 
 from jaxmlm.config import load
 from jaxmlm.errors import InputError
+from jaxmlm.fields import replace_path
 from jaxmlm.masking import Masking, Tokens, TokenUnits, Vocab, mask_batch
 from jaxmlm.masking.audit import audit
 from jaxmlm.masking.units import check_units
-from jaxmlm.paths import replace_path
 from jaxmlm.rng import step_key
 from jaxmlm.runs.run import Run
 

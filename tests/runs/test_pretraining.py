@@ -15,11 +15,11 @@ import pytest
 from jaxmlm.data import Data
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
+from jaxmlm.fields import replace_path
 from jaxmlm.json_files import read_jsonl
 from jaxmlm.masking import Masking, SpanUnits
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh, make_mesh
-from jaxmlm.paths import replace_path
 from jaxmlm.runs import epochs
 from jaxmlm.runs.loading import from_transformers, load
 from jaxmlm.runs.pretraining import _why_not_exported, pretrain

@@ -6,8 +6,8 @@ import pytest
 
 from jaxmlm import config
 from jaxmlm.errors import InputError
+from jaxmlm.fields import replace_path
 from jaxmlm.models import EncoderConfig
-from jaxmlm.paths import replace_path
 from jaxmlm.runs import Run
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain

@@ -9,9 +9,9 @@ import pytest
 
 from jaxmlm.data import Data
 from jaxmlm.errors import InputError
+from jaxmlm.fields import replace_path
 from jaxmlm.json_files import read_jsonl, with_checksum, without_checksum
 from jaxmlm.models import EncoderConfig
-from jaxmlm.paths import replace_path
 from jaxmlm.runs import Bound, Evaluate, Finetune, Probes, Run
 from jaxmlm.studies import Study, Vary, run_study
 from jaxmlm.synthetic import world

@@ -10,10 +10,10 @@ import pytest
 from jaxmlm.cli import main
 from jaxmlm.data import Data
 from jaxmlm.errors import InputError
+from jaxmlm.fields import replace_path
 from jaxmlm.json_files import read_jsonl
 from jaxmlm.masking import Masking, WordUnits
 from jaxmlm.models import EncoderConfig
-from jaxmlm.paths import replace_path
 from jaxmlm.runs import Bound, Probes, Run
 from jaxmlm.runs.layer_probes import check_probes
 from jaxmlm.studies import Study, Vary, run_study

@@ -8,9 +8,9 @@ import pytest
 from jaxmlm.data import Data
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
+from jaxmlm.fields import replace_path
 from jaxmlm.masking import Masking
 from jaxmlm.models import EncoderConfig
-from jaxmlm.paths import replace_path
 from jaxmlm.runs import Evaluation, Run, evaluate, pretrain
 from jaxmlm.studies import Study, Vary, run_study
 from jaxmlm.studies.grid import Cell, cells_of

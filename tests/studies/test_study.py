@@ -10,10 +10,10 @@ import pytest
 from jaxmlm.cli import main
 from jaxmlm.config import load
 from jaxmlm.errors import InputError
+from jaxmlm.fields import replace_path
 from jaxmlm.json_files import read_jsonl, to_json, with_checksum
 from jaxmlm.masking import Masking
 from jaxmlm.models import EncoderConfig
-from jaxmlm.paths import replace_path
 from jaxmlm.runs import Evaluate, Finetune, recipe
 from jaxmlm.runs.finetuning import check
 from jaxmlm.runs.workdir import read_metadata

@@ -17,7 +17,7 @@ from jaxmlm.parallel import Mesh, spec
 from jaxmlm.runs.run import Run
 from jaxmlm.tools import hlo as compiled
 from jaxmlm.tools import plan as plans
-from jaxmlm.tools.hardware import KNOWN, chip_of, topology
+from jaxmlm.tools.hardware import GENERATIONS, chip_of, topology
 from jaxmlm.tools.memory import alternatives, check, memory, sizes_of
 from jaxmlm.training import Loop
 
@@ -183,8 +183,8 @@ ENTRY %main (x: bf16[4,128]) -> bf16[2,128] {
 
 
 def test_topologies():
-    for generation, sizes in KNOWN.items():
-        assert all(topology(f"{generation}:{size}").generation == generation for size in sizes.split())
+    for generation, one in GENERATIONS.items():
+        assert all(topology(f"{generation}:{size}").generation == generation for size in one.slices)
     assert topology("v5e:16x16").chips == 256 and topology("v4:2x2x2").options["chip_config_name"] == "megacore"
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxmlm.data.cleaning.ngrams import WordHashes, ngrams
 from jaxmlm.data.separated import allow_long_fields
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError, brief
-from jaxmlm.paths import expanded
 from jaxmlm.textfiles import read_text
 
 ENDINGS = (".json", ".jsonl", ".tsv", ".csv", ".txt")

@@ -19,10 +19,10 @@ from jaxmlm.data.phrases.ngrams import count
 from jaxmlm.data.phrases.ranking import choose, rank, read, tabulate
 from jaxmlm.data.phrases.words import spell
 from jaxmlm.data.word_boundaries import word_starts
+from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError
 from jaxmlm.logs import Log
 from jaxmlm.masking.units import PHRASE, WORD
-from jaxmlm.paths import expanded
 from jaxmlm.preemption import raise_if_stop_requested
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers cannot know
