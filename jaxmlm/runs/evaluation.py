@@ -97,7 +97,7 @@ class Evaluation:
     sets: bool = False
     """Whether to print the accuracy of every set; --json always has them."""
     text: str | None = None
-    """Text files for masked loss (of the first 1,024 rows) and pseudo-perplexity; heldout: reads the run's own held-out
+    """Text files for masked loss (of 1,024 rows, from all of them) and pseudo-perplexity; heldout: reads the run's own held-out
     split."""
     rates: tuple[float, ...] = HELD_OUT_RATES
     """Masking rates at which loss and accuracy are measured, at masks that are the same for every model."""

@@ -253,7 +253,7 @@ def _all_series(results: list[CellResult], tasks: tuple[str, ...]) -> dict[str, 
         if of_task:
             scores = _by_label(of_task, lambda one: one.scores.get(one.main or ""))
             found.append(ScoreSeries(f"babylm/{task}", str(of_task[0].main), scores))
-    tuned = [one for one in results if one.stage == "finetune"]
+    tuned = [one for one in results if one.stage == "finetune" and not _is_copy(one, results)]
     for task in tasks:
         of_task = [one for one in tuned if one.task == task]
         scores = _by_label(of_task, lambda one: one.scores.get(one.main or ""))
@@ -267,6 +267,11 @@ def _all_series(results: list[CellResult], tasks: tuple[str, ...]) -> dict[str, 
             generated = _is_generated(tuned)
             series["finetune"] = ScoreSeries("finetune", "mean of the main scores", mean, generated=generated)
     return series
+
+
+def _is_copy(one: CellResult, results: list[CellResult]) -> bool:
+    """Whether it is of an encoder as it was given, under another seed than the first: such a one is fine-tuned once."""
+    return bool(one.given) and one.seed != min(other.seed for other in results if other.label == one.label)
 
 
 def _comparable(series: dict[str, ScoreSeries], controls: set[str]) -> dict[str, ScoreSeries]:

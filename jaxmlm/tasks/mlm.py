@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int, Integer, Key
 
 from jaxmlm.data import Batches, Data, TokenSplits, Vocabulary, open_rows
+from jaxmlm.data.buckets import chosen
 from jaxmlm.data.word_boundaries import word_starts
 from jaxmlm.masking import Masked, Masking, Tokens, Vocab, mask_batch, needs_phrases
 from jaxmlm.masking.laws import Law
@@ -144,20 +145,24 @@ def mlm_task(
 
 
 def heldout(store: TokenSplits, data: Data, batch: int) -> Eval:
-    """Loss and accuracy on the first rows of the held-out split, at fixed masks for each of `HELD_OUT_RATES`."""
+    """Loss and accuracy on rows of the held-out split, at fixed masks for each of `HELD_OUT_RATES`."""
     rows = open_rows(store, "valid", data.length, data.format)
     return at_rates(Batches(rows, 1), store.tokenizer, batch)
 
 
 def at_rates(valid: Batches, tokenizer: Vocabulary, batch: int, rates: Sequence[float] = HELD_OUT_RATES) -> Eval:
-    """Loss and accuracy on the first rows of a split, at fixed masks for each rate: the same for every model."""
+    """Loss and accuracy on rows of a split, at fixed masks for each rate: the same for every model.
+
+    The rows are drawn from all of the split, which has the texts one after the other.
+    """
     vocab = Vocab(tokenizer.size, tokenizer.mask_id, tokenizer.pad_id, replacement_ids_of(tokenizer), None)
-    rows = min(valid.rows, HELD_OUT_ROWS)
+    rows = np.sort(chosen(valid.rows, HELD_OUT_ROWS))
 
     def batches() -> Iterator[Batch]:
-        for start in range(0, rows, batch):
+        for start in range(0, len(rows), batch):
             index = np.arange(start, start + batch)
-            yield {**valid.take(np.minimum(index, rows - 1)), "weight": (index < rows).astype(np.float32)}
+            taken = valid.take(rows[np.minimum(index, len(rows) - 1)])
+            yield {**taken, "weight": (index < len(rows)).astype(np.float32)}
 
     def predict(model: Any, batch: Batch) -> dict[str, jax.Array]:
         outputs = {}

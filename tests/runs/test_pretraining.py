@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmlm.data import Data
+from jaxmlm.data import Data, open_rows
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
 from jaxmlm.fields import replace_path
@@ -25,6 +25,7 @@ from jaxmlm.runs.loading import from_transformers, load
 from jaxmlm.runs.pretraining import _why_not_exported, pretrain
 from jaxmlm.runs.results import read_results
 from jaxmlm.runs.run import Run
+from jaxmlm.tasks import mlm
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, mlm_task
 from jaxmlm.training import Loop, Optim, evaluate
 
@@ -183,6 +184,16 @@ def test_held_out_scores_do_not_depend_on_the_batch(base, one_device):
             scores.append(evaluate(task.evals["heldout"], model, mesh))
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
     assert scores[0] == pytest.approx(one_device["rows"][1]["scores"], rel=1e-5)
+
+
+def test_held_out_scores_are_of_all_texts_of_the_split(base, one_device, monkeypatch):
+    """A split has its texts one after the other, and the first rows are of the first file alone."""
+    monkeypatch.setattr(mlm, "HELD_OUT_ROWS", 8)
+    store = open_store(base.data, Path(base.workdir))
+    rows = open_rows(store, "valid", base.data.length, base.data.format).rows
+    taken = [batch["example"] for batch in mlm.heldout(store, base.data, batch=3).batches()]
+    found = np.unique(np.concatenate(taken))
+    assert len(found) == 8 and found[0] < rows // 2 <= rows * 3 // 4 < found[-1]
 
 
 @pytest.mark.parametrize(

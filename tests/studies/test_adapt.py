@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxmlm import config
@@ -12,10 +13,12 @@ from jaxmlm.runs import Run
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.studies import Study, run_study
+from jaxmlm.studies.comparisons import compare_with_controls
 from jaxmlm.studies.estimate import Assumed
 from jaxmlm.studies.grid import cells_of, original
 from jaxmlm.studies.results import CellResult, collect
 from jaxmlm.studies.score_table import score_columns
+from jaxmlm.studies.verdict import against_control
 from jaxmlm.training import Loop
 
 ADAPT = Path(__file__).parents[2] / "configs" / "adapt.py"
@@ -76,6 +79,24 @@ def test_nats_per_token_of_two_tokenizers_are_not_compared():
     for name in ("bound/bits_per_word", "general/bits_per_word", "bound/tokens_per_word"):
         assert list(found.series[name].by_label) == ["0.15", "as it was given"], name
     assert "as it was given" in results(1.5).series["bound/bound"].by_label
+
+
+def test_a_given_encoder_that_is_fine_tuned_once_is_no_sample_of_three():
+    """Its one fine-tuning stands under every seed: three equal scores would be a control without any variance."""
+
+    def line(cell: str, seed: int, score: float) -> CellResult:
+        about = {"cell": f"{cell},{seed}", "control": cell == "control", "seed": seed, "stage": "finetune"}
+        about |= {"values": {}, "given": True} if cell == "control" else {"values": {"masking": cell}}
+        return CellResult.from_json({**about, "task": "rte", "main": "accuracy", "scores": {"accuracy": score}})
+
+    scores = {"0.15": (0.61, 0.63, 0.62), "0.40": (0.65, 0.66, 0.64), "control": (0.5, 0.5, 0.5)}
+    found = collect(line(cell, seed, score) for cell, of in scores.items() for seed, score in enumerate(of))
+    assert found.series["rte"].spread("as it was given") == (0.5, None, 1)
+    compared = compare_with_controls(found, found.series["rte"])
+    assert [one.difference for one in compared] == pytest.approx([0.12, 0.15])
+    assert all(np.isnan(one.p) for one in compared)
+    said = against_control(found, found.series["rte"], "RTE").statements
+    assert said[-1] == "1 seed, so no error bar."
 
 
 def test_the_general_text_is_a_score_of_its_own():
