@@ -4,6 +4,8 @@ from typing import Any
 
 import jax
 
+from jaxmlm.errors import InputError
+
 
 def make_key(seed: Any) -> jax.Array:
     """Make the PRNG key of a seed, a threefry key whatever JAX's default implementation is.
@@ -18,9 +20,13 @@ def make_key(seed: Any) -> jax.Array:
     Returns:
         A scalar key array.
 
+    Raises:
+        InputError: a setting of JAX gives the same keys other bits, see `check_random_bits`.
+
     >>> str(jax.random.key_impl(make_key(0)))
     'threefry2x32'
     """
+    check_random_bits()
     return jax.random.key(seed, impl="threefry2x32")
 
 
@@ -35,3 +41,16 @@ def step_key(seed: int, step: Any) -> jax.Array:
     True
     """
     return jax.random.fold_in(make_key(seed), step)
+
+
+def check_random_bits() -> None:
+    """Refuse the one setting of JAX under which the same threefry key gives other bits.
+
+    Raises:
+        InputError: it is set. Masks and weights would differ from those of other machines with the same seed.
+
+    """
+    if not getattr(jax.config, "jax_threefry_partitionable", True):
+        raise InputError(
+            "JAX_THREEFRY_PARTITIONABLE is off, and the random numbers of a seed are others then: unset it"
+        )

@@ -1,10 +1,11 @@
-"""Every number in the tables of docs/results/small_data.md is that of its lines of results."""
+"""The numbers in the tables of docs/results/small_data.md are those of its lines of results, where it has lines."""
 
 import re
 from pathlib import Path
 
 from jaxmlm.json_files import read_jsonl
-from jaxmlm.runs.statistics import compare_seeds
+from jaxmlm.runs.statistics import Series, compare_seeds
+from jaxmlm.studies.comparisons import compare_pairs
 from jaxmlm.studies.results import StudyResults, collect, read_cell_results
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -87,20 +88,21 @@ def pairs_in(text: str) -> list[tuple[str, str]]:
     return found
 
 
-def check_pair(results: StudyResults, labels: tuple[str, str], cells: list[str]) -> None:
-    """Differences, intervals and p of a row, which has as many cells as there are series."""
+def check_pair(results: StudyResults, labels: tuple[str, str], cells: list[str], family: int) -> None:
+    """Differences, intervals and p of a row, one of `family`, which has as many cells as there are series."""
     for name, cell in zip(SERIES, cells, strict=True):
-        found = compare_seeds(*labels, results.series[name].by_label)
+        found = compare_seeds(*labels, results.series[name].by_label, family)
         difference, low, high, p = PAIR.fullmatch(cell).groups()  # type: ignore[union-attr]
         digits, scale = (1, 100) if name == "blimp" else (3, 1)
         said = [f"{scale * one:+.{digits}f}" for one in (found.difference, found.low, found.high)]
         assert [difference, low, high] == said, (labels, name)
-        assert abs(float(p) - found.p) <= 0.51 * 10.0 ** -len(p.split(".")[1]), (labels, name, found.p)
+        decimals = len(p.partition(".")[2])
+        assert abs(float(p) - found.adjusted) <= 0.51 * 10.0**-decimals, (labels, name, found.adjusted)
 
 
 def test_rates():
     results = lines("rates")
-    cells, pairs = tables("Rates")
+    cells, pairs, _ = tables("Rates")
     assert len(cells) == 15 and len(pairs) == 10
     for rate, seed, bound, parts, *others in cells:
         label = share(rate)
@@ -108,18 +110,43 @@ def test_rates():
         assert parts == ", ".join(f"{results.series[name].by_label[label][int(seed)]:.3f}" for name in PARTS)
     for pair, *others in pairs:
         a, b = map(share, pair.split(" to "))
-        check_pair(results, (a, b), others)
+        check_pair(results, (a, b), others, family=10)
 
 
-def test_bold_pairs_are_those_that_outlast_ten_comparisons():
+def test_the_intervals_are_those_of_the_report():
     results = lines("rates")
     page = (RESULTS / "small_data.md").read_text()
     rows = re.findall(r"(?m)^\| (\d+ % to \d+ %) \| (.*) \|$", page)
     assert len(rows) == 10
     for pair, row in rows:
-        a, b = map(share, pair.split(" to "))
+        labels = set(map(share, pair.split(" to ")))
         for name, cell in zip(SERIES, row.split(" | "), strict=True):
-            assert cell.startswith("**") == (10 * compare_seeds(a, b, results.series[name].by_label).p < 0.05), pair
+            [found] = [one for one in compare_pairs(results, results.series[name]) if {one.a, one.b} == labels]
+            assert cell.startswith("**") == found.sure, pair
+            scale, digits = (100, 1) if name == "blimp" else (1, 3)
+            edges = sorted(f"{abs(scale * edge):.{digits}f}" for edge in (found.low, found.high))
+            _, low, high, _ = PAIR.fullmatch(cell.strip("*")).groups()  # type: ignore[union-attr]
+            assert edges == sorted(edge.strip("+-") for edge in (low, high)), pair
+
+
+def test_held_out_rows_of_both_texts():
+    results = lines("heldout")
+    _, _, rows = tables("Rates")
+    assert len(rows) == 6
+    for rate, seed, *losses in rows:
+        label = share(rate)
+        found = [results.series[name].by_label[label][int(seed)] for name in SERIES if name.startswith("heldout")]
+        assert losses == [f"{loss:.3f}" for loss in found]
+
+
+def test_fine_tuning():
+    results = lines("finetune")
+    [rows] = tables("Fine-tuning")
+    assert len(rows) >= 7
+    for trained, seed, *scores_of in rows:
+        label = "not pre-trained" if trained == "not pre-trained" else f"tokens {trained}".replace(" %", "%")
+        for task, score in zip(("cola", "rte", "mrpc", "stsb", "sst2", "squad"), scores_of, strict=True):
+            assert score == f"{100 * results.series[task].by_label[label][int(seed)]:.1f}", (trained, seed, task)
 
 
 def test_sizes():
@@ -192,7 +219,7 @@ def test_corruption_and_prediction():
     assert seen == 6
     for pair, *others in pairs:
         a, b = (label_of_pair(*of) for of in pairs_in(pair))
-        check_pair(results, (a, b), others)
+        check_pair(results, (a, b), others, family=2)
 
 
 def test_laws():
@@ -219,13 +246,28 @@ def test_replacement():
 
 
 def test_the_numbers_of_the_readme():
-    results = lines("rates")
+    rates, heldout, replacement = (lines(one) for one in ("rates", "heldout", "replacement"))
     readme = (RESULTS.parents[1] / "README.md").read_text().split("## Beside others")[0]
-    at_15 = compare_seeds("0.15", "0.40", results.series["heldout/loss@0.15"].by_label)
+    index = (RESULTS.parent / "index.md").read_text()
+    at_15 = compare_seeds("0.15", "0.40", heldout.series["heldout/loss@0.15"].by_label, 10)
     interval = f"{at_15.low:.3f} to {at_15.high:.3f}"
-    assert readme.count(f"by {at_15.difference:.3f} nats (95 %: {interval}") == 1
-    assert readme.count(f"by {at_15.difference:.3f} nats ({interval})") == 1
-    bound = compare_seeds("0.15", "0.40", results.series["bound/bound"].by_label)
-    assert f"40 % by {bound.difference:.3f} nats a token ({bound.low:.3f} to {bound.high:.3f})" in readme
-    flat = compare_seeds("0.40", "0.60", results.series["bound/bound"].by_label)
-    assert f"({flat.difference:+.3f}, {flat.low:+.3f} to {flat.high:+.3f})" in readme
+    assert readme.count(interval) == 2 and readme.count(f"by {at_15.difference:.3f} nats (") == 2
+    assert interval in index and f"by {at_15.difference:.3f} nats" in index
+    bound = {frozenset((one.a, one.b)): one for one in compare_pairs(rates, rates.series["bound/bound"])}
+    gain = bound[frozenset(("0.15", "0.40"))]
+    assert f"40 % by {-gain.difference:.3f} nats a token ({-gain.high:.3f} to {-gain.low:.3f})" in readme
+    flat = bound[frozenset(("0.40", "0.60"))]
+    assert f"{flat.difference:+.3f}, {flat.low:+.3f} to {flat.high:+.3f})" in readme
+    both = lines("rates", "prediction").series["bound/bound"].by_label
+    predicted = compare_seeds("40% masked 15% predicted", "0.40", both, 2)
+    assert f"gains {predicted.difference:.3f} nats ({predicted.low:.3f} to {predicted.high:.3f})" in readme
+    corrupted = compare_seeds("40% masked 15% predicted", "0.15", both, 2)
+    assert f"costs, {corrupted.difference:.3f}, is" in readme
+    assert f"({corrupted.low:+.3f} to {corrupted.high:+.3f})" in readme
+    bert = compare_seeds("0.40", "replace=80-10-10,rate=0.40", replaced(rates, replacement))
+    assert f"{bert.difference:.3f} nats ahead of [MASK] alone ({bert.low:.3f} to {bert.high:.3f})" in readme
+
+
+def replaced(rates: StudyResults, replacement: StudyResults) -> Series:
+    """The bound of the rates and of the replacements together."""
+    return rates.series["bound/bound"].by_label | replacement.series["bound/bound"].by_label

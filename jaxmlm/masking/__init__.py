@@ -1,8 +1,9 @@
 """What is hidden and what is predicted: arrays in, arrays out. Knows no text, no mesh, no model."""
 
 from jaxmlm.masking import laws
+from jaxmlm.masking.batch import mask_batch
 from jaxmlm.masking.laws import Choice, Law, LogUniform, Normal, Uniform
-from jaxmlm.masking.masking import Masked, Masking, mask_batch
+from jaxmlm.masking.masking import Masked, Masking
 from jaxmlm.masking.presets import PRESETS, preset
 from jaxmlm.masking.replacement import Replace, Vocab
 from jaxmlm.masking.schedule import Constant, Cosine, Linear, Piecewise, Schedule, Stairs

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmlm.masking.batch import mask_batch
 from jaxmlm.masking.laws import Law
-from jaxmlm.masking.masking import Masking, mask_batch
+from jaxmlm.masking.masking import Masking
 from jaxmlm.masking.replacement import Vocab
 from jaxmlm.masking.selection import Selection
 from jaxmlm.masking.units import PHRASE, WORD, Tokens, indices_in_units

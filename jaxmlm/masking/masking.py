@@ -234,7 +234,7 @@ class Masking:
     ) -> tuple[Int[Array, ""], Int[Array, ""]]:
         """How many of `count` maskable tokens an example selects, and how many it predicts in all its views."""
         factor = self.schedule(step)
-        u = jax.random.uniform(self.keys(key).count) if self.count == "expected" else 0.5
+        u = jax.random.uniform(self.keys(key).count, dtype=jnp.float32) if self.count == "expected" else 0.5
         if self.weights == "bound":
             select = _cell(self._rate(key, point) * factor, count)
         else:
@@ -287,7 +287,7 @@ class Masking:
         inputs = tokens.ids.at[where].set(replaced, mode="drop")
         weights = (jnp.arange(predicted.positions.shape[0]) < predicted.count).astype(jnp.float32)
         if self.weights == "rows":
-            weights = weights / jnp.maximum(predicted.count, 1)
+            weights = weights / jnp.maximum(predicted.count, 1).astype(jnp.float32)
         elif self.weights == "bound":
             weights = weights * self._bound_weight(key, tokens.maskable.sum(), step, point)
         return Masked(inputs, predicted.positions, tokens.ids[predicted.positions], weights)
@@ -305,11 +305,12 @@ class Masking:
         law: Any = self.rate
         rate, slope = jax.jvp(law.quantile, (_point(key, point),), (jnp.float32(1),))
         factor = self.schedule(step)
-        n = jnp.maximum(count, 1)
-        k = _cell(rate * factor, n)
+        count = jnp.maximum(count, 1)
+        n = count.astype(jnp.float32)
+        k = _cell(rate * factor, count).astype(jnp.float32)
         cell = jnp.minimum(k / n, law.high * factor) - jnp.maximum((k - 1) / n, law.low * factor)
-        predict = self._budgets(key, n, step, point)[1]
-        return n * slope * factor / (jnp.maximum(n * cell, 0.5) * jnp.maximum(predict, 1))
+        predict = jnp.maximum(self._budgets(key, count, step, point)[1], 1).astype(jnp.float32)
+        return n * slope * factor / (jnp.maximum(n * cell, 0.5) * predict)
 
 
 def _largest_budget(rate: float | int, length: int) -> int:
@@ -329,55 +330,16 @@ def _highest_rates(rate: Rate, rows: int) -> list[float]:
 
 def _cell(rate: float | Float[Array, ""], count: Int[Array, ""]) -> Int[Array, ""]:
     """k for a rate in ((k - 1) / count, k / count]: 1 to `count`, each as likely as the others if all rates are."""
-    return jnp.clip(jnp.ceil(jnp.float32(rate) * count).astype(jnp.int32), jnp.minimum(count, 1), count)
+    k = jnp.ceil(jnp.float32(rate) * count.astype(jnp.float32)).astype(jnp.int32)
+    return jnp.clip(k, jnp.minimum(count, 1), count)
 
 
 def _point(key: Key[Array, ""], point: Float[Array, ""] | None) -> Float[Array, ""]:
     """Where an example stands in a law; drawn by its key where it is alone."""
-    return jax.random.uniform(jax.random.fold_in(key, len(Keys._fields))) if point is None else point
+    if point is not None:
+        return point
+    return jax.random.uniform(jax.random.fold_in(key, len(Keys._fields)), dtype=jnp.float32)
 
 
 def _ceil_div(a: int, b: int) -> int:
     return -(-a // b)
-
-
-def mask_batch(
-    masking: Masking,
-    key: Key[Array, ""],
-    example_ids: Integer[Array, " B"],
-    tokens: Tokens,
-    vocab: Vocab,
-    step: Step = 0,
-    places: Integer[Array, " B"] | None = None,
-    rows: int | None = None,
-) -> Masked:
-    """Mask a batch of examples, each by its own id. A pure function: wrap it in `jax.jit`, with any sharding.
-
-    The last two arguments count only where the rate follows a law: its strata are shared out over the global batch.
-
-    Args:
-        masking: the masking.
-        key: of this step, `step_key(seed, step)`. Its threefry bits do not depend on sharding.
-        example_ids: [B] the id of each example.
-        tokens: the examples, each field [B, L].
-        vocab: of the tokenizer.
-        step: of training, for the masking's schedule.
-        places: [B] the place of each example in the global batch; None: these examples are the global batch, in order.
-        rows: examples of the global batch; None: B.
-
-    Returns:
-        Fields [B * views, ...]; rows b * views to (b + 1) * views - 1 are the views of example b.
-
-    """
-    size = example_ids.shape[0]
-    points = masking.points(key, jnp.arange(size) if places is None else places, rows or size)
-
-    def mask_example(example_id: Integer[Array, ""], row: Tokens, point: Float[Array, ""] | None) -> Masked:
-        own_key = jax.random.fold_in(key, example_id)
-        if masking.views == 1:
-            return masking(own_key, row, vocab, step, point=point)
-        views = jnp.arange(masking.views)
-        return jax.vmap(lambda view: masking(own_key, row, vocab, step, view, point))(views)
-
-    masked = jax.vmap(mask_example)(example_ids, tokens, points)
-    return masked if masking.views == 1 else jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), masked)

@@ -82,7 +82,7 @@ class Replace:
         if self.mask == 1.0:
             return mask
         kind_key, id_key = jax.random.split(key)
-        u = jax.random.uniform(kind_key, ids.shape)
+        u = jax.random.uniform(kind_key, ids.shape, jnp.float32)
         if self.per == "unit":  # the draw of the unit's first token
             u = u[jnp.maximum(jnp.arange(ids.shape[0]) - selected.index_in_unit, 0)]
         others = ids
@@ -96,10 +96,10 @@ def _draw(key: Key[Array, ""], distribution: str, vocab: Vocab, shape: tuple[int
     """Draw random tokens."""
     ids = jnp.asarray(vocab.replacement_ids)
     if distribution == "uniform":
-        return ids[jax.random.randint(key, shape, 0, len(vocab.replacement_ids))]
+        return ids[jax.random.randint(key, shape, 0, len(vocab.replacement_ids), jnp.int32)]
     if vocab.unigram is None:
         raise InputError('masking.replace.ids is "unigram" and this text has no counts: prepare the store again')
     # Thresholds in integers: float32 cannot tell the rare tokens of a large vocabulary apart.
     cumulative = np.cumsum(vocab.unigram, dtype=np.float64) / vocab.unigram.sum(dtype=np.float64)
     thresholds = jnp.asarray(np.minimum(cumulative[:-1] * 2.0**32, 2.0**32 - 1).astype(np.uint32))
-    return ids[jnp.searchsorted(thresholds, jax.random.bits(key, shape), side="right")]
+    return ids[jnp.searchsorted(thresholds, jax.random.bits(key, shape, jnp.uint32), side="right")]

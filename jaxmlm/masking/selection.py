@@ -59,7 +59,7 @@ def budget(rate: float | Float[Array, ""], count: Int[Array, ""], u: float | Flo
         u: uniform in [0, 1) for rate * count in expectation (in short examples often 0), or 0.5 for the nearest number.
 
     """
-    return jnp.minimum(jnp.floor(rate * count + u).astype(jnp.int32), count)
+    return jnp.minimum(jnp.floor(jnp.float32(rate) * count.astype(jnp.float32) + u).astype(jnp.int32), count)
 
 
 def shuffle_units(
@@ -81,11 +81,11 @@ def shuffle_units(
     count = maskable.sum()
     # 31 random bits for each unit sort before the unmaskable tokens. Two equal draws among L happen with probability
     # L^2 / 2^32, and then the earlier unit goes first: the sort is stable, so a unit's tokens stay together.
-    drawn = (jax.random.bits(key, maskable.shape) >> 1)[at - index_in_unit]
+    drawn = (jax.random.bits(key, maskable.shape, jnp.uint32) >> 1)[at - index_in_unit]
     _, order, index_in_unit = jax.lax.sort(
         (jnp.where(maskable, drawn, jnp.uint32(0xFFFFFFFF)), at, index_in_unit), num_keys=1
     )
-    offset = 0 if offset_key is None else jax.random.randint(offset_key, (), 0, jnp.maximum(count, 1))
+    offset = 0 if offset_key is None else jax.random.randint(offset_key, (), 0, jnp.maximum(count, 1), jnp.int32)
     return UnitOrder(order, index_in_unit, count, offset)
 
 

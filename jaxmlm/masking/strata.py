@@ -32,10 +32,10 @@ def draw(key: Key[Array, ""], places: Integer[Array, " B"], rows: int) -> Float[
 
     """
     own_key = jax.random.fold_in(key, _RATES)
-    shift = jax.random.randint(jax.random.fold_in(own_key, rows), (), 0, rows)
+    shift = jax.random.randint(jax.random.fold_in(own_key, rows), (), 0, rows, jnp.int32)
     stratum = (jnp.asarray(permutation(rows))[places] + shift) % rows
-    inside = jax.vmap(lambda place: jax.random.uniform(jax.random.fold_in(own_key, place)))(places)
-    return jnp.minimum((stratum + inside) / rows, 1 - 2.0**-24)
+    inside = jax.vmap(lambda place: jax.random.uniform(jax.random.fold_in(own_key, place), dtype=jnp.float32))(places)
+    return jnp.minimum((stratum.astype(jnp.float32) + inside) / rows, 1 - 2.0**-24)
 
 
 @lru_cache(maxsize=16)

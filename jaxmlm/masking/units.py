@@ -132,7 +132,7 @@ class SpanUnits:
         counted = tokens.maskable & _after_a_gap(tokens.maskable)
         counted |= tokens.maskable & (tokens.unit & WORD > 0 if self.of == "words" else True)
         cumulative = jnp.asarray(np.cumsum(self.distribution())[:-1], jnp.float32)
-        u = jax.random.uniform(key, tokens.unit.shape)
+        u = jax.random.uniform(key, tokens.unit.shape, jnp.float32)
         lengths = 1 + (u[:, None] >= cumulative[None]).sum(-1)
         begins = jnp.zeros(tokens.unit.shape, bool).at[jnp.cumsum(lengths)].set(True, mode="drop").at[0].set(True)
         return counted & begins[jnp.cumsum(counted) - 1]

@@ -53,12 +53,13 @@ class Attention(nnx.Module):
         head_size = width // heads
         qkv_shape = (width, 3, heads, head_size)
         qkv_spec = out_spec("embed", None, "heads", None)
-        self.qkv = nnx.Param(init * jax.random.normal(in_key, qkv_shape, out_sharding=qkv_spec))
+        self.qkv = nnx.Param(init * jax.random.normal(in_key, qkv_shape, jnp.float32, out_sharding=qkv_spec))
         bias_spec = out_spec(None, "heads", None)
-        self.qkv_bias = nnx.Param(jnp.zeros(qkv_shape[1:], out_sharding=bias_spec)) if bias else None
+        self.qkv_bias = nnx.Param(jnp.zeros(qkv_shape[1:], jnp.float32, out_sharding=bias_spec)) if bias else None
         kernel_spec = out_spec("heads", None, "embed")
-        self.out = nnx.Param(init * jax.random.normal(out_key, (heads, head_size, width), out_sharding=kernel_spec))
-        self.out_bias = nnx.Param(jnp.zeros(width)) if bias else None
+        out = jax.random.normal(out_key, (heads, head_size, width), jnp.float32, out_sharding=kernel_spec)
+        self.out = nnx.Param(init * out)
+        self.out_bias = nnx.Param(jnp.zeros(width, jnp.float32)) if bias else None
         self.dropout = dropout
         self.window = window
         self.kernel = kernel

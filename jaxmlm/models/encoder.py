@@ -120,13 +120,13 @@ class Encoder(nnx.Module):
         self.config = config
         self.vocab = vocab
         rows = -(-vocab // 128) * 128  # padded, so that odd vocabularies shard
-        table = c.init * jax.random.normal(keys[0], (rows, c.width), out_sharding=out_spec("vocab", "embed"))
-        self.embedding = nnx.Param(table)
+        table = jax.random.normal(keys[0], (rows, c.width), jnp.float32, out_sharding=out_spec("vocab", "embed"))
+        self.embedding = nnx.Param(c.init * table)
         if c.positions == "learned":
-            self.position = nnx.Param(c.init * jax.random.normal(keys[1], (c.max_positions, c.width)))
+            self.position = nnx.Param(c.init * jax.random.normal(keys[1], (c.max_positions, c.width), jnp.float32))
         if c.token_types:
             type_key = jax.random.fold_in(keys[1], 1)
-            self.token_type = nnx.Param(c.init * jax.random.normal(type_key, (c.token_types, c.width)))
+            self.token_type = nnx.Param(c.init * jax.random.normal(type_key, (c.token_types, c.width), jnp.float32))
         if c.embed_norm:
             self.embed_norm = LayerNorm(c.width, c.norm_eps, c.biases)
         self.blocks = jax.vmap(lambda k: Block(c, k))(jax.random.split(keys[2], c.layers))

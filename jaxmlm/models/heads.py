@@ -24,8 +24,8 @@ class MaskedLM(nnx.Module):
             shape = encoder.embedding[...].shape
             table_key = jax.random.fold_in(key, 1)
             sharding = out_spec("vocab", "embed")
-            self.decoder = nnx.Param(c.init * jax.random.normal(table_key, shape, out_sharding=sharding))
-        self.bias = nnx.Param(jnp.zeros(encoder.embedding[...].shape[0], out_sharding=out_spec("vocab")))
+            self.decoder = nnx.Param(c.init * jax.random.normal(table_key, shape, jnp.float32, out_sharding=sharding))
+        self.bias = nnx.Param(jnp.zeros(encoder.embedding[...].shape[0], jnp.float32, out_sharding=out_spec("vocab")))
 
     def hidden(
         self,

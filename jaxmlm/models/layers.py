@@ -34,8 +34,9 @@ class Dense(nnx.Module):
         init: float,
         bias: bool = True,
     ):
-        self.kernel = nnx.Param(init * jax.random.normal(key, shape, out_sharding=out_spec(*axes)))
-        self.bias = nnx.Param(jnp.zeros(shape[1:], out_sharding=out_spec(_used(axes[1])))) if bias else None
+        self.kernel = nnx.Param(init * jax.random.normal(key, shape, jnp.float32, out_sharding=out_spec(*axes)))
+        bias_spec = out_spec(_used(axes[1]))
+        self.bias = nnx.Param(jnp.zeros(shape[1:], jnp.float32, out_sharding=bias_spec)) if bias else None
         self.axes = axes
 
     def __call__(self, x: Float[Array, "*B F"]) -> Float[Array, "*B D"]:
@@ -50,8 +51,8 @@ class LayerNorm(nnx.Module):
     """Layer norm over the last axis, in float32 whatever the dtype of x."""
 
     def __init__(self, width: int, norm_eps: float, bias: bool = True):
-        self.scale = nnx.Param(jnp.ones(width))
-        self.bias = nnx.Param(jnp.zeros(width)) if bias else None
+        self.scale = nnx.Param(jnp.ones(width, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(width, jnp.float32)) if bias else None
         self.norm_eps = norm_eps
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:

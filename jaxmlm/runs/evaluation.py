@@ -97,7 +97,7 @@ class Evaluation:
     sets: bool = False
     """Whether to print the accuracy of every set; --json always has them."""
     text: str | None = None
-    """Text files for masked loss (of 1,024 rows, from all of them) and pseudo-perplexity; heldout: reads the run's own held-out
+    """Text files for masked loss (of 1,024 of their rows) and pseudo-perplexity; heldout: reads the run's own held-out
     split."""
     rates: tuple[float, ...] = HELD_OUT_RATES
     """Masking rates at which loss and accuracy are measured, at masks that are the same for every model."""
@@ -105,17 +105,17 @@ class Evaluation:
     """Rows of the text for pseudo-perplexity, which costs a pass for every token; 0 disables it."""
     bound: str | None = None
     """Text files for the likelihood bound; heldout: reads the run's own held-out split."""
-    bound_rows: int = 1024
+    bound_rows: int = Bound.rows
     """Rows of that text for the bound, each a document or a part of one; 0: all."""
-    bound_draws: int = 1
+    bound_draws: int = Bound.draws
     """How often each row is masked for the bound, each time another number of its tokens."""
     length: int = 128
     """Tokens of a row of the text, and the most of a sentence of the treebank."""
     treebank: str | None = None
     """Directory of a Universal Dependencies treebank, for linear probes of every layer."""
-    sentences: int = 2000
+    sentences: int = layers.Probes.sentences
     """Sentences to take from the treebank's train file, and a quarter as many from its dev file; 0: all."""
-    words: int = 10_000
+    words: int = layers.Probes.words
     """Words to take from the train file for the probes of words, and a quarter as many from the dev file."""
     pool: Literal["mean", "first"] = "mean"
     """Vector of a word or sentence: the mean over its tokens, or its first token (of a sentence <cls>)."""

@@ -21,7 +21,7 @@ Scores = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Probes:
-    """Linear probes of a treebank, by which the cells of a study are evaluated: what favours no masking.
+    """Linear probes of a treebank, by which the cells of a study are evaluated: they mask nothing.
 
     A probe is fitted for every layer, and the last layer's counts.
     """

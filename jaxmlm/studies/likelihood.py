@@ -22,7 +22,7 @@ RATES = tuple((number + 0.5) / BINS for number in range(BINS))
 """The middle of each part of the rates."""
 HOW_TO_READ = (
     "Each curve is the mean loss of a model on held-out text over the masking rate; the area under it is the "
-    "likelihood bound, an upper bound of the negative log-likelihood in nats per token, which favours no rate.",
+    "likelihood bound, an upper bound of the negative log-likelihood in nats per token, which weighs all rates alike.",
     "The lower envelope takes at each rate the model that is best there, chosen on one half of the text and scored on "
     "the other; the area between it and a curve is the price of not specialising.",
     "A bound is not an order of encoders: BLiMP and fine-tuning scores stand beside it.",

@@ -1,4 +1,4 @@
-"""The likelihood bound: an upper bound of the negative log-likelihood of a text, which favours no masking rate.
+"""The likelihood bound: an upper bound of the negative log-likelihood of a text, which weighs all masking rates alike.
 
 Of an example's n maskable tokens k are masked, k uniform on 1..n. The mean over k of the mean loss of the masked tokens
 is, times n, the bound of an any-order autoregressive model (Uria et al. 2014, arXiv 1310.1757; Hoogeboom et al. 2022,

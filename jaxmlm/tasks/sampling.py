@@ -73,7 +73,7 @@ def fill_in(
         token_key, order_key = jax.random.split(jax.random.fold_in(key, step))
         drawn, certainty = map(np.asarray, _draw(model, filled, segments, excluded, token_key, np.float32(temperature)))
         if order == "random":
-            certainty = np.asarray(jax.random.uniform(order_key, ids.shape))
+            certainty = np.asarray(jax.random.uniform(order_key, ids.shape, jnp.float32))
         certainty = np.where(filled == mask_id, certainty, -np.inf)
         chosen = np.argsort(-certainty[0], kind="stable")[:count]
         filled[0, chosen] = drawn[0, chosen]

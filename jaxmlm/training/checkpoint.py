@@ -202,7 +202,7 @@ class Checkpoints:
         step = self._existing(step)
         leaves, treedef = jax.tree.flatten(like)
         abstract = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in _flat(like).items()}
-        self._check_shapes(step, item, abstract)
+        self._check_arrays(step, item, abstract)
         arrays = self._arrays(step, item, abstract)
         return jax.tree.unflatten(treedef, [arrays[key] for key in _flat(like)])
 
@@ -267,8 +267,10 @@ class Checkpoints:
             why = f"the metadata of {item} cannot be read ({type(error).__name__})"
             raise DamagedCheckpoint(self.directory / str(step), why) from error
 
-    def _check_shapes(self, step: int, item: str, abstract: dict[str, jax.ShapeDtypeStruct]) -> None:
-        have = {key: tuple(x.shape) for key, x in self._stored(step, item).items()}
+    def _check_arrays(self, step: int, item: str, abstract: dict[str, jax.ShapeDtypeStruct]) -> None:
+        """Refuse the arrays of another model, and those that would be converted: their checksums are of other bits."""
+        stored = self._stored(step, item)
+        have = {key: tuple(x.shape) for key, x in stored.items()}
         want = {key: tuple(x.shape) for key, x in abstract.items()}
         if have != want:
             key = next(key for key in sorted(have.keys() | want.keys()) if have.get(key) != want.get(key))
@@ -276,6 +278,12 @@ class Checkpoints:
                 f"{self.directory / str(step)} holds another model: {key} is {have.get(key)} there and {want.get(key)} "
                 "in this configuration"
             )
+        for key, wanted in abstract.items():
+            if str(stored[key].dtype) != str(wanted.dtype):
+                raise InputError(
+                    f"{self.directory / str(step)} holds {key} as {stored[key].dtype}, and this process makes it "
+                    f"{wanted.dtype}: set JAX_ENABLE_X64 as it was when the checkpoint was written (usually: unset it)"
+                )
 
 
 def _is_of_the_machine(error: Exception) -> bool:

@@ -342,6 +342,7 @@ def test_a_sentence_as_each_masking_leaves_it(study, done):
             "a.gz + b.gz, 102 k",
             False,
         ),
+        (["my_text.py", "--text", "books/*.txt", "--tokens", "3e6"], "*.txt, 3 M tokens, 2 x 128: which", False),
         (["wiki_gpu.py", "--run.model.layers", "4"], "wiki.train.txt.xz, 197 M tokens, 4 x 512: which", False),
         (["quickstart.py"], "Quickstart: which masking rate is best on the generated sample?", True),
         (["quickstart.py", "--run.data.text", "mine.txt", "--title", "On {text}"], "On mine.txt", False),

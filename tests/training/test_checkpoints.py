@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint
 import pytest
@@ -312,6 +313,17 @@ def test_other_values_than_were_saved_are_refused(halfway, tmp_path):
     sums.write_text(json.dumps(plain))
     with pytest.raises(InputError, match=r"checkpoints/3 is damaged: \.kernel.*checksum"):
         restored(directory, devices(1, 1, 1))
+
+
+def test_numbers_of_another_type_are_not_called_damaged(halfway, whole):
+    """As under JAX_ENABLE_X64: the checkpoint is good, and its checksums are not those of converted numbers."""
+    converted = jax.tree.map(lambda x: x.astype(jnp.bfloat16), whole.model)
+    with closing(Checkpoints(halfway / "checkpoints", read=True)) as checkpoints:
+        with pytest.raises(
+            InputError, match=r"checkpoints/3 holds \.\w+.* as float32, and this process makes it bfloat16"
+        ):
+            checkpoints.model(converted, 3)
+        assert checkpoints.model(whole.model, 3)
 
 
 def test_the_checkpoint_of_another_model_is_refused(halfway):
