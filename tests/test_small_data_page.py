@@ -242,7 +242,7 @@ def test_replacement():
         assert bert == ", ".join(scores(results, f"replace=80-10-10,rate={share(rate)}", int(seed)))
         if random:
             assert random == ", ".join(scores(results, f"replace=5 random,rate={share(rate)}", int(seed)))
-    assert sum(bool(random) for *_, random in rows) == 3
+    assert sum(bool(random) for *_, random in rows) == 4
 
 
 def test_the_numbers_of_the_readme():
