@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from jaxmlm.directories import expanded
 from jaxmlm.errors import InputError, brief
+from jaxmlm.wording import install_command
 
 PREFIX = "hf:"
 TOKENIZER = (
@@ -106,7 +107,7 @@ def library() -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise InputError("names of the Hub need huggingface_hub: pip install 'jaxmlm[hf]'") from error
+        raise InputError(f"names of the Hub need huggingface_hub: {install_command('hf')}") from error
     return huggingface_hub
 
 

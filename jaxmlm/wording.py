@@ -1,7 +1,10 @@
-"""What messages are made of: the name that was meant, a number with its noun."""
+"""Helpers for messages: did-you-mean hints, counts with their nouns, how to install an extra."""
 
 from collections.abc import Iterable
 from difflib import SequenceMatcher
+from pathlib import Path
+
+_CHECKOUT = Path(__file__).parents[1]
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -35,3 +38,15 @@ def counted(number: int, what: str) -> str:
     ('1 document', '0 seeds', '2,500 cells')
     """
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra of this package.
+
+    In a checkout that is an editable install of the checkout; it names the directory if that is another than the
+    current one.
+    """
+    if not (_CHECKOUT / "pyproject.toml").is_file():
+        return f"pip install 'jaxmlm[{extra}]'"
+    where = "" if _CHECKOUT.samefile(".") else f" in the checkout {_CHECKOUT}"
+    return f"pip install -e '.[{extra}]'{where}"

@@ -265,7 +265,7 @@ def _reaching(url: str) -> Iterator[None]:
     except InputError:
         raise
     except ImportError as error:
-        raise InputError(f"{url}: {brief(error)}: pip install {cloud.package(url)}") from error
+        raise InputError(f"{url}: {brief(error)}: {cloud.to_install(url)}") from error
     except Exception as error:  # of aiohttp, gcsfs, botocore, ...: they have no common base
         raise InputError(
             f"{url} cannot be read ({_cause(error)}): look at its name, at the network and at this account's rights, "

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxmlm.data.sources import Document, Group, TextSource
 from jaxmlm.errors import InputError, brief
-from jaxmlm.wording import hint
+from jaxmlm.wording import hint, install_command
 
 PREFIX = "tfds:"
 GROUP_EXAMPLES = 100_000
@@ -136,10 +136,10 @@ def _prepare(builder: Any, name: str) -> None:
                 socket.getaddrinfo(urllib.parse.urlsplit(url).hostname, None)
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(manual)))
     except ImportError as error:
-        package = "jaxmlm[tf]" if "tensorflow" in str(error.name) else error.name
+        command = install_command("tf") if "tensorflow" in str(error.name) else f"pip install {error.name}"
         raise InputError(
-            f"{PREFIX}{name} is not in {builder._data_dir_root}, and preparing it needs {error.name}: pip install "
-            f"{package}, or copy the prepared directory there"
+            f"{PREFIX}{name} is not in {builder._data_dir_root}, and preparing it needs {error.name}: "
+            f"{command}, or copy the prepared directory there"
         ) from error
     except Exception as error:  # of the network, of checksums, of many libraries
         files = [f"{info.filename} (SHA-256 {info.checksum}) from {url}" for url, info in infos]
@@ -157,7 +157,8 @@ def _examples(builder: Any, split: str, text: str, first: int, last: int) -> Ite
         return
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError(
-            f"{text} is prepared as {builder.info.file_format.value}, which TensorFlow reads: pip install jaxmlm[tf], "
+            f"{text} is prepared as {builder.info.file_format.value}, which TensorFlow reads: "
+            f"{install_command('tf')}, "
             'or prepare it with file_format="array_record"'
         )
     yield from _library().as_numpy(builder.as_dataset(split=split, shuffle_files=False))

@@ -14,6 +14,7 @@ import fsspec
 from jaxmlm.directories import cache_directory
 from jaxmlm.errors import InputError, brief
 from jaxmlm.json_files import ASIDE, replacing
+from jaxmlm.wording import install_command
 
 _EXTRAS = {"gs": "gcp", "gcs": "gcp", "s3": "s3", "http": "http", "https": "http", "hf": "hf"}
 """Which extra brings the file system of a protocol."""
@@ -85,14 +86,14 @@ def file_system(url: str) -> tuple[Any, str]:
     return fs, path
 
 
-def package(url: str) -> str:
-    """What to install for the URLs of a protocol.
+def to_install(url: str) -> str:
+    """How to install what the URLs of a protocol need.
 
-    >>> package("gs://mine/a.txt"), package("abfs://mine/a.txt")
-    ("'jaxmlm[gcp]'", 'the package that fsspec names for it')
+    >>> to_install("abfs://mine/a.txt")
+    'install the package that fsspec names for it'
     """
     extra = _EXTRAS.get(url.partition("://")[0])
-    return f"'jaxmlm[{extra}]'" if extra else "the package that fsspec names for it"
+    return install_command(extra) if extra else "install the package that fsspec names for it"
 
 
 def _cache(what: str) -> Path:
@@ -114,7 +115,7 @@ def _opened(url: str) -> Iterator[tuple[Any, str]]:
         fs, root = file_system(url)
         yield fs, root.rstrip("/")
     except ImportError as error:
-        raise InputError(f"{url}: {error}: pip install {package(url)}") from error
+        raise InputError(f"{url}: {error}: {to_install(url)}") from error
     except InputError:
         raise
     except Exception as error:  # of gcsfs, google-auth and aiohttp, which have no common base

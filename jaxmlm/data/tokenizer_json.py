@@ -13,6 +13,7 @@ from jaxmlm.data.tokenizer import SPECIAL
 from jaxmlm.errors import InputError, reading
 from jaxmlm.json_files import parse_json, read_json
 from jaxmlm.textfiles import read_bytes
+from jaxmlm.wording import install_command
 
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json")
 _PROBE = "A cat, 12 owls\tand \u00e9t\u00e9 \ufb01 \u4e2d\u6587 \U0001f600\n\ufffd."
@@ -25,7 +26,7 @@ def library() -> Any:
     try:
         import tokenizers
     except ImportError as error:
-        raise InputError("tokenizer.json needs the tokenizers library: pip install 'jaxmlm[hf]'") from error
+        raise InputError(f"tokenizer.json needs the tokenizers library: {install_command('hf')}") from error
     return tokenizers
 
 

@@ -34,6 +34,7 @@ from jaxmlm.tools.stand_ins import BlankStore
 from jaxmlm.training import TrainState
 from jaxmlm.training.step import make_step
 from jaxmlm.user_code import CONFIG_MODULE, directories_beside
+from jaxmlm.wording import install_command
 
 ENVIRONMENT = {
     "JAX_TRACEBACK_FILTERING": "off",  # else the last line of an error does not say what it is
@@ -57,8 +58,8 @@ def compiled_for(run: Run, topology: Topology, slices: int = 1) -> dict[str, Any
     """
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(
-            "compiling for TPUs needs libtpu, which is not installed: pip install 'jaxmlm[tpu]' (Linux on x86; no TPU "
-            "is needed)"
+            f"compiling for TPUs needs libtpu, which is not installed: {install_command('tpu')} "
+            "(Linux on x86; no TPU is needed)"
         )
     asked = base64.b64encode(packed((run, topology, slices)))
     environment = {key: value for key, value in os.environ.items() if not key.startswith("JAX_COMPILATION_CACHE")}

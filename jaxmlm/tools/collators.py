@@ -22,7 +22,7 @@ from jaxmlm.errors import InputError, brief
 from jaxmlm.masking.collators import Collated, Rows, audit_collated
 from jaxmlm.synthetic import world
 from jaxmlm.user_code import find_object
-from jaxmlm.wording import hint
+from jaxmlm.wording import hint, install_command
 
 Collator = Callable[[list[dict[str, list[int]]]], Mapping[str, Any]]
 """From rows {"input_ids", "attention_mask", "special_tokens_mask"} to padded "input_ids" and "labels" [B, L]."""
@@ -210,7 +210,7 @@ def _of_transformers(name: str, tokenizer: Tokenizer, rate: float) -> Collator:
     try:
         from transformers import AutoTokenizer, DataCollatorForLanguageModeling
     except ImportError as error:
-        raise InputError("--collator transformers:... needs it: pip install 'jaxmlm[parity]'") from error
+        raise InputError(f"--collator transformers:... needs it: {install_command('parity')}") from error
     with tempfile.TemporaryDirectory() as directory:
         export_tokenizer(tokenizer, directory, 512)
         theirs = AutoTokenizer.from_pretrained(directory)

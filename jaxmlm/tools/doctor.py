@@ -21,6 +21,7 @@ from jaxmlm.parallel.rendezvous import installed_versions
 from jaxmlm.tools.hardware import GIB, chip_of
 from jaxmlm.tools.integrity import damage
 from jaxmlm.tools.versions import is_tested, versions_of_the_tests, wanted
+from jaxmlm.wording import install_command
 
 COUPLED = ("jaxlib", "flax", "libtpu", "jax-rocm7-plugin")
 """Packages that go with some versions of JAX only."""
@@ -187,9 +188,9 @@ def _cure(wanted: str | None) -> str:
     if os.environ.get("JAX_PLATFORMS") and wanted not in os.environ["JAX_PLATFORMS"].split(","):
         return f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']} hides it: unset JAX_PLATFORMS"
     if wanted == "tpu" and importlib.util.find_spec("libtpu") is None:
-        return "libtpu is not installed: pip install 'jaxmlm[tpu]'"
+        return f"libtpu is not installed: {install_command('tpu')}"
     if wanted == "gpu" and not any("cuda" in (d.metadata["Name"] or "") for d in importlib.metadata.distributions()):
-        return "JAX is there without CUDA: pip install 'jaxmlm[cuda]'"
+        return f"JAX is there without CUDA: {install_command('cuda')}"
     return "end other jobs on it, start the same command on all hosts; JAX_PLATFORMS=tpu or cuda shows why"
 
 
@@ -233,7 +234,7 @@ def bucket(name: str) -> Finding:
     if not name.startswith("gs://"):
         return Finding("stop", "bucket", f"{name} is not gs://NAME", "write gs:// before it")
     if importlib.util.find_spec("gcsfs") is None:
-        return Finding("stop", "bucket", "gcsfs is not installed", "pip install 'jaxmlm[gcp]'")
+        return Finding("stop", "bucket", "gcsfs is not installed", install_command("gcp"))
     import gcsfs  # type: ignore[import-not-found]
 
     try:

@@ -23,6 +23,7 @@ from jaxmlm.runs.run import Run
 from jaxmlm.tools.aot import packed
 from jaxmlm.tools.stand_ins import BlankStore
 from jaxmlm.training import AdamW
+from jaxmlm.wording import install_command
 
 REST = 0.3
 """Seconds before and after a step in which the threads of a process fall asleep: OpenMP's spin for 0.2."""
@@ -42,7 +43,7 @@ class PeerProcess:
 
     def __init__(self, run: Run, text: bool):
         if missing := [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]:
-            raise InputError(f"--peer transformers needs {missing[0]}: pip install 'jaxmlm[parity]'")
+            raise InputError(f"--peer transformers needs {missing[0]}: {install_command('parity')}")
         words = [sys.executable, "-m", "jaxmlm.tools.peer"]
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.name = self._ask(base64.b64encode(packed((run, text))).decode())

@@ -9,6 +9,7 @@ from typing import Any
 from jaxmlm.errors import InputError
 from jaxmlm.logs import Sink, scalars
 from jaxmlm.user_code import find_object
+from jaxmlm.wording import install_command
 
 MakeSink = Callable[[Path, str, int], Sink]
 """Makes a sink from the directory of a run, the name of its stage, and the step from which it starts or resumes."""
@@ -82,7 +83,7 @@ def _find(name: str) -> MakeSink:
     if name in SINKS:
         make, package = SINKS[name]
         if importlib.util.find_spec(package) is None:
-            raise InputError(f"loop.sinks: {name} needs {package}: pip install 'jaxmlm[{name}]'")
+            raise InputError(f"loop.sinks: {name} needs {package}: {install_command(name)}")
         return make
     if ":" not in name:
         raise InputError(

@@ -1,5 +1,6 @@
 """TensorFlow Datasets as a source: a builder of the test's own, prepared as array_record, read without TensorFlow."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from jaxmlm.data import Data, from_tfds
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
+from jaxmlm.wording import install_command
 
 TEXTS = [f"the cat number {i} sees a café in the town and runs to the house" for i in range(200)]
 BUILDER = """
@@ -102,5 +104,5 @@ def test_a_data_set_that_tensorflow_must_read(prepared, tmp_path, monkeypatch):
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     monkeypatch.setattr(from_tfds.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"prepared as tfrecord, which TensorFlow reads: pip install jaxmlm\[tf\]"):
+    with pytest.raises(InputError, match="as tfrecord, which TensorFlow reads: " + re.escape(install_command("tf"))):
         texts("tfds:cats")

@@ -8,6 +8,7 @@ import pytest
 from jaxmlm.errors import InputError
 from jaxmlm.training import Loop, train
 from jaxmlm.training.sinks import find_sinks
+from jaxmlm.wording import install_command
 from tests.training.test_loop import OPTIM, STEPS, Killed, counting_eval, devices, killed_at, linear_task, lines
 
 MADE: list["Recorder"] = []
@@ -60,5 +61,6 @@ def test_a_sink_that_is_not_there_is_refused_before_the_first_step(name, message
 
 def test_a_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"tensorboard needs tensorboardX: pip install 'jaxmlm\[tensorboard\]'"):
+    with pytest.raises(InputError) as caught:
         find_sinks(["tensorboard"])
+    assert str(caught.value).endswith("tensorboard needs tensorboardX: " + install_command("tensorboard"))

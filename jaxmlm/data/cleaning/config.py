@@ -8,6 +8,7 @@ from typing import Any, Literal
 from jaxmlm.checks import check_choices
 from jaxmlm.data.cleaning.evaluation_sets import fingerprint, named
 from jaxmlm.errors import InputError
+from jaxmlm.wording import install_command
 
 MOST_SETS = 32
 """Evaluation sets that a document can be marked with."""
@@ -29,7 +30,7 @@ class Clean:
     def __post_init__(self) -> None:
         check_choices(self, "data.clean.")
         if self.near_duplicates and importlib.util.find_spec("rensa") is None:
-            raise InputError("data.clean.near_duplicates needs rensa: pip install 'jaxmlm[clean]'")
+            raise InputError(f"data.clean.near_duplicates needs rensa: {install_command('clean')}")
         if len(self.evaluation_sets) > MOST_SETS:
             raise InputError(f"data.clean.evaluation_sets are {len(self.evaluation_sets)}: give at most {MOST_SETS}")
         names = [named(text)[0] for text in self.evaluation_sets]
