@@ -15,7 +15,7 @@ from jaxmlm.parallel import Mesh
 from jaxmlm.runs.run import Run
 from jaxmlm.tools.aot import compiled_for
 from jaxmlm.tools.hardware import topology
-from jaxmlm.tools.memory import memory, sizes_of
+from jaxmlm.tools.memory import memory
 
 LARGE = str(Path(__file__).parents[1] / "configs" / "large.py")
 SMALL = dict(layers=4, width=512, heads=8)
@@ -42,7 +42,7 @@ def formula(names: list[str]) -> Iterator[tuple]:
         if names and not any(part in name for part in names):
             continue
         run, made = _compiled({"rows": 64} | cut, "v5e:2x2")
-        by_formula = memory(run, run.data.vocab, sizes_of(run.mesh, 4)).total
+        by_formula = memory(run, run.data.vocab, 4).total
         total, seconds = made["total"], made["seconds"]
         yield name, f"{by_formula / 2**20:.0f}", f"{total / 2**20:.0f}", f"{by_formula / total:.2f}", f"{seconds:.0f}"
 

@@ -6,13 +6,13 @@ from jaxmlm.parallel.mesh import (
     Mesh,
     abstract,
     check_sizes,
-    check_slices,
     fetch,
     host_shard,
     local_rows,
     make_mesh,
     place,
     platform,
+    undivided,
 )
 from jaxmlm.parallel.rules import all_reduce, gathered, keep_unreduced, out_spec, shard, spec, without_mesh
 
@@ -21,7 +21,6 @@ __all__ = [
     "abstract",
     "all_reduce",
     "check_sizes",
-    "check_slices",
     "fetch",
     "gathered",
     "host_shard",
@@ -36,5 +35,6 @@ __all__ = [
     "platform",
     "shard",
     "spec",
+    "undivided",
     "without_mesh",
 ]

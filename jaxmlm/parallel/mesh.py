@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,72 +33,80 @@ class Mesh:
         if self.data != -1:
             check_numbers(self, "mesh.", data=COUNT)
 
+    def over(self, devices: int, slices: int = 1) -> dict[str, int]:
+        """The sizes of the axes on so many devices.
+
+        Raises:
+            InputError: they do not use exactly these devices, or slices, connected by the network only, cannot share
+                the data axis.
+
+        """
+        rest = self.fsdp * self.tensor
+        data = devices // rest if self.data == -1 else self.data
+        if data < 1 or data * rest != devices:
+            raise InputError(
+                f"the mesh data={self.data} fsdp={self.fsdp} tensor={self.tensor} does not use exactly the {devices} "
+                f"devices there are: choose sizes whose product is {devices} (data=-1 takes the rest)"
+            )
+        if data % slices:
+            raise InputError(
+                f"the mesh data={data} does not divide over {slices} slices, each of which holds complete copies of "
+                f"the model: choose mesh.data as a multiple of {slices}"
+            )
+        return {"data": data, "fsdp": self.fsdp, "tensor": self.tensor}
+
 
 def make_mesh(config: Mesh = Mesh(), devices: list | None = None) -> jax.sharding.Mesh:  # noqa: B008
     """The mesh of this configuration over all devices, or over those given."""
     devices = list(jax.devices() if devices is None else devices)
-    rest = config.fsdp * config.tensor
-    data = len(devices) // max(rest, 1) if config.data == -1 else config.data
-    if min(data, config.fsdp, config.tensor) < 1 or data * rest != len(devices):
-        raise InputError(
-            f"the mesh data={config.data} fsdp={config.fsdp} tensor={config.tensor} does not use exactly the "
-            f"{len(devices)} devices there are: choose sizes whose product is {len(devices)} (data=-1 takes the rest)"
-        )
     slices: dict[int, list] = {}
     for device in devices:
         slices.setdefault(getattr(device, "slice_index", 0) if device.platform == "tpu" else 0, []).append(device)
-    check_slices(data, len(slices))
-    shape, axes, kinds = (
-        (data // len(slices), config.fsdp, config.tensor),
-        ("data", "fsdp", "tensor"),
-        AxisType.Explicit,
-    )
+    sizes = config.over(len(devices), len(slices))
+    shape = (sizes["data"] // len(slices), config.fsdp, config.tensor)
     # Each slice is laid out by its own topology; an axis of the mesh may take a part of an axis of that.
     parts = [mesh_utils.create_device_mesh(shape, part, allow_split_physical_axes=True) for part in slices.values()]
-    return jax.sharding.Mesh(np.concatenate(parts), axes, axis_types=(kinds,) * 3)
+    return jax.sharding.Mesh(np.concatenate(parts), tuple(sizes), axis_types=(AxisType.Explicit,) * 3)
 
 
-def check_slices(data: int, slices: int) -> None:
-    """Refuse a data axis that slices, connected by the network only, cannot share."""
-    if data % slices:
-        raise InputError(
-            f"the mesh data={data} does not divide over {slices} slices, each of which holds complete copies of the "
-            f"model: choose mesh.data as a multiple of {slices}"
-        )
+def undivided(mesh: Mapping[str, int], sizes: Sequence[tuple[str, int, str]]) -> list[tuple[str, int, str]]:
+    """Those of these sizes, each with its name and its logical axis, that a mesh with these axes does not divide."""
+    return [one for one in sizes if one[1] % _parts(mesh, one[2])]
 
 
-def check_sizes(mesh: jax.sharding.Mesh, sizes: Sequence[tuple[str, int, str]]) -> None:
-    """Refuse a mesh that does not divide these sizes, each with its name and its logical axis.
+def _parts(mesh: Mapping[str, int], logical: str) -> int:
+    axes = RULES[logical]
+    return math.prod(mesh[axis] for axis in ((axes,) if isinstance(axes, str) else axes))
 
-    InputError with the nearest mesh of as many devices that divides them all, or else with the nearest size.
+
+def check_sizes(mesh: Mapping[str, int], sizes: Sequence[tuple[str, int, str]]) -> None:
+    """Refuse a mesh that does not divide these sizes.
+
+    Args:
+        mesh: the sizes of its axes.
+        sizes: what it must divide, each with its name and its logical axis.
+
+    Raises:
+        InputError: it does not. The message has the nearest mesh of as many devices that divides them all; of rows,
+            or where there is no such mesh, also the nearest size.
+
     """
-    shape = (mesh.shape["data"], mesh.shape["fsdp"], mesh.shape["tensor"])
-
-    def parts(logical: str, shape: tuple[int, ...]) -> int:
-        axes = RULES[logical]
-        named: dict[str, int] = dict(zip(("data", "fsdp", "tensor"), shape, strict=True))
-        return math.prod(named[axis] for axis in ((axes,) if isinstance(axes, str) else axes))
-
-    def wrong(shape: tuple[int, ...]) -> list[tuple[str, int, str]]:
-        return [one for one in sizes if one[1] % parts(one[2], shape)]
-
-    if not (bad := wrong(shape)):
+    if not (bad := undivided(mesh, sizes)):
         return
     name, size, logical = bad[0]
-    into = parts(logical, shape)
-    ways = itertools.product(*[[n for n in range(1, mesh.size + 1) if mesh.size % n == 0]] * 3)
-    fitting = [way for way in ways if math.prod(way) == mesh.size and not wrong(way)]
-    if fitting:
-        data, fsdp, tensor = min(
-            fitting, key=lambda way: sum(abs(math.log(a / b)) for a, b in zip(way, shape, strict=True))
-        )
-        advice = f"the nearest mesh that does is --mesh.data {data} --mesh.fsdp {fsdp} --mesh.tensor {tensor}"
+    into = _parts(mesh, logical)
+    nearest = max(1, round(size / into)) * into
+    devices = math.prod(mesh.values())
+    ways = itertools.product(*[[n for n in range(1, devices + 1) if devices % n == 0]] * len(mesh))
+    others = [dict(zip(mesh, way, strict=True)) for way in ways if math.prod(way) == devices]
+    if fitting := [other for other in others if not undivided(other, sizes)]:
+        best = min(fitting, key=lambda other: sum(abs(math.log(other[axis] / mesh[axis])) for axis in mesh))
+        flags = " ".join(f"--mesh.{axis} {n}" for axis, n in best.items())
+        advice = f"{f'take {nearest}, or ' if logical == 'batch' else ''}the nearest mesh that does is {flags}"
     else:
-        advice = f"no mesh of {mesh.size} devices divides it and all else: take {max(1, round(size / into)) * into}"
-    raise InputError(
-        f"{name} is {size}, which the mesh data={shape[0]} fsdp={shape[1]} tensor={shape[2]} does not divide into "
-        f"{into} parts: {advice}"
-    )
+        advice = f"no mesh of {devices} devices divides it and all else: take {nearest}"
+    axes = " ".join(f"{axis}={n}" for axis, n in mesh.items())
+    raise InputError(f"{name} is {size}, which the mesh {axes} does not divide into {into} parts: {advice}")
 
 
 def host_shard(mesh: jax.sharding.Mesh) -> tuple[int, int]:

@@ -76,10 +76,10 @@ def _pretrain(run: Run, stage: str) -> None:
     directory = Path(run.workdir)
     hosts.check_shared_directory(directory)
     mesh = make_mesh(run.mesh)
-    check_sizes(mesh, [run.loop.rows, *([] if run.init else run.model.sizes)])
+    check_sizes(mesh.shape, run.sizes)
     with jax.set_mesh(mesh):
         start, given, whole = _start(run, make_key(run.loop.seed)) if run.init else (None, None, run)
-    check_sizes(mesh, whole.model.sizes)
+    check_sizes(mesh.shape, whole.model.sizes)
     if (why := _why_not_exported(whole)) and hosts.is_primary():
         print(f"note: this model cannot be exported: {why}", file=sys.stderr, flush=True)
     store = open_store(run.text, directory, f"{stage}: prepare", run.needs_phrases)

@@ -61,6 +61,11 @@ class Run:
         return needs_phrases(self.masking.units)
 
     @property
+    def sizes(self) -> list[tuple[str, int, str]]:
+        """What a mesh must divide, as `check_sizes` takes it; of an encoder to continue from nothing is known yet."""
+        return [self.loop.rows, *([] if self.init else self.model.sizes)]
+
+    @property
     def text(self) -> Data:
         """The data, with the tokenizer that they are to be read by."""
         if not self.init:

@@ -170,15 +170,12 @@ def _check(study: Study, cells: list[Cell]) -> None:
         check(config)
     mesh = make_mesh(study.run.mesh)
     for cell in cells:
-        sizes = [cell.run.loop.rows]
-        if not cell.run.init:
-            sizes += cell.run.model.sizes
-        check_sizes(mesh, sizes)  # cells do not differ in their mesh
+        check_sizes(mesh.shape, cell.run.sizes)  # cells do not differ in their mesh
     for model in _models(cells, mesh):
         for config in study.finetune:
             fits(config, model, mesh)
     if study.evaluate is not None:
-        check_sizes(mesh, [(f"evaluate.batch {study.evaluate.batch}", study.evaluate.batch, "batch")])
+        check_sizes(mesh.shape, [("evaluate.batch", study.evaluate.batch, "batch")])
         check_sentences(study.evaluate)
     if study.probes is not None:
         check_probes(study.probes.treebank)

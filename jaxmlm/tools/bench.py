@@ -15,13 +15,12 @@ from rich.table import Table
 from jaxmlm.checks import check_choices, check_numbers, integers
 from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
-from jaxmlm.parallel import make_mesh, place
+from jaxmlm.parallel import check_sizes, make_mesh, place
 from jaxmlm.rng import make_key
 from jaxmlm.runs.run import Run
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.tools.flops import step_flops
 from jaxmlm.tools.hardware import peak_flops, peak_memory
-from jaxmlm.tools.memory import check
 from jaxmlm.tools.peer import PeerProcess
 from jaxmlm.tools.stand_ins import BlankStore
 from jaxmlm.training import Task
@@ -59,8 +58,8 @@ def bench(run: Run, options: Bench) -> dict[str, Any]:
         raise InputError("batches of sentences have several lengths, a benchmark one: take --data.format packed")
     if run.data.format != "packed" and options.peer != "none":
         raise InputError(f"the peer reads rows without padding, not {run.data.format}: take --data.format packed")
-    check(run, jax.device_count())
     mesh = make_mesh(run.mesh)
+    check_sizes(mesh.shape, run.sizes)
     if options.tokens == "text":
         store = open_store(run.text, Path(run.workdir), "bench: prepare", run.needs_phrases)
     else:

@@ -5,11 +5,10 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jaxmlm.errors import InputError
 from jaxmlm.models import EncoderConfig, count_parameters
 from jaxmlm.models.kernel_sizes import fits_fused, pays_fused
 from jaxmlm.models.splash import BLOCK, pays
-from jaxmlm.parallel import Mesh, check_slices
+from jaxmlm.parallel import Mesh, undivided
 from jaxmlm.runs.run import Run
 from jaxmlm.tasks.mlm import LOGITS_BYTES
 
@@ -37,8 +36,8 @@ class Memory(NamedTuple):
         return self.parameters + self.optimizer + self.gradients + max(backward, self.update)
 
 
-def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
-    """Of a run's training step on a mesh of these sizes (data, fsdp, tensor).
+def memory(run: Run, vocab: int, devices: int) -> Memory:
+    """Of a run's training step on so many devices.
 
     Copies: of the blocks' parameters in bfloat16, made once before the loop over them, and where parameters are cut up
     those of the whole table and of its gradient. Kept for the backward pass: the input of every block (remat full),
@@ -46,7 +45,7 @@ def memory(run: Run, vocab: int, sizes: tuple[int, int, int]) -> Memory:
     logits that are made at a time and their gradient. Update: the compiler's own copies of gradients and parameters,
     a multiple of them that was found by compiling (docs/results/plan.md).
     """
-    data, fsdp, tensor = sizes
+    data, fsdp, tensor = run.mesh.over(devices).values()
     c = run.model
     length = run.data.length
     every = count_parameters(_as_counted(c), vocab)
@@ -94,55 +93,19 @@ def _predicted_at_once(run: Run, logits: float) -> int:
     return -(-most // -(-most // min(chunk, most)))
 
 
-def sizes_of(mesh: Mesh, devices: int) -> tuple[int, int, int]:
-    """The sizes of the mesh axes on so many devices."""
-    rest = mesh.fsdp * mesh.tensor
-    return (devices // rest if mesh.data == -1 else mesh.data), mesh.fsdp, mesh.tensor
-
-
-def check(run: Run, devices: int, slices: int = 1) -> None:
-    """Refuse a mesh that does not divide the devices, or a batch or a model that it does not divide."""
-    data, fsdp, tensor = sizes = sizes_of(run.mesh, devices)
-    if min(sizes) < 1 or math.prod(sizes) != devices:
-        raise InputError(
-            f"the mesh data={run.mesh.data} fsdp={fsdp} tensor={tensor} does not use exactly the {devices} devices "
-            "there are: data=-1 takes what the others leave"
-        )
-    check_slices(data, slices)
-    parts = data * fsdp * run.loop.accumulate
-    if run.loop.batch % parts:
-        nearest = max(parts, round(run.loop.batch / parts) * parts)
-        raise InputError(
-            f"loop.batch {run.loop.batch} does not divide over {data * fsdp} devices x loop.accumulate "
-            f"{run.loop.accumulate}: --loop.batch {nearest} does"
-        )
-    c = run.model
-    for name, size in (("heads", c.heads), ("mlp", c.mlp or 4 * c.width)):
-        if size % tensor:
-            raise InputError(f"model.{name} {size} does not divide by mesh.tensor {tensor}: --mesh.tensor 1 does")
-    if c.width % fsdp:
-        raise InputError(
-            f"model.width {c.width} does not divide by mesh.fsdp {fsdp}: --mesh.fsdp {math.gcd(c.width, fsdp)} does"
-        )
-
-
 def alternatives(run: Run, devices: int, slices: int = 1) -> Iterator[Run]:
     """This run cut up in all ways (mesh.fsdp, loop.accumulate, model.remat), the likely fastest first."""
     found = []
-    for fsdp in (size for size in _powers(devices) if devices % size == 0):
-        for accumulate in _powers(min(run.loop.batch, 256)):
+    batch = run.loop.batch
+    for fsdp in (size for size in _powers(devices // slices) if devices % (size * slices) == 0):
+        mesh = Mesh(-1, fsdp, 1)
+        for accumulate in (size for size in _powers(min(batch, 256)) if batch % size == 0):
+            loop = dataclasses.replace(run.loop, accumulate=accumulate)
             for remat in ("none", "dots", "full"):
-                other = dataclasses.replace(
-                    run,
-                    mesh=Mesh(-1, fsdp, 1),
-                    loop=dataclasses.replace(run.loop, accumulate=accumulate),
-                    model=dataclasses.replace(run.model, remat=remat),
-                )
-                try:
-                    check(other, devices, slices)
-                except InputError:
-                    continue
-                found.append((_burden(accumulate, remat, fsdp), other))
+                model = dataclasses.replace(run.model, remat=remat)
+                other = dataclasses.replace(run, mesh=mesh, loop=loop, model=model)
+                if not undivided(mesh.over(devices, slices), other.sizes):
+                    found.append((_burden(accumulate, remat, fsdp), other))
     yield from (other for _, other in sorted(found, key=lambda pair: pair[0]))
 
 

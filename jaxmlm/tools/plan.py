@@ -20,6 +20,7 @@ from jaxmlm.directories import cache_directory
 from jaxmlm.errors import InputError
 from jaxmlm.fields import describe
 from jaxmlm.json_files import read_json, with_checksum, without_checksum, write_json
+from jaxmlm.parallel import check_sizes
 from jaxmlm.runs import epochs
 from jaxmlm.runs.run import Run, identity
 from jaxmlm.runs.tables import Column, Tables
@@ -27,7 +28,7 @@ from jaxmlm.tools.aot import compiled_for
 from jaxmlm.tools.doctor import pairs
 from jaxmlm.tools.flops import step_flops
 from jaxmlm.tools.hardware import GIB, Chip, Topology, topology
-from jaxmlm.tools.memory import alternatives, check, memory, sizes_of
+from jaxmlm.tools.memory import alternatives, memory
 from jaxmlm.training import budget
 
 ROOM = 0.85
@@ -86,7 +87,7 @@ def plan(run: Run, options: Plan) -> dict[str, Any]:
         raise InputError(f"{wrong.found}: {wrong.do}")
     slices = [topology(name) for name in options.topology.split(",")]
     for one in slices:
-        check(run, one.devices * options.slices, options.slices)
+        check_sizes(run.mesh.over(one.devices * options.slices, options.slices), run.sizes)
     have = epochs.size(run)
     tokens = run.loop.batch * run.data.length
     if not run.loop.budget:
@@ -125,7 +126,7 @@ def planned(run: Run, where: Topology, options: Plan) -> dict[str, Any]:
     # Of those that fit the fastest by the roofline; if none does, the run as it is is reported.
     fitting = [one for one in tried if one[1]["fits"]]
     chosen, made = min(fitting, key=lambda one: one[1]["bound"], default=tried[0])
-    estimate = memory(chosen, vocab_of(run), sizes_of(chosen.mesh, devices))
+    estimate = memory(chosen, vocab_of(run), devices)
     return {
         "topology": where.name,
         "slices": options.slices,
@@ -263,7 +264,7 @@ def _first_of_each_remat(ways: Iterable[Run]) -> Iterator[Run]:
 
 
 def _wanted(run: Run, devices: int) -> float:
-    return memory(run, vocab_of(run), sizes_of(run.mesh, devices)).total
+    return memory(run, vocab_of(run), devices).total
 
 
 def _made(run: Run, where: Topology, options: Plan, chip: Chip) -> dict[str, Any]:

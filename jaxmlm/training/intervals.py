@@ -53,8 +53,8 @@ class Loop:
     @property
     def rows(self) -> tuple[str, int, str]:
         """What a mesh must divide: (what it is, how many, its logical axis)."""
-        divisor = f" / loop.accumulate {self.accumulate}" if self.accumulate > 1 else ""
-        return f"loop.batch {self.batch}{divisor}", self.batch // self.accumulate, "batch"
+        name = f"loop.batch {self.batch} / loop.accumulate {self.accumulate}" if self.accumulate > 1 else "loop.batch"
+        return name, self.batch // self.accumulate, "batch"
 
 
 class Due(NamedTuple):

@@ -88,7 +88,7 @@ def train(
         Preempted: a signal came; the state is saved, on all hosts at the same step (see jaxmlm/preemption.py).
 
     """
-    check_sizes(mesh, [loop.rows])
+    check_sizes(mesh.shape, [loop.rows])
     while True:
         try:
             return _train(task, optim, loop, mesh, directory, stage, predictions)

@@ -231,7 +231,7 @@ def test_a_value_can_be_added_but_not_another_base(study, done):
         ),
         ("finetune", (Finetune("cola", recipe="nonsense"),), "no recipe 'nonsense'"),
         ("finetune", (Finetune("cola", recipe="paper"),), r"sets nothing by itself: start from jaxmlm.runs.recipe"),
-        ("evaluate", Evaluate(batch=101), "evaluate.batch 101"),
+        ("evaluate", Evaluate(batch=101), "evaluate.batch is 101"),
         ("run.loop.save_every", 0, "loop.save_every is 0, so there are no weights to evaluate"),
         ("vary", (Vary("data.vocab", (300, 400)),), "share a token store and differ in data.vocab"),
         ("vary", (Vary("loop.batch", (32, 33)),), "loop.batch 33"),
