@@ -204,3 +204,9 @@ def test_a_path_of_a_machine_is_found():
     planted = "/".join(["", "home", "someone", "data"])
     assert MACHINE_PATH.search(f"load('{planted}')")
     assert not MACHINE_PATH.search("see https://host.org/home/page and docs/home/page, runs/work/x")
+
+
+def test_what_a_masking_selects_is_not_called_hidden():
+    texts = {name_of(module): module.read_text() for module in MODULES if room_of(name_of(module)) == "masking"}
+    assert len(texts) > 5
+    assert [name for name, text in texts.items() if re.search(r"\bhid(e|es|den|ing)\b", text)] == []  # docs/glossary.md

@@ -1,4 +1,4 @@
-"""What is hidden and what is predicted: arrays in, arrays out. Knows no text, no mesh, no model."""
+"""What is selected and what is predicted: arrays in, arrays out. Knows no text, no mesh, no model."""
 
 from jaxmlm.masking import laws
 from jaxmlm.masking.batch import mask_batch

@@ -48,7 +48,7 @@ def audit(
 
     Returns shares of the maskable tokens, asked and got, with intervals; the units' lengths and how often each length
     and each position is selected; the share of words, of spans of three words and of phrases (where the unit bits
-    know them) that is hidden whole; faults, all of which must be 0; rows that predict nothing; of a rate that follows
+    know them) that is selected whole; faults, all of which must be 0; rows that predict nothing; of a rate that follows
     a law, "law": what `law_of_rates` gives; and "ok". Batches of 256 rows share the strata of a law out.
     """
     drawn = _draw(masking, tokens, examples, vocab, seed, step)

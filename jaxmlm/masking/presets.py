@@ -20,14 +20,14 @@ PRESETS: dict[str, Masking] = {
     # tokens 15.6 %, and random tokens that may be special or unused ones.
     "bert": Masking(0.15, count="exact", replace=_EIGHTY),
     # "BERT whole word masking", README of google-research/bert, May 2019. Left out: a word that does not fit into what
-    # is left of the budget is skipped, so long words are hidden less often.
+    # is left of the budget is skipped, so long words are selected less often.
     "bert-wwm": Masking(0.15, units=WordUnits(), count="exact", replace=_EIGHTY),
     # Liu et al. 2019 (arXiv 1907.11692), section 4.1: new masks in every epoch. Left out: masked <s> and </s>, and one
     # million distinct masks in all.
     "roberta": Masking(0.15, replace=_EIGHTY),
     # Joshi et al. 2020 (arXiv 1907.10529), section 3.1: spans of whole words, one fate for a span. Left out: anchors
-    # are tokens, so long words are hidden more often; the last word may be cut; spans that touch share a fate; the
-    # count is rounded up; the first position of a row is hidden at .17 to .74 of the rate.
+    # are tokens, so long words are selected more often; the last word may be cut; spans that touch share a fate; the
+    # count is rounded up; the first position of a row is selected at .17 to .74 of the rate.
     "spanbert": Masking(
         0.15, units=SpanUnits(), count="exact", replace=Replace(0.8, 0.1, 0.1, per="unit", ids="unigram")
     ),
