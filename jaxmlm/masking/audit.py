@@ -144,8 +144,7 @@ def _chunk(masking: Masking, seed: int, tokens: Tokens, examples: jax.Array, voc
             return jnp.zeros(length, bool).at[jnp.where(filled, selection.positions, length)].set(True, mode="drop")
 
         def view(number: jax.Array) -> Any:
-            placed = () if point is None else (point,)
-            predicted, selected = masking.select(key, row, step, number, *placed)
+            predicted, selected = masking.select(key, row, step, number, point)
             return dense(selected), dense(predicted), predicted.count
 
         starts = masking.units.starts(masking.keys(key).units, row)

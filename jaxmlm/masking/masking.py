@@ -276,8 +276,7 @@ class Masking:
             point: where the example stands in the law of the rate, in [0, 1); None: drawn by the key.
 
         """
-        placed = () if point is None else (point,)
-        predicted, selected = self.select(key, tokens, step, view, *placed)
+        predicted, selected = self.select(key, tokens, step, view, point)
         replace_key = self.keys(key).replace
         if self.views > 1:
             replace_key = jax.random.fold_in(replace_key, view)

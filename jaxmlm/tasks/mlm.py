@@ -88,7 +88,7 @@ def mlm_task(
     data: Data,
     masking: Masking,
     encoder: EncoderConfig,
-    batch: int,
+    batch_size: int,
     seed: int,
     start: MaskedLM | None = None,
 ) -> Task:
@@ -104,14 +104,13 @@ def mlm_task(
     masking = masking.for_tokenizer(tokenizer)
     host, of = host_shard(jax.sharding.get_mesh())
     rows = open_rows(store, "train", data.length, data.format, needs_phrases(masking.units))
-    train = Batches(rows, batch, seed, host, of)
+    train = Batches(rows, batch_size, seed, host, of)
     vocab = vocab_of(store, masking)
-    batch_size = batch
 
     def init(key: jax.Array) -> MaskedLM:
-        return (
-            jitted(fresh, key) if start is None else jax.tree.map(jnp.copy, start)
-        )  # the first step gives its buffers away
+        if start is None:
+            return jitted(fresh, key)
+        return jax.tree.map(jnp.copy, start)  # the first step gives its buffers away
 
     def fresh(key: jax.Array) -> MaskedLM:
         encoder_key, head_key = jax.random.split(key)
@@ -130,7 +129,9 @@ def mlm_task(
             masked, dropped = pool(masked, masking.pool_slots(length, batch_size, devices, batch_size // rows), devices)
             # Divided by nothing: of several steps the metric is the sum.
             metrics["slot_overflow"] = Mean(dropped, jnp.zeros(()))
-        nats, right = predictions(model, masked, batch.get("segments"), jax.random.fold_in(key, _DROPOUT))
+        nats, right = predictions(
+            model, masked, batch.get("segments"), jax.random.fold_in(key, _DROPOUT), masking.pools_slots
+        )
         count = masked.weights.sum()
         return Mean(nats.sum(), count), {"accuracy": Mean(right.sum(), count), **metrics}
 
@@ -141,7 +142,7 @@ def mlm_task(
             rows["place"] = np.arange(host * share, (host + 1) * share, dtype=np.int32)
         return rows
 
-    return Task(init, loss, batch_at, {"heldout": heldout(store, data, batch)}, train.rows // batch, corrupt)
+    return Task(init, loss, batch_at, {"heldout": heldout(store, data, batch_size)}, train.rows // batch_size, corrupt)
 
 
 def heldout(store: TokenSplits, data: Data, batch: int) -> Eval:
@@ -209,11 +210,11 @@ def diverged(scores: Mapping[str, float], vocab: int) -> str:
 
 
 def predictions(
-    model: Any, masked: Masked, segments: jax.Array | None, key: jax.Array | None
+    model: Any, masked: Masked, segments: jax.Array | None, key: jax.Array | None, pooled: bool = False
 ) -> tuple[jax.Array, jax.Array]:
     """Nats and hits of every prediction times its weight; packed rows are one segment, without padding.
 
-    Of `pool`ed predictions [G, S] the positions count through all rows of a device.
+    Where the predictions are `pooled`, [G, S] as `pool` gives them, positions count through all rows of a device.
 
     Where the logits of all predictions would not fit (`EncoderConfig.logits_chunk`) they are made a chunk at a time,
     and made again in the backward pass.
@@ -221,7 +222,7 @@ def predictions(
     segments = jnp.ones_like(masked.inputs) if segments is None else segments
     hidden = model.hidden(masked.inputs, segments, key)
     rows, most = masked.targets.shape
-    if rows < hidden.shape[0]:
+    if pooled:
         by_device = (rows, hidden.shape[0] // rows * hidden.shape[1], hidden.shape[2])
         hidden = jnp.reshape(hidden, by_device, out_sharding=out_spec("batch", None, None))
     x = model.features(hidden, masked.positions)

@@ -40,7 +40,7 @@ def gradient(masked: mlm.Masked, sizes: tuple[int, int, int], slots: int | None,
             if slots is not None:
                 masked, dropped = mlm.pool(masked, slots, mlm.batch_shards())
                 assert masked.positions.shape == (sizes[0] * sizes[1], slots)
-            nats, right = mlm.predictions(model, masked, None, None)
+            nats, right = mlm.predictions(model, masked, None, None, pooled=slots is not None)
             return nats.sum(), (right.sum(), dropped)
 
         on = mlm.Masked(*place(tuple(np.asarray(x) for x in masked), mesh))
