@@ -234,7 +234,7 @@ def test_a_value_can_be_added_but_not_another_base(study, done):
         ("evaluate", Evaluate(batch=101), "evaluate.batch is 101"),
         ("run.loop.save_every", 0, "loop.save_every is 0, so there are no weights to evaluate"),
         ("vary", (Vary("data.vocab", (300, 400)),), "share a token store and differ in data.vocab"),
-        ("vary", (Vary("loop.batch", (32, 33)),), "loop.batch 33"),
+        ("vary", (Vary("loop.batch", (32, 33)),), "loop.batch is 33"),
     ],
 )
 def test_bad_studies_are_refused_before_anything_is_written(study, tmp_path, path, value, message):

@@ -54,7 +54,7 @@ def test_a_matrix_product_has_a_speed():
     ("flags", "said"),
     [
         (["--rounds", "1"], "at least 2"),
-        (["--loop.batch", "13"], "--loop.batch 12"),
+        (["--loop.batch", "13"], "take 12, or the nearest mesh"),
         (["--data.format", "sentences", "--tokens", "text"], "several lengths"),
         (["--data.format", "documents", "--peer", "transformers"], "rows without padding"),
     ],
