@@ -160,7 +160,7 @@ def is_option(word: str) -> bool:
 
 
 def _advice(flag: str, kind: type, default: Any, also: Sequence[str], prog: str) -> str:
-    """What to write in the place of an option that there is not."""
+    """Suggestion for an unknown option."""
     name = flag.lstrip("-")
     known = [one.replace("_", "-") for one in (*_flags(kind if default is None else default), *also)]
     known = [one for one in known if one != name]  # a field that has no option, as an empty tuple of dataclasses

@@ -11,13 +11,13 @@ import time
 
 
 def main(parent: int, alive: int, most: int, grace: float, lines: dict[int, str]) -> None:
-    """Wait until a connection ends, or process 0; say what was missed, and end process 0 if it has not ended itself.
+    """Wait until a connection or process 0 ends; print why, and end process 0 if it does not end by itself.
 
     Args:
         parent: the id of process 0.
         alive: a file descriptor from which can be read when process 0 ends.
-        most: bytes of what a process says.
-        grace: seconds in which process 0 may end by itself when another one has.
+        most: maximum bytes of an exit message.
+        grace: seconds that process 0 has to end by itself after another process has died.
         lines: what to say when a connection breaks, by its file descriptor.
 
     """

@@ -26,7 +26,7 @@ from jaxmlm.parallel.clusters import ClusterSpec, find
 from jaxmlm.parallel.rendezvous import Member, installed_versions, meet, refuse_different
 
 _WAIT = Range(TINY, 7 * 24 * 3600.0, "be above 0 and at most 604,800, the seconds of a week")
-PATIENCE = 24 * 3600  # seconds that a process which is done waits for the others, as for one that draws a report
+PATIENCE = 24 * 3600  # seconds that a finished process waits for the others, e.g. for one that draws a report
 SAME_FILES = "put the same files on every host, and delete the token stores that were made of others"
 HEARTBEAT = 100  # seconds without a sign of life, after which JAX ends the other processes
 
@@ -130,7 +130,7 @@ def all_gather_json(value: Any) -> list[Any]:
 
 
 def broadcast_from_primary(value: Any) -> Any:
-    """Return the JSON value of process 0, where the processes could differ, as about files that it has just written."""
+    """Return process 0's JSON value on all processes, where theirs might differ, e.g. about files just written."""
     return all_gather_json(value)[0]
 
 
@@ -192,7 +192,7 @@ def exit_process(code: int, why: str = "") -> None:
 
     Args:
         code: the exit code.
-        why: of wrong input that perhaps this process alone has met: what process 0 says below its own end.
+        why: error line for process 0 to print, if perhaps only this process saw the bad input.
 
     """
     if jax.distributed.is_initialized() and jax.process_count() > 1:
@@ -201,7 +201,7 @@ def exit_process(code: int, why: str = "") -> None:
         first = jax.process_index() == 0
         if first:
             time.sleep(2)
-        # After a fault of one alone the rest would wait for it.
+        # If only this process failed, the others would wait for it.
         if not first and why:
             here = f"process {jax.process_index()} on {socket.gethostname()}"
             watch.say_goodbye(watch.WRONG_INPUT + f"jaxmlm: {here}: {why}".encode()[: watch.MOST])

@@ -19,19 +19,19 @@ from pathlib import Path
 _KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 6))
 """A machine that lost its power or its network closes no connection: it is missed after 45 seconds."""
 GRACE = 5.0
-"""Seconds in which process 0 may end by itself when another one has: mostly its collective call fails."""
+"""Seconds that process 0 has to end by itself after another process has died: usually its collective call fails."""
 GOODBYE, FAULT, WRONG_INPUT = b".", b"f", b"i"
-"""What a process that ends says: it is not missed; or only if process 0 has not failed alike; or a line follows, which
-stands below whatever process 0 fails with for want of it, unless process 0 ends in good order."""
+"""Exit messages. GOODBYE: a normal exit. FAULT: a failure, reported unless process 0 failed too. WRONG_INPUT: an error
+line follows, which is printed below process 0's own failure, and not at all if process 0 exits normally."""
 MOST = 2000
-"""Bytes of what is said."""
+"""Maximum bytes of an exit message."""
 
 _others: list[socket.socket] = []
 _watching: list[tuple[subprocess.Popen[bytes], int]] = []
 
 
 def watch_others(connections: Sequence[socket.socket], names: Sequence[str]) -> None:
-    """End process 0 with a line when one of the others does not live any more.
+    """End process 0 with a message when another process has died.
 
     Args:
         connections: one to each of the others, which `watch_first`.
@@ -47,7 +47,7 @@ def watch_others(connections: Sequence[socket.socket], names: Sequence[str]) -> 
 
 
 def watch_first(connection: socket.socket, name: str) -> None:
-    """End this process with a line when process 0 does not live any more.
+    """End this process with a message when process 0 has died.
 
     Args:
         connection: to process 0, which watches the other end.
@@ -61,9 +61,9 @@ def watch_first(connection: socket.socket, name: str) -> None:
 
 
 def say_goodbye(said: bytes = GOODBYE) -> None:
-    """Tell whoever watches that this process ends by itself."""
+    """Tell the watching processes that this process ends by itself."""
     for connection in _others:
-        with contextlib.suppress(OSError):  # it has gone first
+        with contextlib.suppress(OSError):  # the other end has closed it
             connection.sendall(GOODBYE)
     _others.clear()
     for beside, mine in _watching:

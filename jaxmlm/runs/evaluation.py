@@ -279,7 +279,7 @@ def _of_text(
 
 
 def _few(batch: int, devices: int) -> int:
-    """Rows of a text at once, which have many predictions each: 32 or fewer, or the next number that devices divide.
+    """Batch size for rows with many predictions: at most 32, rounded up to a multiple of the devices.
 
     >>> _few(256, 8), _few(16, 8), _few(240, 12), _few(256, 64)
     (32, 16, 36, 64)

@@ -49,7 +49,7 @@ def check(config: Finetune) -> None:
 
 
 def _check_recipe(config: Finetune) -> None:
-    """Refuse a recipe that is named and not followed: the command line alone fills in what a name stands for."""
+    """Refuse a config that names a recipe without its settings: only the command line fills them in."""
     if not config.recipe:
         return
     usual = Finetune(config.task)
@@ -161,7 +161,7 @@ def fits(config: Finetune, model: EncoderConfig, mesh: jax.sharding.Mesh) -> Non
 
 
 def _identity(checkpoint: str, config: Finetune) -> dict[str, Any]:
-    """What all results of a directory have in common, so that the best of them is the best."""
+    """What all results in a directory must share to be comparable, so that the best can be chosen."""
     first = None if config.intermediate_task is None else _intermediate(config)
     source = task_hash(config.downstream)
     return {
@@ -262,7 +262,7 @@ def _examples(config: Finetune) -> Any:
 
 
 def sha256_of_examples(config: Finetune) -> str | None:
-    """The hash of the examples; None of generated ones, which are the same and name the file of this process."""
+    """Hash of the examples; None if generated: those never change, but name a file that differs per process."""
     return None if config.downstream.is_generated(config.task_data) else examples_sha256(_examples(config))
 
 

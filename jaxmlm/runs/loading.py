@@ -155,7 +155,7 @@ def save(found: LoadedModel) -> None:
 
 
 def put_back(directory: Path) -> None:
-    """Give a model its name back that a kill has taken from it while `save` wrote another in its place."""
+    """Restore the previous model if `save` was killed while putting a new one in its place."""
     if not directory.exists() and _old(directory).exists():
         _old(directory).rename(directory)
 

@@ -99,7 +99,7 @@ def _pre_trained(about: dict[str, Any], checkpoint: Path) -> str:
 
 
 def _pipeline(about: dict[str, Any]) -> str:
-    """What `transformers.pipeline` takes such a model for, by its head; a run without another one has a masked LM."""
+    """The task of `transformers.pipeline` for a model with this head; a record that names no head is a masked LM's."""
     return _PIPELINES.get(about.get("kind", "mlm"), "feature-extraction")
 
 

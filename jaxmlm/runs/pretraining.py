@@ -122,7 +122,7 @@ def _pretrain(run: Run, stage: str) -> None:
 
 
 def _logged_speed(directory: Path) -> float | None:
-    """Tokens per second as the log has them, for a run of which nothing was left to do but to write its results."""
+    """Tokens per second by the log, for a run whose training had ended before this start."""
     logged = hosts.broadcast_from_primary(read_jsonl(directory / "log.jsonl") if hosts.is_primary() else [])
     speeds = [line["tokens_per_second"] for line in logged if line.get("tokens_per_second")]
     return round(statistics.median(speeds), 1) if speeds else None

@@ -74,7 +74,7 @@ class Evaluate:
 
     @property
     def parts(self) -> list[tuple[str, str, "Evaluate | BabyLM"]]:
-        """Each evaluation alone, with the stage and the task of its result: by its settings results are found again."""
+        """Single evaluations, each with its result's stage and task; their settings identify the results."""
         pairs = replace(self, babylm=None, fast=False, babylm_tasks=())
         found: list[tuple[str, str, Evaluate | BabyLM]] = [] if self.blimp is None else [("blimp", "blimp", pairs)]
         return [*found, *(("babylm", task.task, task) for task in self.tasks)]

@@ -149,8 +149,8 @@ def _check_tasks(finetune: Sequence[Finetune]) -> None:
 class Cell(NamedTuple):
     """A point of the grid: its name, the varied values by name, the seed, its run.
 
-    A control has no steps, and of the values those that shape the encoder. One from which the runs continue is as it
-    was given, also its tokenizer, and one for all seeds.
+    A control is not trained and keeps only the varied values that shape the encoder. If runs start from `init`, there
+    is one control: the given encoder with its own tokenizer, shared by all seeds.
     """
 
     name: str

@@ -275,7 +275,7 @@ def _is_copy(one: CellResult, results: list[CellResult]) -> bool:
 
 
 def _comparable(series: dict[str, ScoreSeries], controls: set[str]) -> dict[str, ScoreSeries]:
-    """The series, those in nats per token without the controls that have another tokenizer, whose tokens are others."""
+    """Drop controls with a different tokenizer from per-token series; their tokens are not comparable."""
     found = series.get(TOKENS_PER_WORD)
     if found is None:
         return series

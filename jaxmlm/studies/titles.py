@@ -33,7 +33,7 @@ def is_generated(text: str) -> bool:
 
 
 def distinct(values: Iterable[str]) -> str:
-    """What the cells say of where they were pre-trained; where they differ, how many say which.
+    """The value that all cells share; if they differ, each value with its number of cells.
 
     >>> distinct(["a", "a"]), distinct(["a", "b", "a"])
     ('a', 'a (2 cells); b (1 cell)')

@@ -152,7 +152,7 @@ def group_verdict(results: StudyResults, series: ScoreSeries, labels: Sequence[s
 
 
 def _lead(results: StudyResults, series: ScoreSeries, pairs: Sequence[Comparison], best: Sequence[str]) -> str:
-    """Whose mean is the best, where that is not beyond noise; nobody's where a comparison says otherwise."""
+    """Name the best mean when its lead is within noise, unless paired comparisons contradict it."""
     names = _and([results.short_label(label) for label in best])
     extreme = _extreme(series)
     if len(best) > 1:
@@ -167,7 +167,7 @@ def _lead(results: StudyResults, series: ScoreSeries, pairs: Sequence[Comparison
 def _other_seeds(
     results: StudyResults, series: ScoreSeries, pairs: Sequence[Comparison], best: Sequence[str]
 ) -> list[str]:
-    """Where seeds are missing: that the best mean is over a label's own seeds, and a comparison says otherwise."""
+    """Name the labels whose mean is best over their own seeds, but not over the seeds that they share with a rival."""
     said = []
     for label in best:
         better = [pair.a for pair in pairs if pair.b == label and pair.a not in best and pair.difference]

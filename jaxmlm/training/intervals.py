@@ -92,7 +92,7 @@ def due_after(done: int, loop: Loop, stop: bool = False) -> Due:
     save = bool(loop.save_every) and (last or _divides(loop.save_every, done) or done in loop.keep)
     return Due(
         log=last or _divides(loop.log_every, done),
-        wait=last or evaluate or save or stop,  # no step is under way meanwhile: nothing would be gained
+        wait=last or evaluate or save or stop,  # no other step runs meanwhile, so reading the line late gains nothing
         evaluate=evaluate,
         save=save or stop,
         stop=stop,

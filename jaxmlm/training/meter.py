@@ -13,7 +13,7 @@ from jaxmlm.training.task import Mean
 
 Metrics = dict[str, Mean]
 SHORT = 1.0
-"""Seconds of a line of the log below which its speed is that of the whole start."""
+"""Log intervals of fewer seconds report the average speed since the start."""
 MAX_SKIPPED = 20
 """Updates skipped in a row, for gradients that are not finite, after which training ends."""
 
@@ -28,7 +28,7 @@ class Line(NamedTuple):
 
 
 class _Steps(NamedTuple):
-    """Steps that make a line of the log; their metrics may be under way on the devices."""
+    """The steps of one log line; their metrics may still be being computed on the devices."""
 
     last: int
     tokens: int
@@ -132,12 +132,12 @@ class Meter:
         self._timed_since = now
         self._timed_seconds += passed
         self._timed_tokens += tokens
-        # A short line is read when the next step is done as well, and the last one at once: its own time says nothing.
+        # A short interval times badly: its line is read one step late, or at once if it is the last.
         speed = tokens / passed if passed >= SHORT else self.tokens_per_second
         return Line(line.last, _means(sums), line.tokens, speed)
 
     def carried_means(self) -> dict[str, float]:
-        """The means of the line that the checkpoint had begun; at the last step they are those of its line."""
+        """The means of the unfinished line in the checkpoint; after the last step, those of the last line."""
         return _means(self._carried)
 
     def notes(self) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class WeightAverageState(NamedTuple):
 
 
 def swap_average(model: Any, opt_state: Any) -> tuple[Any, Any]:
-    """Exchange the weights and their moving average, as for evaluation; twice is nothing, as is no average.
+    """Swap the weights and their moving average, for evaluation; twice, or without an average, it changes nothing.
 
     >>> swap_average({"w": 1.0}, WeightAverageState({"w": 2.0}, 3))
     ({'w': 2.0}, WeightAverageState(average={'w': 1.0}, count=3))
