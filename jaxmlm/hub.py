@@ -23,7 +23,7 @@ TOKENIZER = (
 MODEL = (*TOKENIZER, "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 """The files of a model with its tokenizer."""
 _PICKLED = re.compile(r"\.(bin|pt|pth|ckpt|h5|msgpack|pkl)$")
-_NAME = re.compile(r"hf:(?P<repository>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
+_NAME = re.compile(r"hf:(?P<repository>[\w.-]+(/[\w.-]+)?)(@(?P<revision>\S+))?")
 
 
 class HubName(NamedTuple):
@@ -111,12 +111,16 @@ def library() -> Any:
     return huggingface_hub
 
 
-def asked(name: str, ask: Callable[[], Any]) -> Any:
+AGAIN = "run the command again; files that are complete are kept"
+
+
+def asked(name: str, ask: Callable[[], Any], again: str = AGAIN) -> Any:
     """Ask the Hub.
 
     Args:
         name: what is asked for, as hf:org/name.
         ask: the call of `huggingface_hub`.
+        again: what to do when the connection breaks.
 
     Raises:
         InputError: the Hub does not give it; what to do.
@@ -156,7 +160,4 @@ def asked(name: str, ask: Callable[[], Any]) -> Any:
             ) from error
         raise InputError(f"{name}: the Hub answers: {brief(error)}: try again later") from error
     except Exception as error:  # a connection that breaks is an exception of whichever library carries it
-        raise InputError(
-            f"{name}: the connection to the Hub broke ({brief(error)}): run the command again; files that are complete "
-            "are kept"
-        ) from error
+        raise InputError(f"{name}: the connection to the Hub broke ({brief(error)}): {again}") from error

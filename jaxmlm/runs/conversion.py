@@ -62,10 +62,20 @@ def export(checkpoint: str | Path, directory: str | Path | None, options: Export
         if options.push is None:
             raise InputError("export needs a new directory, or a repository to push to: name one")
         with tempfile.TemporaryDirectory(prefix="jaxmlm-export-") as parent:
-            return {**export(checkpoint, Path(parent) / "model", options), "directory": None}
+            return {**_export(checkpoint, Path(parent) / "model", options, "run the command again"), "directory": None}
     directory = expanded(directory)
     if directory.is_symlink() or (directory.exists() and (not directory.is_dir() or any(directory.iterdir()))):
         raise InputError(f"{directory} is there already: name a new directory")
+    if directory.resolve() == Path.cwd():
+        raise InputError(f"{directory} is the current directory, which an export would replace: name a new one")
+    upload = f"hf upload {options.push} {directory}"
+    return _export(
+        checkpoint, directory, options, f"{directory} is written: {upload}, or delete it and run the command again"
+    )
+
+
+def _export(checkpoint: str | Path, directory: Path, options: Export, again: str) -> dict[str, Any]:
+    """`export` into a directory that is not there; `again`: what to do when an upload breaks."""
     repository = None if options.push is None else check_push(options.push)
     checkpoint = hub.local(checkpoint)
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
@@ -87,7 +97,7 @@ def export(checkpoint: str | Path, directory: str | Path | None, options: Export
         (new / "README.md").write_text(text, encoding="utf-8")
         write_sums(new)
     written = {"directory": str(directory), "architecture": architecture, "rows": []}
-    return written if repository is None else {**written, "pushed": push(directory, repository, options.private)}
+    return written if repository is None else {**written, "pushed": push(directory, repository, options.private, again)}
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """An exported directory for others: what sentence-transformers reads beside it, and its way to the Hub."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -47,12 +48,18 @@ def check_push(name: str) -> str:
     library = hub.library()
     if library.get_token() is None:
         raise InputError("push needs a login with the Hub: hf auth login, or HF_TOKEN with a token that may write")
-    hub.asked(hub.PREFIX + found.repository, library.HfApi().whoami)
+    hub.asked(hub.PREFIX + found.repository, library.HfApi().whoami, again="run the command again")
     return found.repository
 
 
-def push(directory: Path, repository: str, private: bool) -> str:
+def push(directory: Path, repository: str, private: bool, again: str) -> str:
     """Upload an exported directory as one commit, into a repository that is made if it is not there.
+
+    Args:
+        directory: what is uploaded.
+        repository: org/name.
+        private: whether a new repository is private.
+        again: what to do when the connection breaks.
 
     Returns:
         The address of the repository.
@@ -60,7 +67,8 @@ def push(directory: Path, repository: str, private: bool) -> str:
     """
     api = hub.library().HfApi()
     name = hub.PREFIX + repository
-    address = hub.asked(name, lambda: api.create_repo(repository, private=private, exist_ok=True))
+    address = hub.asked(name, lambda: api.create_repo(repository, private=private, exist_ok=True), again)
     message = f"Exported by jaxmlm {__version__}"
-    hub.asked(name, lambda: api.upload_folder(repo_id=repository, folder_path=directory, commit_message=message))
+    upload = functools.partial(api.upload_folder, repo_id=repository, folder_path=directory, commit_message=message)
+    hub.asked(name, upload, again)
     return str(address)

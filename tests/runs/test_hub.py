@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from huggingface_hub import constants, file_download
+from huggingface_hub import HfApi, constants, file_download
 
 import jaxmlm
 from jaxmlm import hub
@@ -102,6 +102,7 @@ def always_dropped(server):
 
 FAULTS = [
     ("hf:org/tiny@v9", None, "org/tiny has no revision 'v9': give a branch, tag or commit of it, or leave out @v9"),
+    ("hf:org/tiny@feature+x#1", None, r"org/tiny has no revision 'feature\+x#1'"),
     ("hf:org/nothing", None, "the Hub has no repository 'org/nothing' that you may read: check the name"),
     ("hf:org/pickled", None, r"hf:org/pickled has pickled weights only \(pytorch_model.bin\), which can run code"),
     ("hf:org/bare", None, "hf:org/bare has no model.safetensors"),
@@ -150,6 +151,27 @@ def test_an_export_is_pushed_with_a_card_to_publish(server, checkpoint, tmp_path
         assert part in text
     assert 'pipeline("fill-mask", model="me/mine")' in text and "License: apache-2.0." in text
     assert str(tmp_path) not in text and "/" not in text.replace("me/mine", "").partition("```")[0]
+
+
+def test_an_upload_that_breaks_leaves_what_can_be_uploaded(server, checkpoint, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise ConnectionResetError("connection reset by peer")
+
+    monkeypatch.setattr(HfApi, "upload_folder", broken)
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=rf"broke .*: {out} is written: hf upload me/mine {out}, or delete it and run"):
+        export(checkpoint, out, Export(push="me/mine"))
+    assert jaxmlm.load(out)
+    with pytest.raises(InputError, match=r"broke \(.*\): run the command again$"):
+        export(checkpoint, None, Export(push="me/mine"))
+
+
+def test_the_current_directory_is_not_replaced(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        InputError, match=r"^\. is the current directory, which an export would replace: name a new one"
+    ):
+        export(checkpoint, ".")
 
 
 def test_a_base_of_the_hub_is_named_in_the_card(server, tmp_path):
