@@ -352,18 +352,18 @@ def test_the_share_of_words_and_phrases_hidden_whole():
 class Skipping(Masking):
     """BERT's whole-word masking: a word that does not fit is skipped. Here: only words of at most three tokens."""
 
-    def select(self, key, tokens, step=0, view=0):
+    def select(self, key, tokens, step=0, view=0, point=None):
         few = Tokens(
             tokens.ids, tokens.maskable & (indices_in_units(tokens.unit & 1 > 0, tokens.maskable) < 3), tokens.unit
         )
-        return super().select(key, few, step, view)
+        return super().select(key, few, step, view, point)
 
 
 class Replacing(Masking):
-    """ELECTRA's positions: drawn with replacement, so fewer than asked are hidden."""
+    """ELECTRA's positions: drawn with replacement, so fewer than asked are selected."""
 
-    def select(self, key, tokens, step=0, view=0):
-        predicted, selected = super().select(key, tokens, step, view)
+    def select(self, key, tokens, step=0, view=0, point=None):
+        predicted, selected = super().select(key, tokens, step, view, point)
         short = predicted._replace(count=predicted.count * 9 // 10)
         return short, short
 
@@ -371,16 +371,16 @@ class Replacing(Masking):
 class Capped(Masking):
     """A cap of ten predictions."""
 
-    def select(self, key, tokens, step=0, view=0):
-        predicted, selected = super().select(key, tokens, step, view)
+    def select(self, key, tokens, step=0, view=0, point=None):
+        predicted, selected = super().select(key, tokens, step, view, point)
         return predicted._replace(count=jnp.minimum(predicted.count, 10)), selected
 
 
 class Leaking(Masking):
     """Special tokens are maskable."""
 
-    def select(self, key, tokens, step=0, view=0):
-        return super().select(key, tokens._replace(maskable=jnp.ones_like(tokens.maskable)), step, view)
+    def select(self, key, tokens, step=0, view=0, point=None):
+        return super().select(key, tokens._replace(maskable=jnp.ones_like(tokens.maskable)), step, view, point)
 
 
 @pytest.mark.parametrize(
