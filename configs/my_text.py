@@ -3,8 +3,8 @@
     jaxmlm study configs/my_text.py --text my.txt --dry-run
 
 Four rates with three seeds each, in the recipe of docs/results/small_data.md: an encoder of 2 x 128, Muon, 10 M tokens
-a cell. Some five hours on two CPU cores, an hour and a half with --tokens 3e6. Every cell is evaluated on held-out
-text; --blimp, --glue and --treebank add minimal pairs, fine-tuning and probes.
+a cell. By --dry-run some five hours on two CPU cores, an hour and a half with --tokens 3e6. Every cell is evaluated on
+held-out text; --blimp, --glue and --treebank add minimal pairs, fine-tuning and probes.
 """
 
 from jaxmlm import Bound, Data, EncoderConfig, Evaluate, Finetune, Loop, Masking, Optim, Probes, Run, Study, Vary

@@ -15,7 +15,7 @@ def expanded(path: str | Path) -> Path:
     """A path, in which a leading ~ stands for the home directory, as in a shell.
 
     Raises:
-        InputError: there is no such user. A shell would take ~name as it stands, and make a directory of that name.
+        InputError: the user does not exist. A shell would take ~name as it stands, and make a directory of that name.
 
     >>> expanded("runs/a")
     PosixPath('runs/a')

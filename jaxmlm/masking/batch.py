@@ -42,39 +42,25 @@ def mask_batch(
 
     """
     check_random_bits()
-    batch_axes, *_ = jax.typeof(example_ids).sharding.spec
-    if batch_axes is None:
-        return _mask_batch(masking, key, example_ids, tokens, vocab, step, places, rows)
-    # The look-ups and sorts are all within a row: the compiler needs no collective.
-    like_rows: Any = jax.P(batch_axes, None)
-
-    def local(key: Any, example_ids: Any, tokens: Tokens, step: Any, places: Any) -> Masked:
-        return _mask_batch(masking, key, example_ids, tokens, vocab, step, places, rows)
-
-    mask_sharded: Any = jax.sharding.auto_axes(local, out_sharding=Masked(*(like_rows for _ in Masked._fields)))
-    return mask_sharded(key, example_ids, tokens, step, places)
-
-
-def _mask_batch(
-    masking: Masking,
-    key: Key[Array, ""],
-    example_ids: Integer[Array, " B"],
-    tokens: Tokens,
-    vocab: Vocab,
-    step: Step,
-    places: Integer[Array, " B"] | None,
-    rows: int | None,
-) -> Masked:
-    """`mask_batch` of examples that are sharded, if at all, along axes which the compiler takes care of."""
     size = example_ids.shape[0]
-    points = masking.points(key, jnp.arange(size) if places is None else places, rows or size)
 
-    def mask_example(example_id: Integer[Array, ""], row: Tokens, point: Float[Array, ""] | None) -> Masked:
-        own_key = jax.random.fold_in(key, example_id)
-        if masking.views == 1:
-            return masking(own_key, row, vocab, step, point=point)
-        views = jnp.arange(masking.views)
-        return jax.vmap(lambda view: masking(own_key, row, vocab, step, view, point))(views)
+    def masked(key: Any, example_ids: Any, tokens: Tokens, step: Any, places: Any) -> Masked:
+        points = masking.points(key, jnp.arange(size) if places is None else places, rows or size)
 
-    masked = jax.vmap(mask_example)(example_ids, tokens, points)
-    return masked if masking.views == 1 else jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), masked)
+        def mask_example(example_id: Integer[Array, ""], row: Tokens, point: Float[Array, ""] | None) -> Masked:
+            own_key = jax.random.fold_in(key, example_id)
+            if masking.views == 1:
+                return masking(own_key, row, vocab, step, point=point)
+            views = jnp.arange(masking.views)
+            return jax.vmap(lambda view: masking(own_key, row, vocab, step, view, point))(views)
+
+        found = jax.vmap(mask_example)(example_ids, tokens, points)
+        return found if masking.views == 1 else jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), found)
+
+    on_rows: Any = masked
+    batch_axes, *_ = jax.typeof(example_ids).sharding.spec
+    if batch_axes is not None:
+        # The look-ups and sorts are all within a row: the compiler needs no collective.
+        like_rows: Any = jax.P(batch_axes, None)
+        on_rows = jax.sharding.auto_axes(masked, out_sharding=Masked(*(like_rows for _ in Masked._fields)))
+    return on_rows(key, example_ids, tokens, step, places)
