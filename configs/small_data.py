@@ -136,6 +136,9 @@ def axes(question: str, run: Run) -> tuple[Vary, ...]:
         return named("masking.replace", {n: Replace(*share) for n, share in shares.items()}), Vary(
             "masking.rate", RATES
         )
+    if question == "strategies":
+        units = {"tokens": TokenUnits(), "words": WordUnits(), "spans": SpanUnits(), "phrases": PhraseUnits()}
+        return Vary("masking.rate", RATES), named("masking.units", units)
     return (named("masking", maskings(question, run.loop.steps)),)
 
 
@@ -155,9 +158,6 @@ def optimizers() -> dict[str, Optim]:
 
 def maskings(question: str, steps: int) -> dict[str, Masking]:
     """The maskings that a question compares."""
-    if question == "strategies":
-        units = {"tokens": TokenUnits(), "words": WordUnits(), "spans": SpanUnits(), "phrases": PhraseUnits()}
-        return {f"{name} {rate:.0%}": Masking(rate, units=unit) for name, unit in units.items() for rate in RATES}
     if question == "prediction":
         pairs = ((0.15, 0.15), (0.40, 0.40), (0.40, 0.15), (0.15, 0.40), (0.80, 0.40))
         return {

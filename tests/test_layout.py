@@ -45,7 +45,13 @@ HOMES = {
     "flax": ("models/",),
     "orbax": ("training/checkpoint.py",),
     "tensorflow_datasets": ("data/from_tfds.py", "tasks/"),
-    "matplotlib": ("plotting.py", "studies/figures.py", "studies/training_figures.py", "studies/drawing.py"),
+    "matplotlib": (
+        "plotting.py",
+        "studies/figures.py",
+        "studies/heat_maps.py",
+        "studies/training_figures.py",
+        "studies/drawing.py",
+    ),
     "pyarrow": ("data/columnar.py", "data/phrases/"),
 }
 LINES = 400

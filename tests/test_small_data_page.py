@@ -3,10 +3,11 @@
 import re
 from pathlib import Path
 
-from jaxmlm.json_files import read_jsonl
 from jaxmlm.runs.statistics import Series, compare_seeds
 from jaxmlm.studies.comparisons import compare_pairs
+from jaxmlm.studies.heat_maps import score_map
 from jaxmlm.studies.results import StudyResults, collect, read_cell_results
+from jaxmlm.user_code import find_object
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 SERIES = ("bound/bound", "heldout/loss@0.15", "heldout/loss@0.40", "heldout/loss@0.80", "blimp")
@@ -63,9 +64,10 @@ def label_of(masking: str) -> str:
     """The label of a strategy.
 
     >>> label_of("words, 15 %")
-    'words 15%'
+    'rate=0.15,units=words'
     """
-    return masking.replace(", ", " ").replace(" %", "%")
+    units, rate = masking.split(", ")
+    return f"rate={share(rate)},units={units}"
 
 
 def label_of_pair(masked: str, predicted: str) -> str:
@@ -144,7 +146,7 @@ def test_fine_tuning():
     [rows] = tables("Fine-tuning")
     assert len(rows) >= 7
     for trained, seed, *scores_of in rows:
-        label = "not pre-trained" if trained == "not pre-trained" else f"tokens {trained}".replace(" %", "%")
+        label = "not pre-trained" if trained == "not pre-trained" else label_of(f"tokens, {trained}")
         for task, score in zip(("cola", "rte", "mrpc", "stsb", "sst2", "squad"), scores_of, strict=True):
             assert score == f"{100 * results.series[task].by_label[label][int(seed)]:.1f}", (trained, seed, task)
 
@@ -173,10 +175,10 @@ def test_strategies():
         of, label = (rates, share(rate)) if unit == "tokens" else (strategies, label_of(masking))
         bound, at_15, at_40, _, blimp = scores(of, label, int(seed))
         assert others == [bound, at_15, at_40, blimp], masking
-    of_masks = {line["cell"]: line["scores"] for line in read_jsonl(RESULTS / "small_data" / "masks.jsonl")}
+    of_masks = {(one.label, one.seed): one.scores for one in read_cell_results(RESULTS / "small_data" / "masks.jsonl")}
     assert len(masks) == len(of_masks)
     for masking, seed, *others, whole, parts in masks:
-        line = of_masks[f"masking={label_of(masking)},seed={seed}"]
+        line = of_masks[label_of(masking), int(seed)]
         for unit, cell in zip(("tokens", "words", "phrases", "spans"), others, strict=True):
             assert cell == f"{line[unit + ' 15%']:.3f}, {line[unit + ' 40%']:.3f}", (masking, seed)
         assert [whole, parts] == [f"{line[one]:.3f}" for one in ("words of one token", "parts of longer words")]
@@ -184,7 +186,7 @@ def test_strategies():
     assert len(probes) >= 16
     for masking, seed, *others in probes:
         if masking == "most frequent class":
-            found = [results.series[f"probe/{name}/majority"].by_label["tokens 15%"][0] for name in PROBES]
+            found = [results.series[f"probe/{name}/majority"].by_label[label_of("tokens, 15 %")][0] for name in PROBES]
         else:
             label = "not pre-trained" if masking == "untrained" else label_of(masking)
             found = [results.series[f"probe/{name}"].by_label[label][int(seed)] for name in PROBES]
@@ -195,7 +197,7 @@ def test_probes_of_the_rates():
     results = lines("probes")
     [rows] = tables("Probes of the rates")
     assert len(rows) >= 6
-    labels = {"2 x 128": "tokens {:.0%}", "2 x 128, 80-10-10": "replace=80-10-10,rate={:.2f}"}
+    labels = {"2 x 128": "rate={:.2f},units=tokens", "2 x 128, 80-10-10": "replace=80-10-10,rate={:.2f}"}
     for encoder, seed, *others in rows:
         label = labels.get(encoder, f"rate={{:.2f}},model={encoder}")
         for name, cell in zip(PROBES, others, strict=True):
@@ -271,3 +273,13 @@ def test_the_numbers_of_the_readme():
 def replaced(rates: StudyResults, replacement: StudyResults) -> Series:
     """The bound of the rates and of the replacements together."""
     return rates.series["bound/bound"].by_label | replacement.series["bound/bound"].by_label
+
+
+def test_the_figures_of_several_questions_are_of_these_lines():
+    benchmarks = RESULTS.parents[1] / "benchmarks"
+    pairs = find_object(f"{benchmarks / 'small_data_figures.py'}:pairs", "the pairs of rates")
+    heat_map = score_map(pairs())
+    assert heat_map is not None
+    means, _ = tables("Corruption")
+    in_page = [cell.split(" ")[0] for _, *cells in means for cell in cells if cell]
+    assert [text.get_text() for text in heat_map.axes[0].texts] == in_page

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from jaxmlm.runs.preview import Piece
 from jaxmlm.studies import figures, verdict
 from jaxmlm.studies.comparisons import best_beyond_noise
+from jaxmlm.studies.heat_maps import loss_matrix, of_map, score_map
 from jaxmlm.studies.likelihood import BOUND, HOW_TO_READ
 from jaxmlm.studies.results import PROBES, CellResult, StudyResults
 from jaxmlm.studies.score_table import PER_WORD, mean_and_deviation, score_columns, value_cells, value_headings
@@ -179,12 +180,24 @@ def _scores(results: StudyResults) -> list[Block]:
         figure = figures.scores(results, [name])
         if figure is not None:
             drawn.append(Drawing(figure, f"score-{len(drawn)}", title=figures.title(results.series[name])))
+    overall = _over_two_numbers(results)
     if not drawn:
-        return [Paragraph("No BLiMP or fine-tuning scores yet: nothing to draw.", soft=True)]
+        return overall or [Paragraph("No BLiMP or fine-tuning scores yet: nothing to draw.", soft=True)]
     text = "Mean and standard deviation over pre-training seeds; small dots: every seed."
     if results.controls:
         text += " Dashed: the encoder before the pre-training, ± sd."
-    return [Paragraph(text, soft=True), *drawn]
+    return [*overall, Paragraph(text, soft=True), *drawn]
+
+
+def _over_two_numbers(results: StudyResults) -> list[Block]:
+    """The heat map of a study that varies two numbers."""
+    figure = score_map(results)
+    series = of_map(results)
+    if figure is None or series is None:
+        return []
+    name = "Likelihood bound, nats a token" if series.name == BOUND else figures.title(series)
+    best = "highest" if series.higher_is_better else "lowest"
+    return [Drawing(figure, "map", f"{name}, over both varied numbers, mean over seeds; framed: the {best}.")]
 
 
 def _losses(report: Report) -> list[Block]:
@@ -208,7 +221,7 @@ def _along_the_way(report: Report) -> list[Section]:
 
 
 def _loss_matrix(results: StudyResults) -> list[Block]:
-    figure = figures.loss_matrix(results)
+    figure = loss_matrix(results)
     if figure is None:
         return [Paragraph("No held-out losses yet.", soft=True)]
     caption = (

@@ -1,13 +1,14 @@
-"""What the figures of a report share: colours and groups."""
+"""What the figures of a report share: labels, colours and groups."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.colors import to_hex
 
 from jaxmlm.plotting import PALETTE
-from jaxmlm.studies.results import StudyResults
+from jaxmlm.studies.results import ScoreSeries, StudyResults
 
 
 def colours_of(results: StudyResults) -> dict[str, str]:
@@ -24,3 +25,8 @@ def colours_of(results: StudyResults) -> dict[str, str]:
 def group_numbers(results: StudyResults) -> dict[str, int]:
     """The number of each label's group, by which its marker and its dashes are chosen."""
     return {label: number for number, labels in enumerate(results.groups.values()) for label in labels}
+
+
+def labels_in(results: StudyResults, of: Mapping[Any, ScoreSeries]) -> list[str]:
+    """The labels, controls last, that have a score in one of these series."""
+    return [label for label in results.all_labels if any(label in series.by_label for series in of.values())]

@@ -5,23 +5,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from jaxmlm.plotting import DASHES, INK, MARKERS, WIDTH, legend, over_layers, save, styled
 from jaxmlm.runs.statistics import Spread
-from jaxmlm.studies.drawing import colours_of, group_numbers
+from jaxmlm.studies.drawing import colours_of, group_numbers, labels_in
+from jaxmlm.studies.heat_maps import loss_matrix, score_map
 from jaxmlm.studies.labels import all_numbers, path_in_words
 from jaxmlm.studies.likelihood import RATES, curve, envelopes, mean_curve, seeds_of
 from jaxmlm.studies.results import PROBES, ScoreSeries, StudyResults
 from jaxmlm.studies.training_figures import Curves, held_out_losses, training_losses
-
-BEST = "#D55E00"
-"""Colour of the frame around the lowest loss of a column."""
 
 
 def save_all(results: StudyResults, curves: Curves, directory: Path) -> list[Path]:
@@ -31,6 +27,7 @@ def save_all(results: StudyResults, curves: Curves, directory: Path) -> list[Pat
         "scores": scores(results, score_names(results)),
         "losses": training_losses(results, curves),
         "along": held_out_losses(results, curves),
+        "map": score_map(results),
         "matrix": loss_matrix(results),
         "fields": blimp_fields(results),
         "probes": probe_curves(results),
@@ -233,68 +230,11 @@ def _shifted(axes: Axes, points: float) -> Transform:
     return axes.transData + ScaledTranslation(points / 72, 0, figure.dpi_scale_trans)
 
 
-def _labels_in(results: StudyResults, of: Mapping[Any, ScoreSeries]) -> list[str]:
-    """The labels, controls last, that have a score in one of these series."""
-    return [label for label in results.all_labels if any(label in series.by_label for series in of.values())]
-
-
-@styled
-def loss_matrix(results: StudyResults) -> Figure | None:
-    """Held-out loss, trained at the row, evaluated at the column; shade: nats above the column's best."""
-    losses = results.heldout_losses()
-    labels = _labels_in(results, losses)
-    if not labels:
-        return None
-    trained = sum(label not in results.controls for label in labels)
-    means = np.full((len(labels), len(losses)), np.nan)
-    for row, label in enumerate(labels):
-        for column, series in enumerate(losses.values()):
-            if spread := series.spread(label):
-                means[row, column] = spread.mean
-    above = means - np.nanmin(means[: trained or None], axis=0)
-    # The control is a vocabulary's width away: the shades are for the trained cells.
-    darkest = max(float(np.nanmax(above[:trained])) if trained else 0.0, 0.05)
-    figure = Figure(figsize=(WIDTH, 1.2 + 0.42 * len(labels)))
-    axes = figure.subplots()
-    for row, column in np.ndindex(*means.shape):
-        if not math.isnan(means[row, column]):
-            nats = float(above[row, column])
-            best = row < trained and nats == 0
-            _matrix_cell(axes, row, column, float(means[row, column]), min(nats / darkest, 1.0), best)
-    axes.set(
-        xlim=(-0.5, len(losses) - 0.5),
-        ylim=(len(labels) - 0.5, -0.5),
-        xlabel="evaluated at masks of",
-        ylabel="trained at",
-    )
-    axes.set_xticks(range(len(losses)), [f"{100 * rate:g} %" for rate in losses])
-    axes.set_yticks(range(len(labels)), labels)
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    return figure
-
-
-def _matrix_cell(axes: Axes, row: int, column: int, loss: float, darkness: float, best: bool) -> None:
-    shade = matplotlib.colormaps["YlGnBu"](0.08 + 0.75 * darkness)
-    frame = BEST if best else "none"
-    axes.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, facecolor=shade, edgecolor=frame, lw=2.5))
-    axes.text(
-        column,
-        row,
-        f"{loss:.2f}",
-        ha="center",
-        va="center",
-        weight="bold" if best else "normal",
-        color="#ffffff" if darkness > 0.55 else "#111111",
-    )
-
-
 @styled
 def blimp_fields(results: StudyResults) -> Figure | None:
     """BLiMP accuracy by linguistic field: every pre-training seed a dot, the mean a bar, chance a line."""
     fields = results.blimp_fields()
-    labels = _labels_in(results, fields)
+    labels = labels_in(results, fields)
     if not labels:
         return None
     colours = colours_of(results) | dict.fromkeys(results.controls, INK)
@@ -327,7 +267,7 @@ def blimp_fields(results: StudyResults) -> Figure | None:
 def probe_curves(results: StudyResults) -> Figure | None:
     """Accuracy of the linear probes over the layers, means over pre-training seeds, controls last."""
     probes = results.probes()
-    labels = _labels_in(results, probes)
+    labels = labels_in(results, probes)
     if not labels:
         return None
     panels = {}

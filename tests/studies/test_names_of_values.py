@@ -11,8 +11,9 @@ from jaxmlm.plotting import save
 from jaxmlm.runs.tables import Column, Tables
 from jaxmlm.studies import Assumed, Study
 from jaxmlm.studies.dry_run import dry_run
-from jaxmlm.studies.figures import blimp_fields, likelihood_curves, loss_matrix, scores
+from jaxmlm.studies.figures import blimp_fields, likelihood_curves, scores
 from jaxmlm.studies.grid import cells_of
+from jaxmlm.studies.heat_maps import loss_matrix
 from jaxmlm.studies.score_table import terminal_table
 from jaxmlm.studies.training_figures import held_out_losses, training_losses
 from tests.studies.test_likelihood import LOW, bound
