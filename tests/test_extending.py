@@ -21,7 +21,8 @@ def blocks(section: str, language: str) -> list[str]:
 
 def test_every_door_has_an_example():
     assert list(EXAMPLES) == [
-        "A masking", "A law of the rate", "An optimizer", "A downstream task", "A text source", "A metric sink",
+        "A masking", "A replacement", "A law of the rate", "An optimizer", "A downstream task", "A text source",
+        "A metric sink",
     ]  # fmt: skip
 
 

@@ -20,8 +20,8 @@ from jaxmlm.checks import check_choices
 from jaxmlm.errors import InputError
 from jaxmlm.masking import strata
 from jaxmlm.masking.laws import Law, Rate, check_rate, has_density
-from jaxmlm.masking.replacement import Replace, Vocab
-from jaxmlm.masking.schedule import Constant, Schedule, Step
+from jaxmlm.masking.replacement import Replace, Vocab, check_replace
+from jaxmlm.masking.schedule import Constant, Schedule, Step, check_schedule
 from jaxmlm.masking.selection import Selection, budget, shuffle_units, take_units
 from jaxmlm.masking.units import Tokens, TokenUnits, Units, check_units, indices_in_units
 
@@ -93,6 +93,8 @@ class Masking:
 
     def __post_init__(self) -> None:
         check_units(self.units)
+        check_replace(self.replace)
+        check_schedule(self.schedule)
         check_rate(self.rate)
         check_choices(self, "masking.")
         if self.predict is not None and not 0 < self.predict <= 1:

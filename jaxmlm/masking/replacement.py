@@ -1,7 +1,7 @@
 """What becomes of the selected tokens: [MASK], a random token, or nothing."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +90,23 @@ class Replace:
             drawn = _draw(id_key, self.ids, vocab, ids.shape)
             others = jnp.where(u < self.mask + self.random, drawn.astype(ids.dtype), ids)
         return jnp.where(u < self.mask, mask, others)
+
+
+def check_replace(replace: Any) -> None:
+    """Refuse what a masking cannot take as `masking.replace`.
+
+    Args:
+        replace: what a configuration gives.
+
+    Raises:
+        InputError: it is no `Replace`.
+
+    """
+    if not isinstance(replace, Replace):
+        raise InputError(
+            f"masking.replace is a {type(replace).__name__}: give a Replace, as Replace(0.8, 0.1, 0.1), or a frozen "
+            "dataclass that derives from it"
+        )
 
 
 def _draw(key: Key[Array, ""], distribution: str, vocab: Vocab, shape: tuple[int, ...]) -> Integer[Array, " P"]:

@@ -5,6 +5,7 @@ Ankner et al. 2023 (arXiv 2305.15096) find that a rate that falls linearly from 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
@@ -99,6 +100,23 @@ class Piecewise:
 
 
 Schedule = Constant | Linear | Cosine | Stairs | Piecewise
+
+
+def check_schedule(schedule: Any) -> None:
+    """Refuse what a masking cannot take as `masking.schedule`.
+
+    Args:
+        schedule: what a configuration gives.
+
+    Raises:
+        InputError: it cannot be called with a step.
+
+    """
+    if not callable(schedule):
+        raise InputError(
+            f"masking.schedule is a {type(schedule).__name__}: give a schedule, as Linear(end=0.5, steps=1000), or a "
+            "frozen dataclass with __call__(step)"
+        )
 
 
 def _progress(step: Step, steps: int) -> Float[Array, ""]:

@@ -13,6 +13,8 @@ from scipy import stats
 from jaxmlm.data import SentencePieceTokenizer, Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.masking import Linear, Masking, Replace, SpanUnits, Tokens, Uniform, Vocab, WordUnits, mask_batch
+from jaxmlm.masking.replacement import check_replace
+from jaxmlm.masking.schedule import check_schedule
 from jaxmlm.parallel import Mesh, make_mesh, place
 from jaxmlm.rng import step_key
 from jaxmlm.tasks import mlm
@@ -185,6 +187,12 @@ def test_a_rate_outside_0_and_1_is_refused(rate):
 def test_shares_that_do_not_sum_to_1_are_refused(shares):
     with pytest.raises(InputError, match="masking.replace: mask, random and keep must"):
         Replace(*shares)
+
+
+@pytest.mark.parametrize(("check", "wrong"), [(check_replace, "80-10-10"), (check_schedule, 0.5)])
+def test_a_replacement_or_schedule_of_another_kind_is_refused(check, wrong):
+    with pytest.raises(InputError, match=rf"masking.\w+ is a {type(wrong).__name__}: give a "):
+        check(wrong)
 
 
 @pytest.mark.parametrize(
