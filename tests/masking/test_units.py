@@ -55,7 +55,7 @@ def rows(many: int) -> Tokens:
     ("units", "sizes"),
     [(Blocks(40), {40, 8}), (Blocks(100), {64, 36, 28}), (Chosen(20), {20, 8}), (Chosen(500), {128})],
 )
-def test_units_are_hidden_whole_up_to_their_longest(units, sizes):
+def test_units_are_selected_whole_up_to_their_longest(units, sizes):
     masking, tokens = Masking(0.4, units=units), rows(40)
     out = mask_batch(masking, step_key(0, 0), jnp.arange(40), jax.tree.map(jnp.asarray, tokens), VOCAB, 0)
     assert out.positions.shape[1] == masking.predictions(LENGTH) == min(LENGTH, 52 + units.max_length - 1)
