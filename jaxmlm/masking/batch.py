@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer, Key
 
+from jaxmlm.errors import InputError
 from jaxmlm.masking.masking import Masked, Masking
 from jaxmlm.masking.replacement import Vocab
-from jaxmlm.masking.schedule import Step
+from jaxmlm.masking.schedule import Constant, Step
 from jaxmlm.masking.units import Tokens
 from jaxmlm.rng import check_random_bits
 
@@ -19,7 +20,7 @@ def mask_batch(
     example_ids: Integer[Array, " B"],
     tokens: Tokens,
     vocab: Vocab,
-    step: Step = 0,
+    step: Step | None = None,
     places: Integer[Array, " B"] | None = None,
     rows: int | None = None,
 ) -> Masked:
@@ -33,15 +34,22 @@ def mask_batch(
         example_ids: [B] the id of each example.
         tokens: the examples, each field [B, L].
         vocab: of the tokenizer.
-        step: of training, for the masking's schedule.
+        step: of training, for the masking's schedule; without a schedule it may be left out.
         places: [B] the place of each example in the global batch; None: these examples are the global batch, in order.
         rows: examples of the global batch; None: B.
 
     Returns:
         Fields [B * views, ...]; rows b * views to (b + 1) * views - 1 are the views of example b.
 
+    Raises:
+        InputError: the masking has a schedule, and no step was given; or a setting of JAX gives keys other bits.
+
     """
     check_random_bits()
+    if step is None:
+        if masking.schedule != Constant():
+            raise InputError(f"the masking follows a schedule, {masking.schedule}: give mask_batch the `step`")
+        step = 0
     size = example_ids.shape[0]
 
     def masked(key: Any, example_ids: Any, tokens: Tokens, step: Any, places: Any) -> Masked:

@@ -189,6 +189,14 @@ def test_shares_that_do_not_sum_to_1_are_refused(shares):
         Replace(*shares)
 
 
+def test_a_schedule_without_its_step_is_refused():
+    tokens = Tokens(jnp.ones((1, 8), jnp.int32), jnp.ones((1, 8), bool), jnp.ones((1, 8), jnp.uint8))
+    vocab = Vocab(size=9, mask_id=4, pad_id=0, replacement_ids=np.arange(5, 9))
+    falling = Masking(0.4, schedule=Linear(end=0.5, steps=100))
+    with pytest.raises(InputError, match="the masking follows a schedule, Linear.*give mask_batch the `step`"):
+        mask_batch(falling, step_key(0, 50), jnp.arange(1), tokens, vocab)
+
+
 @pytest.mark.parametrize(("check", "wrong"), [(check_replace, "80-10-10"), (check_schedule, 0.5)])
 def test_a_replacement_or_schedule_of_another_kind_is_refused(check, wrong):
     with pytest.raises(InputError, match=rf"masking.\w+ is a {type(wrong).__name__}: give a "):
