@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from jaxmlm.data import Vocabulary
 from jaxmlm.data.buckets import Buckets, edges_to, filled, pad
 from jaxmlm.errors import InputError
-from jaxmlm.masking import Masked
+from jaxmlm.masking import Masked, Vocab
 from jaxmlm.tasks.likelihood import ScoredRows
 from jaxmlm.tasks.mlm import predictions
 from jaxmlm.training import Batch, Eval
@@ -92,7 +92,13 @@ class MaskedCopies:
     """
 
     def __init__(
-        self, rows: Sequence[np.ndarray], special: np.ndarray, tokenizer: Vocabulary, batch: int, draws: int, seed: int
+        self,
+        rows: Sequence[np.ndarray],
+        special: np.ndarray,
+        tokenizer: Vocabulary | Vocab,
+        batch: int,
+        draws: int,
+        seed: int,
     ):
         self._rows = rows
         self._tokenizer = tokenizer
