@@ -221,7 +221,7 @@ def test_corruption_and_prediction():
     assert seen == 6
     for pair, *others in pairs:
         a, b = (label_of_pair(*of) for of in pairs_in(pair))
-        check_pair(results, (a, b), others, family=2)
+        check_pair(results, (a, b), others, family=3)
 
 
 def test_laws():
@@ -261,9 +261,9 @@ def test_the_numbers_of_the_readme():
     flat = bound[frozenset(("0.40", "0.60"))]
     assert f"{flat.difference:+.3f}, {flat.low:+.3f} to {flat.high:+.3f})" in readme
     both = lines("rates", "prediction").series["bound/bound"].by_label
-    predicted = compare_seeds("40% masked 15% predicted", "0.40", both, 2)
+    predicted = compare_seeds("40% masked 15% predicted", "0.40", both, 3)
     assert f"gains {predicted.difference:.3f} nats ({predicted.low:.3f} to {predicted.high:.3f})" in readme
-    corrupted = compare_seeds("40% masked 15% predicted", "0.15", both, 2)
+    corrupted = compare_seeds("40% masked 15% predicted", "0.15", both, 3)
     assert f"costs, {corrupted.difference:.3f}, is" in readme
     assert f"({corrupted.low:+.3f} to {corrupted.high:+.3f})" in readme
     bert = compare_seeds("0.40", "replace=80-10-10,rate=0.40", replaced(rates, replacement))
