@@ -271,7 +271,8 @@ def has_density(law: Law) -> bool:
     >>> has_density(Uniform()), has_density(Choice())
     (True, False)
     """
-    found = np.asarray(law.quantile(jnp.linspace(0.05, 0.95, 19)))
+    with jax.ensure_compile_time_eval():  # a masking may be made within a jitted function
+        found = np.asarray(law.quantile(jnp.linspace(0.05, 0.95, 19)))
     return len(np.unique(found)) == len(found)
 
 

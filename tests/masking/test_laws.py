@@ -261,6 +261,21 @@ def test_gradients_under_bound_are_those_of_the_sum_over_k(law, n):
     assert empty == {0} and not gradient[0].any()
 
 
+def test_a_masking_under_bound_is_made_within_a_jitted_function():
+    """As the README makes one: its law is looked at while the function is traced."""
+    tokens = jax.tree.map(jnp.asarray, full(4, 8))
+    make = partial(Masking, Uniform(0.001, 1), weights="bound")
+
+    @jax.jit
+    def masked(key, tokens):
+        with pytest.raises(InputError, match="bound needs a law that draws all rates"):
+            Masking(Choice(), weights="bound")
+        return mask_batch(make(), key, jnp.arange(4), tokens, VOCAB)
+
+    found = masked(step_key(0, 1), tokens)
+    np.testing.assert_array_equal(found.inputs, mask_batch(make(), step_key(0, 1), jnp.arange(4), tokens, VOCAB).inputs)
+
+
 def test_a_uniform_rate_rounded_is_no_bound():
     """floor(rate * n + u) weighs k = 1 by 2 log 2 and k = n by a half: what `bound` must not do."""
     tokens, rows, n = full(4096, 6), 4096, 6
