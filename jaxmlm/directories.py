@@ -1,6 +1,7 @@
 """Paths that a user gives: `~`, working directories, the cache."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from jaxmlm.errors import InputError
@@ -25,6 +26,26 @@ def expanded(path: str | Path) -> Path:
         user = found.parts[0]
         raise InputError(f"{path}: there is no user {user[1:]!r}: check the path (./{user} is a file of that name)")
     return found
+
+
+def files_below(directory: Path, without: tuple[str, ...] = (), around: tuple[str, ...] = ()) -> Iterator[Path]:
+    """The files in a directory and in those below it, behind links to directories too, in no order.
+
+    Args:
+        directory: the directory.
+        without: how the names of directories begin that are left out.
+        around: directories that this one lies in. A link to one of them is left out: there would be no end.
+
+    Raises:
+        OSError: a directory cannot be read, whose files would be missing.
+
+    """
+    around = (*around, os.path.realpath(directory))
+    for path in directory.iterdir():
+        if path.is_file():
+            yield path
+        elif path.is_dir() and not path.name.startswith(without) and os.path.realpath(path) not in around:
+            yield from files_below(path, without, around)
 
 
 def working_directory(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from jaxmlm.data import compression as packed
 from jaxmlm.data import remote as cloud
 from jaxmlm.data.separated import DELIMITERS
-from jaxmlm.directories import expanded
+from jaxmlm.directories import expanded, files_below
 from jaxmlm.errors import InputError, brief
 
 BLOCK = 1 << 20
@@ -24,6 +24,8 @@ TRIES = 3
 JSON_LINES = (".jsonl", ".ndjson")
 ENDINGS = (".txt", ".text", *JSON_LINES, *DELIMITERS, *packed.COLUMNAR)
 """Endings of the files that are taken from a directory, with or without that of a packing behind."""
+_LEFT_OUT = (".", "_")
+"""How the names of files and directories begin that are not taken from a directory."""
 # What file systems say of a file that another content has otherwise.
 _CONTENT_FIELDS = (
     *("ETag", "etag", "blob_id", "xet_hash", "md5Hash", "Content-MD5", "content_md5", "Digest", "generation", "mtime"),
@@ -160,7 +162,7 @@ def _on_disk(pattern: str) -> list[File]:
         return []
     name = str(expanded(pattern))
     if Path(name).is_dir():
-        below = _sorted(path.relative_to(name).as_posix() for path in Path(name).rglob("*") if path.is_file())
+        below = _sorted(path.relative_to(name).as_posix() for path in files_below(Path(name), _LEFT_OUT))
         return [Path(name) / path for path in _of_directory(name, below, lambda path: (Path(name) / path).read_bytes())]
     names = [name] if Path(name).is_file() else _sorted(glob.glob(name, recursive=True))
     return [Path(name) for name in names if Path(name).is_file()]
@@ -200,7 +202,7 @@ def _of_directory(directory: str, names: list[str], read: Callable[[str], bytes]
         raise InputError(f"{directory} holds several splits ({splits}): name one, as {directory.rstrip('/')}/train")
     if "state.json" in names:
         return _saved_dataset(directory, names, read)
-    visible = [name for name in names if not any(part.startswith((".", "_")) for part in name.split("/"))]
+    visible = [name for name in names if not any(part.startswith(_LEFT_OUT) for part in name.split("/"))]
     chosen = [name for name in visible if packed.unpacked_ending(PurePosixPath(name)) in ENDINGS]
     if visible and not chosen:
         raise InputError(

@@ -1,9 +1,11 @@
 """Documents out of files of every kind, and one clear line for a file that is not right."""
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from jaxmlm.data import layouts, sources
 from jaxmlm.data.files import files
 from jaxmlm.errors import InputError
+from jaxmlm.os_errors import explain
 
 
 def documents(paths, *options):
@@ -92,6 +95,37 @@ def test_a_missing_file(tmp_path, monkeypatch, pattern):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no text file at"):
         files(pattern)
+
+
+def test_links_to_directories_are_followed_and_circles_end(tmp_path):
+    for name in ("texts/a", "texts/.hidden", "elsewhere/b"):
+        (tmp_path / name).mkdir(parents=True)
+        write(tmp_path, f"{name}/1.txt", b"a")
+    (tmp_path / "texts" / "link").symlink_to("../elsewhere")
+    (tmp_path / "elsewhere" / "b" / "back").symlink_to("../../texts")
+    (tmp_path / "texts" / "self").symlink_to(".")
+    (tmp_path / "texts" / "gone").symlink_to("nowhere")
+    found = [str(path.relative_to(tmp_path)) for path in files(f"{tmp_path}/texts")]
+    assert found == ["texts/a/1.txt", "texts/link/b/1.txt"]
+
+
+def test_a_directory_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    """Its files would be missing from the text, and nobody would know."""
+    (tmp_path / "locked").mkdir()
+    (tmp_path / ".trash").mkdir()
+    write(tmp_path, "a.txt", b"a")
+    for name in ("listdir", "scandir"):
+        read = getattr(os, name)
+
+        def refused(path, read=read):
+            if Path(path).name in ("locked", ".trash"):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return read(path)
+
+        monkeypatch.setattr(os, name, refused)
+    with pytest.raises(PermissionError) as caught:
+        files(str(tmp_path))
+    assert explain(caught.value) == f"{tmp_path}/locked: permission denied: get access, or name another path"
 
 
 def test_an_empty_file(tmp_path):

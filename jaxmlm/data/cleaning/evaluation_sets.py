@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmlm.data.cleaning.ngrams import WordHashes, ngrams
 from jaxmlm.data.separated import allow_long_fields
-from jaxmlm.directories import expanded
+from jaxmlm.directories import expanded, files_below
 from jaxmlm.errors import InputError, brief
 from jaxmlm.textfiles import read_text
 
@@ -60,7 +60,10 @@ def named(text: str) -> tuple[str, Path]:
 def files_of(text: str) -> list[Path]:
     """The files of an evaluation set; InputError if there is none."""
     name, where = named(text)
-    found = [where] if where.is_file() else sorted(path for path in where.rglob("*") if path.suffix.lower() in ENDINGS)
+    found = [where]
+    if not where.is_file():
+        below = files_below(where) if where.is_dir() else ()
+        found = sorted(path for path in below if path.suffix.lower() in ENDINGS)
     if not name or not found or any(path.suffix.lower() not in ENDINGS for path in found):
         raise InputError(
             f"data.clean.evaluation_sets: no file that ends in {', '.join(ENDINGS)} at {str(where)!r}: name a file or "

@@ -14,7 +14,7 @@ from jaxmlm import cli
 from jaxmlm.data import Data, Store, build, merge
 from jaxmlm.data import building as parts
 from jaxmlm.data.cleaning.config import Clean
-from jaxmlm.data.cleaning.evaluation_sets import read
+from jaxmlm.data.cleaning.evaluation_sets import files_of, read
 from jaxmlm.data.cleaning.marking import Marker
 from jaxmlm.data.cleaning.near_duplicates import band_keys, copies, groups
 from jaxmlm.data.cleaning.ngrams import WordHashes, ngrams
@@ -137,6 +137,12 @@ def test_words_of_any_script_keep_their_marks(text):
 def test_texts_without_words_are_near_duplicates_only_where_they_are_the_same():
     label = groups(keys(["* * *", "---", "?!", "* * *", "", "one"]))
     assert label.tolist() == [0, 1, 2, 0, 4, 5]
+
+
+def test_an_evaluation_set_behind_a_link_to_a_directory_is_read(squad, tmp_path):
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "squad").symlink_to(tmp_path, target_is_directory=True)
+    assert [path.name for path in files_of(str(tmp_path / "sets"))] == ["dev.json"]
 
 
 def test_a_planted_passage_is_found_and_one_of_the_same_topic_is_not(squad):
