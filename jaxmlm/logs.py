@@ -118,7 +118,7 @@ class Log:
         self._sinks: list[Sink] = []
         console = Console(stderr=True)
         self._bar = bar(console)
-        self._plain = not console.is_terminal and total > 0
+        self._plain = not draws_bars(console) and total > 0
         self._said = 0.0
         self._ended = False
         self._task = self._bar.add_task(stage, total=total or None, note="")
@@ -168,6 +168,11 @@ class Log:
             print(f"{self.stage}: {at}/{self.total}  {note}", file=sys.stderr, flush=True)
 
 
+def draws_bars(console: Console) -> bool:
+    """Whether it is a terminal that can draw a line anew; that of an editor (TERM=dumb) cannot."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 def bar(console: Console) -> Progress:
     """The progress bar of a stage: where the terminal is narrow, its notes give way, then its name, never its count."""
     name = Column(no_wrap=True, overflow="ellipsis", max_width=max(16, console.width - 40))
@@ -178,7 +183,7 @@ def bar(console: Console) -> Progress:
         TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
         console=console,
-        disable=not console.is_terminal,
+        disable=not draws_bars(console),
         expand=True,
     )
 

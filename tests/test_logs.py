@@ -75,6 +75,17 @@ def test_the_count_is_whole_on_any_terminal(width):
     assert "pretrain" in shown and " 40/400" in shown and "loss 6.1" in shown
 
 
+def test_a_terminal_that_draws_no_bar_gets_lines(monkeypatch, capsys):
+    """That of an editor, TERM=dumb: a bar would be drawn when all is done."""
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(logs, "Console", lambda stderr: Console(stderr=stderr, force_terminal=True))
+    with Log(None, "pretrain", 100) as log:
+        log.show(50, {"loss": 6.1})
+        assert capsys.readouterr().err == "pretrain: 50/100  loss 6.100\n"
+        log.show(100, {"loss": 6.0})
+    assert capsys.readouterr().err == "pretrain: 100/100  loss 6.000\n"
+
+
 def test_a_line_without_a_step_is_named(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 1, "loss": 2.0}\n{"stdp": 2, "loss": 2.0}\n')

@@ -88,9 +88,9 @@ def tables(found: dict[str, dict[str, Any]]) -> list[Tables]:
     for kind in dict.fromkeys(kind for one in each for kind in one["whole"]):
         of = [one["whole"].get(kind, math.nan) for one in each]
         whole.append(Column(kind, ["" if math.isnan(share) else f"{100 * share:.2f}" for share in of]))
-    title = "share of the maskable tokens, %: got (asked); red: outside its interval"
+    title = "share of the maskable tokens, %: got (asked); red, with !: outside its interval"
     return [Tables(title, names, columns), Tables("selected entirely, %", names, whole)]
 
 
 def _marked(said: str, bad: bool) -> Text:
-    return Text(said, style="red" if bad else "")
+    return Text(f"{said} !", style="red") if bad else Text(said)  # red is lost in a log

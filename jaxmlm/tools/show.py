@@ -63,6 +63,7 @@ def show(run: Run, options: Show) -> dict[str, Any]:
     if store.units("train") is not None:
         units["phrases"] = PhraseUnits()
     console = Console()
+    colours = console.color_system is not None and not console.no_color
     parts = []
     for name, unit in units.items():
         for rate in options.rates:
@@ -74,7 +75,7 @@ def show(run: Run, options: Show) -> dict[str, Any]:
             parts.append(f"<h2>{escape(head)}</h2>")
             for text in texts:
                 pieces = preview(masking, store, text, options.draw)
-                console.print(_line(pieces, console.color_system is not None), soft_wrap=True)
+                console.print(_line(pieces, colours), soft_wrap=True)
                 parts.append(f"<p>{preview_html(pieces, reveal=True)}</p>")
     path = Path(run.workdir) / "show.html"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -59,6 +59,16 @@ def test_an_audit_that_fails_exits_with_1(workdir, monkeypatch, capsys):
     assert cli.main(["audit", QUICKSTART, "--small", "--workdir", str(workdir), "--rows", "50"]) == 1
 
 
+def test_what_an_audit_finds_wrong_is_marked_without_colours_too(workdir, monkeypatch, capsys):
+    from jaxmlm.tools import audit
+
+    monkeypatch.setattr(audit, "measure", lambda *args: {**good(), "ok": False})
+    monkeypatch.setattr(audit, "audit_figures", lambda *args: [])
+    cli.main(["audit", QUICKSTART, "--small", "--workdir", str(workdir), "--rows", "50"])
+    said = capsys.readouterr().err
+    assert "red, with !: outside its interval" in said and "30.00 (40.00) !" in said
+
+
 def good() -> dict:
     share = {"asked": 0.4, "got": 0.3, "low": 0.39, "high": 0.41, "ok": False}
     length = {"units": 1, "selected": 0.4, "low": 0.3, "high": 0.5, "ok": True}
@@ -75,6 +85,16 @@ def test_show_prints_every_strategy_and_writes_a_page(workdir, capsys):
     for head in ("tokens, 15%", "words, 80%", "spans, 80%", "phrases, 15%"):
         assert head in out and head in page
     assert 'class="mask"' in page and "<old>" not in page
+
+
+def test_show_needs_no_colours_on_a_terminal_either(workdir, monkeypatch, capsys):
+    """NO_COLOR takes the colours away and leaves the terminal one that has some."""
+    for name, value in {"FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "xterm-256color"}.items():
+        monkeypatch.setenv(name, value)
+    words = ["show", QUICKSTART, "--small", "--rates", "0.8", "--workdir", str(workdir)]
+    assert cli.main([*words, "--sentence", "the old baker sold a loaf"]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "%" not in line]
+    assert said and all(re.search(r"\[\w+\]", line) for line in said)
 
 
 def quickstart_with(directory: Path, masking: str) -> Path:
