@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from jaxmlm.checks import COUNT, NATURAL, POSITIVE, check_choices, check_numbers, integers
 from jaxmlm.data.cleaning.config import Clean
+from jaxmlm.data.files import named_texts
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.layouts import Layout
 from jaxmlm.data.phrases.config import Phrases
@@ -90,7 +91,7 @@ class Data:
     @property
     def texts(self) -> list[str]:
         """The texts that `text` names, one by one."""
-        return [text.strip() for text in self.text.split(",")]
+        return named_texts(self.text)
 
     def content(self) -> dict[str, Any]:
         """What decides the tokens of a store: not the length of a row, nor where the store is, nor its phrases."""

@@ -5,6 +5,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -137,7 +138,7 @@ def files(text: str) -> list[File]:
 
     """
     found: list[File] = []
-    for pattern in [text] if _is_path(text) else map(str.strip, text.split(",")):
+    for pattern in named_texts(text):
         some = _remote(pattern) if cloud.remote(pattern) else _on_disk(pattern)
         if not some:
             raise InputError(f"no text file at {pattern!r}: give the path or glob of {packed.READ}")
@@ -152,9 +153,16 @@ def files(text: str) -> list[File]:
     return found
 
 
-def _is_path(text: str) -> bool:
-    """Whether it is one path on the disk, perhaps with commas in it."""
-    return "," in text and not cloud.remote(text) and expanded(text).exists()
+def named_texts(text: str) -> list[str]:
+    """The texts that are separated by commas; of one path that is there, perhaps with commas in it, itself.
+
+    >>> named_texts("a.txt, sample:200")
+    ['a.txt', 'sample:200']
+    """
+    # os.path.exists, since Path.exists refuses what is too long for a path, as a list of files may be.
+    if "," in text and not cloud.remote(text) and os.path.exists(expanded(text)):
+        return [text]
+    return [one.strip() for one in text.split(",")]
 
 
 def _on_disk(pattern: str) -> list[File]:

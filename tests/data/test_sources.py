@@ -15,7 +15,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmlm.data import layouts, sources
+from jaxmlm.data import Data, layouts, sources
 from jaxmlm.data.files import files
 from jaxmlm.errors import InputError
 from jaxmlm.os_errors import explain
@@ -86,6 +86,22 @@ def test_patterns(tmp_path):
     one, other = sources.open_files(f"{tmp_path}/?.txt").about
     assert one["bytes"] == other["bytes"] == 5
     assert one["sha256"] != other["sha256"]
+
+
+def test_a_path_with_commas_is_one_text_of_a_configuration_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a, b.txt", "a", "b.txt"):
+        write(tmp_path, name, b"a")
+    assert Data("a, b.txt").texts == ["a, b.txt"] and Data("a,b.txt").texts == ["a", "b.txt"]
+    assert Data("a, sample:20", weights=(0.5, 0.5)).texts == ["a", "sample:20"]
+
+
+def test_a_list_of_files_may_be_longer_than_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [f"wikipedia-{i:03d}.txt" for i in range(40)]
+    for name in names:
+        write(tmp_path, name, b"a")
+    assert [path.name for path in files(",".join(names))] == Data(",".join(names)).texts == names
 
 
 @pytest.mark.parametrize("pattern", ["none.txt", "*.none", "", "empty", "a.txt,none.txt"])
