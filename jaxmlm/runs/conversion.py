@@ -1,6 +1,7 @@
 """Checkpoints written to, and validated in, the `transformers` format."""
 
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ def export(checkpoint: str | Path, directory: str | Path | None, options: Export
         raise InputError(f"{directory} is there already: name a new directory")
     if directory.resolve() == Path.cwd():
         raise InputError(f"{directory} is the current directory, which an export would replace: name a new one")
-    upload = f"hf upload {options.push} {directory}"
+    upload = shlex.join(["hf", "upload", str(options.push).removeprefix(hub.PREFIX), str(directory)])
     return _export(
         checkpoint, directory, options, f"{directory} is written: {upload}, or delete it and run the command again"
     )

@@ -162,6 +162,9 @@ def test_an_upload_that_breaks_leaves_what_can_be_uploaded(server, checkpoint, t
     with pytest.raises(InputError, match=rf"broke .*: {out} is written: hf upload me/mine {out}, or delete it and run"):
         export(checkpoint, out, Export(push="me/mine"))
     assert jaxmlm.load(out)
+    spaced = tmp_path / "an export"
+    with pytest.raises(InputError, match=rf"hf upload me/mine '{spaced}', or delete it"):  # as a shell reads it
+        export(checkpoint, spaced, Export(push="hf:me/mine"))
     with pytest.raises(InputError, match=r"broke \(.*\): run the command again$"):
         export(checkpoint, None, Export(push="me/mine"))
 
