@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaxmlm import __version__
 from jaxmlm.answers import complain, say
+from jaxmlm.directories import has_home
 from jaxmlm.errors import Diverged, InputError, Preempted
 from jaxmlm.os_errors import explain
 from jaxmlm.preemption import stoppable
@@ -130,7 +131,8 @@ def main(argv: list[str] | None = None) -> int:
 def _main(words: list[str], alone: bool) -> tuple[int, str]:
     """Run one command; `alone`: the process ends with it. Returns its exit code, and what it has complained of."""
     # Programs compiled once are found again by the next process: a study compiles the same few many times.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/jaxmlm/xla"))
+    if has_home():
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/jaxmlm/xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
     cut = words.index("--") if "--" in words else len(words)
     flags = words[:cut]

@@ -8,15 +8,29 @@ from jaxmlm.errors import InputError
 
 
 def cache_directory() -> Path:
-    """Return where what can be made again is kept on this machine: $JAXMLM_CACHE, or ~/.cache/jaxmlm."""
-    return expanded(os.environ.get("JAXMLM_CACHE", "~/.cache/jaxmlm"))
+    """Return where what can be made again is kept on this machine: $JAXMLM_CACHE, or ~/.cache/jaxmlm.
+
+    Raises:
+        InputError: there is no home directory, as of a user that a container does not know.
+
+    """
+    named = os.environ.get("JAXMLM_CACHE")
+    if not named and not has_home():
+        raise InputError("this user has no home directory: set HOME, or JAXMLM_CACHE, to a directory for caches")
+    return expanded(named or "~/.cache/jaxmlm")
+
+
+def has_home() -> bool:
+    """Whether it is known where the home directory of this user is."""
+    return os.path.expanduser("~") != "~"
 
 
 def expanded(path: str | Path) -> Path:
     """A path, in which a leading ~ stands for the home directory, as in a shell.
 
     Raises:
-        InputError: the user does not exist. A shell would take ~name as it stands, and make a directory of that name.
+        InputError: the user does not exist, or has no home directory. A shell would take ~name as it stands, and make a
+            directory of that name.
 
     >>> expanded("runs/a")
     PosixPath('runs/a')
@@ -24,6 +38,8 @@ def expanded(path: str | Path) -> Path:
     found = Path(os.path.expanduser(path))
     if found.parts[:1] and found.parts[0].startswith("~"):
         user = found.parts[0]
+        if user == "~":
+            raise InputError(f"{path}: this user has no home directory: set HOME, or write the path in full")
         raise InputError(f"{path}: there is no user {user[1:]!r}: check the path (./{user} is a file of that name)")
     return found
 

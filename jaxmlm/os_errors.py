@@ -57,6 +57,30 @@ def explain(error: BaseException) -> str | None:
     return None if code is None else _line(code, getattr(error, "filename", None))
 
 
+def check_writable(path: Path, directory: bool = False) -> None:
+    """Refuse a file, or a directory, that could not be written when the work for it is done; nothing is made.
+
+    Args:
+        path: what is to be written, and may be there.
+        directory: whether it is a directory.
+
+    Raises:
+        InputError: it cannot be written to.
+
+    """
+    place = path.absolute()
+    there = next(one for one in (place, *place.parents) if os.path.exists(one))
+    code = None
+    if there != place or directory:
+        code = None if there.is_dir() else errno.ENOTDIR
+    elif there.is_dir():
+        code = errno.EISDIR
+    if code is None and not os.access(there, os.W_OK):
+        code = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
+    if code is not None:
+        raise InputError(_line(code, path))
+
+
 @contextmanager
 def writing_to(directory: Path) -> Iterator[None]:
     """Turn an error of the disk that the body meets into an InputError that names this directory.

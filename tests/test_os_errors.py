@@ -2,16 +2,18 @@
 
 import errno
 import os
+import pwd
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from jaxmlm.cli import main
 from jaxmlm.errors import InputError
-from jaxmlm.os_errors import explain, writing_to
+from jaxmlm.os_errors import check_writable, explain, writing_to
 
 CONFIG = """
 from jaxmlm import Data, EncoderConfig, Loop, Run
@@ -76,6 +78,45 @@ def test_a_workdir_that_is_a_token_store_is_refused(here, capsys):
     (here / "store" / "manifest.json").write_text("{}")
     assert main(["pretrain", "run.py", "--workdir", "store"]) == 2
     assert "store holds a token store: name another --workdir" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(here, monkeypatch):
+    """An evaluation of hours would end with it, and its results be lost; a disk that is read-only, too."""
+    for good in (Path("new/x.png"), Path("file"), here / "x.png"):
+        check_writable(good)
+    for good in (Path("new/a/b"), here):
+        check_writable(good, directory=True)
+    assert sorted(os.listdir(here)) == ["file", "loop", "run.py"]
+    for path, directory, message in (
+        (Path("file/sub/x.png"), False, "file/sub/x.png: not a directory: a part of the path is a file"),
+        (Path("file"), True, "file: not a directory"),
+        (here, False, "is a directory: name a file"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_writable(path, directory)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(InputError, match=r"^new/x.png: permission denied: get access, or name another path$"):
+        check_writable(Path("new/x.png"))
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
+    with pytest.raises(InputError, match=r"^new: read-only file system: name a directory that can be written to$"):
+        check_writable(Path("new"), directory=True)
+
+
+def test_a_user_without_a_home_directory_is_told(here, capsys, monkeypatch):
+    """As in a container that runs as a number: nothing is written to a directory that is called ~."""
+
+    def unknown(user):
+        raise KeyError(user)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "JAXMLM_CACHE", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+    assert main(["pretrain", "run.py"]) == 2
+    assert "this user has no home directory: set HOME, or JAXMLM_CACHE, to a directory" in capsys.readouterr().err
+    assert main(["report", "~/study"]) == 2
+    assert "~/study: this user has no home directory: set HOME, or write" in capsys.readouterr().err
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ and "~" not in os.listdir(here)
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])

@@ -20,6 +20,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.fields import describe
 from jaxmlm.masking import Masking
 from jaxmlm.models import Encoder
+from jaxmlm.os_errors import check_writable
 from jaxmlm.parallel import Mesh, hosts, jit, make_mesh
 from jaxmlm.preemption import raise_if_all_hosts_stop
 from jaxmlm.rng import make_key
@@ -161,6 +162,10 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
 
     """
     data = layers.check_probes(config.treebank) if config.treebank else None
+    if config.figure and hosts.is_primary():
+        check_writable(expanded(config.figure))
+    if config.predictions and hosts.is_primary():
+        check_writable(expanded(config.predictions), directory=True)
     hosts.assert_same("configurations", {"checkpoint": checkpoint, **describe(config)})
     raise_if_all_hosts_stop("before anything was begun")
     asked_nothing = not (config.blimp or config.babylm or config.text or config.bound or config.treebank)

@@ -16,6 +16,7 @@ from jaxmlm.data.opening import open_store
 from jaxmlm.json_files import write_json
 from jaxmlm.masking import PRESETS, Tokens, needs_phrases, preset
 from jaxmlm.masking.audit import audit as measure
+from jaxmlm.os_errors import check_writable
 from jaxmlm.plotting import audit_figures
 from jaxmlm.runs.run import Run
 from jaxmlm.runs.tables import Column, Tables
@@ -42,6 +43,7 @@ def audit(run: Run, options: Audit) -> dict[str, Any]:
 
     Writes WORKDIR/audit.json and audit-*.png. Returns {"ok", "maskings": {name: what `masking.audit` gives}}.
     """
+    check_writable(Path(run.workdir), directory=True)
     names = tuple(PRESETS) if "all" in options.presets else options.presets
     maskings = {name: preset(name) for name in names} or {"this run": run.masking}
     phrases = any(needs_phrases(masking.units) for masking in maskings.values())

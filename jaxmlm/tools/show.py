@@ -15,6 +15,7 @@ from jaxmlm.data.opening import open_store
 from jaxmlm.errors import InputError
 from jaxmlm.json_files import write_text
 from jaxmlm.masking import Constant, PhraseUnits, SpanUnits, TokenUnits, Units, WordUnits
+from jaxmlm.os_errors import check_writable
 from jaxmlm.runs.preview import PIECE_STYLE, Piece, preview, preview_html
 from jaxmlm.runs.run import Run
 
@@ -57,6 +58,7 @@ def show(run: Run, options: Show) -> dict[str, Any]:
 
     Strategies: tokens, words, spans, and phrases where the store has a phrase list (or the run wants one).
     """
+    check_writable(Path(run.workdir), directory=True)
     store = open_store(run.text, Path(run.workdir), phrases=run.needs_phrases)
     texts = [options.sentence] if options.sentence else some(store, run.data.length, options.sentences)
     units: dict[str, Units] = {"tokens": TokenUnits(), "words": WordUnits(), "spans": SpanUnits()}

@@ -208,6 +208,18 @@ def test_what_is_wrong_is_said_before_the_model_is_read(words, message, capsys):
     assert code == 2 and message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--treebank", "{0}", "--figure", "{0}/text.txt/x.png"], "/text.txt/x.png: not a directory"),
+        (["--babylm", "{0}", "--predictions", "{0}/text.txt"], "/text.txt: not a directory"),
+    ],
+)
+def test_where_nothing_can_be_written_is_said_before_the_model_is_read(directory, words, message, capsys):
+    code, error = said(capsys, "no-checkpoint", *(word.format(directory) for word in words))
+    assert code == 2 and message in error and error.count("\n") == 1
+
+
 def test_a_bare_encoder_has_layers_but_no_pairs(directory, capsys, monkeypatch):
     bare = lambda path: (found := load(path))._replace(model=found.encoder, kind="encoder")  # noqa: E731
     monkeypatch.setattr(MODULE, "load", bare)
