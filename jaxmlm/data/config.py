@@ -11,6 +11,7 @@ from jaxmlm.data.files import named_texts
 from jaxmlm.data.hf_tokenizer import open_tokenizer
 from jaxmlm.data.layouts import Layout
 from jaxmlm.data.phrases.config import Phrases
+from jaxmlm.data.sentencepiece_tokenizer import LEAST_PIECES, LEAST_WITH_BYTES
 from jaxmlm.errors import InputError
 
 Format = Literal["packed", "documents", "sentences"]
@@ -70,10 +71,15 @@ class Data:
             raise InputError(f"data.valid must lie between 0 and 1; got {self.valid:g}: try 0.01")
         check_numbers(self, "data.", length=integers(8), tokenizer_words=COUNT, new_words=NATURAL)
         check_numbers(self, "data.", weights=POSITIVE)
-        if not 16 <= self.vocab < 1 << 31:  # SentencePiece counts in 32 bits
-            raise InputError(f"data.vocab must be from 16 to 2,147,483,647 tokens; got {self.vocab}: try 4096")
-        if self.byte_fallback and self.vocab < 300:
-            raise InputError(f"data.byte_fallback takes 256 tokens of data.vocab {self.vocab}: set that to 300 or more")
+        if not LEAST_PIECES <= self.vocab < 1 << 31:  # SentencePiece counts in 32 bits
+            raise InputError(
+                f"data.vocab must be from {LEAST_PIECES} to 2,147,483,647 tokens; got {self.vocab}: try 4096"
+            )
+        if self.byte_fallback and self.vocab < LEAST_WITH_BYTES:
+            raise InputError(
+                f"data.byte_fallback takes 256 tokens of data.vocab {self.vocab}: set that to {LEAST_WITH_BYTES} or "
+                "more"
+            )
         if self.weights and len(self.weights) != len(self.texts):
             raise InputError(
                 f"data.weights are {len(self.weights)} and data.text names {len(self.texts)} texts "

@@ -15,6 +15,10 @@ from jaxmlm.data.word_boundaries import SPACE, boundaries
 from jaxmlm.errors import InputError, reading
 from jaxmlm.textfiles import read_bytes
 
+LEAST_PIECES = 16
+"""Tokens of the smallest vocabulary that is trained."""
+LEAST_WITH_BYTES = 300
+"""The same where 256 of them are bytes."""
 PAD = 0
 UNK = 1
 CLS = 2
@@ -136,7 +140,7 @@ class SentencePieceTokenizer:
         except RuntimeError as error:
             if raised and not isinstance(raised[0], GeneratorExit):
                 raise raised[0] from None
-            raise _why_not_trained(str(error), size) from error
+            raise _why_not_trained(str(error), size, LEAST_WITH_BYTES if byte_fallback else LEAST_PIECES) from error
         return cls(out.getvalue())
 
     def encode(self, text: str) -> list[int]:
@@ -200,10 +204,16 @@ class SentencePieceTokenizer:
         return [self._sp.id_to_piece(int(i)) for i in ids]
 
 
-def _why_not_trained(said: str, size: int) -> InputError:
+def _why_not_trained(said: str, size: int, least: int) -> InputError:
     """What the library says where it trains no tokenizer, in this project's words."""
     most = re.search(r"value <= (\d+)", said)
     if "Vocabulary size" in said and most:
+        if int(most[1]) < least:
+            other = ", or leave out data.byte_fallback" if least == LEAST_WITH_BYTES else ""
+            return InputError(
+                f"this text gives a vocabulary of at most {most[1]} tokens, and data.vocab must be at least {least}: "
+                f"give more text{other}"
+            )
         return InputError(
             f"a vocabulary of {size} tokens is too large for this text, which gives at most {most[1]}: "
             f"set data.vocab to {most[1]} or less, or give more text"
@@ -211,7 +221,7 @@ def _why_not_trained(said: str, size: int) -> InputError:
     if few := re.search(r"smaller than required_chars. \d+ vs (\d+)", said):
         return InputError(
             f"a vocabulary of {size} tokens is too small for the characters of this text: set data.vocab to "
-            f"{few[1]} or more"
+            f"{max(int(few[1]), least)} or more"
         )
     why = said.splitlines()[-1]
     if "!sentences_.empty()" in why or "all_chars_count" in why:

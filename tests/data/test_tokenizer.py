@@ -204,6 +204,13 @@ def test_offsets_where_normalisation_changes_lengths(tokenizer):
     assert text[begin:end] == "cafe\u0301"
 
 
+@pytest.mark.parametrize("byte_fallback", [False, True])
+def test_a_text_too_small_for_any_vocabulary_is_called_so(byte_fallback):
+    """To set data.vocab to what it gives would be refused by the configuration."""
+    with pytest.raises(InputError, match="at most [0-9]+ tokens, and data.vocab must be at least .*: give more text"):
+        SentencePieceTokenizer.train(["a b", "c"], 4000, byte_fallback=byte_fallback)
+
+
 def test_a_vocabulary_that_does_not_fit_names_one_that_does():
     with pytest.raises(InputError, match="a vocabulary of 5000 tokens is too large .* at most") as large:
         SentencePieceTokenizer.train(TEXTS, 5000)
