@@ -65,7 +65,7 @@ def test_what_an_audit_finds_wrong_is_marked_without_colours_too(workdir, monkey
     monkeypatch.setattr(audit, "measure", lambda *args: {**good(), "ok": False})
     monkeypatch.setattr(audit, "audit_figures", lambda *args: [])
     cli.main(["audit", QUICKSTART, "--small", "--workdir", str(workdir), "--rows", "50"])
-    said = capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())  # a narrow table breaks its title
     assert "red, with !: outside its interval" in said and "30.00 (40.00) !" in said
 
 
