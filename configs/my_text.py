@@ -7,7 +7,7 @@ a cell. By --dry-run some five hours on two CPU cores, an hour and a half with -
 held-out text; --blimp, --glue and --treebank add minimal pairs, fine-tuning and probes.
 """
 
-from jaxmlm import Bound, Data, EncoderConfig, Evaluate, Finetune, Loop, Masking, Optim, Probes, Run, Study, Vary
+from jaxmlm import Bound, Data, EncoderConfig, Finetune, Loop, Masking, Optim, Probes, Run, Study, Vary, ZeroShot
 from jaxmlm.training import Muon
 
 
@@ -36,7 +36,7 @@ def config(
         vary=(Vary("masking.rate", (0.15, 0.30, 0.40, 0.60)),),
         seeds=(0, 1, 2),
         bound=Bound(rows=512),
-        evaluate=Evaluate(blimp=blimp) if blimp else None,
+        zero_shot=ZeroShot(blimp=blimp) if blimp else None,
         probes=Probes(treebank) if treebank else None,
         finetune=tuple(
             Finetune(task, data=glue, learning_rate=5e-4, epochs=3.0, batch=16, limit=10_000)

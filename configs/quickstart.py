@@ -8,7 +8,7 @@ from pathlib import Path
 from runpy import run_path
 
 from jaxmlm.fields import replace_path
-from jaxmlm.runs import Evaluate, Finetune
+from jaxmlm.runs import Finetune, ZeroShot
 from jaxmlm.studies import Study, Vary
 
 RUN = run_path(str(Path(__file__).with_name("quickstart_run.py")))["config"]()
@@ -28,6 +28,6 @@ def config(small: bool = False) -> Study:
         vary=(Vary("masking.rate", (0.15, 0.40, 0.80)),),
         seeds=(0,) if small else (0, 1, 2, 3),
         sentence="Dobith bought a sparrow at the market. Which bird did she buy? She bought the sparrow.",
-        evaluate=Evaluate(blimp="sample:", pairs=20 if small else 100),
+        zero_shot=ZeroShot(blimp="sample:", pairs=20 if small else 100),
         finetune=tuple(Finetune(task, **tune) for task in ("cola", "squad")),
     )

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from jaxmlm.data import Data, register_source
-from jaxmlm.masking import Linear, Masking, PhraseUnits, Replace, SpanUnits, TokenUnits, Uniform, WordUnits, laws
+from jaxmlm.masking import LinearDecay, Masking, PhraseUnits, Replace, SpanUnits, TokenUnits, Uniform, WordUnits, laws
 from jaxmlm.models import preset
-from jaxmlm.runs import Bound, Evaluate, Finetune, Probes, Run
+from jaxmlm.runs import Bound, Finetune, Probes, Run, ZeroShot
 from jaxmlm.studies import Study, Vary
 from jaxmlm.training import AdamW, Lamb, Loop, Muon, Optim
 from jaxmlm.user_code import find_object
@@ -77,7 +77,7 @@ def config(
         control=question not in RECIPE,
         # Questions share cells: tokens at 15 and 40 % are asked for by most of them.
         reuse=() if question in RECIPE else tuple(f"runs/small_data_{scale}_{other}" for other in QUESTIONS),
-        evaluate=Evaluate(blimp=blimp, pairs=PAIRS.get(question, 200)) if blimp else None,
+        zero_shot=ZeroShot(blimp=blimp, pairs=PAIRS.get(question, 200)) if blimp else None,
         probes=Probes(treebank) if treebank else None,
         finetune=() if question in RECIPE else tasks(glue, squad),
     )
@@ -172,7 +172,7 @@ def maskings(question: str, steps: int) -> dict[str, Masking]:
         "uniform": Masking(Uniform(0.0, 1.0)),
         "uniform, bound": Masking(Uniform(0.001, 1.0), weights="bound"),
         "cosine": Masking(laws.Cosine()),
-        "line 0.30 to 0.15": Masking(0.30, schedule=Linear(0.5, steps)),
+        "line 0.30 to 0.15": Masking(0.30, schedule=LinearDecay(0.5, steps)),
     }
 
 

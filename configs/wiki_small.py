@@ -9,7 +9,7 @@ which are reported beside them all the same. Measured: docs/results/wiki_small.m
 
 from jaxmlm.data import Data
 from jaxmlm.models import EncoderConfig
-from jaxmlm.runs import Evaluate, Finetune, Run
+from jaxmlm.runs import Finetune, Run, ZeroShot
 from jaxmlm.studies import Study, Vary
 from jaxmlm.training import Loop, Optim
 
@@ -35,7 +35,7 @@ def config(
         ),
         vary=(Vary("masking.rate", (0.15, 0.40, 0.80)),),
         seeds=(0, 1, 2),
-        evaluate=Evaluate(blimp=blimp, pairs=100),
+        zero_shot=ZeroShot(blimp=blimp, pairs=100),
         finetune=(
             Finetune("cola", **sentences),
             Finetune("rte", **sentences),

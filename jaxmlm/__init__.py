@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from jaxmlm.parallel import Mesh
     from jaxmlm.rng import step_key
     from jaxmlm.runs.conversion import export
-    from jaxmlm.runs.evaluation import Bound
+    from jaxmlm.runs.evaluation import Bound, Evaluation, evaluate
     from jaxmlm.runs.finetuning import Finetune, finetune
     from jaxmlm.runs.layer_probes import Probes
     from jaxmlm.runs.pretraining import pretrain
     from jaxmlm.runs.preview import preview, preview_html
     from jaxmlm.runs.run import Run
-    from jaxmlm.runs.zero_shot import Evaluate
+    from jaxmlm.runs.zero_shot import ZeroShot
     from jaxmlm.studies import Study, Vary, run_study
     from jaxmlm.tasks.registry import register_task
     from jaxmlm.tools.collators import audit_collator
@@ -44,7 +44,7 @@ __all__ = [
     "Data",
     "Encoder",
     "EncoderConfig",
-    "Evaluate",
+    "Evaluation",
     "Finetune",
     "InputError",
     "Loop",
@@ -67,8 +67,10 @@ __all__ = [
     "Vary",
     "Vocab",
     "WordUnits",
+    "ZeroShot",
     "__version__",
     "audit_collator",
+    "evaluate",
     "export",
     "finetune",
     "from_transformers",
@@ -97,13 +99,13 @@ _HOMES = {
     "parallel": ("Mesh",),
     "rng": ("step_key",),
     "runs.conversion": ("export",),
-    "runs.evaluation": ("Bound",),
+    "runs.evaluation": ("Bound", "Evaluation", "evaluate"),
     "runs.finetuning": ("Finetune", "finetune"),
     "runs.layer_probes": ("Probes",),
     "runs.preview": ("preview", "preview_html"),
     "runs.pretraining": ("pretrain",),
     "runs.run": ("Run",),
-    "runs.zero_shot": ("Evaluate",),
+    "runs.zero_shot": ("ZeroShot",),
     "tasks.registry": ("register_task",),
     "tools.collators": ("audit_collator",),
     "studies": ("Study", "Vary", "run_study"),

@@ -139,7 +139,7 @@ def test_wrong_flags_give_one_line(write, flags, message):
             "unknown option --finetune; there are --finetune.0.task, --finetune.0.data, --finetune.0.train and more; "
             "--no-finetune leaves it out",
         ),
-        ("--evaluate None", "unknown option --evaluate; there are --evaluate.blimp, --evaluate.pairs"),
+        ("--zero-shot None", "unknown option --zero-shot; there are --zero-shot.blimp, --zero-shot.pairs"),
         (
             "--run.masking.units words",
             "unknown option --run.masking.units; run.masking.units is an object, TokenUnits, that the config file sets",
@@ -166,8 +166,8 @@ def test_the_options_of_a_study_are_suggested(flags, message):
 
 def test_parts_of_a_study_are_left_out():
     study = load(CONFIGS / "quickstart.py", ["--small", "--no-finetune", "--vary.0.values", "0.15", "0.4"])
-    assert (study.finetune, study.vary[0].values, study.evaluate.pairs) == ((), (0.15, 0.4), 20)
-    assert load(CONFIGS / "quickstart.py", ["--no-evaluate", "--seeds", "1", "2"]).evaluate is None
+    assert (study.finetune, study.vary[0].values, study.zero_shot.pairs) == ((), (0.15, 0.4), 20)
+    assert load(CONFIGS / "quickstart.py", ["--no-zero-shot", "--seeds", "1", "2"]).zero_shot is None
     with pytest.raises(InputError, match="unknown option --no-run; "):
         load(CONFIGS / "quickstart.py", ["--no-run"])
     with pytest.raises(InputError, match="unknown option --finetune.0.task; "):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from jaxmlm.data import Data
 from jaxmlm.errors import InputError
 from jaxmlm.models import preset
-from jaxmlm.runs import Evaluate, Finetune, Run
+from jaxmlm.runs import Finetune, Run, ZeroShot
 from jaxmlm.studies import Assumed, Study, Vary
 from jaxmlm.training import AdamW, Loop, Optim
 
@@ -48,7 +48,7 @@ def study(
         run=replace(base, data=replace(base.data, text=text), most_epochs=None if sample else base.most_epochs),
         vary=vary,
         seeds=(0,) if pod else (0, 1, 2),
-        evaluate=Evaluate(blimp=blimp),
+        zero_shot=ZeroShot(blimp=blimp),
         finetune=tuple(
             Finetune(task, data=glue, learning_rate=learning_rate, seeds=(0, 1, 2) if pod else (0,), **sizes)
             for task in tasks

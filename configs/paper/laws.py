@@ -14,7 +14,7 @@ from pathlib import Path
 from runpy import run_path
 from typing import Literal
 
-from jaxmlm.masking import Linear, Masking, Uniform, laws
+from jaxmlm.masking import LinearDecay, Masking, Uniform, laws
 from jaxmlm.studies import Study, Vary
 
 common = run_path(str(Path(__file__).with_name("common.py")))
@@ -38,7 +38,7 @@ def config(
         "uniform, rows": Masking(Uniform(0.0, 1.0), weights="rows"),
         "uniform, bound": Masking(Uniform(0.001, 1.0), weights="bound"),
         "cosine": Masking(laws.Cosine()),
-        "line 0.30 to 0.15": Masking(0.30, schedule=Linear(0.5, steps)),
+        "line 0.30 to 0.15": Masking(0.30, schedule=LinearDecay(0.5, steps)),
     }
     axes = (Vary("masking", tuple(maskings.values()), tuple(maskings)),)
     study = common["study"]("laws" if equal == "tokens" else "laws_compute", scale, text, glue, blimp, axes, sample)

@@ -10,7 +10,7 @@ from pathlib import Path
 from runpy import run_path
 from typing import Literal
 
-from jaxmlm.masking import Cosine, Linear, Masking, Piecewise, Stairs
+from jaxmlm.masking import CosineDecay, LinearDecay, Masking, Piecewise, Stairs
 from jaxmlm.studies import Study, Vary
 
 common = run_path(str(Path(__file__).with_name("common.py")))
@@ -30,8 +30,8 @@ def config(
         "0.225": Masking(0.225),
         "0.30": Masking(0.30),
         "0.40": Masking(0.40),
-        "line 0.30 to 0.15": Masking(0.30, schedule=Linear(0.5, steps)),
-        "cosine 0.30 to 0.15": Masking(0.30, schedule=Cosine(0.5, steps)),
+        "line 0.30 to 0.15": Masking(0.30, schedule=LinearDecay(0.5, steps)),
+        "cosine 0.30 to 0.15": Masking(0.30, schedule=CosineDecay(0.5, steps)),
         "step 0.30 to 0.15": Masking(0.30, schedule=Stairs((steps // 2,), (0.5,))),
         "line 0.15 to 0.30": Masking(0.30, schedule=Piecewise((0, steps), (0.5, 1.0))),
     }

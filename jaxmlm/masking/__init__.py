@@ -6,16 +6,16 @@ from jaxmlm.masking.laws import Choice, Law, LogUniform, Normal, Uniform
 from jaxmlm.masking.masking import Masked, Masking
 from jaxmlm.masking.presets import PRESETS, preset
 from jaxmlm.masking.replacement import Replace, Vocab
-from jaxmlm.masking.schedule import Constant, Cosine, Linear, Piecewise, Schedule, Stairs
+from jaxmlm.masking.schedule import Constant, CosineDecay, LinearDecay, Piecewise, Schedule, Stairs
 from jaxmlm.masking.units import PhraseUnits, SpanUnits, Tokens, TokenUnits, Units, WordUnits, needs_phrases
 
 __all__ = [
     "PRESETS",
     "Choice",
     "Constant",
-    "Cosine",
+    "CosineDecay",
     "Law",
-    "Linear",
+    "LinearDecay",
     "LogUniform",
     "Masked",
     "Masking",

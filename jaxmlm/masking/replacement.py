@@ -99,7 +99,7 @@ def check_replace(replace: Any) -> None:
         replace: what a configuration gives.
 
     Raises:
-        InputError: it is no `Replace`.
+        InputError: it is not a `Replace`.
 
     """
     if not isinstance(replace, Replace):

@@ -1,7 +1,7 @@
 """A rate that changes over the run: a factor in (0, 1] of the step, computed inside the jitted step.
 
 Ankner et al. 2023 (arXiv 2305.15096) find that a rate that falls linearly from 30 % to 15 % beats a constant one:
-`Masking(0.30, schedule=Linear(end=0.5, steps=...))`. In the studies of docs/results it did not.
+`Masking(0.30, schedule=LinearDecay(end=0.5, steps=...))`. In the studies of docs/results it did not.
 """
 
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearDecay:
     """From 1 at the first step to `end` at step `steps` along a straight line, then constant.
 
-    >>> float(Linear(end=0.5, steps=100)(50))
+    >>> float(LinearDecay(end=0.5, steps=100)(50))
     0.75
     """
 
@@ -45,7 +45,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Cosine:
+class CosineDecay:
     """From 1 at the first step to `end` at step `steps` along half a cosine, then constant."""
 
     end: float
@@ -99,7 +99,7 @@ class Piecewise:
         return jnp.interp(jnp.asarray(step, jnp.float32), *points)
 
 
-Schedule = Constant | Linear | Cosine | Stairs | Piecewise
+Schedule = Constant | LinearDecay | CosineDecay | Stairs | Piecewise
 
 
 def check_schedule(schedule: Any) -> None:
@@ -114,7 +114,7 @@ def check_schedule(schedule: Any) -> None:
     """
     if not callable(schedule):
         raise InputError(
-            f"masking.schedule is a {type(schedule).__name__}: give a schedule, as Linear(end=0.5, steps=1000), or a "
+            f"masking.schedule is a {type(schedule).__name__}: give a schedule, as LinearDecay(end=0.5, steps=9), or a "
             "frozen dataclass with __call__(step)"
         )
 

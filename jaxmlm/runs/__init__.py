@@ -8,16 +8,16 @@ from jaxmlm.runs.loading import LoadedModel, from_transformers, load, save
 from jaxmlm.runs.pretraining import pretrain
 from jaxmlm.runs.recipes import recipe
 from jaxmlm.runs.run import Run
-from jaxmlm.runs.zero_shot import Evaluate
+from jaxmlm.runs.zero_shot import ZeroShot
 
 __all__ = [
     "Bound",
-    "Evaluate",
     "Evaluation",
     "Finetune",
     "LoadedModel",
     "Probes",
     "Run",
+    "ZeroShot",
     "evaluate",
     "finetune",
     "from_transformers",

@@ -28,7 +28,7 @@ from jaxmlm.runs import layer_probes as layers
 from jaxmlm.runs.loading import LoadedModel, load
 from jaxmlm.runs.text_of_run import is_of_text, text_of
 from jaxmlm.runs.zero_shot import (
-    Evaluate,
+    ZeroShot,
     check_sentences,
     fast,
     needs_head,
@@ -171,7 +171,7 @@ def evaluate(checkpoint: str, config: Evaluation) -> dict[str, Any]:
     asked_nothing = not (config.blimp or config.babylm or config.text or config.bound or config.treebank)
     pairs = SAMPLE if asked_nothing else config.blimp
     limit = None if config.all else config.pairs
-    sentences = Evaluate(pairs, limit, config.batch, config.babylm, config.fast, config.babylm_tasks, config.pll_word)
+    sentences = ZeroShot(pairs, limit, config.batch, config.babylm, config.fast, config.babylm_tasks, config.pll_word)
     check_sentences(sentences)
     texts = [text for text in (config.text, config.bound) if text and text != HELD_OUT]
     sizes = {text: [one.stat().st_size for one in files(text) if isinstance(one, Path)] for text in texts}
@@ -205,7 +205,7 @@ def held_out(loaded: LoadedModel, data: Data, rate: float, mesh: jax.sharding.Me
     """Loss and accuracy on the held-out text of a run, at the fixed masks of one more rate: a result."""
     started = time.perf_counter()
     valid = Batches(open_rows(Store(str(data.store)), "valid", data.length, data.format), 1)
-    few = _few(Evaluate.batch, mesh.shape["data"] * mesh.shape["fsdp"])
+    few = _few(ZeroShot.batch, mesh.shape["data"] * mesh.shape["fsdp"])
     scores = run_eval(at_rates(valid, loaded.tokenizer, few, (rate,)), fast(loaded), mesh)
     scores.pop("perplexity")  # which is that of the first of the usual rates
     return to_row("heldout", f"mlm at {named(rate)}", f"loss@{named(rate)}", scores, started)
@@ -216,9 +216,9 @@ def held_out_bound(loaded: LoadedModel, data: Data, config: Bound, mesh: jax.sha
     if isinstance(config, TextBound):
         texts = general_texts(config, data.length)
         rows = likelihood.rows_of_documents(texts, loaded.tokenizer, data.length, None, repr(config.text))
-        return _bound(loaded, rows, "text", Evaluate.batch, config, mesh) | {"stage": "general"}
+        return _bound(loaded, rows, "text", ZeroShot.batch, config, mesh) | {"stage": "general"}
     rows = likelihood.rows_of_split(documents_of(Store(str(data.store)), data.length), loaded.tokenizer, config.rows)
-    return _bound(loaded, rows, "heldout", Evaluate.batch, config, mesh)
+    return _bound(loaded, rows, "heldout", ZeroShot.batch, config, mesh)
 
 
 def general_texts(config: TextBound, length: int) -> Iterator[str]:

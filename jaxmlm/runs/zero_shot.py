@@ -37,8 +37,8 @@ class BabyLM:
 
 
 @dataclass(frozen=True)
-class Evaluate:
-    """Minimal pairs and BabyLM's tasks, by which the cells of a study are evaluated."""
+class ZeroShot:
+    """What the cells of a study are evaluated on without fine-tuning: minimal pairs and BabyLM's zero-shot tasks."""
 
     blimp: str | None = SAMPLE
     """Directory of the BLiMP sets; sample: reads generated ones, None: there are none."""
@@ -57,7 +57,7 @@ class Evaluate:
     arXiv 2305.10588)."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, "evaluate.", pairs=COUNT, batch=COUNT)
+        check_numbers(self, "zero_shot.", pairs=COUNT, batch=COUNT)
 
     @property
     def tasks(self) -> list[BabyLM]:
@@ -73,14 +73,14 @@ class Evaluate:
         return [BabyLM(self.babylm, name, self.fast, self.batch, self.pll_word) for name in names]
 
     @property
-    def parts(self) -> list[tuple[str, str, "Evaluate | BabyLM"]]:
+    def parts(self) -> list[tuple[str, str, "ZeroShot | BabyLM"]]:
         """Single evaluations, each with its result's stage and task; their settings identify the results."""
         pairs = replace(self, babylm=None, fast=False, babylm_tasks=())
-        found: list[tuple[str, str, Evaluate | BabyLM]] = [] if self.blimp is None else [("blimp", "blimp", pairs)]
+        found: list[tuple[str, str, ZeroShot | BabyLM]] = [] if self.blimp is None else [("blimp", "blimp", pairs)]
         return [*found, *(("babylm", task.task, task) for task in self.tasks)]
 
 
-def check_sentences(config: Evaluate) -> None:
+def check_sentences(config: ZeroShot) -> None:
     """Read all rows; say once which of BabyLM's tasks the directory lacks.
 
     Raises:
@@ -96,7 +96,7 @@ def check_sentences(config: Evaluate) -> None:
         _note(f"not in {config.babylm}, and not evaluated: {missing}")
 
 
-def sha256_of_sentences(config: "Evaluate | BabyLM") -> str | None:
+def sha256_of_sentences(config: "ZeroShot | BabyLM") -> str | None:
     """SHA-256 of the rows that are evaluated; None of generated ones."""
     if isinstance(config, BabyLM):
         return examples_sha256(babylm.read(config.directory, config.task, config.fast))
@@ -106,7 +106,7 @@ def sha256_of_sentences(config: "Evaluate | BabyLM") -> str | None:
 
 
 def zero_shot(
-    loaded: LoadedModel, config: "Evaluate | BabyLM", mesh: jax.sharding.Mesh, predictions: str | None = None
+    loaded: LoadedModel, config: "ZeroShot | BabyLM", mesh: jax.sharding.Mesh, predictions: str | None = None
 ) -> dict[str, Any]:
     """BLiMP accuracy, or the scores of one of BabyLM's tasks: a result.
 
@@ -117,12 +117,12 @@ def zero_shot(
         predictions: directory results/MODEL/REVISION of BabyLM's pipeline; None: no predictions are written.
 
     """
-    if isinstance(config, Evaluate):
+    if isinstance(config, ZeroShot):
         return minimal_pairs(loaded, config, mesh)
     return babylm_task(loaded, config, mesh, predictions)
 
 
-def minimal_pairs(loaded: LoadedModel, config: Evaluate, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+def minimal_pairs(loaded: LoadedModel, config: ZeroShot, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """BLiMP accuracy: a result."""
     needs_head(loaded)
     started = time.perf_counter()

@@ -150,7 +150,7 @@ def _explanation(results: StudyResults) -> str:
     text += f": {', '.join(metrics)}." if metrics else "."
     rival = "value" if len(results.paths) < 2 else f"{value_headings(results)[0]}, all else equal,"
     text += f" Bold: better than every other {rival} beyond noise (paired t, Bonferroni, 5 %; three seeds or more)."
-    text += " That is the noise of the seeds: all are evaluated on the same examples, and others may order them otherwise."
+    text += " That is the noise of the seeds: all are evaluated on the same examples; others may order them otherwise."
     if "heldout/perplexity" in results.series:
         text += " Perplexity at 15 % masks favours training at 15 %: see the loss matrix."
     there = {

@@ -15,7 +15,7 @@ from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.layer_probes import Probes
 from jaxmlm.runs.loading import load
 from jaxmlm.runs.run import Run
-from jaxmlm.runs.zero_shot import BabyLM, Evaluate
+from jaxmlm.runs.zero_shot import BabyLM, ZeroShot
 from jaxmlm.tasks import babylm
 from jaxmlm.tasks.downstream import SAMPLE
 from jaxmlm.tools.flops import step_flops
@@ -95,7 +95,7 @@ def seconds_of_job(run: Run, what: Any, assume: Assumed | None = None) -> float:
         rows = what.rows * what.draws
         predicted = run.data.length // 2
         operations = flops(run.model, run.data.vocab, rows, run.data.length, predicted).forward
-    elif isinstance(what, Evaluate):
+    elif isinstance(what, ZeroShot):
         # Of minimal pairs, one prediction in each copy of a sentence.
         rows = _PAIR_SETS[what.blimp == SAMPLE] * (what.pairs or 1000) * _PAIR_ROWS
         operations = flops(run.model, run.data.vocab, rows, _PAIR_LENGTH, 1).forward

@@ -9,7 +9,7 @@ from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.finetuning import sha256_of_examples
 from jaxmlm.runs.layer_probes import Probes
 from jaxmlm.runs.results import Result
-from jaxmlm.runs.zero_shot import BabyLM, Evaluate, sha256_of_sentences
+from jaxmlm.runs.zero_shot import BabyLM, ZeroShot, sha256_of_sentences
 from jaxmlm.studies.grid import Cell, Study
 from jaxmlm.studies.jobs import Job, ResultKey, jobs, key_of, results_of
 from jaxmlm.studies.results import read_cell_results
@@ -37,7 +37,7 @@ def _sha256(job: Job, length: int) -> str | None:
     match what := job.what:
         case Finetune():
             return sha256_of_examples(what)
-        case Evaluate() | BabyLM():
+        case ZeroShot() | BabyLM():
             return sha256_of_sentences(what)
         case Probes():
             return examples_sha256(probing.treebank(what.treebank))

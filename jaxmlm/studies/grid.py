@@ -14,7 +14,7 @@ from jaxmlm.runs.evaluation import Bound, TextBound
 from jaxmlm.runs.finetune_config import Finetune
 from jaxmlm.runs.layer_probes import Probes
 from jaxmlm.runs.run import SAME_RUN, Run, identity
-from jaxmlm.runs.zero_shot import Evaluate
+from jaxmlm.runs.zero_shot import ZeroShot
 from jaxmlm.studies.estimate import Assumed
 from jaxmlm.studies.labels import changes_encoder
 
@@ -73,7 +73,7 @@ class Study:
     """Likelihood bound on the held-out text; None: there is none."""
     general: str | None = None
     """Text files of another kind than the run's, on which the bound is measured too: what an encoder forgot."""
-    evaluate: Evaluate | None = None
+    zero_shot: ZeroShot | None = None
     """Evaluation on minimal pairs; None: there is none."""
     probes: Probes | None = None
     """Linear probes of every layer on a treebank; None: there are none."""

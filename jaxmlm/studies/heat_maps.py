@@ -32,7 +32,7 @@ def loss_matrix(results: StudyResults) -> Figure | None:
         for column, series in enumerate(losses.values()):
             if spread := series.spread(label):
                 means[row, column] = spread.mean
-    above = means - np.nanmin(means[: trained or None], axis=0)
+    above = means - np.fmin.reduce(means[: trained or None])  # NaN, without a warning, where none has a loss
     # The control is a vocabulary's width away: the shades are for the trained cells.
     darkest = max(float(np.nanmax(above[:trained])) if trained else 0.0, 0.05)
     figure = Figure(figsize=(WIDTH, 1.2 + 0.42 * len(labels)))

@@ -10,7 +10,7 @@ from jaxmlm.runs.evaluation import Bound
 from jaxmlm.runs.finetune_config import Finetune, settings
 from jaxmlm.runs.layer_probes import Probes
 from jaxmlm.runs.results import Result, read_results
-from jaxmlm.runs.zero_shot import BabyLM, Evaluate
+from jaxmlm.runs.zero_shot import BabyLM, ZeroShot
 from jaxmlm.studies.grid import Study, cells_of
 from jaxmlm.tasks.mlm import HELD_OUT_RATES, named
 
@@ -28,7 +28,7 @@ class Job(NamedTuple):
     """One evaluation of a cell: the key that its result will have, and what it evaluates."""
 
     key: ResultKey
-    what: float | Bound | Evaluate | BabyLM | Probes | Finetune
+    what: float | Bound | ZeroShot | BabyLM | Probes | Finetune
 
 
 def jobs(study: Study) -> Iterator[Job]:
@@ -39,7 +39,7 @@ def jobs(study: Study) -> Iterator[Job]:
         yield Job(ResultKey("bound", "heldout", settings=_settings(study.bound)), study.bound)
     if (general := study.general_bound) is not None:
         yield Job(ResultKey("general", "text", settings=_settings(general)), general)
-    for stage, task, config in study.evaluate.parts if study.evaluate else ():
+    for stage, task, config in study.zero_shot.parts if study.zero_shot else ():
         yield Job(ResultKey(stage, task, settings=_settings(config)), config)
     if study.probes is not None:
         yield Job(ResultKey("probe", "treebank", settings=_settings(study.probes)), study.probes)
@@ -63,7 +63,7 @@ def results_of(workdir: str | Path) -> list[Result]:
     return [Result.from_json(line) for line in read_results(Path(workdir) / "results.jsonl")]
 
 
-def _settings(config: Bound | Evaluate | BabyLM | Probes) -> str:
+def _settings(config: Bound | ZeroShot | BabyLM | Probes) -> str:
     plain = {key: value for key, value in describe(config).items() if key != "class"}
     return json.dumps(plain, sort_keys=True)
 

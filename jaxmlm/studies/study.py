@@ -38,7 +38,7 @@ from jaxmlm.runs.results import Result
 from jaxmlm.runs.run import Run, identity
 from jaxmlm.runs.text_of_run import check_text, text_of
 from jaxmlm.runs.workdir import append_results, check_workdir, claim_workdir, read_metadata, write_metadata
-from jaxmlm.runs.zero_shot import BabyLM, Evaluate, check_sentences, zero_shot
+from jaxmlm.runs.zero_shot import BabyLM, ZeroShot, check_sentences, zero_shot
 from jaxmlm.studies import dry_run as dry_runs
 from jaxmlm.studies.examples import Examples, check_examples, examples_of
 from jaxmlm.studies.grid import Cell, Study, cells_of, original
@@ -174,9 +174,9 @@ def _check(study: Study, cells: list[Cell]) -> None:
     for model in _models(cells, mesh):
         for config in study.finetune:
             fits(config, model, mesh)
-    if study.evaluate is not None:
-        check_sizes(mesh.shape, [("evaluate.batch", study.evaluate.batch, "batch")])
-        check_sentences(study.evaluate)
+    if study.zero_shot is not None:
+        check_sizes(mesh.shape, [("zero_shot.batch", study.zero_shot.batch, "batch")])
+        check_sentences(study.zero_shot)
     if study.probes is not None:
         check_probes(study.probes.treebank)
 
@@ -259,7 +259,7 @@ def _run_claimed(study: Study, cell: Cell, examples: Examples, stage: str) -> No
             raise_if_all_hosts_stop(f"before {what.task if isinstance(what, Finetune) else key.task} of {cell.name}")
             if isinstance(what, Bound):
                 line = held_out_bound(loaded, cell.run.data, what, mesh)
-            elif isinstance(what, Evaluate | BabyLM):
+            elif isinstance(what, ZeroShot | BabyLM):
                 line = zero_shot(loaded, what, mesh)
             elif isinstance(what, Probes):
                 line = probe(loaded, what, mesh)

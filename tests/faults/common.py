@@ -36,7 +36,7 @@ PIPE = 1 << 20
 CONFIG = """
 from jaxmlm.data import Data
 from jaxmlm.models import EncoderConfig
-from jaxmlm.runs import Evaluate, Finetune
+from jaxmlm.runs import ZeroShot, Finetune
 from jaxmlm.runs.run import Run
 from jaxmlm.studies import Study, Vary
 from jaxmlm.training import Loop
@@ -57,7 +57,7 @@ from jaxmlm.fields import replace_path
 def config():
     tune = Finetune("cola", "sample:", batch=8, length=24, epochs=0.1, limit=64, seeds=(0,))
     return Study("study", run=replace_path(RUN, "loop.steps", 4), vary=(Vary("masking.rate", (0.15, 0.4)),),
-                 control=False, evaluate=Evaluate(pairs=1), finetune=(tune,))
+                 control=False, zero_shot=ZeroShot(pairs=1), finetune=(tune,))
 """
 PRETRAIN = ("pretrain", "run.py")
 PREPARE = ("prepare", "run.py")

@@ -16,8 +16,8 @@ from jaxmlm.errors import InputError
 from jaxmlm.masking import (
     PRESETS,
     Constant,
-    Cosine,
-    Linear,
+    CosineDecay,
+    LinearDecay,
     Masking,
     PhraseUnits,
     Piecewise,
@@ -50,7 +50,7 @@ FAMILY = {
     "5 % masked, 40 % predicted": Masking(0.05, predict=0.4),
     "views of words": Masking(0.3, predict=0.8, units=WordUnits(), replace=UNIT),
     "views of everything": Masking(0.5, predict=1.0, units=SpanUnits()),
-    "falling": Masking(0.6, schedule=Linear(0.5, 100), units=PhraseUnits()),
+    "falling": Masking(0.6, schedule=LinearDecay(0.5, 100), units=PhraseUnits()),
 }
 
 
@@ -237,8 +237,8 @@ def test_random_tokens_by_frequency():
     ("schedule", "factors"),
     [
         (Constant(), {0: 1.0, 10**9: 1.0}),
-        (Linear(0.5, 100), {0: 1.0, 25: 0.875, 100: 0.5, 10**6: 0.5}),
-        (Cosine(0.2, 100), {0: 1.0, 50: 0.6, 100: 0.2, 101: 0.2}),
+        (LinearDecay(0.5, 100), {0: 1.0, 25: 0.875, 100: 0.5, 10**6: 0.5}),
+        (CosineDecay(0.2, 100), {0: 1.0, 50: 0.6, 100: 0.2, 101: 0.2}),
         (Stairs((10, 20), (0.5, 0.1)), {0: 1.0, 9: 1.0, 10: 0.5, 19: 0.5, 20: 0.1, 99: 0.1}),
         (Piecewise((0, 10, 30), (0.5, 1.0, 0.2)), {0: 0.5, 5: 0.75, 20: 0.6, 99: 0.2}),
     ],
@@ -291,8 +291,8 @@ def changed(config, **values):
         (lambda: changed(Masking(), weights="elbo"), "masking.weights is 'elbo': it must be tokens or rows or bound"),
         (lambda: changed(Replace(), per="word"), "masking.replace.per is 'word': it must be token or unit"),
         (lambda: changed(Replace(), ids="all"), "masking.replace.ids is 'all': it must be uniform or unigram"),
-        (lambda: Linear(0.0, 10), r"factors of the rate must lie in \(0, 1\]; got 0"),
-        (lambda: Linear(0.5, 0), "must last at least 1 step"),
+        (lambda: LinearDecay(0.0, 10), r"factors of the rate must lie in \(0, 1\]; got 0"),
+        (lambda: LinearDecay(0.5, 0), "must last at least 1 step"),
         (lambda: Stairs((5, 5), (0.5, 0.4)), "steps must rise"),
         (lambda: Piecewise((0, 5), (0.5,)), "got 2 steps and 1 factors"),
         (lambda: preset("spanber"), "no masking preset 'spanber'; did you mean spanbert"),

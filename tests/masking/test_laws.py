@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 
 from jaxmlm.errors import InputError
-from jaxmlm.masking import Choice, Linear, LogUniform, Masking, Normal, Replace, Tokens, Uniform, WordUnits, mask_batch
+from jaxmlm.masking import (
+    Choice,
+    LinearDecay,
+    LogUniform,
+    Masking,
+    Normal,
+    Replace,
+    Tokens,
+    Uniform,
+    WordUnits,
+    mask_batch,
+)
 from jaxmlm.masking.audit import audit, law_of_rates
 from jaxmlm.masking.laws import Cosine, check_rate, parse_rate
 from jaxmlm.masking.strata import draw, permutation
@@ -102,7 +113,7 @@ def test_a_part_of_a_batch_is_masked_as_in_the_whole():
     [
         *(Masking(law) for law in LAWS.values()),
         Masking(Uniform(0, 1), units=WordUnits(), replace=Replace(0.8, 0.1, 0.1, per="unit")),
-        Masking(Cosine(), count="exact", schedule=Linear(0.5, 40)),
+        Masking(Cosine(), count="exact", schedule=LinearDecay(0.5, 40)),
         Masking(Uniform(0.3, 0.9), predict=0.2),
         Masking(Uniform(0.2, 0.6), predict=0.5, units=WordUnits()),
         Masking(Uniform(0.001, 1), weights="bound"),

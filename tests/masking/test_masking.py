@@ -12,7 +12,7 @@ from scipy import stats
 
 from jaxmlm.data import SentencePieceTokenizer, Tokenizer
 from jaxmlm.errors import InputError
-from jaxmlm.masking import Linear, Masking, Replace, SpanUnits, Tokens, Uniform, Vocab, WordUnits, mask_batch
+from jaxmlm.masking import LinearDecay, Masking, Replace, SpanUnits, Tokens, Uniform, Vocab, WordUnits, mask_batch
 from jaxmlm.masking.replacement import check_replace
 from jaxmlm.masking.schedule import check_schedule
 from jaxmlm.parallel import Mesh, make_mesh, place
@@ -92,7 +92,7 @@ KNOWN = {
     Masking(0.15, replace=BERT): "a27e5871f5d35937",
     Masking(0.4): "75e62c5b88b3ce77",
     Masking(0.4, units=WordUnits(), count="exact"): "0f6eeea8d3ff6a08",
-    Masking(0.3, units=SpanUnits(), schedule=Linear(0.5, 100)): "d3b53201e68f0960",
+    Masking(0.3, units=SpanUnits(), schedule=LinearDecay(0.5, 100)): "d3b53201e68f0960",
     Masking(0.2, predict=0.5): "b3dc21d45b9f8c5b",
     Masking(0.5, predict=0.2): "b795c8e868b4f0c8",
 }
@@ -131,7 +131,7 @@ def tokenizer() -> Tokenizer:
     "masking",
     [
         Masking(0.4, replace=BERT),
-        Masking(0.2, predict=0.5, units=SpanUnits(), schedule=Linear(0.5, 9)),
+        Masking(0.2, predict=0.5, units=SpanUnits(), schedule=LinearDecay(0.5, 9)),
         Masking(Uniform(0.001, 1), weights="bound"),
     ],
     ids=["uniform", "spans in three views", "a law"],
@@ -192,8 +192,8 @@ def test_shares_that_do_not_sum_to_1_are_refused(shares):
 def test_a_schedule_without_its_step_is_refused():
     tokens = Tokens(jnp.ones((1, 8), jnp.int32), jnp.ones((1, 8), bool), jnp.ones((1, 8), jnp.uint8))
     vocab = Vocab(size=9, mask_id=4, pad_id=0, replacement_ids=np.arange(5, 9))
-    falling = Masking(0.4, schedule=Linear(end=0.5, steps=100))
-    with pytest.raises(InputError, match="the masking follows a schedule, Linear.*give mask_batch the `step`"):
+    falling = Masking(0.4, schedule=LinearDecay(end=0.5, steps=100))
+    with pytest.raises(InputError, match="the masking follows a schedule, LinearDecay.*give mask_batch the `step`"):
         mask_batch(falling, step_key(0, 50), jnp.arange(1), tokens, vocab)
 
 

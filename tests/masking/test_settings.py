@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from jaxmlm import InputError, Masking, SpanUnits, Tokens, Vocab, WordUnits, mask_batch, step_key
-from jaxmlm.masking import Linear, Masked, Replace, Uniform
+from jaxmlm.masking import LinearDecay, Masked, Replace, Uniform
 from jaxmlm.parallel import make_mesh, place
 
 MASKINGS = {
     "tokens": Masking(0.4),
-    "expected": Masking(0.15, count="expected", schedule=Linear(0.5, 100)),
+    "expected": Masking(0.15, count="expected", schedule=LinearDecay(0.5, 100)),
     "words": Masking(0.4, units=WordUnits()),
     "spans": Masking(0.4, units=SpanUnits()),
     "law": Masking(Uniform(0.0, 1.0)),

@@ -27,7 +27,7 @@ import numpy as np
 from jaxmlm.data import Data
 from jaxmlm.models import EncoderConfig
 from jaxmlm.parallel import Mesh, fetch, hosts, make_mesh, place
-from jaxmlm.runs import Evaluate, Finetune, finetune
+from jaxmlm.runs import ZeroShot, Finetune, finetune
 from jaxmlm.studies import Study, Vary, run_study
 from jaxmlm.tasks.mlm import mlm_task
 from jaxmlm.runs.run import Run
@@ -45,8 +45,8 @@ run = Run(
     mesh=Mesh(*map(int, sizes.split(","))),
 )
 rates = Vary("masking.rate", (0.4,))
-pairs = Evaluate(pairs=1, batch=256) if judged == "judged" else None
-run_study(Study(workdir, run=run, vary=(rates,), control=False, evaluate=pairs))
+pairs = ZeroShot(pairs=1, batch=256) if judged == "judged" else None
+run_study(Study(workdir, run=run, vary=(rates,), control=False, zero_shot=pairs))
 tuning = Finetune("cola", "sample:", batch=8, length=16, epochs=0.5, limit=64, workdir=workdir + "/tuned")
 for _ in range(2 if pairs else 0):  # the second time all is found
     finetune(workdir + "/cells/rate=0.4,seed=0", tuning)

@@ -10,7 +10,7 @@ import pytest
 
 from jaxmlm import cli
 from jaxmlm.runs import Evaluation, evaluate
-from jaxmlm.runs.zero_shot import Evaluate
+from jaxmlm.runs.zero_shot import ZeroShot
 from jaxmlm.synthetic import world
 from jaxmlm.tasks import babylm, babylm_sets
 from tests.tasks.test_babylm import GLUE, write, write_directory
@@ -55,11 +55,11 @@ def test_the_predictions_lie_where_the_pipeline_looks_for_them(checkpoint, direc
 
 def test_some_tasks_from_python_and_in_a_study(checkpoint, directory):
     """Accuracy is the same by either; the minimal pairs of a study are found again whatever is asked of BabyLM."""
-    asked = Evaluate(blimp=None, babylm=str(directory), fast=True, babylm_tasks=("supplement",), batch=64)
+    asked = ZeroShot(blimp=None, babylm=str(directory), fast=True, babylm_tasks=("supplement",), batch=64)
     assert [(stage, task) for stage, task, _ in asked.parts] == [("babylm", "supplement")]
-    both = Evaluate(babylm=str(directory)).parts
+    both = ZeroShot(babylm=str(directory)).parts
     assert [task for _, task, _ in both] == ["blimp", "blimp", "supplement", "entity_tracking", "wug_adj"]
-    assert both[0][2] == Evaluate().parts[0][2]
+    assert both[0][2] == ZeroShot().parts[0][2]
     config = Evaluation(babylm=str(directory), fast=True, babylm_tasks=("supplement",), batch=64, pll_word=True)
     (row,) = evaluate(checkpoint, config)["rows"]
     assert set(row["scores"]) == {

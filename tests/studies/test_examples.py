@@ -12,7 +12,7 @@ from jaxmlm.errors import InputError
 from jaxmlm.fields import replace_path
 from jaxmlm.json_files import read_jsonl, with_checksum, without_checksum
 from jaxmlm.models import EncoderConfig
-from jaxmlm.runs import Bound, Evaluate, Finetune, Probes, Run
+from jaxmlm.runs import Bound, Finetune, Probes, Run, ZeroShot
 from jaxmlm.studies import Study, Vary, run_study
 from jaxmlm.synthetic import world
 from jaxmlm.training import Loop
@@ -75,7 +75,7 @@ def done(directory, tmp_path_factory) -> Study:
         control=False,
         bound=Bound(rows=8),
         general=str(directory / "general.txt"),
-        evaluate=Evaluate(str(directory), pairs=None, batch=8),
+        zero_shot=ZeroShot(str(directory), pairs=None, batch=8),
         probes=Probes(str(directory), sentences=0, words=60),
         finetune=(Finetune(str(directory / "own.csv"), epochs=1.0, batch=8, length=16),),
     )

@@ -14,7 +14,7 @@ from jaxmlm.fields import replace_path
 from jaxmlm.json_files import read_jsonl, to_json, with_checksum
 from jaxmlm.masking import Masking
 from jaxmlm.models import EncoderConfig
-from jaxmlm.runs import Evaluate, Finetune, recipe
+from jaxmlm.runs import Finetune, ZeroShot, recipe
 from jaxmlm.runs.finetuning import check
 from jaxmlm.runs.workdir import read_metadata
 from jaxmlm.studies import Assumed, Vary, run_study
@@ -40,7 +40,7 @@ def study(tmp_path_factory):
     for path, value in (
         ("vary", (Vary("masking.rate", (0.15, 0.80)),)),
         ("finetune", study.finetune[:1]),
-        ("evaluate", Evaluate(pairs=4)),
+        ("zero_shot", ZeroShot(pairs=4)),
         ("run.loop.steps", 6),
         ("run.model.layers", 1),
         ("run.data.text", "sample:1000"),
@@ -139,7 +139,7 @@ def test_a_study_that_goes_on_from_an_encoder_has_it_as_its_control(study, done,
         ("run.loop.steps", 1),
         ("run.data.text", "sample:200"),
         ("vary", ()),
-        ("evaluate", None),
+        ("zero_shot", None),
         ("finetune", ()),
     ):
         on = replace_path(on, path, value)
@@ -178,7 +178,7 @@ def test_a_cell_that_diverges_is_named_and_does_not_stop_the_others(study, done,
     shutil.copytree(Path(study.workdir) / "store", work / "store")
     rates = (1e30, 1e-3)
     found = replace_path(replace_path(study, "workdir", str(work)), "run.loop.log_every", 1)
-    for path, value in (("vary", (Vary("optim.learning_rate", rates),)), ("evaluate", None), ("control", False)):
+    for path, value in (("vary", (Vary("optim.learning_rate", rates),)), ("zero_shot", None), ("control", False)):
         found = replace_path(found, path, value)
     found = replace_path(found, "finetune", ())
     for _ in range(2):
@@ -231,7 +231,7 @@ def test_a_value_can_be_added_but_not_another_base(study, done):
         ),
         ("finetune", (Finetune("cola", recipe="nonsense"),), "no recipe 'nonsense'"),
         ("finetune", (Finetune("cola", recipe="paper"),), r"sets nothing by itself: start from jaxmlm.runs.recipe"),
-        ("evaluate", Evaluate(batch=101), "evaluate.batch is 101"),
+        ("zero_shot", ZeroShot(batch=101), "zero_shot.batch is 101"),
         ("run.loop.save_every", 0, "loop.save_every is 0, so there are no weights to evaluate"),
         ("vary", (Vary("data.vocab", (300, 400)),), "share a token store and differ in data.vocab"),
         ("vary", (Vary("loop.batch", (32, 33)),), "loop.batch is 33"),

@@ -287,7 +287,7 @@ def test_the_pod_study_that_is_written_there_reads_no_sample(where):
     words = shlex.split(next(line for line in text.splitlines() if "study.sh" in line and "rates.py" in line))
     at = words.index("configs/paper/rates.py")
     study = config.load(ROOT / words[at], words[at + 1 :])
-    reads = [study.run.data.text, study.evaluate.blimp, *(tune.data for tune in study.finetune)]
+    reads = [study.run.data.text, study.zero_shot.blimp, *(tune.data for tune in study.finetune)]
     assert not [name for name in reads if name.startswith("sample:")]
 
 
