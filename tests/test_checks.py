@@ -12,7 +12,7 @@ import pytest
 
 import jaxmlm
 from jaxmlm.errors import InputError
-from jaxmlm.masking.schedule import Cosine, Linear, Piecewise, Stairs
+from jaxmlm.masking.schedule import CosineDecay, LinearDecay, Piecewise, Stairs
 from jaxmlm.parallel import Mesh
 from jaxmlm.runs import Probes
 from jaxmlm.studies.estimate import Assumed
@@ -24,8 +24,8 @@ MADE_BY_CODE = {
 }  # fmt: skip
 """Dataclasses with numbers or choices that no user writes."""
 NEEDED: dict[type, dict[str, Any]] = {
-    Linear: {"end": 0.5, "steps": 10},
-    Cosine: {"end": 0.5, "steps": 10},
+    LinearDecay: {"end": 0.5, "steps": 10},
+    CosineDecay: {"end": 0.5, "steps": 10},
     Stairs: {"steps": (10,), "factors": (0.5,)},
     Piecewise: {"steps": (0, 10), "factors": (0.5, 1.0)},
     Assumed: {"name": "a machine", "flops_per_second": 1e12},

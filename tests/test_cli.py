@@ -61,6 +61,11 @@ def test_help_imports_no_jax():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
+def test_a_model_is_loaded_without_matplotlib():
+    code = "import sys; from jaxmlm import Study, evaluate, load; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
 @pytest.mark.parametrize("name", cli.VERBS)
 @pytest.mark.parametrize("words", ["{} --help", "help {}"])
 def test_every_verb_explains_itself(name, words, capsys):

@@ -104,7 +104,7 @@ def check_pair(results: StudyResults, labels: tuple[str, str], cells: list[str],
 
 def test_rates():
     results = lines("rates")
-    cells, pairs, _ = tables("Rates")
+    cells, pairs, *_ = tables("Rates")
     assert len(cells) == 15 and len(pairs) == 10
     for rate, seed, bound, parts, *others in cells:
         label = share(rate)
@@ -133,12 +133,27 @@ def test_the_intervals_are_those_of_the_report():
 
 def test_held_out_rows_of_both_texts():
     results = lines("heldout")
-    _, _, rows = tables("Rates")
+    _, _, rows, _ = tables("Rates")
     assert len(rows) == 6
     for rate, seed, *losses in rows:
         label = share(rate)
         found = [results.series[name].by_label[label][int(seed)] for name in SERIES if name.startswith("heldout")]
         assert losses == [f"{loss:.3f}" for loss in found]
+
+
+def test_learning_rates():
+    at_others = lines("learning_rates")
+    rates = lines("rates")
+    *_, rows = tables("Rates")
+    assert len(rows) == 4
+    for trained, learning_rate, seed, *others in rows:
+        label = share(trained)
+        if learning_rate == "4e-3":
+            assert others == scores(rates, label, int(seed))[:-1]
+        else:
+            of = f"rate={label},learning_rate={float(learning_rate):g}"
+            found = [at_others.series[name].by_label[of][int(seed)] for name in SERIES[:-1]]
+            assert others == [f"{one:.3f}" for one in found]
 
 
 def test_fine_tuning():

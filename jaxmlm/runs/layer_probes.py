@@ -10,7 +10,6 @@ import jax
 
 from jaxmlm.checks import COUNT, NATURAL, check_choices, check_numbers, integers
 from jaxmlm.errors import InputError
-from jaxmlm.plotting import over_layers, save
 from jaxmlm.runs.loading import LoadedModel, longest_input
 from jaxmlm.runs.tables import Column, Tables
 from jaxmlm.runs.zero_shot import to_row
@@ -99,4 +98,6 @@ def draw(probes: Scores, path: Path) -> None:
         name: ({which: series(scores, which) for which in ("layer", "untrained")}, scores["majority"])
         for name, scores in probes.items()
     }
+    from jaxmlm.plotting import over_layers, save  # matplotlib, which loading a model does without
+
     save(over_layers(curves), path)
