@@ -50,6 +50,7 @@ MAY_BE_ZERO = {
     "Probes": {"sentences"},
     "Evaluation": {"rows", "bound_rows", "sentences", "seed"},
     "Uniform": {"low"},
+    "Cosine": {"low"},
     "Study": {"seeds"},
     "Assumed": {"price"},
     "Plan": {"price"},

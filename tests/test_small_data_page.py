@@ -242,11 +242,16 @@ def test_corruption_and_prediction():
 def test_laws():
     rates = lines("rates")
     laws = lines("laws")
-    [rows] = tables("Laws")
-    assert len(rows) == 14
+    rows, pairs = tables("Laws")
+    assert len(rows) >= 19
     for masking, seed, *others in rows:
         of, label = (rates, share(masking)) if masking.endswith("fixed") else (laws, LAWS[masking])
         assert others == scores(of, label, int(seed)), masking
+    of_both = lines("rates", "laws")
+    names = LAWS | {"15 %": "0.15", "40 %": "0.40", "uniform": "uniform"}
+    for pair, *others in pairs:
+        first, second = pair.replace("bound, to", "bound to").split(" to ")
+        check_pair(of_both, (names[first], names[second]), others, family=6)
 
 
 def test_replacement():
@@ -281,6 +286,11 @@ def test_the_numbers_of_the_readme():
     corrupted = compare_seeds("40% masked 15% predicted", "0.15", both, 3)
     assert f"costs, {corrupted.difference:.3f}, is" in readme
     assert f"({corrupted.low:+.3f} to {corrupted.high:+.3f})" in readme
+    drawn = lines("rates", "laws").series["bound/bound"].by_label
+    for law, words in (("uniform", "of the bound behind a fixed 40 % "), ("uniform, bound", "")):
+        behind = compare_seeds(law, "0.40", drawn, 6)
+        unit = " nats" if words else ""
+        assert f"{behind.difference:.3f}{unit} {words}({behind.low:.3f} to {behind.high:.3f})" in readme
     bert = compare_seeds("0.40", "replace=80-10-10,rate=0.40", replaced(rates, replacement))
     assert f"{bert.difference:.3f} nats ahead of [MASK] alone ({bert.low:.3f} to {bert.high:.3f})" in readme
 
