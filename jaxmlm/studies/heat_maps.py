@@ -48,7 +48,8 @@ def loss_matrix(results: StudyResults) -> Figure | None:
 
 def of_map(results: StudyResults) -> ScoreSeries | None:
     """The score that `score_map` shows: the bound, else BLiMP, else the mean of the tasks; None: none is there."""
-    return next((results.series[name] for name in (BOUND, "blimp", "finetune") if name in results.series), None)
+    found = (results.series.get(name) for name in (BOUND, "blimp", "finetune"))
+    return next((series for series in found if series and not results.values.keys().isdisjoint(series.by_label)), None)
 
 
 @styled

@@ -48,12 +48,13 @@ def test_an_accuracy_is_best_where_it_is_highest():
     assert framed(figure) == [3]
 
 
-def test_one_number_or_a_name_has_no_heat_map():
+def test_one_number_a_name_or_controls_alone_have_no_heat_map():
     named = [
         row({"masking.rate": rate, "masking.units": units}, 0, "blimp", "blimp", {"accuracy": rate})
         for rate, units in itertools.product((0.15, 0.4), ("tokens", "words"))
     ]
-    for rows in (blimp({0.15: [0.6], 0.4: [0.7]}), named, of_two_numbers("heldout", "mlm", "loss@0.15")):
+    of_controls = [row(None, 0, "bound", "heldout", {"bound": 9.0}), *of_two_numbers("heldout", "mlm", "loss@0.15")]
+    for rows in (blimp({0.15: [0.6], 0.4: [0.7]}), named, of_controls):
         assert score_map(results_of(rows)) is None
 
 
