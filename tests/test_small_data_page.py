@@ -181,15 +181,18 @@ def test_sizes():
 
 
 def test_strategies():
-    single, masks, probes = tables("Strategies")
+    single, pairs, masks, probes = tables("Strategies")
     strategies = lines("strategies")
     rates = lines("rates")
-    assert len(single) >= 16
+    assert len(single) == 24 and len(pairs) == 4
     for masking, seed, *others in single:
         unit, rate = masking.split(", ")
         of, label = (rates, share(rate)) if unit == "tokens" else (strategies, label_of(masking))
         bound, at_15, at_40, _, blimp = scores(of, label, int(seed))
         assert others == [bound, at_15, at_40, blimp], masking
+    for unit, *others in pairs:
+        two = ("0.40", "0.15") if unit == "tokens" else at_two_rates(unit)
+        check_pair(rates if unit == "tokens" else strategies, two, others, family=4)
     of_masks = {(one.label, one.seed): one.scores for one in read_cell_results(RESULTS / "small_data" / "masks.jsonl")}
     assert len(masks) == len(of_masks)
     for masking, seed, *others, whole, parts in masks:
@@ -197,8 +200,13 @@ def test_strategies():
         for unit, cell in zip(("tokens", "words", "phrases", "spans"), others, strict=True):
             assert cell == f"{line[unit + ' 15%']:.3f}, {line[unit + ' 40%']:.3f}", (masking, seed)
         assert [whole, parts] == [f"{line[one]:.3f}" for one in ("words of one token", "parts of longer words")]
+    page = (RESULTS / "small_data.md").read_text()
+    at_own = {"words": "{} nats ({}) ahead of", "phrases": "of phrases {} ({})", "tokens": "of tokens {} ({})"}
+    for unit, words in at_own.items():
+        own = compare_seeds(*at_two_rates(unit), at_masks(f"{unit} 15%"), 4)
+        assert words.format(f"{-own.difference:.3f}", f"{-own.high:.3f} to {-own.low:.3f}") in page
     results = lines("probes")
-    assert len(probes) >= 16
+    assert len(probes) == 24
     for masking, seed, *others in probes:
         if masking == "most frequent class":
             found = [results.series[f"probe/{name}/majority"].by_label[label_of("tokens, 15 %")][0] for name in PROBES]
@@ -291,8 +299,31 @@ def test_the_numbers_of_the_readme():
         behind = compare_seeds(law, "0.40", drawn, 6)
         unit = " nats" if words else ""
         assert f"{behind.difference:.3f}{unit} {words}({behind.low:.3f} to {behind.high:.3f})" in readme
+    units = ("words", "phrases", "spans")
+    of_units = lines("strategies").series["bound/bound"].by_label
+    gains = [compare_seeds(*at_two_rates(unit), of_units, 4) for unit in units]
+    assert all(one.high < 0 for one in gains)
+    first, second, third = (f"{-one.difference:.3f}" for one in gains)
+    assert f"by the bound (by {first}, {second} and {third} nats)" in readme
+    own = [compare_seeds(*at_two_rates(unit), at_masks(f"{unit} 15%"), 4) for unit in units[:2]]
+    assert all(one.high < 0 for one in own)
+    first, second = (f"{-one.difference:.3f}" for one in own)
+    assert f"at their own 15 % masks\n  (by {first} and {second})" in readme
     bert = compare_seeds("0.40", "replace=80-10-10,rate=0.40", replaced(rates, replacement))
     assert f"{bert.difference:.3f} nats ahead of [MASK] alone ({bert.low:.3f} to {bert.high:.3f})" in readme
+
+
+def at_two_rates(unit: str) -> tuple[str, str]:
+    """The labels of a strategy at 40 and at 15 %."""
+    return label_of(f"{unit}, 40 %"), label_of(f"{unit}, 15 %")
+
+
+def at_masks(of: str) -> Series:
+    """The losses at these masks, by label and seed."""
+    found: Series = {}
+    for one in read_cell_results(RESULTS / "small_data" / "masks.jsonl"):
+        found.setdefault(one.label, {})[one.seed] = one.scores[of]
+    return found
 
 
 def replaced(rates: StudyResults, replacement: StudyResults) -> Series:
