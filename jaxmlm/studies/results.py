@@ -346,7 +346,7 @@ def _missing(results: list[CellResult]) -> list[str]:
     lines = []
     for cell, of_cell in {one.cell: one for one in results if one.cell not in without_model}.items():
         lacking = [
-            f"{stage} {task}" if stage in ("finetune", "babylm") else stage
+            f"{stage} {task}" if stage in ("finetune", "babylm") or " at " in task else stage
             for stage, task in every
             if (stage, task) not in have[cell] and not (of_cell.control and stage in ("pretrain", "heldout"))
         ]

@@ -153,6 +153,11 @@ def test_what_is_unfinished_is_named():
     assert summary(rows)["rates"]["0.40"]["scores"]["blimp"]["n"] == 2
 
 
+def test_what_is_missing_at_one_more_rate_says_which():
+    rows = [*whole(), row({"masking.rate": 0.15}, 0, "heldout", "mlm at 0.30", {"loss@0.30": 4.0}, main="loss@0.30")]
+    assert "rate=0.4,seed=0 has no result yet for: heldout mlm at 0.30" in results_of(rows).missing
+
+
 def test_a_cell_that_diverged_is_named_and_left_out(tmp_path):
     rows = whole()
     for one in rows:
