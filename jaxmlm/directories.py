@@ -29,7 +29,7 @@ def expanded(path: str | Path) -> Path:
     """A path, in which a leading ~ stands for the home directory, as in a shell.
 
     Raises:
-        InputError: the user does not exist, or has no home directory. A shell would take ~name as it stands, and make a
+        InputError: the user does not exist, or has no home directory. A shell would take ~name as it stands and make a
             directory of that name.
 
     >>> expanded("runs/a")
