@@ -1,115 +1,43 @@
-"""The numbers in the tables of docs/results/small_data.md are those of its lines of results, where it has lines."""
+"""The numbers of docs/results/small_data.md and of the README are those of the lines of results."""
 
 import re
-from pathlib import Path
+from statistics import fmean
 
-from jaxmlm.runs.statistics import Series, compare_seeds
+from jaxmlm.runs.statistics import compare_seeds
 from jaxmlm.studies.comparisons import compare_pairs
 from jaxmlm.studies.heat_maps import score_map
-from jaxmlm.studies.results import StudyResults, collect, read_cell_results
 from jaxmlm.user_code import find_object
-
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
-SERIES = ("bound/bound", "heldout/loss@0.15", "heldout/loss@0.40", "heldout/loss@0.80", "blimp")
-PARTS = ("bound/part@0-0.3", "bound/part@0.3-0.7", "bound/part@0.7-1")
-PROBES = (
-    "part of speech",
-    "relation",
-    "head distance",
-    "tree depth",
-    "tense",
-    "number",
-    "sentence length",
-    "bigram shift",
+from tests.small_data_pages import (
+    LAWS,
+    PAIR,
+    RESULTS,
+    SERIES,
+    at_masks,
+    at_two_rates,
+    check_pair,
+    label_of,
+    label_of_pair,
+    lines,
+    lines_of_masks,
+    majorities,
+    pairs_in,
+    probed_at,
+    probes_of,
+    replaced,
+    score,
+    scores,
+    seeds_of,
+    share,
+    tables,
 )
-LAWS = {
-    "uniform from 0 to 100 %": "uniform",
-    "uniform, weighted by the bound": "uniform, bound",
-    "cosine": "cosine",
-    "30 % falling to 15 %": "line 0.30 to 0.15",
-}
-PAIR = re.compile(r"([+-][\d.]+) \(([+-][\d.]+) to ([+-][\d.]+), p ([\d.]+)\)")
-
-
-def lines(*questions: str) -> StudyResults:
-    """The results of these questions together."""
-    return collect(one for q in questions for one in read_cell_results(RESULTS / "small_data" / f"{q}.jsonl"))
-
-
-def tables(heading: str) -> list[list[list[str]]]:
-    """The tables under a heading of the page, each a list of rows of cells, without bold and without the heading."""
-    page = (RESULTS / "small_data.md").read_text().replace("**", "")
-    section = re.search(rf"(?ms)^## {heading}.*?\n(.*?)(?=^## |\Z)", page)
-    assert section, heading
-    found = re.findall(r"(?m)(?:^\|.*\n)+", section[1])
-    return [[[cell.strip() for cell in row[1:-1].split("|")] for row in one.splitlines()[2:]] for one in found]
-
-
-def scores(results: StudyResults, label: str, seed: int) -> list[str]:
-    """Bound, losses at 15, 40 and 80 % masks, and BLiMP, as the page has them."""
-    values = [results.series[name].by_label[label][seed] for name in SERIES]
-    return [*(f"{value:.3f}" for value in values[:-1]), f"{100 * values[-1]:.1f}"]
-
-
-def share(text: str) -> str:
-    """The label of a rate.
-
-    >>> share("15 %")
-    '0.15'
-    """
-    return f"{int(text.split()[0]) / 100:.2f}"
-
-
-def label_of(masking: str) -> str:
-    """The label of a strategy.
-
-    >>> label_of("words, 15 %")
-    'rate=0.15,units=words'
-    """
-    units, rate = masking.split(", ")
-    return f"rate={share(rate)},units={units}"
-
-
-def label_of_pair(masked: str, predicted: str) -> str:
-    """The label of two rates, which of equal ones is that of the rate."""
-    if masked == predicted:
-        return share(masked)
-    return f"{masked} masked {predicted} predicted".replace(" %", "%")
-
-
-def pairs_in(text: str) -> list[tuple[str, str]]:
-    """The two cells that a row compares.
-
-    >>> pairs_in("40 % masked, 15 % predicted, to 15 % of both: more corruption")
-    [('40 %', '15 %'), ('15 %', '15 %')]
-    """
-    found = []
-    for side in re.split(r",? to ", text.split(":")[0]):
-        masked, *predicted = re.findall(r"\d+ %", side)
-        found.append((masked, *predicted) if predicted else (masked, masked))
-    return found
-
-
-def check_pair(results: StudyResults, labels: tuple[str, str], cells: list[str], family: int) -> None:
-    """Differences, intervals and p of a row, one of `family`, which has as many cells as there are series."""
-    for name, cell in zip(SERIES, cells, strict=True):
-        found = compare_seeds(*labels, results.series[name].by_label, family)
-        difference, low, high, p = PAIR.fullmatch(cell).groups()  # type: ignore[union-attr]
-        digits, scale = (1, 100) if name == "blimp" else (3, 1)
-        said = [f"{scale * one:+.{digits}f}" for one in (found.difference, found.low, found.high)]
-        assert [difference, low, high] == said, (labels, name)
-        decimals = len(p.partition(".")[2])
-        assert abs(float(p) - found.adjusted) <= 0.51 * 10.0**-decimals, (labels, name, found.adjusted)
 
 
 def test_rates():
     results = lines("rates")
-    cells, pairs, *_ = tables("Rates")
-    assert len(cells) == 15 and len(pairs) == 10
-    for rate, seed, bound, parts, *others in cells:
-        label = share(rate)
-        assert [bound, *others] == scores(results, label, int(seed))
-        assert parts == ", ".join(f"{results.series[name].by_label[label][int(seed)]:.3f}" for name in PARTS)
+    means, pairs = tables("Rates")
+    assert len(means) == 5 and len(pairs) == 10
+    for rate, *others in means:
+        assert others == scores(results, share(rate))
     for pair, *others in pairs:
         a, b = map(share, pair.split(" to "))
         check_pair(results, (a, b), others, family=10)
@@ -131,101 +59,80 @@ def test_the_intervals_are_those_of_the_report():
             assert edges == sorted(edge.strip("+-") for edge in (low, high)), pair
 
 
-def test_held_out_rows_of_both_texts():
-    results = lines("heldout")
-    _, _, rows, _ = tables("Rates")
-    assert len(rows) == 6
-    for rate, seed, *losses in rows:
-        label = share(rate)
-        found = [results.series[name].by_label[label][int(seed)] for name in SERIES if name.startswith("heldout")]
-        assert losses == [f"{loss:.3f}" for loss in found]
-
-
-def test_learning_rates():
-    at_others = lines("learning_rates")
-    rates = lines("rates")
-    *_, rows = tables("Rates")
-    assert len(rows) == 4
-    for trained, learning_rate, seed, *others in rows:
-        label = share(trained)
-        if learning_rate == "4e-3":
-            assert others == scores(rates, label, int(seed))[:-1]
-        else:
-            of = f"rate={label},learning_rate={float(learning_rate):g}"
-            found = [at_others.series[name].by_label[of][int(seed)] for name in SERIES[:-1]]
-            assert others == [f"{one:.3f}" for one in found]
+def test_what_is_said_of_rates():
+    page = (RESULTS / "small_data.md").read_text()
+    of_both = lines("heldout").series
+    at_15 = compare_seeds("0.15", "0.40", of_both["heldout/loss@0.15"].by_label, 10)
+    assert f"by {at_15.difference:.3f} nats at 15 % masks ({at_15.low:.3f} to {at_15.high:.3f}," in page
+    others = [compare_seeds("0.15", "0.40", of_both[f"heldout/loss@{mask}"].by_label, 10) for mask in ("0.40", "0.80")]
+    assert "by {:.3f} at 40 % and {:.3f} at 80 %".format(*(one.difference for one in others)) in page
+    swept = lines("learning_rates").series["bound/bound"].by_label
+    low, high = (swept[f"rate=0.15,learning_rate={peak}"][0] for peak in ("0.002", "0.008"))
+    tuned = lines("rates").series["bound/bound"].by_label["0.15"][0]
+    assert f"the bound is {low:.3f}, {tuned:.3f} and {high:.3f} (one seed)" in page
 
 
 def test_fine_tuning():
     results = lines("finetune")
     [rows] = tables("Fine-tuning")
-    assert len(rows) >= 7
-    for trained, seed, *scores_of in rows:
-        label = "not pre-trained" if trained == "not pre-trained" else label_of(f"tokens, {trained}")
-        for task, score in zip(("cola", "rte", "mrpc", "stsb", "sst2", "squad"), scores_of, strict=True):
-            assert score == f"{100 * results.series[task].by_label[label][int(seed)]:.1f}", (trained, seed, task)
+    assert len(rows) == 3
+    for trained, seeds, *scores_of in rows:
+        label = trained if trained == "not pre-trained" else label_of(f"tokens, {trained}")
+        for task, found in zip(("cola", "rte", "mrpc", "stsb", "sst2", "squad"), scores_of, strict=True):
+            assert found == f"{100 * score(results, task, label):.1f}", (trained, task)
+            assert seeds == str(len(results.series[task].by_label[label]))
 
 
 def test_sizes():
     results = lines("sizes")
     rates = lines("rates")
     [rows] = tables("Sizes")
-    assert len(rows) >= 6
-    for size, seed, bounds, *differences, blimps in rows:
+    assert len(rows) == 3
+    for size, bounds, *differences, blimps in rows:
         of = rates if size == "2 x 128" else results
         labels = [rate if of is rates else f"rate={rate},model={size}" for rate in ("0.15", "0.40")]
-        two = [[of.series[name].by_label[label][int(seed)] for label in labels] for name in SERIES]
+        two = [[score(of, name, label) for label in labels] for name in SERIES]
         assert bounds.split(", ") == [f"{one:.3f}" for one in two[0]]
         assert differences == [f"{high - low:.3f}" for low, high in two[:-1]]
         assert blimps.split(", ") == [f"{100 * one:.1f}" for one in two[-1]]
 
 
 def test_strategies():
-    single, pairs, masks, probes = tables("Strategies")
+    pairs, masks, probes = tables("Strategies")
     strategies = lines("strategies")
     rates = lines("rates")
-    assert len(single) == 24 and len(pairs) == 4
-    for masking, seed, *others in single:
-        unit, rate = masking.split(", ")
-        of, label = (rates, share(rate)) if unit == "tokens" else (strategies, label_of(masking))
-        bound, at_15, at_40, _, blimp = scores(of, label, int(seed))
-        assert others == [bound, at_15, at_40, blimp], masking
+    assert len(pairs) == 4 and len(masks) == 8 and len(probes) == 10
     for unit, *others in pairs:
         two = ("0.40", "0.15") if unit == "tokens" else at_two_rates(unit)
         check_pair(rates if unit == "tokens" else strategies, two, others, family=4)
-    of_masks = {(one.label, one.seed): one.scores for one in read_cell_results(RESULTS / "small_data" / "masks.jsonl")}
-    assert len(masks) == len(of_masks)
-    for masking, seed, *others, whole, parts in masks:
-        line = of_masks[label_of(masking), int(seed)]
+    lines_of = lines_of_masks()
+    for masking, *others, whole, parts in masks:
+        by_seed = lines_of[label_of(masking)].values()
+        mean = {key: fmean(line[key] for line in by_seed) for key in next(iter(by_seed))}
         for unit, cell in zip(("tokens", "words", "phrases", "spans"), others, strict=True):
-            assert cell == f"{line[unit + ' 15%']:.3f}, {line[unit + ' 40%']:.3f}", (masking, seed)
-        assert [whole, parts] == [f"{line[one]:.3f}" for one in ("words of one token", "parts of longer words")]
+            assert cell == f"{mean[unit + ' 15%']:.3f}, {mean[unit + ' 40%']:.3f}", masking
+        assert [whole, parts] == [f"{mean[one]:.3f}" for one in ("words of one token", "parts of longer words")]
     page = (RESULTS / "small_data.md").read_text()
     at_own = {"words": "{} nats ({}) ahead of", "phrases": "of phrases {} ({})", "tokens": "of tokens {} ({})"}
     for unit, words in at_own.items():
         own = compare_seeds(*at_two_rates(unit), at_masks(f"{unit} 15%"), 4)
         assert words.format(f"{-own.difference:.3f}", f"{-own.high:.3f} to {-own.low:.3f}") in page
     results = lines("probes")
-    assert len(probes) == 24
-    for masking, seed, *others in probes:
+    for masking, *others in probes:
         if masking == "most frequent class":
-            found = [results.series[f"probe/{name}/majority"].by_label[label_of("tokens, 15 %")][0] for name in PROBES]
+            assert others == majorities(results)[:2]
         else:
             label = "not pre-trained" if masking == "untrained" else label_of(masking)
-            found = [results.series[f"probe/{name}"].by_label[label][int(seed)] for name in PROBES]
-        assert others == [f"{100 * one:.1f}" for one in found], masking
+            assert others == probes_of(results, label)[:2], masking
 
 
 def test_probes_of_the_rates():
     results = lines("probes")
     [rows] = tables("Probes of the rates")
-    assert len(rows) >= 6
-    labels = {"2 x 128": "rate={:.2f},units=tokens", "2 x 128, 80-10-10": "replace=80-10-10,rate={:.2f}"}
-    for encoder, seed, *others in rows:
-        label = labels.get(encoder, f"rate={{:.2f}},model={encoder}")
-        for name, cell in zip(PROBES, others, strict=True):
-            of = results.series[f"probe/{name}"].by_label
-            assert cell == ", ".join(f"{100 * of[label.format(rate)][int(seed)]:.1f}" for rate in (0.15, 0.40))
+    assert len(rows) == 4
+    for encoder, *others in rows:
+        two = [probes_of(results, label)[:2] for label in probed_at(encoder)]
+        assert others == [", ".join(both) for both in zip(*two, strict=True)]
 
 
 def test_corruption_and_prediction():
@@ -251,10 +158,11 @@ def test_laws():
     rates = lines("rates")
     laws = lines("laws")
     rows, pairs = tables("Laws")
-    assert len(rows) >= 19
-    for masking, seed, *others in rows:
+    assert len(rows) == 7
+    for masking, seeds, *others in rows:
         of, label = (rates, share(masking)) if masking.endswith("fixed") else (laws, LAWS[masking])
-        assert others == scores(of, label, int(seed)), masking
+        assert others == scores(of, label), masking
+        assert seeds == seeds_of(of, label), masking
     of_both = lines("rates", "laws")
     names = LAWS | {"15 %": "0.15", "40 %": "0.40", "uniform": "uniform"}
     for pair, *others in pairs:
@@ -266,13 +174,14 @@ def test_replacement():
     results = lines("replacement")
     rates = lines("rates")
     [rows] = tables("Replacement")
-    assert len(rows) >= 5
-    for rate, seed, mask, bert, random in rows:
-        assert mask == ", ".join(scores(rates, share(rate), int(seed)))
-        assert bert == ", ".join(scores(results, f"replace=80-10-10,rate={share(rate)}", int(seed)))
-        if random:
-            assert random == ", ".join(scores(results, f"replace=5 random,rate={share(rate)}", int(seed)))
-    assert sum(bool(random) for *_, random in rows) == 4
+    assert len(rows) == 6
+    names = {"80-10-10": "80-10-10", "95 % [MASK], 5 % random": "5 random"}
+    for rate, how, seeds, *others in rows:
+        of, label = rates, share(rate)
+        if how != "[MASK] only":
+            of, label = results, f"replace={names[how]},rate={label}"
+        assert others == scores(of, label), (rate, how)
+        assert seeds == seeds_of(of, label), (rate, how)
 
 
 def test_the_numbers_of_the_readme():
@@ -311,24 +220,6 @@ def test_the_numbers_of_the_readme():
     assert f"at their own 15 % masks\n  (by {first} and {second})" in readme
     bert = compare_seeds("0.40", "replace=80-10-10,rate=0.40", replaced(rates, replacement))
     assert f"{bert.difference:.3f} nats ahead of [MASK] alone ({bert.low:.3f} to {bert.high:.3f})" in readme
-
-
-def at_two_rates(unit: str) -> tuple[str, str]:
-    """The labels of a strategy at 40 and at 15 %."""
-    return label_of(f"{unit}, 40 %"), label_of(f"{unit}, 15 %")
-
-
-def at_masks(of: str) -> Series:
-    """The losses at these masks, by label and seed."""
-    found: Series = {}
-    for one in read_cell_results(RESULTS / "small_data" / "masks.jsonl"):
-        found.setdefault(one.label, {})[one.seed] = one.scores[of]
-    return found
-
-
-def replaced(rates: StudyResults, replacement: StudyResults) -> Series:
-    """The bound of the rates and of the replacements together."""
-    return rates.series["bound/bound"].by_label | replacement.series["bound/bound"].by_label
 
 
 def test_the_figures_of_several_questions_are_of_these_lines():
