@@ -30,7 +30,9 @@ def say(result: dict, as_json: bool = False) -> None:
         return
     from jaxmlm.runs.tables import lines
 
-    found = [line for row in result.get("rows", []) for line in lines(row, bool(result.get("sets")))]
+    rows = result.get("rows")
+    results = rows if isinstance(rows, list) else []  # the audit of a collator has printed itself, and counts its rows
+    found = [line for row in results for line in lines(row, bool(result.get("sets")))]
     if {"summary", "difference", "average"} & result.keys():
         from jaxmlm.runs import comparison
 

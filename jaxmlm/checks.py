@@ -57,6 +57,27 @@ BELOW_ONE = Range(0.0, math.nextafter(1.0, 0.0), "be at least 0 and below 1")
 INSIDE = Range(TINY, math.nextafter(1.0, 0.0), "lie between 0 and 1, both excluded")
 
 
+def check_constant(path: str, value: Any) -> None:
+    """Refuse an object of a configuration that cannot be a constant of a compiled program.
+
+    Args:
+        path: the field that has it, as "masking.units".
+        value: a dataclass.
+
+    Raises:
+        InputError: it cannot be hashed.
+
+    """
+    try:
+        hash(value)
+    except TypeError:
+        listed = [one.name for one in fields(value) if isinstance(getattr(value, one.name), list | dict | set)]
+        name = type(value).__name__
+        raise InputError(
+            f"{path}: {name} cannot be hashed: write {', '.join(listed) or 'its fields'} as tuples"
+        ) from None
+
+
 def check_numbers(config: Any, prefix: str, **ranges: Range) -> None:
     """Refuse a number of a configuration that is not in its range.
 

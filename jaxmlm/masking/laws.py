@@ -6,8 +6,7 @@ batch are stratified, see `jaxmlm.masking.strata`.
 
 import ast
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from statistics import NormalDist
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxmlm.checks import POSITIVE
+from jaxmlm.checks import POSITIVE, check_constant
 from jaxmlm.errors import InputError
 
 
@@ -296,13 +295,7 @@ def check_rate(rate: Any) -> None:
             f"masking.rate is a {name}: give a number, a law such as Uniform(0, 1), or a frozen dataclass with low, "
             "high, mean and quantile(u)"
         )
-    try:
-        hash(rate)
-    except TypeError:
-        listed = [one.name for one in fields(rate) if isinstance(getattr(rate, one.name), Sequence)]
-        raise InputError(
-            f"masking.rate: {name} cannot be hashed: write {', '.join(listed) or 'its fields'} as tuples"
-        ) from None
+    check_constant("masking.rate", rate)
     if not 0 <= rate.low <= rate.mean <= rate.high <= 1 or not rate.high > 0:
         raise InputError(
             f"masking.rate: {name} must have 0 <= low <= mean <= high <= 1; got low {rate.low:g}, mean {rate.mean:g}, "

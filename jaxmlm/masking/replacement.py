@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Integer, Key
 
-from jaxmlm.checks import check_choices
+from jaxmlm.checks import check_choices, check_constant
 from jaxmlm.errors import InputError
 from jaxmlm.masking.selection import Selection
 
@@ -99,7 +99,7 @@ def check_replace(replace: Any) -> None:
         replace: what a configuration gives.
 
     Raises:
-        InputError: it is not a `Replace`.
+        InputError: it is not a `Replace`, or cannot be a constant of a compiled program.
 
     """
     if not isinstance(replace, Replace):
@@ -107,6 +107,7 @@ def check_replace(replace: Any) -> None:
             f"masking.replace is a {type(replace).__name__}: give a Replace, as Replace(0.8, 0.1, 0.1), or a frozen "
             "dataclass that derives from it"
         )
+    check_constant("masking.replace", replace)
 
 
 def _draw(key: Key[Array, ""], distribution: str, vocab: Vocab, shape: tuple[int, ...]) -> Integer[Array, " P"]:

@@ -4,13 +4,13 @@ Ankner et al. 2023 (arXiv 2305.15096) find that a rate that falls linearly from 
 `Masking(0.30, schedule=LinearDecay(end=0.5, steps=...))`. In the studies of docs/results it did not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-from jaxmlm.checks import INT32
+from jaxmlm.checks import INT32, check_constant
 from jaxmlm.errors import InputError
 
 Step = int | Integer[Array, ""]
@@ -109,14 +109,16 @@ def check_schedule(schedule: Any) -> None:
         schedule: what a configuration gives.
 
     Raises:
-        InputError: it cannot be called with a step.
+        InputError: it cannot be called with a step, or cannot be a constant of a compiled program.
 
     """
-    if not callable(schedule):
+    kind = type(schedule)
+    if not callable(schedule) or not is_dataclass(schedule) or kind.__hash__ is None:
         raise InputError(
-            f"masking.schedule is a {type(schedule).__name__}: give a schedule, as LinearDecay(end=0.5, steps=9), or a "
+            f"masking.schedule is a {kind.__name__}: give a schedule, as LinearDecay(end=0.5, steps=9), or a "
             "frozen dataclass with __call__(step)"
         )
+    check_constant("masking.schedule", schedule)
 
 
 def _progress(step: Step, steps: int) -> Float[Array, ""]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key
 
-from jaxmlm.checks import check_choices
+from jaxmlm.checks import check_choices, check_constant
 from jaxmlm.errors import InputError
 
 WORD = 1
@@ -169,6 +169,7 @@ def check_units(units: Any) -> None:
             f"masking.units is a {name}: give a frozen dataclass with max_length, the most tokens of a unit, and "
             "starts(key, tokens), where units start"
         )
+    check_constant("masking.units", units)
     max_length: Any = units.max_length
     if not isinstance(max_length, int) or max_length < 1:
         raise InputError(f"masking.units: {name}.max_length is a number of tokens, at least 1; got {max_length!r}")

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmlm.errors import Preempted
+from jaxmlm.errors import InputError, Preempted
 from jaxmlm.logs import Log
 from jaxmlm.parallel import abstract, check_sizes, jit, place
 from jaxmlm.parallel.hosts import is_primary
@@ -83,12 +83,17 @@ def train(
         predictions: directory for the prediction files of the final evaluation (see `Eval.save`).
 
     Raises:
-        InputError: the mesh does not divide the batch, or `loop` names a metric or a sink that does not exist.
+        InputError: the mesh does not divide the batch, `loop` names a metric or a sink that does not exist, or it asks
+            for the best state of a run that saves checkpoints.
         Diverged: a loss, a weight or the optimizer's state is not finite.
         Preempted: a signal came; the state is saved, on all hosts at the same step (see jaxmlm/preemption.py).
 
     """
     check_sizes(mesh.shape, [loop.rows])
+    if loop.best and loop.save_every and directory is not None:
+        raise InputError(
+            "loop.best keeps the best state in memory, and a resumed run would not have it: set loop.save_every to 0"
+        )
     while True:
         try:
             return _train(task, optim, loop, mesh, directory, stage, predictions)

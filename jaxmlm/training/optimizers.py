@@ -9,7 +9,7 @@ import jax
 import optax
 from optax import contrib
 
-from jaxmlm.checks import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, check_numbers, integers
+from jaxmlm.checks import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, check_constant, check_numbers, integers
 from jaxmlm.errors import InputError
 
 LearningRate = Callable[[Any], Any]
@@ -214,6 +214,7 @@ def check_optimizer(optimizer: Any) -> None:
             f"optim.optimizer is a {name}: give a frozen dataclass with build(schedule), which returns an optax "
             "transformation, and slots, the number of its state arrays that are as large as the parameters"
         )
+    check_constant("optim.optimizer", optimizer)
     slots: Any = optimizer.slots
     if not isinstance(slots, int) or slots < 0:
         raise InputError(f"optim.optimizer: {name}.slots is a number of arrays, at least 0; got {slots!r}")

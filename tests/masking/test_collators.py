@@ -140,6 +140,9 @@ def test_the_command_line(tokenizer, tmp_path, monkeypatch, capsys):
     assert cli.main([*words, "--json"]) == cli.FAILED
     captured = capsys.readouterr()
     assert json.loads(captured.out)["shares"]["selected"]["asked"] == 0.4 and "collators:electra" in captured.err
+    assert cli.main(words) == cli.FAILED  # the rate is not as asked
+    captured = capsys.readouterr()
+    assert captured.out == "" and "as asked" in captured.err and "jaxmlm:" not in captured.err
     for name, said in (
         ("collators", "is named FILE.py:NAME or MODULE:NAME"),
         ("collators:missing", "collators defines no 'missing'"),

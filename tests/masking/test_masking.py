@@ -1,5 +1,6 @@
 """The laws of a masking: what may be hidden, how much, how evenly, and that it depends on (seed, step, id) only."""
 
+import dataclasses
 import hashlib
 import math
 from functools import partial
@@ -14,7 +15,7 @@ from jaxmlm.data import SentencePieceTokenizer, Tokenizer
 from jaxmlm.errors import InputError
 from jaxmlm.masking import LinearDecay, Masking, Replace, SpanUnits, Tokens, Uniform, Vocab, WordUnits, mask_batch
 from jaxmlm.masking.replacement import check_replace
-from jaxmlm.masking.schedule import check_schedule
+from jaxmlm.masking.schedule import Constant, check_schedule
 from jaxmlm.parallel import Mesh, make_mesh, place
 from jaxmlm.rng import step_key
 from jaxmlm.tasks import mlm
@@ -197,10 +198,27 @@ def test_a_schedule_without_its_step_is_refused():
         mask_batch(falling, step_key(0, 50), jnp.arange(1), tokens, vocab)
 
 
-@pytest.mark.parametrize(("check", "wrong"), [(check_replace, "80-10-10"), (check_schedule, 0.5)])
+@pytest.mark.parametrize(
+    ("check", "wrong"), [(check_replace, "80-10-10"), (check_schedule, 0.5), (check_schedule, lambda step: 0.5)]
+)
 def test_a_replacement_or_schedule_of_another_kind_is_refused(check, wrong):
     with pytest.raises(InputError, match=rf"masking.\w+ is a {type(wrong).__name__}: give a "):
         check(wrong)
+
+
+def test_a_replacement_or_schedule_can_be_hashed():
+    @dataclasses.dataclass(frozen=True)
+    class Listed(Replace):
+        ranks: list = dataclasses.field(default_factory=lambda: [1, 2])
+
+    @dataclasses.dataclass(frozen=True)
+    class Table(Constant):
+        factors: list = dataclasses.field(default_factory=lambda: [1.0, 0.5])
+
+    with pytest.raises(InputError, match="masking.replace: Listed cannot be hashed: write ranks as tuples"):
+        Masking(0.4, replace=Listed())
+    with pytest.raises(InputError, match="masking.schedule: Table cannot be hashed: write factors as tuples"):
+        Masking(0.4, schedule=Table())
 
 
 @pytest.mark.parametrize(

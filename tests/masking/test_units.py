@@ -95,9 +95,17 @@ class Silent:
     max_length = 4
 
 
+@dataclasses.dataclass(frozen=True)
+class Listed(Blocks):
+    """Cannot be a constant of a compiled program, as its lengths are a list."""
+
+    lengths: list = dataclasses.field(default_factory=lambda: [1, 2])
+
+
 @pytest.mark.parametrize(
     ("units", "message"),
     [
+        (Listed(), "masking.units: Listed cannot be hashed: write lengths as tuples"),
         (Plain(), "masking.units is a Plain: give a frozen dataclass with max_length"),
         (Changing(), "masking.units is a Changing: give a frozen dataclass"),
         (Silent(), "masking.units is a Silent: give a frozen dataclass"),

@@ -288,6 +288,14 @@ def test_an_evaluation_that_does_not_exist_is_refused_at_the_start(tmp_path):
         train(task, OPTIM, Loop(2, 8, save_every=0, best="def/mean"), devices(1, 1, 1))
 
 
+def test_the_best_state_is_not_kept_of_a_run_that_can_be_resumed(tmp_path):
+    """A resumed run would lack what was best before, and return another state than the uninterrupted one."""
+    task = linear_task(evals=counting_eval([]))
+    with pytest.raises(InputError, match="loop.best keeps the best state in memory.*set loop.save_every to 0"):
+        train(task, OPTIM, Loop(2, 8, save_every=1, best="mean_output/mean"), devices(1, 1, 1), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_final_evaluation_writes_its_predictions(tmp_path):
     """What `save` gets is what `score` gets: in order, without padding rows; those before the end write nothing."""
     saved: list[Path] = []

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -216,6 +216,15 @@ def test_norms_and_skipped_updates_are_logged(tmp_path, capfd):
 def test_what_is_not_an_optimizer_is_refused(wrong):
     with pytest.raises(InputError, match=r"optim.optimizer is a \w+: give a frozen dataclass with build\(schedule\)"):
         check_optimizer(wrong)
+
+
+def test_an_optimizer_can_be_hashed():
+    @dataclass(frozen=True)
+    class Listed(Momentum):
+        decays: list = field(default_factory=lambda: [0.9, 0.99])
+
+    with pytest.raises(InputError, match="optim.optimizer: Listed cannot be hashed: write decays as tuples"):
+        Optim(0.1, optimizer=Listed())
 
 
 def test_slots_are_a_number():
