@@ -1,6 +1,6 @@
 """Config files: Python whose `config()` returns one frozen dataclass; typed flags override its values.
 
-A config file is executed, with all the rights of who runs the command: read one of somebody else before you use it.
+A config file is executed, with all the rights of who runs the command: read one that is not yours before you run it.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, prog: str = "jaxmlm
     """Execute a config file and return the frozen dataclass that its `config()` returns, with overrides applied.
 
     Args:
-        path: the file. It is Python, and is executed: read one of somebody else before you use it.
+        path: the file. It is Python, and is executed: read one that is not yours before you run it.
         overrides: flags: a keyword argument of `config()` (`--scale cpu`) or a dotted path into the dataclass
             (`--masking.rate 0.3 --loop.save-every 50`). `--help` prints both kinds and exits.
         prog: the command, for messages.

@@ -132,7 +132,7 @@ def usage_of(name: str, verb: Verb, has_options: bool) -> str:
     about = {
         "[--workdir": "It looks at versions, devices, other hosts, the disk and, with\n--bucket gs://NAME, a bucket.",
         "CONFIG": f"CONFIG is a Python file whose config() returns\n{returns}.\n"
-        "It is executed: read one of somebody else before you use it. Every value in it\n"
+        "It is executed: read one that is not yours before you run it. Every value in it\n"
         f"is an option (objects, as masking.units, are set in the file): `jaxmlm {name}\n"
         "CONFIG --help` lists them with what they are now.",
         "CHECKPOINT": "CHECKPOINT is the directory of a run (its newest step), of one step\n"
