@@ -147,6 +147,20 @@ def lines_of_masks() -> dict[str, dict[int, dict[str, float]]]:
     return found
 
 
+def leads() -> list[list[str]]:
+    """What 40 % leads 15 % by along 30 M tokens: tokens, and means of the seeds at 15, 40 and 80 % masks, in nats."""
+    found: dict[float, dict[str, dict[int, dict[str, float]]]] = {}
+    for one in read_cell_results(RESULTS / "small_data" / "along.jsonl"):
+        found.setdefault(round((one.tokens or 0) / 1e6, 1), {}).setdefault(one.label, {})[one.seed] = one.scores
+    rows = []
+    for tokens, by_label in sorted(found.items()):
+        low, high = by_label["0.15"], by_label["0.40"]
+        assert low.keys() == high.keys() == {0, 1, 2}
+        gains = [fmean(low[seed][name] - high[seed][name] for seed in low) for name in sorted(low[0])]
+        rows.append([f"{tokens:g} M", *(f"{gain:.3f}" for gain in gains)])
+    return rows
+
+
 def at_two_rates(unit: str) -> tuple[str, str]:
     """The labels of a strategy at 40 and at 15 %."""
     return label_of(f"{unit}, 40 %"), label_of(f"{unit}, 15 %")

@@ -7,6 +7,7 @@ from tests.small_data_pages import (
     SERIES,
     cells_of,
     label_of,
+    leads,
     lines,
     lines_of_masks,
     majorities,
@@ -51,6 +52,16 @@ def test_learning_rates():
             of = f"rate={label},learning_rate={float(learning_rate):g}"
             found = [at_others.series[name].by_label[of][int(seed)] for name in SERIES[:-1]]
             assert others == [f"{one:.3f}" for one in found]
+
+
+def test_steps():
+    results = lines("steps")
+    rows, along = tables("Steps", CELLS)
+    assert len(rows) == 6
+    for rate, seed, *others in rows:
+        label = share(rate)
+        assert others == scores(results, label, int(seed)) + probes_of(results, label, int(seed))[:2]
+    assert along == leads()
 
 
 def test_fine_tuning():

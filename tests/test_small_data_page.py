@@ -17,6 +17,7 @@ from tests.small_data_pages import (
     check_pair,
     label_of,
     label_of_pair,
+    leads,
     lines,
     lines_of_masks,
     majorities,
@@ -70,6 +71,22 @@ def test_what_is_said_of_rates():
     low, high = (swept[f"rate=0.15,learning_rate={peak}"][0] for peak in ("0.002", "0.008"))
     tuned = lines("rates").series["bound/bound"].by_label["0.15"][0]
     assert f"the bound is {low:.3f}, {tuned:.3f} and {high:.3f} (one seed)" in page
+
+
+def test_steps():
+    longer = lines("steps")
+    means, pairs, along = tables("Steps")
+    assert len(means) == 2 and len(pairs) == 1
+    for rate, *others in means:
+        assert others == scores(longer, share(rate)) + probes_of(longer, share(rate))[:2]
+    [[_, *differences]] = pairs
+    check_pair(longer, ("0.40", "0.15"), differences, family=1)
+    assert along and all(row in leads() for row in along)
+    page = (RESULTS / "small_data.md").read_text()
+    after_10 = score(lines("rates"), "bound/bound", "0.40")
+    assert (
+        f"{score(longer, 'bound/bound', '0.15'):.3f} after 30 M tokens where 40 % has {after_10:.3f} after 10 M" in page
+    )
 
 
 def test_fine_tuning():
@@ -190,6 +207,12 @@ def test_the_numbers_of_the_readme():
     rates, heldout, replacement = (lines(one) for one in ("rates", "heldout", "replacement"))
     readme = (RESULTS.parents[1] / "README.md").read_text().split("## Beside others")[0]
     index = (RESULTS.parent / "index.md").read_text()
+    longer = lines("steps")
+    lasting = compare_seeds("0.15", "0.40", longer.series["bound/bound"].by_label)
+    assert f"by {lasting.difference:.3f} nats of the bound ({lasting.low:.3f} to {lasting.high:.3f})" in readme
+    lasting = compare_seeds("0.15", "0.40", longer.series["heldout/loss@0.15"].by_label)
+    assert f"by {lasting.difference:.3f} at 15 % masks ({lasting.low:.3f} to {lasting.high:.3f})" in readme
+    assert f"its lead was {dict((row[0], row[1]) for row in leads())['10 M']} at 10 M" in readme
     at_15 = compare_seeds("0.15", "0.40", heldout.series["heldout/loss@0.15"].by_label, 10)
     interval = f"{at_15.low:.3f} to {at_15.high:.3f}"
     assert readme.count(interval) == 2 and readme.count(f"by {at_15.difference:.3f} nats (") == 2
