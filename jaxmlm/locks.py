@@ -114,11 +114,12 @@ def claim(directory: Path, what: str, beside: bool = False) -> Iterator[None]:
     finally:
         ended.set()
         heart.join()
+        # Before the file goes: from then on another thread may hold the directory.
+        del _held[path]
+        _descriptors.discard(descriptor)
         with suppress(OSError):
             if _is_same(_read(path), holder):
                 path.unlink()
-        del _held[path]
-        _descriptors.discard(descriptor)
         os.close(descriptor)
         for parent in made:
             with suppress(OSError):  # not empty, as it should be

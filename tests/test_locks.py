@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -129,6 +130,34 @@ def test_many_at_once_get_it_one_at_a_time(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
     assert max(most) == 1 and entered
+
+
+def test_another_thread_may_hold_it_as_soon_as_the_file_is_gone(tmp_path, monkeypatch):
+    """What the first one still has to do does not take the directory from the second."""
+    entered, ended = threading.Event(), threading.Event()
+    unlink = Path.unlink
+
+    def second():
+        with claim(tmp_path, "run"):
+            entered.set()
+            ended.wait(60)
+
+    def unlink_and_let_in(path, missing_ok=False):
+        unlink(path, missing_ok)
+        if not other.ident:
+            other.start()
+            assert entered.wait(60)
+
+    other = threading.Thread(target=second)
+    monkeypatch.setattr(Path, "unlink", unlink_and_let_in)
+    with claim(tmp_path, "run"):
+        pass
+    assert locks._held[tmp_path / LOCK] == other.ident
+    with pytest.raises(InputError, match="in use"), claim(tmp_path, "run"):
+        pass
+    ended.set()
+    other.join()
+    assert not locks._held and not locks._descriptors
 
 
 def test_a_lock_of_a_file_that_was_removed_meanwhile_is_none(tmp_path, monkeypatch):

@@ -154,7 +154,7 @@ class World:
             subprocess.run([STANDIN, "preempt", name], env=self.environment | {"STANDIN_GRACE": "0"})
 
 
-def wait_until(there, seconds: float = 60) -> None:
+def wait_until(there, seconds: float = 240) -> None:
     until = time.monotonic() + seconds
     while not there():
         assert time.monotonic() < until
@@ -162,7 +162,7 @@ def wait_until(there, seconds: float = 60) -> None:
 
 
 def wait_for(world: World, sitter: subprocess.Popen, there) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while not there():
         assert time.monotonic() < until and sitter.poll() is None, sitter.communicate()
         time.sleep(0.05)
